@@ -1,0 +1,1 @@
+"""What to ask a model for and when to stop asking: pure functions, no I/O."""

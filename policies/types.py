@@ -1,0 +1,100 @@
+"""The words of a request's compute: what was asked, what has happened, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scorers.types import Group
+
+__all__ = ["Ask", "Budget", "Limits", "Policy", "State", "Step", "Stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hard ends for a whole request: generated tokens over all samples, and seconds. None: no limit."""
+
+    max_tokens: int | None = None
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a client asked for, resolved.
+
+    `effort` is the level's name, or None where nothing or a bare number was said;
+    `thinking_tokens` the hard limit on thinking (None: no limit); `sources` maps each
+    part ("effort", "samples", ...) to the carrier that said it ("header", "body",
+    "model", "default").
+    """
+
+    effort: str | None = None
+    thinking_tokens: int | None = None
+    samples: int = 1
+    vote: str = "majority"
+    scorer: str = "none"
+    stop: str = "adaptive"
+    limits: Limits = Limits()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    window: int = 5
+    threshold: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One sample in flight: tokens so far, and its lowest windowed confidence where logprobs are known."""
+
+    index: int
+    tokens: int = 0
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a policy may look at.
+
+    `groups` are the classes so far, from heaviest to lightest, ties by the earlier first
+    member; `order` lists the finished samples (voting or not) in order of finishing;
+    `lengths` gives the generated tokens of each finished sample; `elapsed` is in seconds.
+    """
+
+    budget: Budget
+    groups: tuple[Group, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    failures: int = 0
+    elapsed: float = 0.0
+    launched: int = 0
+    order: tuple[int, ...] = ()
+    lengths: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def votes(self) -> int:
+        """How many samples have an answer that counts."""
+        return sum(len(group.members) for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Draw `count` more samples like this."""
+
+    budget: Budget
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: launch, abort samples by index, look again after so many seconds, or finish."""
+
+    launch: tuple[Ask, ...] = ()
+    abort: frozenset[int] = frozenset()
+    wake_after: float | None = None
+    done: bool = False
+
+
+class Policy(Protocol):
+    """Decides how many samples to draw and when enough is enough. Pure: same state, same step."""
+
+    def step(self, state: State) -> Step:
+        """Called at the start, on every event and on every tick asked for."""
+        ...
