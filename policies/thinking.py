@@ -236,8 +236,8 @@ class ThinkingText:
             elif kind == "reasoning":
                 reasoning += "\n\n" + text if self._gap else text
                 self._gap = False
-            elif self.splitter.closed:
-                self._gap = True
+            else:
+                self._gap = bool(reasoning or self._reasoning)
         if reasoning:
             self._reasoning.append(reasoning)
         if content:
