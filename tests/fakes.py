@@ -96,7 +96,9 @@ class ScriptedBackend:
         self._scripts = deque(scripts)
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
-        self._served = {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
+        self._served = (
+            {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
+        )
         self.plans: list[Plan] = []
         self.resumed: list[str] = []
         self.open = 0

@@ -63,6 +63,7 @@ class Upstream:
         return [body for where, body, _ in self.requests if where == path]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, for as long as it is kept."""
         self.connections += 1
         try:
             while await self._answer(reader, writer):
@@ -74,7 +75,9 @@ class Upstream:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
+        }
         payload = await reader.readexactly(int(headers.get("content-length", 0)))
         path = head[0].split(" ")[1]
         self.requests.append((path, json.loads(payload) if payload else {}, headers))
@@ -89,8 +92,12 @@ class Upstream:
             return True
         return await self._stream(reply, reader, writer)
 
-    async def _stream(self, reply: Events, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        writer.write(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    async def _stream(
+        self, reply: Events, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        writer.write(
+            b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         self.open += 1
         leaving = asyncio.create_task(reader.read(1))
         try:
@@ -103,7 +110,9 @@ class Upstream:
                         self.hung_up += 1
                         return False
                 else:
-                    block = step if isinstance(step, bytes) else b"data: " + json.dumps(step).encode() + b"\n\n"
+                    block = (
+                        step if isinstance(step, bytes) else b"data: " + json.dumps(step).encode() + b"\n\n"
+                    )
                     writer.write(b"%x\r\n%b\r\n" % (len(block), block))
                     await writer.drain()
             if reply.end:
@@ -126,8 +135,17 @@ async def upstream(owned_by: str = "someone", model: str = "tiny") -> AsyncItera
         yield state
 
 
-def chunk(content: str | None = None, *, index: int = 0, finish: str | None = None, **event: Any) -> dict[str, Any]:
+def chunk(
+    content: str | None = None, *, index: int = 0, finish: str | None = None, **event: Any
+) -> dict[str, Any]:
     """One event of a streamed chat reply."""
     delta = {} if content is None else {"content": content}
     choice = {"index": index, "delta": delta, "finish_reason": finish}
-    return {"id": "up-1", "object": "chat.completion.chunk", "created": 1, "model": "tiny", "choices": [choice], **event}
+    return {
+        "id": "up-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "tiny",
+        "choices": [choice],
+        **event,
+    }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -11,10 +12,13 @@ import orjson
 
 from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
 from gateway.backends.engines import Engine, engine_of
+from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
+
+_TRIES = 3  # on connections that may have been closed meanwhile
 
 
 class OpenAIBackend:
@@ -55,7 +59,13 @@ class OpenAIBackend:
             self._session = None
 
     async def complete(self, plan: Plan) -> Response:
-        """One plain request."""
+        """One plain request; a streamed one where the engine would not notice that it was dropped."""
+        if not self.engine.notices_hang_up:
+            folding = Folding()
+            async with aclosing(self.stream(plan)) as chunks:
+                async for chunk in chunks:
+                    folding.add(chunk)
+            return Response(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
@@ -118,9 +128,11 @@ class OpenAIBackend:
                 return {}
             if status >= 400:
                 raise _upstream_error(status, payload)
-            listed = _json(payload).get("data") or []
+            data = _json(payload).get("data")
+            entries = data if isinstance(data, list) else []
+            listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
             self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
-            self._models = {entry["id"]: self.engine.card(entry) for entry in listed if "id" in entry}
+            self._models = {entry["id"]: self.engine.card(entry) for entry in listed}
             return self._models
 
     async def healthy(self) -> bool:
@@ -131,14 +143,29 @@ class OpenAIBackend:
             return False
         return True
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
-    ) -> aiohttp.client._RequestContextManager:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to one request; leaving it before its end drops the connection, and so the request.
+
+        Some engines close a kept connection without a word (llama.cpp after a stream), so that
+        the next request on it breaks before it is answered: that one is sent again.
+        """
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
-        return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
+        data = None if body is None else orjson.dumps(body)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                response = await self._session.request(method, url, data=data)
+                break
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not tries_left or isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+        async with response:
+            yield response
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -40,7 +40,9 @@ def refused(headers: dict[str, str], body: dict[str, Any], **more: Any) -> BadRe
         ({}, None),
     ],
 )
-def test_every_body_field_is_understood_and_taken_away(body: dict[str, Any], thinking: Thinking | None) -> None:
+def test_every_body_field_is_understood_and_taken_away(
+    body: dict[str, Any], thinking: Thinking | None
+) -> None:
     """Each vendor's way to say it means the same, and none of it goes upstream."""
     body["temperature"] = 0.5
     assert read_budget({}, body).thinking == thinking
@@ -192,6 +194,8 @@ def test_thinking_may_be_left_out_of_the_answer() -> None:
         (":high", (":high", None, None)),
     ],
 )
-def test_only_a_known_level_or_a_number_is_split_off(model: str, parts: tuple[str, str | None, int | None]) -> None:
+def test_only_a_known_level_or_a_number_is_split_off(
+    model: str, parts: tuple[str, str | None, int | None]
+) -> None:
     """Colons and ats of the name itself stay."""
     assert split_suffix(model) == parts

@@ -1,6 +1,7 @@
 """A message put together again from its deltas."""
 
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -13,13 +14,13 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "argumen
 
 def folded(deltas: list[Any]) -> Any:
     """All deltas of one field, one after another."""
-    return reduce(lambda old, new: merge(old, new), deltas, None)
+    return reduce(merge, deltas, None)
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
     """The text, cut at these places."""
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(places)]
 
 
 @given(st.text(), st.lists(st.integers(0, 100), max_size=6))

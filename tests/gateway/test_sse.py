@@ -1,5 +1,7 @@
 """Server-sent events, read from bytes that may be cut anywhere."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,11 +14,7 @@ def parsed(wire: bytes, cuts: list[int]) -> list[bytes]:
     """What the parser makes of these bytes, cut at these places."""
     places = [0, *sorted(cut % (len(wire) + 1) for cut in cuts), len(wire)]
     parser = EventParser()
-    return [
-        payload
-        for start, end in zip(places, places[1:], strict=False)
-        for payload in parser.feed(wire[start:end])
-    ]
+    return [payload for start, end in pairwise(places) for payload in parser.feed(wire[start:end])]
 
 
 @given(payloads, st.lists(st.integers(0, 10_000), max_size=12), st.sampled_from([b"\n", b"\r\n"]))
