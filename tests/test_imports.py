@@ -68,7 +68,8 @@ def test_a_wrong_arrow_is_seen(package: str, source: str, found: set[str]) -> No
 def test_the_gateway_starts_light() -> None:
     """Importing the app loads no deep-learning and no symbolic algebra library."""
     code = "import json, sys, gateway.app; print(json.dumps(sorted(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
     loaded = {name.partition(".")[0] for name in json.loads(run.stdout)}
     assert "gateway" in loaded
     assert loaded & HEAVY == set()
