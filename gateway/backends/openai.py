@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -55,7 +55,7 @@ class OpenAIBackend:
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
-    async def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """One streamed request; counts of tokens are asked for in the engine's own way."""
         body = self.engine.counting({**plan.body, "stream": True})
         try:
@@ -131,7 +131,9 @@ class OpenAIBackend:
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
-            raise UpstreamUnreachable("The gateway is not connected to its upstream (not started, or closing).")
+            raise UpstreamUnreachable(
+                "The gateway is not connected to its upstream (not started, or closing)."
+            )
         return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,9 +186,7 @@ def _upstream_error(status: int, payload: bytes) -> UpstreamError:
     if not isinstance(error, dict):
         error = {"message": str(error)}
     message = error.get("message") or error.get("detail") or f"The upstream answered {status}."
-    if status == 401 or status == 403:  # the gateway's own key was refused, not the client's
+    if status in {401, 403}:  # the gateway's own key was refused, not the client's
         return UpstreamError(502, f"The upstream refused the gateway's key ({status}).")
     known = {key: error[key] for key in ("type", "param", "code") if error.get(key) is not None}
     return UpstreamError(status, str(message), known)
-
-
