@@ -16,7 +16,7 @@ Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 
 @dataclass(slots=True)
 class Delta:
-    """New text of one sample; `raw` and `choice` are the upstream event it came with, for its other fields."""
+    """New text of one sample; `raw` and `choice` are the upstream event, for its other fields."""
 
     index: int
     reasoning: str

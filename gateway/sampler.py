@@ -281,6 +281,8 @@ async def draw(
         left = None if order.total is None else max(order.total - unanswered.tally.completion, 1)
         plan = await backend.resume(order.body, prompt, written, left)
     for track in tracks:
+        if not alone and not track.raw:
+            continue  # the upstream gave fewer choices than it was asked for
         if (delta := track.end()) is not None:
             yield delta
         yield track.drawn()
@@ -296,8 +298,14 @@ async def _first_plan(backend: Backend, order: Order) -> Plan:
     return Plan(order.body)
 
 
-def split_reply(body: Mapping[str, Any], indices: Sequence[int], markup: Markup) -> list[Drawn]:
-    """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices."""
+def split_reply(
+    body: Mapping[str, Any], indices: Sequence[int], markup: Markup, *, answer_only: bool = False
+) -> list[Drawn]:
+    """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices.
+
+    `answer_only`: thinking is switched off, so that a reply which the engine takes for
+    thinking alone is the answer (vLLM's parsers do that, unstreamed).
+    """
     choices = body.get("choices") or ()
     usage = body.get("usage") or {}
     drawn = []
@@ -306,6 +314,8 @@ def split_reply(body: Mapping[str, Any], indices: Sequence[int], markup: Markup)
         text = ThinkingText(markup)
         split = message.get("reasoning_content") or message.get("reasoning") or ""
         content = message.get("content") or ""
+        if answer_only and not content:
+            split, content = "", split
         if split:
             text = ThinkingText(Markup(markup.open, markup.close))
             text.add_split(split, "")

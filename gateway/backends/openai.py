@@ -25,16 +25,20 @@ class OpenAIBackend:
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, *, idle_timeout: float = 600.0) -> None:
-        self._base = base_url.rstrip("/")
-        self._root = self._base.removesuffix("/v1")
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self.connect_to(base_url, api_key)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_timeout)
         self._session: aiohttp.ClientSession | None = None
         self._models: dict[str, ModelCard] = {}
         self._listing = asyncio.Lock()
         self.engine: Engine = engine_of(None)
+
+    def connect_to(self, base_url: str, api_key: str | None) -> None:
+        """Sets the address and key; to be done before `start`."""
+        self._base = base_url.rstrip("/")
+        self._root = self._base.removesuffix("/v1")
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
 
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
