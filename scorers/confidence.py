@@ -19,6 +19,7 @@ from scorers.types import Model, Sample
 
 __all__ = [
     "MEASURES",
+    "WINDOW",
     "ConfidenceScorer",
     "ConfidenceWindow",
     "content_of",
@@ -173,7 +174,11 @@ class ConfidenceScorer:
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
     ) -> list[float | None]:
         """See `Scorer`; the model is not asked."""
-        values = [self._value(content_of(sample.logprobs)) for sample in samples]
+        return self.weigh([content_of(sample.logprobs) for sample in samples])
+
+    def weigh(self, contents: Sequence[Sequence[Entry]]) -> list[float | None]:
+        """The weight of each sample, given its logged tokens."""
+        values = [self._value(content) for content in contents]
         if self.measure == "probability":
             return [None if value is None else min(1.0, exp(value)) for value in values]
         largest = max((value for value in values if value is not None), default=0.0)
