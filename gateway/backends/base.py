@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -61,7 +61,7 @@ class Response:
 class Backend(Protocol):
     """An engine. Every method raises `gateway.errors.UpstreamError` where the engine fails."""
 
-    def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+    def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """The reply as it is generated. Closing the iterator aborts the generation upstream."""
         ...
 

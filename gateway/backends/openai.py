@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -25,16 +25,20 @@ class OpenAIBackend:
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, *, idle_timeout: float = 600.0) -> None:
-        self._base = base_url.rstrip("/")
-        self._root = self._base.removesuffix("/v1")
-        self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self.connect_to(base_url, api_key)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_timeout)
         self._session: aiohttp.ClientSession | None = None
         self._models: dict[str, ModelCard] = {}
         self._listing = asyncio.Lock()
         self.engine: Engine = engine_of(None)
+
+    def connect_to(self, base_url: str, api_key: str | None) -> None:
+        """Sets the address and key; to be done before `start`."""
+        self._base = base_url.rstrip("/")
+        self._root = self._base.removesuffix("/v1")
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
 
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
@@ -55,7 +59,7 @@ class OpenAIBackend:
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
-    async def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """One streamed request; counts of tokens are asked for in the engine's own way."""
         body = self.engine.counting({**plan.body, "stream": True})
         try:
@@ -131,7 +135,9 @@ class OpenAIBackend:
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
-            raise UpstreamUnreachable("The gateway is not connected to its upstream (not started, or closing).")
+            raise UpstreamUnreachable(
+                "The gateway is not connected to its upstream (not started, or closing)."
+            )
         return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,9 +190,7 @@ def _upstream_error(status: int, payload: bytes) -> UpstreamError:
     if not isinstance(error, dict):
         error = {"message": str(error)}
     message = error.get("message") or error.get("detail") or f"The upstream answered {status}."
-    if status == 401 or status == 403:  # the gateway's own key was refused, not the client's
+    if status in {401, 403}:  # the gateway's own key was refused, not the client's
         return UpstreamError(502, f"The upstream refused the gateway's key ({status}).")
     known = {key: error[key] for key in ("type", "param", "code") if error.get(key) is not None}
     return UpstreamError(status, str(message), known)
-
-
