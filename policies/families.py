@@ -284,6 +284,18 @@ FAMILIES: tuple[Family, ...] = (
         close="◁/think▷",
     ),
     # MiniMax
+    Family(
+        "minimax-m3",  # left alone it decides for itself
+        ("*minimax-m3*",),
+        "template",
+        open="<mm:think>",
+        close="</mm:think>",
+        opens="template",
+        default="off",
+        on=Switch(kwargs={"thinking_mode": "enabled"}),
+        off=Switch(kwargs={"thinking_mode": "disabled"}),
+        history="loop",
+    ),
     Family("minimax-m2", ("*minimax-m2*",), "template", opens="template", history="loop"),
     Family("minimax-m1", ("*minimax-m1*",), "card"),
     # Tencent
@@ -297,8 +309,10 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "hy3",
-        ("*tencent/hy3*", "hy3-*"),
-        "engine",
+        ("*tencent/hy3*", "*tencent-hy3*", "hy3", "hy3-*"),
+        "template",
+        open="<think:opensource>",
+        close="</think:opensource>",
         opens="template",
         default="off",
         on=Switch(kwargs={"reasoning_effort": "high"}),
@@ -385,18 +399,19 @@ FAMILIES: tuple[Family, ...] = (
     ),
     # StepFun
     Family(
-        "step-3.5",
-        ("*step-3.[5-9]*", "*step3p[5-9]*", "*step3.[5-9]*"),
+        "step-3.7",
+        ("*step-3.[7-9]*", "*step3p[7-9]*"),
         "template",
         opens="template",
         without="effort",
         efforts=_efforts("reasoning_effort", "low", "low", "medium", "high", "high"),
         history="loop",
     ),
+    Family("step-3.5", ("*step-3.5*", "*step3p5*"), "template", opens="template", history="loop"),
     Family("step3", ("*step3*",), "engine", opens="template"),
     # Hugging Face. SmolLM2 is an instruct model: it thinks because the gateway opens the block for it.
     Family("smollm3", ("*smollm3*",), "template", default="on", **_kwarg("enable_thinking")),
-    Family("smollm2", ("*smollm2*",), "seen running", opens="gateway", default="off"),
+    Family("smollm2", ("*smollm2*",), "card", opens="gateway", default="off"),
     # Others
     Family(
         "apriel",
@@ -429,6 +444,15 @@ FAMILIES: tuple[Family, ...] = (
         default="on",
         **_kwarg("enable_thinking"),
         history="keep",
+    ),
+    Family(
+        "ling-3",
+        ("*ling-3*", "*ling3*"),
+        "template",
+        opens="template",
+        default="on",
+        **_kwarg("enable_thinking"),
+        history="loop",
     ),
     Family("mimo", ("*mimo-*",), "engine", default="on", **_kwarg("enable_thinking")),
     Family("olmo-3-think", ("*olmo-3*think*",), "card", opens="template"),

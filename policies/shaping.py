@@ -66,7 +66,7 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
     claimed = _claimed(family, body)
     state = claimed or asked or ("off" if family.default in ("off", "never") else "on")
     if asked is None:
-        return Shaped(new, _markup(family, state))
+        return Shaped(new, _markup(family, thinks=state == "on"))
     notes: list[str] = []
     if claimed and claimed != asked:
         notes.append(f"thinking stays {claimed}: the request itself says so")
@@ -80,7 +80,8 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
         policy = DIRECT
     _apply(new, _switches(family, state, off, budget), policy, notes)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opens == "template" else prefill
-    return Shaped(new, _markup(family, state, prefill), off, tuple(notes), prefill, prefix)
+    markup = _markup(family, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
+    return Shaped(new, markup, off, tuple(notes), prefill, prefix)
 
 
 def _asked(budget: Budget) -> State | None:
@@ -92,14 +93,17 @@ def _asked(budget: Budget) -> State | None:
 def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
     """What the request itself says: by a template kwarg, or by a family's words (the latest counts)."""
     own = body.get("chat_template_kwargs") or {}
-    states: tuple[tuple[State, State, Switch | None], ...] = (
-        ("off", "on", family.off),
-        ("on", "off", family.on),
-    )
-    for state, other, switch in states:
-        for key, value in switch.kwargs.items() if switch else ():
-            if own.get(key) is not None:
-                return state if own[key] == value else other
+    states: list[tuple[State, Switch | None]] = [("off", family.off), ("on", family.on)]
+    states += [("on", switch) for switch in family.efforts.values()]
+    for state, switch in states:
+        if switch and any(own.get(key) == value for key, value in switch.kwargs.items()):
+            return state
+    if (
+        family.off
+        and not (family.on and family.on.kwargs)
+        and any(own.get(k) is not None for k in family.off.kwargs)
+    ):
+        return "on"  # a limit of the client's own: anything but the value that means off
     if not (family.on and family.off and family.on.system):
         return None
     claimed: State | None = None
@@ -154,9 +158,9 @@ def _level(budget: Budget) -> str:
     return next((level for tokens, level in levels if budget.thinking_tokens <= tokens), "high")
 
 
-def _markup(family: Family, state: State, prefill: str = "") -> Markup:
-    inside = family.opens == "template" or prefill.startswith(family.open)
-    return Markup(family.open, family.close, inside and state == "on")
+def _markup(family: Family, *, thinks: bool, prefill: str = "") -> Markup:
+    inside = family.opens == "template" or (family.opens == "gateway" and prefill != "")
+    return Markup(family.open, family.close, inside and thinks)
 
 
 def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None, notes: list[str]) -> None:
