@@ -143,7 +143,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "deepseek-v3.2",
         ("*deepseek-v3.2*",),
-        "engine",
+        "template",
         opens="template",
         default="off",
         **_kwarg("thinking"),
@@ -171,7 +171,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "qwen3.5",
         ("*qwen3.[5-9]*",),
-        "card",
+        "template",
         opens="template",
         default="on",
         **_kwarg("enable_thinking"),
@@ -184,10 +184,11 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         "nemotron-3",
         ("*nemotron-3*",),
-        "engine",
+        "template",
         opens="template",
         default="on",
         **_kwarg("enable_thinking"),
+        history="loop",
     ),
     Family(
         "nemotron-nano-v2",
@@ -294,7 +295,7 @@ FAMILIES: tuple[Family, ...] = (
         default="off",
         on=Switch(kwargs={"thinking_mode": "enabled"}),
         off=Switch(kwargs={"thinking_mode": "disabled"}),
-        history="loop",
+        history="keep",
     ),
     Family("minimax-m2", ("*minimax-m2*",), "template", opens="template", history="loop"),
     Family("minimax-m1", ("*minimax-m1*",), "card"),
@@ -318,6 +319,7 @@ FAMILIES: tuple[Family, ...] = (
         on=Switch(kwargs={"reasoning_effort": "high"}),
         off=Switch(kwargs={"reasoning_effort": "no_think"}),
         efforts=_efforts("reasoning_effort", "low", "low", "high", "high", "high"),
+        history="loop",
     ),
     # ByteDance
     Family(
@@ -351,6 +353,7 @@ FAMILIES: tuple[Family, ...] = (
         close="<channel|>",
         default="off",
         **_kwarg("enable_thinking"),
+        history="loop",
     ),
     # IBM: the template's thinking prompt is left out beside other system text.
     Family(

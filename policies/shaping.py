@@ -66,7 +66,7 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
     claimed = _claimed(family, body)
     state = claimed or asked or ("off" if family.default in ("off", "never") else "on")
     if asked is None:
-        return Shaped(new, _markup(family, thinks=state == "on"))
+        return Shaped(new, _markup(family, body, thinks=state == "on"))
     notes: list[str] = []
     if claimed and claimed != asked:
         notes.append(f"thinking stays {claimed}: the request itself says so")
@@ -80,7 +80,7 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
         policy = DIRECT
     _apply(new, _switches(family, state, off, budget), policy, notes)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opens == "template" else prefill
-    markup = _markup(family, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
+    markup = _markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
     return Shaped(new, markup, off, tuple(notes), prefill, prefix)
 
 
@@ -98,12 +98,8 @@ def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
     for state, switch in states:
         if switch and any(own.get(key) == value for key, value in switch.kwargs.items()):
             return state
-    if (
-        family.off
-        and not (family.on and family.on.kwargs)
-        and any(own.get(k) is not None for k in family.off.kwargs)
-    ):
-        return "on"  # a limit of the client's own: anything but the value that means off
+    if family.limit and own.get(family.limit.kwarg) is not None:
+        return "on"  # a limit of the client's own that isn't the one that means off
     if not (family.on and family.off and family.on.system):
         return None
     claimed: State | None = None
@@ -151,16 +147,20 @@ def _switches(family: Family, state: State, off: Off | None, budget: Budget) -> 
 
 
 def _level(budget: Budget) -> str:
-    """The level's name; for a bare number the level whose default number of tokens is next above."""
-    if budget.effort or budget.thinking_tokens is None:
+    """The level's name; for a number, or a level of one's own, the level whose default is next above."""
+    levels = {"minimal": 256, "low": 1024, "medium": 4096, "high": 16384}
+    if budget.effort in (*levels, "max"):
         return budget.effort or ""
-    levels = ((256, "minimal"), (1024, "low"), (4096, "medium"))
-    return next((level for tokens, level in levels if budget.thinking_tokens <= tokens), "high")
+    tokens = budget.thinking_tokens
+    return "" if tokens is None else next((name for name, most in levels.items() if tokens <= most), "high")
 
 
-def _markup(family: Family, *, thinks: bool, prefill: str = "") -> Markup:
-    inside = family.opens == "template" or (family.opens == "gateway" and prefill != "")
-    return Markup(family.open, family.close, inside and thinks)
+def _markup(family: Family, body: Mapping[str, Any], *, thinks: bool, prefill: str = "") -> Markup:
+    inside = thinks and (family.opens == "template" or (family.opens == "gateway" and prefill != ""))
+    if body.get("continue_final_message") and body.get("messages"):  # the template opens no new turn
+        begun = _text(body["messages"][-1].get("content"))
+        inside = begun.rfind(family.open) > begun.rfind(family.close)
+    return Markup(family.open, family.close, inside)
 
 
 def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None, notes: list[str]) -> None:
@@ -171,7 +171,7 @@ def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None,
         if own[key] is not None and own[key] != kwargs[key]:
             notes.append(f"chat_template_kwargs.{key} keeps the request's own value")
     if kwargs:
-        body["chat_template_kwargs"] = kwargs | {k: v for k, v in own.items() if v is not None}
+        body["chat_template_kwargs"] = {**own, **{k: v for k, v in kwargs.items() if own.get(k) is None}}
     for switch in switches:
         body.update(switch.fields)
     if not isinstance(body.get("messages"), list):

@@ -100,6 +100,12 @@ class TestClientsOwnWord:
         assert shaped.body["chat_template_kwargs"] == {"custom": 1, "enable_thinking": True}
         assert shaped.notes == ()
 
+    def test_a_null_kwarg_says_nothing(self) -> None:
+        """A switch that is null is set; any other null stays."""
+        body = request(chat_template_kwargs={"enable_thinking": None, "custom": None})
+        shaped = shape(QWEN3, body, OFF, None)
+        assert shaped.body["chat_template_kwargs"] == {"enable_thinking": False, "custom": None}
+
     def test_an_explicit_kwarg_wins(self) -> None:
         """The client's own enable_thinking beats the budget's, in the request and in what is read back."""
         shaped = shape(
@@ -172,11 +178,24 @@ class TestWithoutASwitch:
         assert (shaped.prefill, shaped.off) == ("", "prompt")
         assert shape(find_family("smollm2"), body, HIGH, None).prefill == ""
 
+    @pytest.mark.parametrize(
+        ("begun", "opened"), [("<think>\nHm", True), ("<think>a</think>F", False), ("F", False)]
+    )
+    def test_a_continued_turn_is_read_from_where_it_stands(self, begun: str, opened: bool) -> None:
+        """A request that continues a turn is inside a block if that turn is, whatever templates open."""
+        body = request({"role": "assistant", "content": begun}, continue_final_message=True)
+        assert shape(find_family("qwq-32b"), body, HIGH, None).markup.opened is opened
+
     def test_the_lowest_effort_replaces_the_clients(self) -> None:
         """gpt-oss refuses "none" in harmony, so off is sent as low, whatever the body had."""
         shaped = shape(GPT_OSS, request(reasoning_effort="none"), OFF, None)
         assert shaped.body["reasoning_effort"] == "low"
         assert "lowest effort" in shaped.notes[0]
+
+    def test_a_level_of_ones_own_is_taken_by_its_tokens(self) -> None:
+        """Levels can be configured; one that no family knows asks for the effort of its size."""
+        assert shape(GPT_OSS, request(), Budget("brief", 700), None).body["reasoning_effort"] == "low"
+        assert "reasoning_effort" not in shape(GPT_OSS, request(), Budget("auto"), None).body
 
     def test_a_policy_is_enough_of_a_prompt(self) -> None:
         """The gateway's own sentence is only said where no policy says it."""
