@@ -58,6 +58,10 @@ class Engine:
     notices_hang_up: ClassVar[bool] = True
     """Whether it stops an unstreamed request, too, when the connection is closed."""
 
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        """The fields that have the engine keep a thinking limit; None where it has no such fields."""
+        return None
+
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         """A `/v1/models` entry."""
         context = entry.get("max_model_len") or entry.get("context_length")
@@ -150,6 +154,9 @@ class VLLM(Engine):
         options = body.get("stream_options") or {}
         body["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": True}
         return body
+
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        return {"thinking_token_budget": limit}
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
         usage = event.get("usage")
