@@ -17,7 +17,7 @@ from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.engine import Engine
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, internal_error
 from gateway.routes.chat import chat_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
@@ -98,7 +98,4 @@ async def _http_error(request: Request, error: Any) -> Response:
 
 
 async def _bug(_: Request, error: Any) -> Response:
-    """A mistake of ours: the client learns that it happened, the log has the rest."""
-    message = f"The gateway failed on this request ({type(error).__name__})."
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
-    return json_response(body, 500)
+    return json_response(internal_error(error), 500)

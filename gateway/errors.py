@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BadRequest", "GatewayError", "ModelNotFound", "UpstreamError", "UpstreamUnreachable", "one_of"]
+__all__ = [
+    "BadRequest",
+    "GatewayError",
+    "ModelNotFound",
+    "UpstreamError",
+    "UpstreamUnreachable",
+    "internal_error",
+    "one_of",
+]
 
 
 class GatewayError(Exception):
@@ -75,3 +83,8 @@ def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "va
         param=param,
         code="invalid_value",
     )
+
+
+def internal_error(error: BaseException) -> dict[str, Any]:
+    """A mistake of the gateway's own: the client learns that it happened, the log has the rest."""
+    return GatewayError(f"The gateway failed on this request ({type(error).__name__}).").body()

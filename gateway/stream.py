@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.backends.sse import event
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, internal_error
 from gateway.events import Delta, Event, Finished, Outcome, Progress
 
 __all__ = ["ClientGone", "EventStream", "Writer", "fold", "hang_up_watch", "json_response", "write"]
@@ -50,10 +50,11 @@ async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
 
 
 async def write(
-    events: AsyncGenerator[Event, None], writer: Writer, ended: Callable[[Outcome], None]
+    events: AsyncGenerator[Event, None], writer: Writer, ended: Callable[[Outcome | int], None]
 ) -> AsyncGenerator[bytes, None]:
     """Runs a job and writes what happens; an error after the first bytes becomes an `error` event.
 
+    `ended` is told the outcome, or the status of what went wrong after the first bytes.
     Raises what goes wrong before anything was written, so that it can have its true status.
     """
     begun = False
@@ -73,7 +74,13 @@ async def write(
         except GatewayError as error:
             if not begun:
                 raise
+            ended(error.status)
             yield event(orjson.dumps(error.body()))
+        except Exception as error:
+            if begun:
+                ended(500)
+                yield event(orjson.dumps(internal_error(error)))
+            raise
 
 
 @asynccontextmanager

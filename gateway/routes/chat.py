@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.budget import read_budget
@@ -29,7 +30,10 @@ def chat_router(service: Service) -> APIRouter:
     @router.post("/v1/chat/completions", openapi_extra=CHAT_OPENAPI, summary="Create a chat completion")
     async def chat_completions(request: Request) -> Response:
         """OpenAI's chat completions, with a reasoning budget, samples and a vote on top."""
-        payload = await request.body()
+        try:
+            payload = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         service.metrics.begin()
         try:
             async with hang_up_watch(request.receive):
@@ -37,6 +41,8 @@ def chat_router(service: Service) -> APIRouter:
                 if job.reply.stream:
                     return await _stream(service, job, model)
                 outcome = await fold(service.engine.run(job))
+            body = chat_body(job, outcome, model)
+            service.metrics.outcome(job, outcome)
         except ClientGone:
             service.metrics.end(CLIENT_CLOSED_REQUEST)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -46,10 +52,9 @@ def chat_router(service: Service) -> APIRouter:
         except BaseException:
             service.metrics.end(500)
             raise
-        service.metrics.outcome(job, outcome)
         service.metrics.end(200)
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
-        return json_response(chat_body(job, outcome, model), headers=headers)
+        return json_response(body, headers=headers)
 
     return router
 
@@ -77,10 +82,11 @@ async def _stream(service: Service, job: Job, model: str) -> Response:
 
     status = CLIENT_CLOSED_REQUEST
 
-    def ended(outcome: Outcome) -> None:
+    def ended(end: Outcome | int) -> None:
         nonlocal status
-        status = 200
-        service.metrics.outcome(job, outcome)
+        status = end if isinstance(end, int) else 200
+        if isinstance(end, Outcome):
+            service.metrics.outcome(job, end)
 
     source = write(service.engine.run(job), ChatStream(job, model), ended)
     try:
