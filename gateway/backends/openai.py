@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -150,14 +151,24 @@ class OpenAIBackend:
             return False
         return True
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
-    ) -> aiohttp.client._RequestContextManager:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response, its head read. A kept connection that turns out to be closed is tried anew, once."""
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
-        return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
+        data = None if body is None else orjson.dumps(body)
+        try:
+            response = await self._session.request(method, url, data=data)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            response = await self._session.request(method, url, data=data)
+        async with response:
+            yield response
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
