@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -13,11 +13,13 @@ import orjson
 
 from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
 from gateway.backends.engines import Engine, engine_of
+from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
 
+_TRIES = 3  # on connections that may have been closed meanwhile
 _LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
@@ -60,7 +62,13 @@ class OpenAIBackend:
             self._session = None
 
     async def complete(self, plan: Plan) -> Response:
-        """One plain request."""
+        """One plain request; a streamed one where the engine would not notice that it was dropped."""
+        if not self.engine.notices_hang_up:
+            folding = Folding()
+            async with aclosing(self.stream(plan)) as chunks:
+                async for chunk in chunks:
+                    folding.add(chunk)
+            return Response(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
@@ -138,9 +146,11 @@ class OpenAIBackend:
                 return {}
             if status >= 400:
                 raise _upstream_error(status, payload)
-            listed = _json(payload).get("data") or []
+            data = _json(payload).get("data")
+            entries = data if isinstance(data, list) else []
+            listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
             self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
-            self._models = {entry["id"]: self.engine.card(entry) for entry in listed if "id" in entry}
+            self._models = {entry["id"]: self.engine.card(entry) for entry in listed}
             return self._models
 
     async def healthy(self) -> bool:
@@ -155,18 +165,23 @@ class OpenAIBackend:
     async def _open(
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response, its head read. A kept connection that turns out to be closed is tried anew, once."""
+        """The response to one request; leaving it before its end drops the connection, and so the request.
+
+        Some engines close a kept connection without a word (llama.cpp after a stream), so that
+        the next request on it breaks before it is answered: that one is sent again.
+        """
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
         data = None if body is None else orjson.dumps(body)
-        try:
-            response = await self._session.request(method, url, data=data)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            response = await self._session.request(method, url, data=data)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                response = await self._session.request(method, url, data=data)
+                break
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not tries_left or isinstance(error, aiohttp.ClientConnectorError):
+                    raise
         async with response:
             yield response
 
