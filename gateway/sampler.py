@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.backends.base import Backend, Plan, Prompt
@@ -192,7 +192,7 @@ def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: b
     content = message.get("content") or ""
     if answer_only and not content:
         thought, content = "", thought
-    text = ThinkingText(Markup(markup.open, markup.close) if thought else markup)
+    text = ThinkingText(replace(markup, opened=False) if thought else markup)
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
     text.feed(content)

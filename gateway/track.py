@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -190,7 +190,7 @@ class Track:
             written = written.rsplit(markup.close, 1)[0].rstrip() + WAIT
             thought += WAIT
         self._answering = not thinking_on
-        self.text = ThinkingText(Markup(markup.open, markup.close, opened=thinking_on))
+        self.text = ThinkingText(replace(markup, opened=thinking_on))
         self.text.add_split(thought, answered)
         self.text.splitter.closed = not thinking_on  # blank space before the answer is dressing
         self._written = [written]
