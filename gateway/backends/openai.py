@@ -50,10 +50,15 @@ class OpenAIBackend:
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=True
+                connector=self._connector(),
+                headers=self._headers,
+                timeout=self._timeout,
+                auto_decompress=True,
             )
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
 
     async def close(self) -> None:
         """Closes all connections."""
