@@ -53,7 +53,10 @@ async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
 
 
 async def write(
-    events: AsyncGenerator[Event, None], writer: Writer, ended: Callable[[Outcome], None]
+    events: AsyncGenerator[Event, None],
+    writer: Writer,
+    ended: Callable[[Outcome], None],
+    failed: Callable[[GatewayError], None],
 ) -> AsyncGenerator[bytes, None]:
     """Runs a job and writes what happens; an error after the first bytes becomes the writer's.
 
@@ -76,6 +79,7 @@ async def write(
         except GatewayError as error:
             if not begun:
                 raise
+            failed(error)
             yield writer.error(error)
 
 

@@ -79,6 +79,17 @@ class Backend(Protocol):
         """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
         ...
 
+    def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """A request's payload sent as it is, and the reply's body as it comes, in pieces cut anywhere.
+
+        Closing the iterator aborts the generation upstream.
+        """
+        ...
+
+    async def count(self, body: Mapping[str, Any]) -> int | None:
+        """The tokens of a chat request's prompt; None where the engine can't tell."""
+        ...
+
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """The served models by name; remembered unless `refresh`."""
         ...

@@ -12,7 +12,17 @@ from gateway.events import Outcome
 from gateway.planning import Job
 from gateway.stream import Writer
 
-__all__ = ["CORRECTION", "Exchange", "json_object", "known", "objects", "positive", "refuse", "string", "wrong"]
+__all__ = [
+    "CORRECTION",
+    "Exchange",
+    "json_object",
+    "known",
+    "objects",
+    "positive",
+    "refuse",
+    "string",
+    "wrong",
+]
 
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
 """What stands between a first sample shown live and the vote's winner, where they differ."""

@@ -15,7 +15,7 @@ from gateway.dialects.base import known, objects, positive, refuse, string, wron
 from gateway.dialects.transcript import Transcript, text_part
 from gateway.errors import one_of
 
-__all__ = ["chat_request"]
+__all__ = ["chat_request", "has_images"]
 
 _REFUSED = {
     "container": "the gateway runs no code; leave it out.",
@@ -62,6 +62,12 @@ def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> 
         chat["stop"] = stops
     chat["messages"] = _messages(body)
     return {**chat, **_tools(body), **_output(body.get("output_config")), **_thinking(body.get("thinking"))}
+
+
+def has_images(chat: Mapping[str, Any]) -> bool:
+    """Whether a chat request holds an image."""
+    parts = [message["content"] for message in chat["messages"] if isinstance(message["content"], list)]
+    return any(part["type"] == "image_url" for content in parts for part in content)
 
 
 def _thinking(value: object) -> dict[str, Any]:
@@ -121,9 +127,7 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: Mapping[str, Any], field: str) -> dict[str, Any]:
     if tool.get("type") not in (None, "custom"):
-        raise one_of(
-            tool["type"], ["custom (Anthropic's own tools don't exist here)"], param=f"{field}.type"
-        )
+        raise one_of(tool["type"], ["custom (Anthropic's own tools don't exist here)"], param=f"{field}.type")
     if not isinstance(tool.get("input_schema"), dict):
         raise wrong(f"{field}.input_schema", "an object")
     function = {"name": string(tool.get("name"), f"{field}.name"), "parameters": tool["input_schema"]}

@@ -105,7 +105,7 @@ class _Form:
         return added + self._of(block, self._part_event(block, "added"), part=self._part(block, ""))
 
     def grew(self, block: Block, text: str) -> bytes:
-        more = {"logprobs": []} if block.kind == "text" else {}
+        more: Json = {"logprobs": []} if block.kind == "text" else {}
         return self._of(block, f"{self._text_event(block)}.delta", delta=text, **more)
 
     def closed(self, block: Block) -> bytes:
@@ -115,7 +115,7 @@ class _Form:
         name = f"{self._text_event(block)}.done"
         if block.kind == "call":
             return self._of(block, name, name=block.name, arguments=block.text) + ended
-        more = {"logprobs": []} if block.kind == "text" else {}
+        more: Json = {"logprobs": []} if block.kind == "text" else {}
         done = self._of(block, name, text=block.text, **more)
         return done + self._of(block, self._part_event(block, "done"), part=self._part(block)) + ended
 

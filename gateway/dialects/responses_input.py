@@ -141,9 +141,7 @@ def _tool(tool: Mapping[str, Any], place: int) -> dict[str, Any]:
         raise one_of(tool.get("type"), ["function (built-in tools don't exist here)"], param=field)
     string(tool.get("name"), f"tools[{place}].name")
     function = {
-        key: tool[key]
-        for key in ("name", "description", "parameters", "strict")
-        if tool.get(key) is not None
+        key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None
     }
     return {"type": "function", "function": function}
 

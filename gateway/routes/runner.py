@@ -106,7 +106,11 @@ async def _stream(service: Service, job: Job, exchange: Exchange, model: str) ->
         status = 200
         service.metrics.outcome(job, outcome)
 
-    source = write(service.engine.run(job), exchange.writer(job, model), ended)
+    def failed(error: GatewayError) -> None:
+        nonlocal status
+        status = error.status
+
+    source = write(service.engine.run(job), exchange.writer(job, model), ended, failed)
     return await start_stream(source, _headers(job), lambda: service.metrics.end(status))
 
 
