@@ -71,7 +71,7 @@ def has_images(chat: Mapping[str, Any]) -> bool:
 
 
 def _thinking(value: object) -> dict[str, Any]:
-    """`thinking: {type, budget_tokens, display}`; "adaptive" leaves it to the model, as if nothing was said."""
+    """`thinking: {type, budget_tokens, display}`; "adaptive" is as if nothing was said."""
     if value is None:
         return {}
     if not isinstance(value, dict):

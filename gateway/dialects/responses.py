@@ -128,7 +128,7 @@ class _Form:
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: GatewayError) -> bytes:
-        """`response.failed`, then `error`, flat as the reference has it and nested as OpenAI's clients read it."""
+        """`response.failed`, then `error`, flat as in the reference and nested as clients read it."""
         told = error.body()["error"]
         reason = {"code": "server_error", "message": error.message}
         response = {**self._response, "status": "failed", "error": reason, "output": self.output}

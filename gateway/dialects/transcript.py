@@ -45,10 +45,9 @@ class Transcript:
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": _content(parts)})
 
     def thinking(self, text: str) -> None:
-        """Earlier thinking, under both names that engines read."""
+        """Earlier thinking, which the family's rules then keep or drop."""
         message = self._assistant()
-        whole = "\n\n".join(filter(None, (message.get("reasoning"), text)))
-        message["reasoning_content"] = message["reasoning"] = whole
+        message["reasoning"] = "\n\n".join(filter(None, (message.get("reasoning"), text)))
 
     def said(self, text: str) -> None:
         """What the assistant answered."""

@@ -35,7 +35,7 @@ def messages_router(service: Service) -> APIRouter:
             if has_images(body):
                 raise NotSupported("Tokens of images can't be counted before the engine has read them.")
             job, _ = await plan(service, request, body)
-            count = await service.backend.count(job.shaped.body)
+            count = await service.backend.count(job.approach(job.budget).body)
             if count is None:
                 raise NotSupported(
                     "The upstream has no route that renders a prompt, so nothing can count it."

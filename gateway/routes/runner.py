@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from gateway.budget import Asked, read_budget
 from gateway.dialects.base import Exchange
-from gateway.errors import BadRequest, GatewayError
+from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
 from gateway.service import Service
@@ -68,22 +68,16 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
     resolved = await service.resolve(body.get("model") or "")
     body["model"] = resolved.name
+    model = service.model(resolved)
     asked = read_budget(
         request.headers,
         body,
         level=resolved.level,
         samples=resolved.samples,
         max_samples=service.settings.max_samples,
+        levels=model.levels,
     )
-    job = plan_job(
-        body,
-        asked,
-        _reply(body, asked),
-        resolved.card,
-        service.family(resolved),
-        answer_reserve=service.settings.answer_reserve,
-    )
-    return job, resolved.name
+    return plan_job(body, asked, _reply(body, asked), model), resolved.name
 
 
 async def start_stream(
@@ -121,12 +115,6 @@ def _reply(body: dict[str, Any], asked: Asked) -> Reply:
     options = body.get("stream_options") or {}
     if not stream:
         body.pop("stream_options", None)
-    if asked.samples > 1 and choices > asked.samples:
-        raise BadRequest(
-            f"n: {choices} choices of {asked.samples} samples; allowed: 1 to {asked.samples}.",
-            param="n",
-            code="invalid_value",
-        )
     return Reply(
         stream,
         choices,
@@ -138,5 +126,5 @@ def _reply(body: dict[str, Any], asked: Asked) -> Reply:
 
 
 def _headers(job: Job) -> dict[str, str]:
-    applied = "none" if job.limit is None else str(job.limit)
-    return {"X-Reasoning-Budget-Applied": applied}
+    limit = job.budget.thinking_tokens
+    return {"X-Reasoning-Budget-Applied": "none" if limit is None else str(limit)}
