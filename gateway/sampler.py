@@ -111,7 +111,7 @@ async def _draw(
                     for track in tracks if chunk.index is None else tracks[chunk.index : chunk.index + 1]:
                         track.use(chunk.usage, alone=alone)
         if turning is None:
-            turning = next(((track, Turn.CLOSE) for track in tracks if track.unanswered()), None)
+            turning = next(((track, turn) for track in tracks if (turn := track.unfinished())), None)
         if turning is None:
             break
         track, turn = turning

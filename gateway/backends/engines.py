@@ -55,6 +55,8 @@ class Engine:
     name: ClassVar[str] = "openai"
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
+    notices_hang_up: ClassVar[bool] = True
+    """Whether it stops an unstreamed request, too, when the connection is closed."""
 
     def native_limit(self, limit: int) -> Mapping[str, Any] | None:
         """The fields that have the engine keep a thinking limit; None where it has no such fields."""
@@ -181,6 +183,7 @@ class LlamaCpp(Engine):
 
     name = "llamacpp"
     render_path = "/apply-template"
+    notices_hang_up = False
 
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         meta = entry.get("meta") or {}
@@ -189,6 +192,14 @@ class LlamaCpp(Engine):
 
     def counting(self, body: dict[str, Any]) -> dict[str, Any]:
         return {**super().counting(body), "timings_per_token": True}
+
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        chunks = super().chunks(event)
+        if not event.get("usage") and (timings := event.get("timings")):
+            prompt = timings.get("cache_n", 0) + timings.get("prompt_n", 0)
+            for chunk in chunks:  # the only word of the prompt's length in a reply that is cut
+                chunk.usage = {"prompt_tokens": prompt, "completion_tokens": timings.get("predicted_n")}
+        return chunks
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
         timings = event.get("timings")

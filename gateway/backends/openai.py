@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -12,11 +13,13 @@ import orjson
 
 from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Response
 from gateway.backends.engines import Engine, engine_of
+from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
 
+_TRIES = 3  # on connections that may have been closed meanwhile
 _LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
@@ -47,10 +50,15 @@ class OpenAIBackend:
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=True
+                connector=self._connector(),
+                headers=self._headers,
+                timeout=self._timeout,
+                auto_decompress=True,
             )
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -59,7 +67,13 @@ class OpenAIBackend:
             self._session = None
 
     async def complete(self, plan: Plan) -> Response:
-        """One plain request."""
+        """One plain request; a streamed one where the engine would not notice that it was dropped."""
+        if not self.engine.notices_hang_up:
+            folding = Folding()
+            async with aclosing(self.stream(plan)) as chunks:
+                async for chunk in chunks:
+                    folding.add(chunk)
+            return Response(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
@@ -156,9 +170,11 @@ class OpenAIBackend:
                 return {}
             if status >= 400:
                 raise _upstream_error(status, payload)
-            listed = _json(payload).get("data") or []
+            data = _json(payload).get("data")
+            entries = data if isinstance(data, list) else []
+            listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
             self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
-            self._models = {entry["id"]: self.engine.card(entry) for entry in listed if "id" in entry}
+            self._models = {entry["id"]: self.engine.card(entry) for entry in listed}
             return self._models
 
     async def healthy(self) -> bool:
@@ -169,15 +185,29 @@ class OpenAIBackend:
             return False
         return True
 
-    def _open(
+    @asynccontextmanager
+    async def _open(
         self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
-    ) -> aiohttp.client._RequestContextManager:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to one request; leaving it before its end drops the connection, and so the request.
+
+        Some engines close a kept connection without a word (llama.cpp after a stream), so that
+        the next request on it breaks before it is answered: that one is sent again.
+        """
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        return self._session.request(method, url, data=data)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                response = await self._session.request(method, url, data=data)
+                break
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not tries_left or isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+        async with response:
+            yield response
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
