@@ -55,11 +55,11 @@ async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
 async def write(
     events: AsyncGenerator[Event, None],
     writer: Writer,
-    ended: Callable[[Outcome], None],
-    failed: Callable[[GatewayError], None],
+    ended: Callable[[Outcome | int], None],
 ) -> AsyncGenerator[bytes, None]:
     """Runs a job and writes what happens; an error after the first bytes becomes the writer's.
 
+    `ended` is told the outcome, or the status of what went wrong after the first bytes.
     Raises what goes wrong before anything was written, so that it can have its true status.
     """
     begun = False
@@ -79,7 +79,7 @@ async def write(
         except GatewayError as error:
             if not begun:
                 raise
-            failed(error)
+            ended(error.status)
             yield writer.error(error)
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.budget import Asked, read_budget
@@ -31,9 +32,10 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
         if job.reply.stream:
             return await _stream(service, job, exchange, model)
         outcome = await fold(service.engine.run(job))
+        body = exchange.reply(job, outcome, model)
         service.metrics.outcome(job, outcome)
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
-        return json_response(exchange.reply(job, outcome, model), headers=headers)
+        return json_response(body, headers=headers)
 
     return await attended(service, request, work)
 
@@ -45,7 +47,10 @@ async def attended(
 
     A stream that `work` returns is counted when it ends (see `start_stream`).
     """
-    payload = await request.body()
+    try:
+        payload = await request.body()
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     service.metrics.begin()
     try:
         async with hang_up_watch(request.receive):
@@ -95,16 +100,13 @@ async def start_stream(
 async def _stream(service: Service, job: Job, exchange: Exchange, model: str) -> EventStream:
     status = CLIENT_CLOSED_REQUEST
 
-    def ended(outcome: Outcome) -> None:
+    def ended(end: Outcome | int) -> None:
         nonlocal status
-        status = 200
-        service.metrics.outcome(job, outcome)
+        status = end if isinstance(end, int) else 200
+        if isinstance(end, Outcome):
+            service.metrics.outcome(job, end)
 
-    def failed(error: GatewayError) -> None:
-        nonlocal status
-        status = error.status
-
-    source = write(service.engine.run(job), exchange.writer(job, model), ended, failed)
+    source = write(service.engine.run(job), exchange.writer(job, model), ended)
     return await start_stream(source, _headers(job), lambda: service.metrics.end(status))
 
 
