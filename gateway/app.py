@@ -16,11 +16,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
+from gateway.dialects import messages
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
 from gateway.routes.chat import chat_router
+from gateway.routes.completions import completions_router
+from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
+from gateway.routes.responses import responses_router
 from gateway.service import Service
 from gateway.stream import json_response
 
@@ -54,7 +58,14 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
             await backend.close()
 
     app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    for router in (chat_router(service), models_router(service), ops_router(service)):
+    for router in (
+        chat_router(service),
+        responses_router(service),
+        messages_router(service),
+        completions_router(service),
+        models_router(service),
+        ops_router(service),
+    ):
         app.include_router(router)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -86,16 +97,25 @@ class RequestId:
         await self._app(scope, receive, send_with_id)
 
 
-async def _gateway_error(_: Request, error: Any) -> Response:
-    return json_response(error.body(), error.status)
+async def _gateway_error(request: Request, error: Any) -> Response:
+    return _error(request, error.body()["error"], error.status)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    """An unknown path or method, in OpenAI's shape."""
+    """An unknown path or method."""
     message = f"{request.method} {request.url.path}: {error.detail}."
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
-    return json_response(body, error.status_code, dict(error.headers or {}))
+    told = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return _error(request, told, error.status_code, dict(error.headers or {}))
 
 
-async def _bug(_: Request, error: Any) -> Response:
-    return json_response(internal_error(error), 500)
+async def _bug(request: Request, error: Any) -> Response:
+    return _error(request, internal_error(error).body()["error"], 500)
+
+
+def _error(
+    request: Request, told: dict[str, Any], status: int, headers: dict[str, str] | None = None
+) -> Response:
+    """OpenAI's `error` object, in the shape that the path's clients read."""
+    anthropic = request.url.path.startswith("/v1/messages")
+    body = messages.error_body(status, told) if anthropic else {"error": told}
+    return json_response(body, status, headers)

@@ -9,6 +9,7 @@ __all__ = [
     "BadRequest",
     "GatewayError",
     "ModelNotFound",
+    "NotSupported",
     "UpstreamError",
     "UpstreamUnreachable",
     "internal_error",
@@ -52,6 +53,12 @@ class ModelNotFound(BadRequest):
         )
 
 
+class NotSupported(GatewayError):
+    """What was asked for can't be had from this upstream."""
+
+    status = 501
+
+
 class UpstreamError(GatewayError):
     """The engine answered with an error: its status and its own error body are passed on."""
 
@@ -85,6 +92,6 @@ def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "va
     )
 
 
-def internal_error(error: BaseException) -> dict[str, Any]:
+def internal_error(error: BaseException) -> GatewayError:
     """A mistake of the gateway's own: the client learns that it happened, the log has the rest."""
-    return GatewayError(f"The gateway failed on this request ({type(error).__name__}).").body()
+    return GatewayError(f"The gateway failed on this request ({type(error).__name__}).")

@@ -115,8 +115,7 @@ async def _draw(
         except UpstreamError:
             if not track.finished:  # else the reply was complete, and only its usage is missing
                 raise
-        if turn is None and track.unanswered():
-            turn = Turn.CLOSE
+        turn = turn or track.unfinished()
         if turn is None:
             break
         plan = await _next_plan(backend, order, track, turn)

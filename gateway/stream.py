@@ -11,7 +11,6 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.backends.sse import event
 from gateway.errors import GatewayError, internal_error
 from gateway.events import Delta, Event, Finished, Outcome, Progress
 
@@ -39,6 +38,10 @@ class Writer(Protocol):
         """All that is left, the end included."""
         ...
 
+    def error(self, error: GatewayError) -> bytes:
+        """The end of a stream that went wrong after it had begun."""
+        ...
+
 
 async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
     """Runs a job to its end for a client that wants it in one piece."""
@@ -50,9 +53,11 @@ async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
 
 
 async def write(
-    events: AsyncGenerator[Event, None], writer: Writer, ended: Callable[[Outcome | int], None]
+    events: AsyncGenerator[Event, None],
+    writer: Writer,
+    ended: Callable[[Outcome | int], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Runs a job and writes what happens; an error after the first bytes becomes an `error` event.
+    """Runs a job and writes what happens; an error after the first bytes becomes the writer's.
 
     `ended` is told the outcome, or the status of what went wrong after the first bytes.
     Raises what goes wrong before anything was written, so that it can have its true status.
@@ -75,11 +80,11 @@ async def write(
             if not begun:
                 raise
             ended(error.status)
-            yield event(orjson.dumps(error.body()))
+            yield writer.error(error)
         except Exception as error:
             if begun:
                 ended(500)
-                yield event(orjson.dumps(internal_error(error)))
+                yield writer.error(internal_error(error))
             raise
 
 

@@ -182,11 +182,13 @@ class Track:
         self.tally.completion = self._before + completion
         self._usage = usage if not self._before else {}
 
-    def unanswered(self) -> bool:
-        """Whether the model ended in the middle of its thinking, where thinking is the gateway's business."""
+    def unfinished(self) -> Turn | None:
+        """What is missing where the model ended in the middle of its thinking and a limit is kept."""
         if self._terms.limit is None or self._answering or self._message.get("tool_calls"):
-            return False
-        return self.text.splitter.thinking or (self._engine_splits and not self.text.content.strip())
+            return None
+        if not self.text.splitter.thinking and not (self._engine_splits and not self.text.content.strip()):
+            return None
+        return Turn.THINK_ON if self._limiter.close() is Decision.WAIT else Turn.CLOSE
 
     def resume(self, turn: Turn, prompt: Prompt | None) -> str:
         """Gets ready for the next upstream request; returns what the assistant has said up to there."""
@@ -218,9 +220,7 @@ class Track:
 
     def end(self) -> Delta | None:
         """What had been held back, now that no more text comes."""
-        reasoning, content = self.text.finish()
-        if self._answering:
-            reasoning, content = "", reasoning + content
+        reasoning, content = ("", self.text.finish_answer()) if self._answering else self.text.finish()
         return Delta(self.index, reasoning, content, self.raw, {}) if reasoning or content else None
 
     def drawn(self) -> Drawn:

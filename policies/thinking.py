@@ -198,11 +198,13 @@ class ThinkingText:
     set off from the first by a blank line, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_content", "_gap", "_reasoning", "_wrapping", "splitter")
+    __slots__ = ("_content", "_gap", "_reasoning", "_stray", "_wrapping", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
         self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
+        markup = markup or Markup()
+        self._stray = ThinkSplitter(Markup(markup.close, markup.open))
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._gap = False
@@ -223,7 +225,14 @@ class ThinkingText:
 
     def feed_answer(self, text: str) -> str:
         """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
-        return self._answer("".join(piece for kind, piece in self.splitter.feed(text) if kind != "markup"))
+        inside = _unmarked(self.splitter.feed(text))
+        return self._answer(_unmarked(self._stray.feed(inside)))
+
+    def finish_answer(self) -> str:
+        """Ends a reply whose last text was answer; returns what had been held back."""
+        inside = _unmarked(self.splitter.finish())
+        rest = _unmarked([*self._stray.feed(inside), *self._stray.finish()])
+        return self._answer(rest) + self._unwrap_rest()
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Takes text that the engine has already split itself."""
@@ -234,10 +243,12 @@ class ThinkingText:
     def finish(self) -> tuple[str, str]:
         """Ends the reply; returns what had been held back."""
         reasoning, content = self._add(self.splitter.finish())
-        if self._wrapping is not None and (rest := self._wrapping.finish()):
-            self._content.append(rest[0][1])
-            content += rest[0][1]
-        return reasoning, content
+        return reasoning, content + self._unwrap_rest()
+
+    def _unwrap_rest(self) -> str:
+        rest = _unmarked(self._wrapping.finish()) if self._wrapping else ""
+        self._content.append(rest)
+        return rest
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
         reasoning = content = ""
@@ -256,11 +267,14 @@ class ThinkingText:
     def _answer(self, content: str) -> str:
         """New answer text, freed of the tags around the answer."""
         if content and self._wrapping is not None:
-            pieces = self._wrapping.feed(content)
-            content = "".join(piece for kind, piece in pieces if kind != "markup")
+            content = _unmarked(self._wrapping.feed(content))
         if content:
             self._content.append(content)
         return content
+
+
+def _unmarked(pieces: list[Piece]) -> str:
+    return "".join(piece for kind, piece in pieces if kind != "markup")
 
 
 def split_thinking(text: str, markup: Markup | None = None) -> tuple[str, str]:

@@ -125,6 +125,10 @@ class Engine:
         """How to have a bare text tokenized: path, request body, and the reply's key."""
         return "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False}, "tokens"
 
+    def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
+        """How to have a rendered chat tokenized, special tokens and all; as `tokenize`."""
+        return "/tokenize", {"model": model, "prompt": prompt, "add_special_tokens": False}, "tokens"
+
     def completion(self, body: Mapping[str, Any], prompt: Prompt, max_tokens: int | None) -> dict[str, Any]:
         """The `/v1/completions` request that stands in for a chat request."""
         request = {key: value for key, value in body.items() if key not in _CHAT_ONLY}
@@ -204,6 +208,9 @@ class LlamaCpp(Engine):
     def rendered(self, reply: Mapping[str, Any]) -> Prompt | None:
         prompt = reply.get("prompt")
         return prompt if isinstance(prompt, str) and prompt else None
+
+    def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
+        return "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, "tokens"
 
 
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (VLLM(), LlamaCpp())}

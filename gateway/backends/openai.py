@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
+from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Response
 from gateway.backends.engines import Engine, engine_of
 from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
@@ -50,9 +50,11 @@ class OpenAIBackend:
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=True
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                headers=self._headers,
+                timeout=self._timeout,
+                auto_decompress=True,
             )
 
     async def close(self) -> None:
@@ -89,6 +91,25 @@ class OpenAIBackend:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         raise UpstreamUnreachable("The upstream ended its stream before it was complete.")
+
+    async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """One request, nothing of it read or changed."""
+        try:
+            async with self._open(f"{self._base}/{endpoint}", payload) as response:
+                if response.status >= 400:
+                    raise _upstream_error(response.status, await response.read())
+                async for block in response.content.iter_any():
+                    yield block
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def count(self, body: Mapping[str, Any]) -> int | None:
+        """By the rendered prompt, tokenized as the engine's chat route does it."""
+        prompt = await self.render(body)
+        if not isinstance(prompt, str):
+            return None if prompt is None else len(prompt)
+        path, request, key = self.engine.tokenize_prompt(str(body.get("model", "")), prompt)
+        return len((await self._post_json(self._root + path, request))[key])
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         """By the engine's own template, where it has a route for that."""
@@ -163,7 +184,7 @@ class OpenAIBackend:
 
     @asynccontextmanager
     async def _open(
-        self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
+        self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response to one request; leaving it before its end drops the connection, and so the request.
 
@@ -174,7 +195,7 @@ class OpenAIBackend:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
-        data = None if body is None else orjson.dumps(body)
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         for tries_left in reversed(range(_TRIES)):
             try:
                 response = await self._session.request(method, url, data=data)

@@ -316,7 +316,7 @@ class TestEarlierThinking:
         ],
     )
     def test_it_goes_or_stays_as_the_family_wants(self, model: str, sent: list[dict[str, Any]]) -> None:
-        """Dropped, kept within the chain of tool calls that is going on, or kept; what is kept has both names."""
+        """Dropped, kept within the tool calls going on, or kept, under both names."""
         assert strip_thinking(TALK, find_family(model)) == sent
 
     @pytest.mark.parametrize(
