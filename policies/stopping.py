@@ -8,6 +8,7 @@ rule, write one function here and name it in `STOPPING` at the foot.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
@@ -56,10 +57,10 @@ def adaptive(state: State) -> Outlook:
     """
     left = _left(state)
     leader, runner_up = _leaders(state)
-    for more in range(left + 1):
-        if lead_probability(leader + more, runner_up) >= state.budget.threshold:
-            return Outlook(min(more, _undecided(state, left)))
-    return Outlook(min(left, _undecided(state, left)))
+    more = bisect_left(
+        range(left + 1), state.budget.threshold, key=lambda extra: lead_probability(leader + extra, runner_up)
+    )
+    return Outlook(min(more, left, _undecided(state, left)))
 
 
 def window(state: State) -> Outlook:
@@ -78,9 +79,13 @@ def window(state: State) -> Outlook:
 
 
 def first(state: State) -> Outlook:
-    """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer."""
+    """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer.
+
+    "mbr", to which answers don't matter, keeps the first m whatever they say.
+    """
     left = _left(state)
-    missing = min(left, max(0, _first_count(state.budget.stop) - state.votes))
+    finished = len(state.order) if state.budget.vote == "mbr" else state.votes
+    missing = min(left, max(0, int(state.budget.stop.removeprefix("first-")) - finished))
     return Outlook(left if _undecided(state, missing) else 0)
 
 
@@ -152,10 +157,6 @@ def _quantile(ordered: Sequence[float], part: float) -> float:
     low = int(position)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
-
-
-def _first_count(stop: str) -> int:
-    return int(stop.removeprefix("first-"))
 
 
 STOPPING: Mapping[str, Rule] = MappingProxyType(
