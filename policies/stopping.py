@@ -79,13 +79,9 @@ def window(state: State) -> Outlook:
 
 
 def first(state: State) -> Outlook:
-    """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer.
-
-    "mbr", to which answers don't matter, keeps the first m whatever they say.
-    """
+    """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer."""
     left = _left(state)
-    finished = len(state.order) if state.budget.vote == "mbr" else state.votes
-    missing = min(left, max(0, int(state.budget.stop.removeprefix("first-")) - finished))
+    missing = min(left, max(0, int(state.budget.stop.removeprefix("first-")) - _usable(state)))
     return Outlook(left if _undecided(state, missing) else 0)
 
 
@@ -123,6 +119,11 @@ def lead_probability(leader: int, runner_up: int) -> float:
 def _left(state: State) -> int:
     """How many samples may still finish: in flight, or not yet launched."""
     return state.budget.samples - state.launched + len(state.streams)
+
+
+def _usable(state: State) -> int:
+    """How many finished samples the vote can use; to "mbr", which compares texts, answers don't matter."""
+    return len(state.order) if state.budget.vote == "mbr" else state.votes
 
 
 def _leaders(state: State) -> tuple[int, int]:
@@ -212,7 +213,7 @@ class VotePolicy:
         unlaunched = budget.samples - state.launched
         if unlaunched <= 0 and alive <= 0:
             return _finish(state, "all drawn")
-        want = max(outlook.want, budget.choices - state.votes)
+        want = max(outlook.want, budget.choices - _usable(state))
         if want <= 0:
             return _finish(state, rule)
         target = unlaunched + alive if self.launch == "all" else want
