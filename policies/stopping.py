@@ -96,13 +96,13 @@ def confident(state: State) -> Outlook:
     left = _left(state)
     warm_up = min(WARM_UP, (state.budget.samples + 1) // 2)
     if len(state.order) < warm_up:
-        return Outlook(min(left, warm_up - len(state.order)), watch=True)
+        return Outlook(min(left, warm_up - len(state.order)))
     if _agreement(state) >= state.budget.threshold:
         return Outlook(0)
     known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
     least = _quantile(known, 1 - KEEP) if known else 0.0
     weak = {s.index for s in state.streams if s.confidence is not None and s.confidence < least}
-    return Outlook(left, frozenset(weak), watch=True)
+    return Outlook(left, frozenset(weak), watch=bool(known))
 
 
 def lead_probability(leader: int, runner_up: int) -> float:
@@ -129,7 +129,8 @@ def _usable(state: State) -> int:
 def _leaders(state: State) -> tuple[int, int]:
     """The sizes of the two most frequent classes."""
     sizes = sorted((len(group.members) for group in state.groups), reverse=True)
-    return (*sizes, 0, 0)[0], (*sizes, 0, 0)[1]
+    leader, runner_up, *_ = *sizes, 0, 0
+    return leader, runner_up
 
 
 def _undecided(state: State, left: int) -> int:

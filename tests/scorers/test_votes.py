@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorers.grouping import Grouper
+from scorers.grouping import Grouper, each_alone
 from scorers.types import Answer, Ballot, Group, Sample, Usage, Verdict, Vote
 from scorers.votes import VOTES, best, best_of_majority, borda, confidence, majority, mbr, overlap, weighted
 
@@ -113,6 +113,16 @@ def test_best() -> None:
     verdict = elect(best, ["7", "7", "8"], [0.5, 0.6, 0.9])
     assert verdict.ranking == (2, 1, 0)
     assert verdict.share == pytest.approx(1 / 3)
+
+
+def test_best_of_free_text() -> None:
+    """Where nothing is an answer, each whole sample stands alone and the best-scored one wins."""
+    samples = [
+        Sample(0, "So it goes."),
+        Sample(1, "And so", finish_reason="length"),
+        Sample(2, "Here we are."),
+    ]
+    assert best(each_alone(samples), samples, Ballot({0: 0.2, 1: 0.9, 2: 0.7})).ranking == (2, 0)
 
 
 def test_best_without_scores_is_a_majority() -> None:
