@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.plot and args.plot.suffix != ".svg":
             raise ValueError(f"the plot is an SVG, so its name must end in .svg, not {args.plot.name!r}")
+        if not 0 <= args.threshold <= 1:
+            raise ValueError(f"the threshold lies in [0, 1], unlike {args.threshold}")
         scorer, _, measure = args.scorer.partition(":")
         questions = read_questions(args.file, ConfidenceScorer(measure or "bottom", args.window))
         questions = _weigh(questions, scorer)
@@ -181,7 +183,6 @@ def _print_table(figures: Sequence[Figure], title: str) -> None:
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"{value} is negative")
-    return value
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no natural number")
+    return int(text)

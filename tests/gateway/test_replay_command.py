@@ -151,6 +151,9 @@ def test_bad_lines_are_named(
         (["--vote", "lottery"], "allowed: majority"),
         (["--scorer", "oracle"], "allowed: none, recorded, confidence"),
         (["--scorer", "confidence"], "no sample has logprobs"),
+        (["--scorer", "confidence:loud"], "unknown measure 'loud'"),
+        (["--window", "0"], "at least one token"),
+        (["--threshold", "95"], "the threshold lies in [0, 1]"),
         (["--plot", "plot.png"], "must end in .svg"),
     ],
 )
@@ -160,6 +163,14 @@ def test_bad_arguments_are_refused(
     """An argument that can't be used ends with status 2 and says what is allowed."""
     assert replay(recording, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["-1", "x", "1.5"])
+def test_counts_are_natural_numbers(recording: Path, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A count that isn't a natural number is refused as a misuse of the command."""
+    with pytest.raises(SystemExit, match="2"):
+        replay(recording, "--samples", count)
+    assert "is no natural number" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
