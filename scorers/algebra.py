@@ -36,9 +36,7 @@ def rational(poly: Poly) -> Fraction | None:
 def primitive(poly: Poly) -> tuple[Fraction, Poly]:
     """The content and what is left: coprime whole coefficients, the first one positive."""
     values = list(poly.values())
-    content = Fraction(
-        math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values))
-    )
+    content = Fraction(math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values)))
     if poly[min(poly, key=_order)] < 0:
         content = -content
     return content, {mono: value / content for mono, value in poly.items()}
@@ -66,7 +64,9 @@ def _power(power: Fraction) -> str:
 
 def _fraction(value: Fraction) -> str:
     # Python refuses to print very long integers in decimal; hexadecimal has no such limit.
-    top, bottom = (str(n) if n.bit_length() < 10_000 else hex(n) for n in (value.numerator, value.denominator))
+    top, bottom = (
+        str(n) if n.bit_length() < 10_000 else hex(n) for n in (value.numerator, value.denominator)
+    )
     return top if bottom == "1" else f"{top}/{bottom}"
 
 

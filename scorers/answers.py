@@ -1,7 +1,7 @@
 """The one grader, for serving and for training: what a reply answers, and whether two answers are the same.
 
 Exact canonical keys come first, then proofs by ball arithmetic, and only where neither can
-tell is math-verify asked, in the worker processes of a `scorers.mathworker.MathPool` that
+tell is math-verify asked, in the worker processes of a `scorers.mathpool.MathPool` that
 the caller hands in. docs/grader.md has the rules and what they were measured at.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from scorers.compare import same
 from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
-from scorers.mathworker import MathPool
+from scorers.mathpool import MathPool
 from scorers.types import Answer
 from scorers.values import read
 

@@ -42,7 +42,9 @@ def _alike(a: Value, b: Value, effort: int) -> bool | None:
     if a.kind == "text":
         return _words(a.key) == _words(b.key)
     if a.kind in ("sequence", "matrix"):
-        interval = len(a.items) == len(b.items) == 2 and all(item.kind == "number" for item in (*a.items, *b.items))
+        interval = len(a.items) == len(b.items) == 2 and all(
+            item.kind == "number" for item in (*a.items, *b.items)
+        )
         return False if interval and a.form != b.form else _in_order(a.items, b.items, effort)
     if a.kind in ("set", "union"):
         return _in_any_order(a.items, b.items, effort)
@@ -77,7 +79,8 @@ def _words(key: str) -> str:
     """Without the plural's s, so that "apple" and "apples" are one; true is yes."""
     key = _TRUTH.get(key, key)
     return " ".join(
-        word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" else word for word in key.split()
+        word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] not in "sui" else word
+        for word in key.split()
     )
 
 
@@ -126,9 +129,9 @@ def _close(a: Fraction, a_places: int | None, b: Fraction, b_places: int | None)
     """The tolerance rule, for numbers that are not equal; only what was written with a point may be rounded.
 
     A decimal of 4 or more significant digits stands for a value with no end (1/3, pi) that
-    lies within one unit of its last place; one of 6 or more for a longer decimal that
-    rounds to it; and two that differ by less than 1e-9 of their size are one where the longer has
-    12 digits or more (floating-point noise).
+    lies within one unit of its last place, and for a longer decimal that rounds to it. Two
+    that differ by less than 1e-9 of their size are one where the longer has 12 digits or
+    more (floating-point noise).
     """
     if a_places is None and b_places is None:
         return False
@@ -140,7 +143,7 @@ def _close(a: Fraction, a_places: int | None, b: Fraction, b_places: int | None)
         return digits >= 4 and not _ends(b) and abs(a - b) < unit
     finest = Fraction(1, 10) ** b_places
     noise = _digits(b, finest) >= 12 and abs(a - b) <= Fraction(1, 10**9) * abs(b)
-    return noise or (digits >= 6 and 2 * abs(a - b) <= unit)
+    return noise or (digits >= 4 and 2 * abs(a - b) <= unit)
 
 
 def _digits(value: Fraction, unit: Fraction) -> int:
@@ -184,8 +187,12 @@ def _assignment(a: Value, b: Value, effort: int) -> bool | None:
     equation, other = (a, b) if a.kind == "equation" else (b, a)
     if not (other.name and other.kind == "number" and equation.expr):
         return False
-    difference = Expr("+", (Expr("sym", name=other.name), Expr("*", (Expr("num", value=Fraction(-1)), _tree(other)))))
-    return proportional(equation.expr, difference, effort)
+    difference = Expr(
+        "+", (Expr("sym", name=other.name), Expr("*", (Expr("num", value=Fraction(-1)), _tree(other))))
+    )
+    if proportional(equation.expr, difference, effort):
+        return True
+    return False if _polynomial(equation.key) and _polynomial(other.key) else None
 
 
 def _equations(a: Value, b: Value, effort: int) -> bool | None:

@@ -350,5 +350,7 @@ class _Parser:
         if name == "lg":
             base, tree = Expr("num", value=Fraction(10)), Expr("call", (inner,), "ln")
         if base is not None:
-            tree = Expr("*", (tree, Expr("^", (Expr("call", (base,), "ln"), Expr("num", value=Fraction(-1))))))
+            tree = Expr(
+                "*", (tree, Expr("^", (Expr("call", (base,), "ln"), Expr("num", value=Fraction(-1)))))
+            )
         return tree if power is None else Expr("^", (tree, power))

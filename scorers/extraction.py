@@ -45,8 +45,12 @@ _TRAIL = re.compile(
     r"|that is|i\.e\.|given|from|due to|hope|I hope|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?<![ap]\.m)(?<!\bvs)(?<!\bDr)(?<!\bSt)(?<!\bMr)(?<!\bMrs)[.!?](?=[*_\"')\]]{0,3}(?:\s|$))")
-_MATH = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]|\*\*([^*\n]{1,200})\*\*", re.DOTALL)
+_SENTENCE_END = re.compile(
+    r"(?<![ap]\.m)(?<!\bvs)(?<!\bDr)(?<!\bSt)(?<!\bMr)(?<!\bMrs)[.!?](?=[*_\"')\]]{0,3}(?:\s|$))"
+)
+_MATH = re.compile(
+    r"\$\$?([^$]{1,400})\$\$?|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]|\*\*([^*\n]{1,200})\*\*", re.DOTALL
+)
 _AMOUNT = re.compile(r"[$€£]?-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
 _PERSONAL = re.compile(
     r"\b(?:i|i'm|i'll|we|you|let|let's|me|my|us|it's|can|can't|cannot|could|would|should|don't|do|does|did|sorry|"
@@ -89,8 +93,14 @@ def _marked(text: str) -> tuple[int, str | None]:
 
 def _declares(content: str) -> bool:
     """Whether a #### line holds an answer, not a heading of Markdown."""
-    return bool(re.search(r"\d", content)) and not re.match(r"(?i)step|part|case|\d+[.:)]\s", content) or (
-        len(content.split()) <= 2 and content.strip()[-1:] != ":" and not re.match(r"(?i)step|part|case", content)
+    return (
+        bool(re.search(r"\d", content))
+        and not re.match(r"(?i)step|part|case|\d+[.:)]\s", content)
+        or (
+            len(content.split()) <= 2
+            and content.strip()[-1:] != ":"
+            and not re.match(r"(?i)step|part|case", content)
+        )
     )
 
 
@@ -98,7 +108,11 @@ def _boxed(text: str) -> tuple[int, str | None]:
     """The last box that holds something; boxes joined by commas or "and" are one list."""
     spans: list[tuple[int, int, str]] = []
     for match in list(_BOX.finditer(text))[-12:]:
-        content = _braced(text, match.end()) if match[0].endswith("{") else text[match.end() :].split()[0].strip("$.")
+        content = (
+            _braced(text, match.end())
+            if match[0].endswith("{")
+            else text[match.end() :].split()[0].strip("$.")
+        )
         if content.strip(" \n.\\") and (not spans or match.start() >= spans[-1][1]):
             spans.append((match.start(), match.end() + len(content) + 1, content))
     if not spans:
@@ -126,7 +140,10 @@ def _braced(text: str, start: int) -> str:
 
 def _tagged(text: str) -> tuple[int, str | None]:
     for match in reversed(list(_TAG.finditer(text))[-8:]):
-        if text[max(0, match.start() - 1) : match.start()] == "/" or text[match.start() : match.start() + 2] == "</":
+        if (
+            text[max(0, match.start() - 1) : match.start()] == "/"
+            or text[match.start() : match.start() + 2] == "</"
+        ):
             continue
         end = _END_TAG.search(text, match.end())
         content = text[match.end() : end.start() if end else match.end() + MAX_ANSWER]
@@ -188,7 +205,14 @@ def _last_amount(sentence: str) -> str | None:
 
 def _decisive(answer: str) -> bool:
     value = read(answer)
-    return value.kind not in ("text", "opaque") or value.key in ("yes", "no", "none", "undefined", "true", "false")
+    return value.kind not in ("text", "opaque") or value.key in (
+        "yes",
+        "no",
+        "none",
+        "undefined",
+        "true",
+        "false",
+    )
 
 
 def _closing(text: str) -> str | None:
@@ -222,7 +246,12 @@ def _short(value: Value, line: str) -> bool:
     words = line.split()
     if value.key in ("yes", "no"):
         return len(words) <= 25
-    return len(words) <= 5 and len(line) <= 60 and not _PERSONAL.search(line) and not line.endswith(("?", ":", "..."))
+    return (
+        len(words) <= 5
+        and len(line) <= 60
+        and not _PERSONAL.search(line)
+        and not line.endswith(("?", ":", "..."))
+    )
 
 
 def _concluded(sentence: str) -> str | None:

@@ -51,7 +51,11 @@ def _write(value: Any, depth: int) -> str:
         pairs = sorted((str(key), item) for key, item in value.items()) if _plain_keys(value) else None
         if pairs is None:
             raise ValueError("a key that is no string")
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_write(v, depth + 1)}" for k, v in pairs) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_write(v, depth + 1)}" for k, v in pairs)
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ",".join(_write(item, depth + 1) for item in value) + "]"
     raise ValueError(f"not a JSON value: {type(value).__name__}")

@@ -57,7 +57,9 @@ def plain(text: str) -> str:
     if fence:
         text = fence[1]
     if not text.isascii():
-        text = _RAISED.sub(lambda m: "^{" + unicodedata.normalize("NFKC", m[0]).replace("\u2212", "-") + "}", text)
+        text = _RAISED.sub(
+            lambda m: "^{" + unicodedata.normalize("NFKC", m[0]).replace("\u2212", "-") + "}", text
+        )
         text = _LOWERED.sub(lambda m: "_{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
         text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
     if "\x00" <= min(text, default="a") < " ":

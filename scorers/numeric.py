@@ -87,11 +87,11 @@ def approximate(tree: Expr, effort: int = 12) -> Fraction | None:
     """A real constant to about 40 digits; None where it is none or can't be bounded so well."""
     try:
         real, imaginary = Evaluation(LOW, {}, effort).of(tree)
+        with decimal.localcontext(_context(LOW)):
+            sharp = real.rad <= abs(real.mid) * Decimal("1e-40") and abs(real.mid.adjusted()) < 400
     except (ArithmeticError, RecursionError):
         return None
-    if imaginary.rad or imaginary.mid or real.rad > abs(real.mid) * Decimal("1e-40") or abs(real.mid.adjusted()) > 400:
-        return None
-    return Fraction(real.mid)
+    return Fraction(real.mid) if sharp and imaginary.exact_zero else None
 
 
 def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
@@ -293,7 +293,9 @@ class Evaluation:
         self.spend()
         value = args[0]
         if name in ("degrees", "percent"):
-            return self.times(value, self.real(self.fraction(Fraction(1, 100) if name == "percent" else Fraction(1))))
+            return self.times(
+                value, self.real(self.fraction(Fraction(1, 100) if name == "percent" else Fraction(1)))
+            )
         if name == "exp":
             return self.exp(value)
         if name == "abs" and not value[1].exact_zero:
@@ -371,7 +373,11 @@ def _stepped(name: str, x: Ball) -> Ball:
 def _counted(name: str, args: list[Ball]) -> int:
     if any(arg.rad or arg.mid != arg.mid.to_integral_value() or not 0 <= arg.mid <= 5_000 for arg in args):
         raise Undefined("not a small whole number")
-    return math.factorial(int(args[0].mid)) if name == "factorial" else math.comb(int(args[0].mid), int(args[1].mid))
+    return (
+        math.factorial(int(args[0].mid))
+        if name == "factorial"
+        else math.comb(int(args[0].mid), int(args[1].mid))
+    )
 
 
 def _pi(digits: int) -> Decimal:

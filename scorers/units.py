@@ -24,8 +24,17 @@ _LEAD = re.compile(
     r"|\\approx\s*|≈\s*|~\s*|[€£¥₹]\s*|US\s*(?=\d)|(?:USD|EUR|GBP|Rs\.?)\s*(?=-?[\d.]))(?=\S)",
     re.IGNORECASE,
 )
-_SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SCALED = re.compile(r"^(-?[\d,]*\.?\d+)[ -](dozen|hundred|thousand|million|billion|trillion)(?: [A-Za-z ]+)?$", re.I)
+_SCALES = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SCALED = re.compile(
+    r"^(-?[\d,]*\.?\d+)[ -](dozen|hundred|thousand|million|billion|trillion)(?: [A-Za-z ]+)?$", re.I
+)
 _ORDINAL = re.compile(r"^(\d+)(?:st|nd|rd|th)$", re.IGNORECASE)
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "

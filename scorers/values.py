@@ -51,8 +51,10 @@ _RELATION = re.compile(r"(<=|>=|!=|==|=|<|>|\\approx|\\in(?![A-Za-z])|(?<=[A-Za-
 _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])}])\s*U\s*(?=[\[({\\])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
-_SYMBOL = re.compile(r"\\?([A-Za-z]|alpha|beta|gamma|theta|lambda|mu|phi|omega|sigma)(_\{?\w{1,8}\}?)?'?(?:\([a-z](?:, ?[a-z])*\))?")
-_NAMES = re.compile(r"[A-Za-z][A-Za-z ]+")
+_SYMBOL = re.compile(
+    r"\\?([A-Za-z]|alpha|beta|gamma|theta|lambda|mu|phi|omega|sigma)(_\{?\w{1,8}\}?)?'?(?:\([a-z](?:, ?[a-z])*\))?"
+)
+_NAMES = re.compile(r"(?:[A-Za-z]+ )*(?:[A-Za-z]{4,}|sum|ans|age|cost)(?: [A-Za-z]+)*")
 _BASED = re.compile(r"([0-9A-F]+)_\{? ?(\d{1,2}) ?\}?")
 _RATIO = re.compile(r"(\d{1,9}) ?: ?(\d{1,9})")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
@@ -203,7 +205,13 @@ def _assigned(name: str, key: str) -> str:
 
 def _sequence(items: tuple[Value, ...], form: str, name: str = "") -> Value:
     key = form[0] + ",".join(item.key for item in items) + form[1]
-    return Value("matrix" if items[0].form == "[]" == form else "sequence", _assigned(name, key), items, name=name, form=form)
+    return Value(
+        "matrix" if items[0].form == "[]" == form else "sequence",
+        _assigned(name, key),
+        items,
+        name=name,
+        form=form,
+    )
 
 
 def _matrix(body: str, depth: int) -> Value | None:
@@ -227,7 +235,9 @@ def _union(items: list[Value]) -> Value | None:
     if any(item.kind not in ("sequence", "set", "union") for item in items):
         return None
     name = items[0].name
-    parts = sorted({replace(item, name="", key=item.key.removeprefix(f"{name} in ")) for item in items}, key=_key)
+    parts = sorted(
+        {replace(item, name="", key=item.key.removeprefix(f"{name} in ")) for item in items}, key=_key
+    )
     return Value("union", _assigned(name, "U".join(part.key for part in parts)), tuple(parts), name=name)
 
 
@@ -333,7 +343,12 @@ def _solved(value: Value) -> Value | None:
     """The interval of an inequality that is linear in its only variable."""
     terms = normal(value.expr) if value.expr else {}
     slope = [(mono[0][0], factor) for mono, factor in terms.items() if len(mono) == 1 and mono[0][1] == 1]
-    if len(slope) != 1 or len(terms) > 2 or (len(terms) == 2 and () not in terms) or slope[0][0] not in symbols(value.expr or Expr("num")):
+    if (
+        len(slope) != 1
+        or len(terms) > 2
+        or (len(terms) == 2 and () not in terms)
+        or slope[0][0] not in symbols(value.expr or Expr("num"))
+    ):
         return None
     name, factor = slope[0]
     limit = _decimal(str(-terms.get((), Fraction(0)) / factor))
@@ -413,7 +428,9 @@ def _number(tree: Expr, text: str) -> Value:
 
 def _text(text: str) -> Value:
     words = " ".join(text.casefold().split())
-    kind = "opaque" if "\\" in text or (_MATHS.search(text) and not re.search(r"[A-Za-z]{4}", text)) else "text"
+    kind = (
+        "opaque" if "\\" in text or (_MATHS.search(text) and not re.search(r"[A-Za-z]{4}", text)) else "text"
+    )
     if kind == "opaque":
         return Value(kind, text.replace(" ", ""))
     return Value(kind, _ARTICLE.sub("", words).strip(" .,;:!?\"'") or words)
