@@ -5,7 +5,7 @@
     python -m benchmarks.replay measure FOLDER benchmarks/results/replay.json
 
 `convert` writes what `thinkgate replay` reads; `measure` replays all sources found in the
-folder. They are not part of this project:
+folder, grading without the algebra workers. They are not part of this project:
 
 - qwen_math_rm_samples.jsonl.gz: Qwen2.5-Math's evaluation samples with its reward model's
   logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their extraction and labels are believed.

@@ -100,6 +100,13 @@ def test_what_a_sample_says_of_itself_is_believed(tmp_path: Path, capsys: pytest
     assert settings(capsys)["pass@1"]["accuracy"] == pytest.approx(100 / 3, abs=0.001)
 
 
+def test_the_grader_is_asked_where_forms_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer that only algebra can tell to be the right one is told by the grader's workers."""
+    row = {"answer": "1", "samples": [{"text": "It is \\boxed{\\int_0^1 2x\\,dx}."}]}
+    assert replay(record(tmp_path / "integral.jsonl", row), "--json") == 0
+    assert settings(capsys)["pass@1"]["accuracy"] == 100
+
+
 def test_confidence_comes_from_logprobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Logged alternatives weigh the samples where the confidence scorer is asked for."""
 
