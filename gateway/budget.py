@@ -7,7 +7,7 @@ body fields that contradict each other, or any unknown value, are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -19,12 +19,15 @@ from policies.stopping import parse_stop
 from policies.types import Limits
 from scorers.votes import VOTES
 
-__all__ = ["SCORERS", "Asked", "Scaling", "Thinking", "read_budget", "split_suffix"]
+__all__ = ["AUTO", "SCORERS", "Asked", "Scaling", "Thinking", "parse_thinking", "read_budget", "split_suffix"]
 
 SCORERS = ("none",)
 """The scorers a client may name."""
 
 T = TypeVar("T")
+
+AUTO = "auto"
+"""The budget that is found by difficulty."""
 
 _ALIASES = {"none": "off", "xhigh": "max"}
 _TOKENS = re.compile(r"\d{1,9}", re.ASCII)
@@ -83,10 +86,10 @@ class _Claim(Generic[T]):
     value: T
 
 
-def split_suffix(model: str) -> tuple[str, str | None, int | None]:
+def split_suffix(model: str, levels: Collection[str] = LEVELS) -> tuple[str, str | None, int | None]:
     """ "name:high@8" -> ("name", "high", 8). Only a known level or a number of samples is split off."""
     match = _SUFFIX.fullmatch(model)
-    if match is None or (match["level"] and match["level"] not in LEVELS):
+    if match is None or (match["level"] and match["level"] not in levels):
         match = re.fullmatch(r"(?P<name>.+)(?P<level>(?!))?@(?P<samples>\d{1,4})", model, re.ASCII)
     if match is None:
         return model, None, None
@@ -100,16 +103,19 @@ def read_budget(
     level: str | None = None,
     samples: int | None = None,
     max_samples: int = 64,
+    levels: Collection[str] = LEVELS,
 ) -> Asked:
     """Reads and takes away from `body` all that says how much to spend.
 
     `level` and `samples` are the model name's suffix. Raises `BadRequest`.
     """
     scaling = _scaling(body.pop("scaling", None))
-    thinking = _one_body_claim(_thinking_fields(body))
+    thinking = _one_body_claim(_thinking_fields(body, levels))
     exclude = _exclude(body)
     if (said := headers.get("x-reasoning-budget")) is not None:
-        thinking.insert(0, _Claim("header", "X-Reasoning-Budget", _thinking(said, "X-Reasoning-Budget")))
+        thinking.insert(
+            0, _Claim("header", "X-Reasoning-Budget", parse_thinking(said, "X-Reasoning-Budget", levels))
+        )
     if level is not None:
         thinking.append(_Claim("model", "model", Thinking(level)))
     counts = _claims(headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples")
@@ -179,16 +185,16 @@ def _samples_header(text: str) -> int:
     return int(text)
 
 
-def _thinking(value: object, param: str) -> Thinking:
-    """A level's name or a number of tokens, as a header or a string field gives it."""
+def parse_thinking(value: object, param: str, levels: Collection[str] = LEVELS) -> Thinking:
+    """A level's name or a number of tokens, as a header or a string field gives it. Raises `BadRequest`."""
     if isinstance(value, str):
         name = value.strip().lower()
         name = _ALIASES.get(name, name)
-        if name in LEVELS:
+        if name in levels or name == AUTO:
             return Thinking(effort=name)
         if _TOKENS.fullmatch(name):
             return Thinking(tokens=int(name))
-    raise one_of(value, [*LEVELS, "<tokens> (a whole number from 0)"], param=param)
+    raise one_of(value, [*levels, AUTO, "<tokens> (a whole number from 0)"], param=param)
 
 
 def _tokens(value: object, param: str, *, unlimited: bool = False) -> Thinking:
@@ -208,11 +214,11 @@ def _switch(value: object, param: str) -> Thinking | None:
     return None if value else Thinking(effort="off")
 
 
-def _thinking_fields(body: dict[str, Any]) -> list[tuple[str, Thinking | None]]:
+def _thinking_fields(body: dict[str, Any], levels: Collection[str]) -> list[tuple[str, Thinking | None]]:
     """Every body field that says how long to think, taken away from `body`."""
     found: list[tuple[str, Thinking | None]] = []
     if (effort := body.pop("reasoning_effort", None)) is not None:
-        found.append(("reasoning_effort", _thinking(effort, "reasoning_effort")))
+        found.append(("reasoning_effort", parse_thinking(effort, "reasoning_effort", levels)))
     if (tokens := body.pop("thinking_token_budget", None)) is not None:
         found.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
     if (tokens := body.pop("thinking_budget", None)) is not None:
@@ -220,18 +226,18 @@ def _thinking_fields(body: dict[str, Any]) -> list[tuple[str, Thinking | None]]:
     if (switch := body.pop("enable_thinking", None)) is not None:
         found.append(("enable_thinking", _switch(switch, "enable_thinking")))
     if (reasoning := body.get("reasoning")) is not None:
-        found += _reasoning_object(reasoning)
+        found += _reasoning_object(reasoning, levels)
     if (thinking := body.pop("thinking", None)) is not None:
         found += _thinking_object(thinking)
     return found
 
 
-def _reasoning_object(value: object) -> list[tuple[str, Thinking | None]]:
+def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, Thinking | None]]:
     """OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
     fields = _object(value, "reasoning", ("effort", "max_tokens", "exclude", "enabled", "summary"))
     found: list[tuple[str, Thinking | None]] = []
     if fields.get("effort") is not None:
-        found.append(("reasoning.effort", _thinking(fields["effort"], "reasoning.effort")))
+        found.append(("reasoning.effort", parse_thinking(fields["effort"], "reasoning.effort", levels)))
     if fields.get("max_tokens") is not None:
         found.append(("reasoning.max_tokens", _tokens(fields["max_tokens"], "reasoning.max_tokens")))
     if fields.get("enabled") is not None:

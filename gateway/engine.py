@@ -13,15 +13,19 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from gateway.backends.base import Backend, Plan
+from gateway.budget import AUTO
 from gateway.errors import UpstreamError
-from gateway.events import Counts, Delta, Event, Finished, Outcome, Progress, Status
+from gateway.events import Counts, Delta, Enforced, Event, Finished, Outcome, Progress, Status
 from gateway.planning import Job
-from gateway.sampler import Drawn, Order, Rendering, Tally, draw, split_reply
+from gateway.sampler import Order, Rendering, draw, split_reply
+from gateway.track import Drawn, Tally
+from policies.escalation import AutoPolicy
+from policies.prompts import thinking_limit
 from policies.stopping import VotePolicy
-from policies.types import Policy, State, Stream
+from policies.types import Ask, Budget, Policy, State, Step, Stream
 from scorers.answers import equivalent_async, extract
 from scorers.grouping import AsyncGrouper
 from scorers.types import Ballot, Sample, Verdict
@@ -44,14 +48,15 @@ class Engine:
 
         Closing the generator aborts everything that runs upstream for it.
         """
-        if job.votes:
-            events = _Vote(self._backend, self._policy, job).run()
-        elif job.reply.choices == 1 and not job.reply.stream and job.limit is None:
-            events = self._plain(job)
-        elif job.limit is None or job.reply.choices == 1:
-            events = self._streamed(job)
-        else:
+        limited = job.budget.thinking_tokens is not None
+        if job.votes or job.budget.effort == AUTO:
+            events = _Vote(self._backend, self._policy_for(job), job).run()
+        elif job.reply.choices > 1 and limited:  # each choice has a limit of its own to be watched
             events = _Vote(self._backend, _Everything(job.reply.choices), job).run()
+        elif job.reply.choices == 1 and not job.reply.stream and not limited:
+            events = self._plain(job)
+        else:
+            events = self._streamed(job)
         async with aclosing(events):
             async for event in events:
                 yield event
@@ -59,25 +64,69 @@ class Engine:
     async def _plain(self, job: Job) -> AsyncGenerator[Event, None]:
         """One reply with nothing to watch: one plain request."""
         began = time.monotonic()
-        response = await self._backend.complete(Plan(job.shaped.body))
-        drawn = split_reply(
-            response.body, range(1), job.shaped.markup, answer_only=job.shaped.off is not None
-        )
-        yield Finished(_outcome(job, drawn, began))
+        approach = job.approach(job.budget)
+        response = await self._backend.complete(Plan(approach.body))
+        shaped = approach.shaped
+        drawn = split_reply(response.body, range(1), shaped.markup, answer_only=shaped.off is not None)
+        yield Finished(_outcome(job, drawn, began, shaped.notes))
 
     async def _streamed(self, job: Job) -> AsyncGenerator[Event, None]:
         """One upstream request whose choices go back as they are."""
         began = time.monotonic()
         drawn: list[Drawn] = []
         indices = tuple(range(job.reply.choices))
-        order = _order(job, indices, Rendering(self._backend, job.shaped.body))
+        order, notes = _Orders(self._backend, job).order(job.budget, indices)
         async with aclosing(draw(self._backend, order)) as events:
             async for event in events:
                 if isinstance(event, Drawn):
                     drawn.append(event)
                 else:
                     yield event
-        yield Finished(_outcome(job, drawn, began))
+        yield Finished(_outcome(job, drawn, began, notes))
+
+    def _policy_for(self, job: Job) -> Policy:
+        """The policy that an app was given, or the one that the budget calls for."""
+        if job.budget.effort == AUTO:
+            context = job.model.context
+            levels = {name: thinking_limit(level, context) for name, level in job.model.levels.items()}
+            return AutoPolicy(levels=levels)
+        return self._policy
+
+
+class _Orders:
+    """One request's orders; samples of one level of effort share their rendered prompt."""
+
+    def __init__(self, backend: Backend, job: Job) -> None:
+        self._backend = backend
+        self._job = job
+        self._known: dict[tuple[str | None, int | None], tuple[Order, tuple[str, ...]]] = {}
+
+    def order(
+        self, budget: Budget, indices: tuple[int, ...], seed: int | None = None
+    ) -> tuple[Order, tuple[str, ...]]:
+        """The order for samples at `budget`, and what has to be told of it."""
+        key = (budget.effort, budget.thinking_tokens)
+        if key not in self._known:
+            self._known[key] = self._prototype(budget)
+        prototype, notes = self._known[key]
+        return _for_samples(prototype, indices, seed), notes
+
+    def _prototype(self, budget: Budget) -> tuple[Order, tuple[str, ...]]:
+        kept = self._job.approach(budget)
+        rendering = Rendering(self._backend, kept.body)
+        order = Order(kept.body, (), rendering, kept.terms, kept.schema)
+        limit = kept.terms.limit
+        native = None if limit is None else self._backend.native_limit(kept.body, limit)
+        if native is None:
+            return order, kept.shaped.notes
+        own = self._job.approach(budget, native=native)
+        return Order(own.body, (), rendering, own.terms, own.schema, fallback=order), own.shaped.notes
+
+
+def _for_samples(order: Order, indices: tuple[int, ...], seed: int | None) -> Order:
+    body = order.body if seed is None else {**order.body, "seed": seed}
+    fallback = None if order.fallback is None else _for_samples(order.fallback, indices, seed)
+    return replace(order, body=body, indices=indices, fallback=fallback)
 
 
 @dataclass(slots=True)
@@ -130,10 +179,11 @@ class _Vote:
         self._grouper = AsyncGrouper(equivalent_async)
         self._running: dict[int, _Running] = {}
         self._queue: asyncio.Queue[Delta | Drawn | _Failed | BaseException] = asyncio.Queue()
-        self._rendering = Rendering(backend, job.shaped.body)
+        self._orders = _Orders(backend, job)
+        self._notes: dict[str, None] = {}
         self._live: int | None = None
         self._rng = random.Random()
-        seed = job.shaped.body.get("seed")
+        seed = job.body.get("seed")
         self._seed = seed if isinstance(seed, int) else self._rng.randrange(_SEEDS)
 
     async def run(self) -> AsyncGenerator[Event, None]:
@@ -144,7 +194,7 @@ class _Vote:
                 if step.done:
                     break
                 for ask in step.launch:
-                    self._launch(ask.count)
+                    self._launch(ask)
                 event = await self._next(step.wake_after)
                 if event is None:
                     continue
@@ -178,31 +228,30 @@ class _Vote:
             lost=sum(tally.completion for tally in books.lost),
         )
 
-    def _launch(self, count: int) -> None:
-        """Starts `count` more samples: in one upstream request where none of them could be stopped alone."""
+    def _launch(self, ask: Ask) -> None:
+        """Starts more samples: in one upstream request where none of them could be stopped alone."""
         first = self._books.launched
-        indices = tuple(range(first, first + count))
-        self._books.launched += count
-        together = (
-            self._job.limit is None and self._job.budget.stop == "none" and not self._job.shaped.prefill
-        )
-        if together:
-            self._start(indices)
+        indices = tuple(range(first, first + ask.count))
+        self._books.launched += ask.count
+        order, notes = self._orders.order(ask.budget, indices)
+        self._notes |= dict.fromkeys(notes)
+        if order.terms.limit is None and not order.terms.prefill and ask.budget.stop == "none":
+            self._start(ask.budget, indices)
         else:
             for index in indices:
-                self._start((index,))
+                self._start(ask.budget, (index,))
 
-    def _start(self, indices: tuple[int, ...]) -> None:
+    def _start(self, budget: Budget, indices: tuple[int, ...]) -> None:
         tallies = {index: Tally() for index in indices}
-        task = asyncio.create_task(self._pump(indices, tallies))
+        task = asyncio.create_task(self._pump(budget, indices, tallies))
         task.add_done_callback(self._crashed)
         running = _Running(task, tallies)
         for index in indices:
             self._running[index] = running
 
-    async def _pump(self, indices: tuple[int, ...], tallies: dict[int, Tally]) -> None:
+    async def _pump(self, budget: Budget, indices: tuple[int, ...], tallies: dict[int, Tally]) -> None:
         """Draws samples into the queue; what fails goes there as well."""
-        order = _order(self._job, indices, self._rendering, seed=self._seed + indices[0])
+        order, _ = self._orders.order(budget, indices, self._seed + indices[0])
         left = set(indices)
         try:
             async with aclosing(draw(self._backend, order, list(tallies.values()))) as events:
@@ -215,12 +264,12 @@ class _Vote:
         except UpstreamError as error:
             if len(indices) > 1 and len(left) == len(indices) and _refuses_n(error):
                 for index in indices:
-                    self._start((index,))
+                    self._start(budget, (index,))
                 return
             self._queue.put_nowait(_Failed(tuple(left), error))
             return
         for index in left:  # an upstream that gave fewer choices than it was asked for
-            self._start((index,))
+            self._start(budget, (index,))
 
     def _crashed(self, task: asyncio.Task[None]) -> None:
         """A bug in a draw must end the request, not leave it waiting."""
@@ -312,7 +361,7 @@ class _Vote:
         else:
             ranking = sorted(books.drawn)
         drawn = [books.drawn[index] for index in ranking]
-        outcome = _outcome(job, drawn, self._began)
+        outcome = _outcome(job, drawn, self._began, tuple(self._notes))
         everything = [each.tally for each in drawn] + books.lost
         mean = sum(each.tally.completion for each in drawn) / len(drawn)
         unspent = mean * (job.budget.samples - len(drawn)) - sum(tally.completion for tally in books.lost)
@@ -348,24 +397,18 @@ class _Everything:
 
     count: int
 
-    def step(self, state: State) -> Any:
+    def step(self, state: State) -> Step:
+        """See `Policy`."""
         return VotePolicy().step(
             replace(state, budget=replace(state.budget, samples=self.count, stop="none", choices=self.count))
         )
 
 
-def _order(job: Job, indices: tuple[int, ...], rendering: Rendering, seed: int | None = None) -> Order:
-    body = job.shaped.body if seed is None else {**job.shaped.body, "seed": seed}
-    shaped = job.shaped
-    return Order(body, indices, rendering, shaped.markup, job.limit, job.total, shaped.prefill, shaped.prefix)
-
-
-def _outcome(job: Job, drawn: Sequence[Drawn], began: float) -> Outcome:
+def _outcome(job: Job, drawn: Sequence[Drawn], began: float, notes: Sequence[str]) -> Outcome:
     """The outcome of samples that all came through."""
     samples = tuple(each.sample for each in drawn)
     if not samples:
         raise UpstreamError(502, "The upstream's reply has no choices.")
-    enforced: Literal["forced", "none"] = "none" if job.limit is None else "forced"
     truncated = sum(sample.truncated for sample in samples)
     return Outcome(
         chosen=samples,
@@ -375,13 +418,20 @@ def _outcome(job: Job, drawn: Sequence[Drawn], began: float) -> Outcome:
         generated=sum(each.tally.completion for each in drawn),
         reasoning=sum(each.tally.reasoning for each in drawn),
         prompt=max(each.tally.prompt for each in drawn),
-        upstream_prompt=_upstream_prompt(drawn, together=not job.votes and job.limit is None),
+        upstream_prompt=_upstream_prompt(drawn, together=job.reply.choices > 1 and not job.votes),
         estimated=any(each.tally.estimated for each in drawn),
         seconds=time.monotonic() - began,
-        enforced=enforced,
-        notes=job.notes,
+        enforced=_enforced(drawn),
+        limit=job.budget.thinking_tokens,
+        notes=(*job.notes, *notes),
         envelope=drawn[0].envelope,
     )
+
+
+def _enforced(drawn: Sequence[Drawn]) -> Enforced:
+    """Who kept the limit, over all samples: the gateway, if it had to for one."""
+    kept = {each.enforced for each in drawn}
+    return "forced" if "forced" in kept else "native" if "native" in kept else "none"
 
 
 def _upstream_prompt(drawn: Sequence[Drawn], *, together: bool) -> int:

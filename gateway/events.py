@@ -9,9 +9,13 @@ from typing import Any, Literal
 from policies.types import Budget
 from scorers.types import Sample, Verdict
 
-__all__ = ["Counts", "Delta", "Event", "Finished", "Outcome", "Progress", "Status"]
+__all__ = ["Counts", "Delta", "Enforced", "Event", "Finished", "Outcome", "Progress", "Status"]
 
 Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
+
+
+Enforced = Literal["native", "forced", "prompt", "none"]
+"""Who keeps a thinking limit: the engine, the gateway, nobody (it is only asked for), or there is none."""
 
 
 @dataclass(slots=True)
@@ -72,7 +76,8 @@ class Outcome:
     estimated: bool = False
     seconds: float = 0.0
     stop: str = "none"
-    enforced: Literal["native", "forced", "prompt", "none"] = "none"
+    enforced: Enforced = "none"
+    limit: int | None = None
     notes: tuple[str, ...] = ()
     trace: tuple[Mapping[str, Any], ...] = ()
     envelope: Mapping[str, Any] = field(default_factory=dict)

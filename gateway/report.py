@@ -64,9 +64,9 @@ def _budget(job: Job, outcome: Outcome) -> dict[str, Any]:
     return {
         "asked": job.asked,
         "by": job.budget.sources.get("thinking"),
-        "limit": job.limit,
+        "limit": outcome.limit,
         "enforced": outcome.enforced,
-        "family": job.family.name,
+        "family": job.model.family.name,
         "used": used,
     }
 

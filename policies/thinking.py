@@ -25,12 +25,14 @@ class Markup:
     """How a model writes its thinking down.
 
     `open` and `close` are the tags; `opened` says that the chat template has already
-    written the opening tag, so that the reply starts inside the block.
+    written the opening tag, so that the reply starts inside the block. `answer` are the
+    tags around the answer, for families that write some.
     """
 
     open: str = "<think>"
     close: str = "</think>"
     opened: bool = False
+    answer: tuple[str, str] | None = None
 
 
 class ThinkSplitter:
@@ -196,10 +198,11 @@ class ThinkingText:
     set off from the first by a blank line, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_content", "_gap", "_reasoning", "splitter")
+    __slots__ = ("_content", "_gap", "_reasoning", "_wrapping", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
+        self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._gap = False
@@ -218,6 +221,10 @@ class ThinkingText:
         """Takes raw text; returns the new (thinking, answer)."""
         return self._add(self.splitter.feed(text))
 
+    def feed_answer(self, text: str) -> str:
+        """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
+        return self._answer("".join(piece for kind, piece in self.splitter.feed(text) if kind != "markup"))
+
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Takes text that the engine has already split itself."""
         self._reasoning.append(reasoning)
@@ -226,7 +233,11 @@ class ThinkingText:
 
     def finish(self) -> tuple[str, str]:
         """Ends the reply; returns what had been held back."""
-        return self._add(self.splitter.finish())
+        reasoning, content = self._add(self.splitter.finish())
+        if self._wrapping is not None and (rest := self._wrapping.finish()):
+            self._content.append(rest[0][1])
+            content += rest[0][1]
+        return reasoning, content
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
         reasoning = content = ""
@@ -240,9 +251,16 @@ class ThinkingText:
                 self._gap = bool(reasoning or self._reasoning)
         if reasoning:
             self._reasoning.append(reasoning)
+        return reasoning, self._answer(content)
+
+    def _answer(self, content: str) -> str:
+        """New answer text, freed of the tags around the answer."""
+        if content and self._wrapping is not None:
+            pieces = self._wrapping.feed(content)
+            content = "".join(piece for kind, piece in pieces if kind != "markup")
         if content:
             self._content.append(content)
-        return reasoning, content
+        return content
 
 
 def split_thinking(text: str, markup: Markup | None = None) -> tuple[str, str]:

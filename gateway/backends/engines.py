@@ -56,6 +56,10 @@ class Engine:
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
 
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        """The fields that have the engine keep a thinking limit; None where it has no such fields."""
+        return None
+
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         """A `/v1/models` entry."""
         context = entry.get("max_model_len") or entry.get("context_length")
@@ -148,6 +152,9 @@ class VLLM(Engine):
         options = body.get("stream_options") or {}
         body["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": True}
         return body
+
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        return {"thinking_token_budget": limit}
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
         usage = event.get("usage")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
+
+_LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
 class OpenAIBackend:
@@ -30,6 +33,7 @@ class OpenAIBackend:
         self._session: aiohttp.ClientSession | None = None
         self._models: dict[str, ModelCard] = {}
         self._listing = asyncio.Lock()
+        self._no_native_limit: set[Any] = set()
         self.engine: Engine = engine_of(None)
 
     def connect_to(self, base_url: str, api_key: str | None) -> None:
@@ -100,6 +104,21 @@ class OpenAIBackend:
             reply = await self._post_json(self._root + path, request)
             return Plan(self.engine.completion(body, [*prompt, *reply[key]], max_tokens), "completions")
         return Plan(self.engine.completion(body, prompt + prefix, max_tokens), "completions")
+
+    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
+        """The engine's own field, unless it has refused or ignored it for this model."""
+        return None if body.get("model") in self._no_native_limit else self.engine.native_limit(limit)
+
+    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
+        """A 4xx that speaks of the field, or of the configuration that it needs."""
+        if error.status not in {400, 404, 422, 501} or not _LIMIT_REFUSED.search(error.message):
+            return False
+        self.distrust_limit(body)
+        return True
+
+    def distrust_limit(self, body: Mapping[str, Any]) -> None:
+        """From now on the gateway keeps this model's limits."""
+        self._no_native_limit.add(body.get("model"))
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """`GET /v1/models`; an engine without that route serves no names we could know."""

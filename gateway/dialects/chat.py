@@ -67,12 +67,6 @@ def read_reply(body: dict[str, Any], asked: Asked) -> Reply:
     options = body.get("stream_options") or {}
     if not stream:
         body.pop("stream_options", None)
-    if asked.samples > 1 and choices > asked.samples:
-        raise BadRequest(
-            f"n: {choices} choices of {asked.samples} samples; allowed: 1 to {asked.samples}.",
-            param="n",
-            code="invalid_value",
-        )
     return Reply(
         stream,
         choices,

@@ -57,6 +57,7 @@ def chat_router(service: Service) -> APIRouter:
 async def _job(service: Service, request: Request, body: dict[str, Any]) -> tuple[Job, str]:
     """The request read and planned, and the upstream's name for its model."""
     resolved = await service.resolve(body.get("model") or "")
+    model = service.model(resolved)
     body["model"] = resolved.name
     asked = read_budget(
         request.headers,
@@ -64,16 +65,10 @@ async def _job(service: Service, request: Request, body: dict[str, Any]) -> tupl
         level=resolved.level,
         samples=resolved.samples,
         max_samples=service.settings.max_samples,
+        levels=model.levels,
     )
     reply = read_reply(body, asked)
-    job = plan_job(
-        body,
-        asked,
-        reply,
-        resolved.card,
-        service.family(resolved),
-        answer_reserve=service.settings.answer_reserve,
-    )
+    job = plan_job(body, asked, reply, model)
     return job, resolved.name
 
 
@@ -97,5 +92,6 @@ async def _stream(service: Service, job: Job, model: str) -> Response:
 
 
 def _headers(job: Job) -> dict[str, str]:
-    applied = "none" if job.limit is None else str(job.limit)
+    limit = job.budget.thinking_tokens
+    applied = "none" if limit is None else str(limit)
     return {"X-Reasoning-Budget-Applied": applied}

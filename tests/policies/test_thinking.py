@@ -132,3 +132,22 @@ def test_thinking_is_streamed_as_it_comes() -> None:
     assert reply.splitter.thinking
     assert reply.feed(", add.</think>") == (", add.", "")
     assert reply.feed("4") == ("", "4")
+
+
+WRAPPED = Markup(answer=("<answer>", "</answer>"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_tags_around_the_answer_are_dropped(size: int) -> None:
+    """A family that wraps its answer has it come out bare, streamed or whole."""
+    text = "<think>\nwhy\n</think>\n<answer>\nbecause <b>\n</answer>"
+    reply = ThinkingText(WRAPPED)
+    for start in range(0, len(text), size):
+        reply.feed(text[start : start + size])
+    reply.finish()
+    assert (reply.reasoning, reply.content) == ("why", "because <b>")
+
+
+def test_a_cut_wrapped_answer_keeps_its_text() -> None:
+    """A reply that ends before its closing tag loses nothing but the opening one."""
+    assert split_thinking("<answer>\nbecause", WRAPPED) == ("", "because")
