@@ -53,6 +53,7 @@ def test_window_stops_at_a_unanimous_one() -> None:
     assert launched(VotePolicy(), state(budget, [])) == 3
     assert VotePolicy().step(state(budget, [3])).done
     assert launched(VotePolicy(), state(budget, [2, 1])) == 3
+    assert launched(VotePolicy(), state(budget, [1], 2)) == 0
 
 
 def test_first_m_keeps_the_first() -> None:
@@ -81,6 +82,8 @@ def test_confident_sets_its_threshold_first() -> None:
     streams = (Stream(4, 9, 10.2), Stream(5, 9, 10.4), Stream(6, 9), Stream(7, 9, 3.0))
     step = VotePolicy().step(replace(warm, streams=streams, launched=8))
     assert (step.abort, step.done, step.wake_after) == ({4, 7}, False, 0.25)
+    only_unsure = VotePolicy().step(replace(warm, streams=(Stream(7, 9, 3.0),), launched=8))
+    assert (only_unsure.abort, only_unsure.done) == ({7}, True)
 
 
 def test_confident_stops_when_the_sure_agree() -> None:

@@ -146,6 +146,13 @@ def test_borda() -> None:
     assert elect(borda, ["7", "8", "8"]).winner == 1
 
 
+def test_borda_shares_the_ranks_of_a_tie() -> None:
+    """Two samples that tie for second place get the mean of second and third place's votes."""
+    groups, samples = finished(["7", "8", "9"])
+    verdict = borda(groups, samples, Ballot({0: 0.9, 1: 0.5, 2: 0.5}), exponent=1.0)
+    assert [group.weight for group in verdict.groups] == [3.0, 1.5, 1.5]
+
+
 def test_confidence_keeps_the_surest() -> None:
     """The least sure samples are left out, so that their number can't win."""
     answers, scores = ["7", "7", "7", "7", "7", "8"], [0.2, 0.2, 0.2, 0.2, 0.2, 0.9]
