@@ -17,7 +17,7 @@ Monomial = tuple[tuple[str, Fraction], ...]
 Poly = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
-MAX_TERMS, MAX_BITS, MAX_POWER = 64, 1 << 16, 16
+MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 64, 1 << 16, 16, 8
 _ONE: Monomial = ()
 
 
@@ -75,6 +75,7 @@ class Normal:
 
     def __init__(self) -> None:
         self.bases: dict[str, Poly] = {}
+        self.counted = 0
 
     def of(self, tree: Expr) -> Poly:
         if tree.op == "num":
@@ -196,6 +197,9 @@ class Normal:
         if name == "percent":
             return self.times(args[0], _constant(Fraction(1, 100)))
         if value is not None:
+            self.counted += name in ("factorial", "binomial")
+            if self.counted > MAX_COUNTED:
+                raise Unreadable("too many factorials")
             exact = _exact(name, [value, *(rational(arg) for arg in args[1:])])
             if exact is not None:
                 return _constant(exact)

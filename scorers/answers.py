@@ -12,7 +12,7 @@ from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
 from scorers.mathpool import MathPool
 from scorers.types import Answer
-from scorers.values import read
+from scorers.reading import read
 
 __all__ = ["canonical_json", "equivalent", "equivalent_async", "extract", "verify", "verify_async"]
 

@@ -46,6 +46,9 @@ class Expr:
     places: int | None = None
 
 
+_MINUS_ONE = Expr("num", value=Fraction(-1))
+
+
 def parse(text: str) -> Expr:
     """The tree of `text`; raises `Unreadable`."""
     if len(text) > MAX_CHARS:
@@ -109,7 +112,7 @@ def _names(word: str, spaced: bool) -> list[_Token]:
 def _negative(tree: Expr) -> Expr:
     if tree.op == "num":
         return Expr("num", value=-tree.value, places=tree.places)
-    return Expr("*", (Expr("num", value=Fraction(-1)), tree))
+    return Expr("*", (_MINUS_ONE, tree))
 
 
 def _number(text: str) -> Expr:
@@ -170,7 +173,7 @@ class _Parser:
                 factors.append(self.factor())
             elif token.text in ("/", "\\div"):
                 self.take()
-                factors.append(Expr("^", (self.factor(), Expr("num", value=Fraction(-1)))))
+                factors.append(Expr("^", (self.factor(), _MINUS_ONE)))
             elif self.starts_factor(token):
                 if token.kind == "number":
                     raise Unreadable("a number behind a factor")
@@ -308,7 +311,7 @@ class _Parser:
     def command(self, name: str) -> Expr:
         if name == "frac":
             top, bottom = self.argument(), self.argument()
-            return Expr("*", (top, Expr("^", (bottom, Expr("num", value=Fraction(-1))))))
+            return Expr("*", (top, Expr("^", (bottom, _MINUS_ONE))))
         if name == "binom":
             return Expr("call", (self.argument(), self.argument()), "binomial")
         if name in ("infty", "pi"):
@@ -328,7 +331,7 @@ class _Parser:
             index = self.sum()
             self.take("]")
         inner = self.primary()
-        return Expr("^", (inner, Expr("^", (index, Expr("num", value=Fraction(-1))))))
+        return Expr("^", (inner, Expr("^", (index, _MINUS_ONE))))
 
     def call(self, name: str) -> Expr:
         base = power = None
@@ -337,6 +340,8 @@ class _Parser:
                 base = self.argument() if self.peek() == "{" else self.primary()
             else:
                 power = self.exponent()
+        if power == _MINUS_ONE and name in ("sin", "cos", "tan"):
+            name, power = "arc" + name, None
         if self.peek() in ("(", "{", "["):
             inner = self.primary()
         else:
@@ -350,7 +355,5 @@ class _Parser:
         if name == "lg":
             base, tree = Expr("num", value=Fraction(10)), Expr("call", (inner,), "ln")
         if base is not None:
-            tree = Expr(
-                "*", (tree, Expr("^", (Expr("call", (base,), "ln"), Expr("num", value=Fraction(-1)))))
-            )
+            tree = Expr("*", (tree, Expr("^", (Expr("call", (base,), "ln"), _MINUS_ONE))))
         return tree if power is None else Expr("^", (tree, power))

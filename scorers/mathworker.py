@@ -26,7 +26,7 @@ from typing import Any
 
 from scorers.compare import same
 from scorers.latex import plain
-from scorers.values import read
+from scorers.reading import read
 
 __all__ = ["judge", "main"]
 

@@ -24,6 +24,8 @@ _LEAD = re.compile(
     r"|\\approx\s*|≈\s*|~\s*|[€£¥₹]\s*|US\s*(?=\d)|(?:USD|EUR|GBP|Rs\.?)\s*(?=-?[\d.]))(?=\S)",
     re.IGNORECASE,
 )
+_PERCENT = re.compile(r" ?(?:percentage points?|percent|per cent)$")
+_TEMPERATURE = re.compile(r" ?(?:°|\^ ?\\circ|\^ ?\{ ?\\circ ?\}) ?[CF]$")
 _SCALES = {
     "dozen": 12,
     "hundred": 10**2,
@@ -57,7 +59,8 @@ def without_unit(text: str) -> str:
     """`text` without a unit behind its number: "5 cm^2" and "25 miles per hour" lose theirs, "4a" nothing."""
     if len(text) > 200 or not text[-1:].isalnum() and text[-1:] not in "}°":
         return text
-    text = re.sub(r"\s*(?:percentage points?|percent|per cent)$", "%", text)
+    text = _PERCENT.sub("%", text)
+    text = _TEMPERATURE.sub("", text)
     starts = [match.start() for match in _WORD_START.finditer(text)][-8:]
     for start in starts:
         head = text[:start]
@@ -68,7 +71,9 @@ def without_unit(text: str) -> str:
 
 
 def _countable(head: str) -> bool:
-    return any(char.isdigit() for char in head) and (head[-1].isdigit() or head[-1] in ")}]%°!")
+    return any(char.isdigit() for char in head) and (
+        head[-1].isdigit() or head[-1] in ")}]%°!" or head.endswith("\\pi")
+    )
 
 
 def _is_unit(tail: str, spaced: bool) -> bool:
