@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from scorers.expressions import Expr, Unreadable
 
-__all__ = ["Normal", "Poly", "normal", "primitive", "rational", "render"]
+__all__ = ["Poly", "normal", "primitive", "rational", "render"]
 
 Monomial = tuple[tuple[str, Fraction], ...]
 Poly = dict[Monomial, Fraction]
@@ -23,7 +23,7 @@ _ONE: Monomial = ()
 
 def normal(tree: Expr) -> Poly:
     """The normal form of `tree`; raises `Unreadable` where it would be too large or has none."""
-    return Normal().of(tree)
+    return _Normal().of(tree)
 
 
 def rational(poly: Poly) -> Fraction | None:
@@ -70,7 +70,7 @@ def _fraction(value: Fraction) -> str:
     return top if bottom == "1" else f"{top}/{bottom}"
 
 
-class Normal:
+class _Normal:
     """One normalisation; `bases` remembers the sums that stand as atoms, by their text."""
 
     def __init__(self) -> None:
@@ -118,19 +118,20 @@ class Normal:
         for atom, power in powers.items():
             if not power:
                 continue
+            left = power
             if atom == "i" and power.denominator == 1:
                 value *= -1 if power % 4 in (2, 3) else 1
-                power = Fraction(power % 2)
+                left = Fraction(power % 2)
             elif atom[0].isdigit():
                 whole = power.numerator // power.denominator
                 value = _sized(value * _whole_power(Fraction(atom), whole))
-                power -= whole
+                left = power - whole
             elif atom in self.bases and power.denominator == 1 and 0 < power <= MAX_POWER:
                 factor = self.raised(self.bases[atom], _constant(power))
                 expanded = factor if expanded is None else self.times(expanded, factor)
                 continue
-            if power:
-                rest[atom] = power
+            if left:
+                rest[atom] = left
         single = {tuple(sorted(rest.items())): value}
         return single if expanded is None else self.times(single, expanded)
 
@@ -244,9 +245,9 @@ def _constant(value: Fraction) -> Poly:
 def _add(a: Poly, b: Poly) -> Poly:
     total = dict(a)
     for mono, value in b.items():
-        value += total.get(mono, 0)
-        if value:
-            total[mono] = _sized(value)
+        added = value + total.get(mono, 0)
+        if added:
+            total[mono] = _sized(added)
         else:
             total.pop(mono, None)
     if len(total) > MAX_TERMS:

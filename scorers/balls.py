@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from scorers.expressions import Expr
 
-__all__ = ["Ball", "Complex", "Evaluation", "Undefined", "context"]
+__all__ = ["Ball", "Complex", "Undefined", "context", "evaluate"]
 
 _ZERO = Decimal(0)
 
@@ -35,10 +35,12 @@ class Ball:
         self.mid, self.rad = mid, rad
 
     def contains_zero(self) -> bool:
+        """Whether 0 is among them."""
         return abs(self.mid) <= self.rad
 
     @property
     def exact_zero(self) -> bool:
+        """Whether it is 0 and nothing else."""
         return not self.mid and not self.rad
 
 
@@ -48,9 +50,16 @@ def context(digits: int) -> decimal.Context:
     return decimal.Context(prec=digits, Emin=-999_999_999, Emax=999_999_999, traps=traps)
 
 
-class Evaluation:
-    """One evaluation to `digits` digits with the variables at `point`; raises ArithmeticError."""
+def evaluate(tree: Expr, digits: int, point: Mapping[str, Fraction], effort: int) -> Complex:
+    """The real and imaginary part of `tree` with its variables at `point`.
 
+    Raises ArithmeticError where there is no value, where it can't be bounded, or where it
+    would take more than `effort` costly steps (roots, powers, functions).
+    """
+    return _Evaluation(digits, point, effort).of(tree)
+
+
+class _Evaluation:
     def __init__(self, digits: int, point: Mapping[str, Fraction], effort: int) -> None:
         self.digits, self.point, self.effort = digits, point, effort
         self.unit = Decimal(10) ** (1 - digits)
@@ -94,7 +103,7 @@ class Evaluation:
         return self.rounded(mid, abs(mid) * self.unit)
 
     def leading(self, number: int) -> Decimal:
-        """`number` to somewhat more than the digits asked for; turning all of a huge one to decimal is slow."""
+        """`number` to more digits than asked for; turning all of a huge one to decimal is slow."""
         shift = max(0, number.bit_length() - 4 * self.digits - 64)
         return Decimal(number >> shift) * Decimal(2) ** shift
 

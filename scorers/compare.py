@@ -17,7 +17,7 @@ _TRUTH = {"true": "yes", "false": "no"}
 
 
 def same(a: Value, b: Value, effort: int = EFFORT) -> bool | None:
-    """Whether `a` and `b` are one answer. Different kinds are different answers; opaque ones are undecided."""
+    """Whether `a` and `b` are one answer; None where one of them could not be read."""
     if a.key == b.key:
         return True
     a, b = sorted((a, b), key=lambda value: (value.kind, value.key))

@@ -19,7 +19,8 @@ _HASHES = re.compile(r"^\s{0,4}####\s*([^\n]{1,400})", re.MULTILINE)
 _JOINED = re.compile(r"[\s$.]*(?:,|;|\band\b|\bor\b)[\s$]*(?:and\b|or\b)?[\s$]*(?:\\?[a-z]\w? ?=\s*)?\Z")
 _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|solution)\b(?:s\b)?"
-    r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b[^.:=\n]{0,60}?)?"
+    r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
+    r"[^.:=\n]{0,60}?)?"
     r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
@@ -36,15 +37,15 @@ _CONCLUDES = re.compile(
 )
 _STATES = re.compile(r"(?:\bis\b|\bare\b|\bequals\b|\bequal to\b|\bget\b|\bhave\b|=|:)\s*", re.IGNORECASE)
 _HEDGE = re.compile(
-    r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|a|based|obtained|found|given|in|as|of|because|"
+    r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|based|obtained|found|given|in|as|of|because|"
     r"what|which|how|if|it|this|there|i|we|you|let|sorry|please|unfortunately|still|probably|likely|also|verified|"
     r"confirmed|consistent|reasonable|below|above|follows|\.\.\.|…|\?+)\b",
     re.IGNORECASE,
 )
 _TRAIL = re.compile(
     r",\s+(?:the|an?|which|so|as|because|since|who|where|not)\b|"
-    r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according|and (?:the|this|that|it|so)\b"
-    r"|that is|i\.e\.|given|from|due to|hope|I hope|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
+    r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according"
+    r"|and (?:the|this|that|it|so)\b|that is|i\.e\.|given|from|due to|hope|I hope|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
@@ -57,7 +58,8 @@ _AMOUNT = re.compile(r"[$€£]?-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4}")
 _STEP = re.compile(r"\W{0,4}(?:step|case|part)\b|\W{0,3}\d+[.)]\s|[-*] ", re.IGNORECASE)
 _PERSONAL = re.compile(
-    r"\b(?:i|i'm|i'll|we|it|he|she|they|costs?|you|let|let's|me|my|us|it's|can|can't|cannot|could|would|should|don't|do|does|did|sorry|"
+    r"\b(?:i|i'm|i'll|we|it|he|she|they|costs?|you|"
+    r"let|let's|me|my|us|it's|can|can't|cannot|could|would|should|don't|do|does|did|sorry|"
     r"maybe|perhaps|sure|unsure|think|know|hello|hi|okay|ok|please|thanks|thank|here|there|this|that|what|why|how|"
     r"error|failed|unable|unknown|unclear|idea|help|hmm|wait|unfortunately|is|are|was|were|has|have|be|not|step)\b",
     re.IGNORECASE,
@@ -103,15 +105,9 @@ def _marked(text: str) -> tuple[int, str | None]:
 
 def _declares(content: str) -> bool:
     """Whether a #### line holds an answer, not a heading of Markdown."""
-    return (
-        bool(re.search(r"\d", content))
-        and not re.match(r"(?i)step|part|case|\d+[.:)]\s", content)
-        or (
-            len(content.split()) <= 2
-            and content.strip()[-1:] != ":"
-            and not re.match(r"(?i)step|part|case", content)
-        )
-    )
+    if _STEP.match(content) or content.rstrip().endswith(":"):
+        return False
+    return bool(re.search(r"\d", content)) or len(content.split()) <= 2
 
 
 def _boxed(text: str) -> tuple[int, str | None]:

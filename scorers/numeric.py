@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
 
-from scorers.balls import Evaluation, context
+from scorers.balls import context, evaluate
 from scorers.expressions import Expr
 
 __all__ = ["approximate", "proportional", "same_value", "symbols"]
@@ -61,7 +61,7 @@ def proportional(a: Expr, b: Expr, effort: int = 12) -> bool | None:
 def approximate(tree: Expr, effort: int = 12) -> Fraction | None:
     """A real constant to about 40 digits; None where it is none or can't be bounded so well."""
     try:
-        real, imaginary = Evaluation(LOW, {}, effort).of(tree)
+        real, imaginary = evaluate(tree, LOW, {}, effort)
         with decimal.localcontext(context(LOW)):
             sharp = real.rad <= abs(real.mid) * Decimal("1e-40") and abs(real.mid.adjusted()) < 400
     except (ArithmeticError, RecursionError):
@@ -79,7 +79,7 @@ def _same_at(a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int) -> bo
     sharp = False
     for digits in (LOW, HIGH):
         try:
-            left, right = (Evaluation(digits, point, effort).of(tree) for tree in (a, b))
+            left, right = (evaluate(tree, digits, point, effort) for tree in (a, b))
         except (ArithmeticError, RecursionError):
             return None
         with decimal.localcontext(context(digits)):

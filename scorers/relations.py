@@ -27,7 +27,7 @@ _LESS, _LEAST, _MOST = "<", Value("number", "-oo"), Value("number", "oo")
 
 
 def related(text: str, read: Read) -> Value | None:
-    """The equation, assignment or inequality that `text` is; None where it is none. `read` reads the sides."""
+    """The equation, assignment or inequality that `text` is, else None. `read` reads its sides."""
     pieces, marks = split_top(text, _RELATION)
     if not marks or len(marks) > 10:
         return None

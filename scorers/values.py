@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from scorers.algebra import normal, rational, render
-from scorers.expressions import Expr, Unreadable, with_sign
+from scorers.expressions import Expr, with_sign
 
 __all__ = [
     "MAX_MATH",
