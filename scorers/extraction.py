@@ -21,7 +21,8 @@ _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|solution)\b(?:s\b)?"
     r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
     r"[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)[*_`:\s]{0,8}"
+    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)"
+    r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
 )
@@ -45,7 +46,8 @@ _HEDGE = re.compile(
 _TRAIL = re.compile(
     r",\s+(?:the|an?|which|so|as|because|since|who|where|not)\b|"
     r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according"
-    r"|and (?:the|this|that|it|so)\b|that is|i\.e\.|given|from|due to|hope|I hope|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
+    r"|and (?:the|this|that|it|so)\b|that is|i\.e\.|given|from|due to|hope|I hope"
+    r"|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(

@@ -10,17 +10,17 @@ from scorers.expressions import FUNCTIONS
 __all__ = ["number_words", "without_lead", "without_unit"]
 
 _SHORT_UNITS = frozenset(
-    _split(
+    (
         "mm cm dm km m ft in yd mi kg mg g lb lbs oz s h hr hrs min ms ml mL L l mph kph W kW J kJ N K C F V "
         "A Hz kHz MHz GHz Pa kPa GB MB KB TB kWh mol cc sq pts pt USD EUR GBP deg rad units unit cents cent"
-    )
+    ).split()
 )
 _NOT_UNITS = FUNCTIONS | frozenset(
-    _split(
-        "and or if mod to for when where is are not in of with the than from by x pi theta alpha beta gamma phi "
-        "infty infinity am pm million billion trillion thousand hundred dozen no solution solutions remainder "
-        "binom begin end pmatrix bmatrix matrix frac sqrt oo pm mp times cdot div"
-    )
+    (
+        "and or if mod to for when where is are not in of with the than from by x pi theta alpha beta gamma "
+        "phi infty infinity am pm million billion trillion thousand hundred dozen no solution solutions "
+        "remainder binom begin end pmatrix bmatrix matrix frac sqrt oo pm mp times cdot div"
+    ).split()
 )
 _PIECES = re.compile(r"[A-Za-z]+|\^ ?(?:\{ ?-?\d ?\}|-?\d)|[ ./*\-]|.")
 _WORD_START = re.compile(r"(?<![A-Za-z\\_{])[A-Za-z]")
