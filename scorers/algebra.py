@@ -11,19 +11,19 @@ from fractions import Fraction
 
 from scorers.expressions import Expr, Unreadable
 
-__all__ = ["Normal", "Poly", "normal", "primitive", "rational", "render"]
+__all__ = ["Poly", "normal", "primitive", "rational", "render"]
 
 Monomial = tuple[tuple[str, Fraction], ...]
 Poly = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
-MAX_TERMS, MAX_BITS, MAX_POWER = 64, 1 << 16, 16
+MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 64, 1 << 16, 16, 8
 _ONE: Monomial = ()
 
 
 def normal(tree: Expr) -> Poly:
     """The normal form of `tree`; raises `Unreadable` where it would be too large or has none."""
-    return Normal().of(tree)
+    return _Normal().of(tree)
 
 
 def rational(poly: Poly) -> Fraction | None:
@@ -70,11 +70,12 @@ def _fraction(value: Fraction) -> str:
     return top if bottom == "1" else f"{top}/{bottom}"
 
 
-class Normal:
+class _Normal:
     """One normalisation; `bases` remembers the sums that stand as atoms, by their text."""
 
     def __init__(self) -> None:
         self.bases: dict[str, Poly] = {}
+        self.counted = 0
 
     def of(self, tree: Expr) -> Poly:
         if tree.op == "num":
@@ -117,19 +118,20 @@ class Normal:
         for atom, power in powers.items():
             if not power:
                 continue
+            left = power
             if atom == "i" and power.denominator == 1:
                 value *= -1 if power % 4 in (2, 3) else 1
-                power = Fraction(power % 2)
+                left = Fraction(power % 2)
             elif atom[0].isdigit():
                 whole = power.numerator // power.denominator
                 value = _sized(value * _whole_power(Fraction(atom), whole))
-                power -= whole
+                left = power - whole
             elif atom in self.bases and power.denominator == 1 and 0 < power <= MAX_POWER:
                 factor = self.raised(self.bases[atom], _constant(power))
                 expanded = factor if expanded is None else self.times(expanded, factor)
                 continue
-            if power:
-                rest[atom] = power
+            if left:
+                rest[atom] = left
         single = {tuple(sorted(rest.items())): value}
         return single if expanded is None else self.times(single, expanded)
 
@@ -196,6 +198,9 @@ class Normal:
         if name == "percent":
             return self.times(args[0], _constant(Fraction(1, 100)))
         if value is not None:
+            self.counted += name in ("factorial", "binomial")
+            if self.counted > MAX_COUNTED:
+                raise Unreadable("too many factorials")
             exact = _exact(name, [value, *(rational(arg) for arg in args[1:])])
             if exact is not None:
                 return _constant(exact)
@@ -240,9 +245,9 @@ def _constant(value: Fraction) -> Poly:
 def _add(a: Poly, b: Poly) -> Poly:
     total = dict(a)
     for mono, value in b.items():
-        value += total.get(mono, 0)
-        if value:
-            total[mono] = _sized(value)
+        added = value + total.get(mono, 0)
+        if added:
+            total[mono] = _sized(added)
         else:
             total.pop(mono, None)
     if len(total) > MAX_TERMS:

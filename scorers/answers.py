@@ -7,14 +7,18 @@ the caller hands in. docs/grader.md has the rules and what they were measured at
 
 from __future__ import annotations
 
+import asyncio
+
 from scorers.compare import same
 from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
 from scorers.mathpool import MathPool
+from scorers.reading import read
 from scorers.types import Answer
-from scorers.values import read
 
 __all__ = ["canonical_json", "equivalent", "equivalent_async", "extract", "verify", "verify_async"]
+
+MAX_QUICK = 300  # characters of an answer that the event loop may spend time on
 
 
 def extract(text: str) -> Answer | None:
@@ -26,15 +30,19 @@ def extract(text: str) -> Answer | None:
 def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
     """Whether both are the same answer, either way round; None where that could not be decided.
 
-    Waits for `pool` where the answers alone don't settle it: never call this on an event loop with a pool.
+    Waits for `pool` where the answers alone don't settle it: never call this on an event
+    loop with a pool.
     """
-    verdict = _decide(a, b)
+    verdict = _decided(a, b)
     return pool.ask(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
 async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
-    """`equivalent` that waits for the pool without blocking the event loop."""
-    verdict = _decide(a, b)
+    """`equivalent` without blocking the event loop; what would take long is left to the pool."""
+    await asyncio.sleep(0)  # many answers in a row must not keep the loop from its other work
+    if pool is not None and a.key != b.key and max(len(a.raw), len(b.raw)) > MAX_QUICK:
+        return await pool.ask_async(a.raw, b.raw)
+    verdict = _decided(a, b)
     return await pool.ask_async(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
@@ -59,11 +67,11 @@ def _answer(raw: str) -> Answer | None:
 
 
 def _gold(gold: str) -> Answer:
-    """A gold that reads as a value is the answer itself; any other may be a worked solution that declares it."""
+    """A gold that reads as a value is itself the answer; another may be a solution that declares it."""
     value = read(gold)
     raw = declared(gold) if value.kind in ("text", "opaque") else None
     return Answer(gold, value.key) if raw is None else Answer(raw, read(raw).key)
 
 
-def _decide(a: Answer, b: Answer) -> bool | None:
+def _decided(a: Answer, b: Answer) -> bool | None:
     return True if a.key == b.key else same(read(a.raw), read(b.raw))

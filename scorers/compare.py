@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from scorers.expressions import Expr
 from scorers.numeric import approximate, proportional, same_value, symbols
-from scorers.values import Value
+from scorers.values import Value, unassigned
 
 __all__ = ["EFFORT", "same"]
 
@@ -17,7 +17,7 @@ _TRUTH = {"true": "yes", "false": "no"}
 
 
 def same(a: Value, b: Value, effort: int = EFFORT) -> bool | None:
-    """Whether `a` and `b` are one answer. Different kinds are different answers; opaque ones are undecided."""
+    """Whether `a` and `b` are one answer; None where one of them could not be read."""
     if a.key == b.key:
         return True
     a, b = sorted((a, b), key=lambda value: (value.kind, value.key))
@@ -30,7 +30,7 @@ def same(a: Value, b: Value, effort: int = EFFORT) -> bool | None:
     if a.name and b.name and a.name != b.name:
         return False
     if bool(a.name) != bool(b.name):
-        return same(_unnamed(a), _unnamed(b), effort)
+        return same(unassigned(a), unassigned(b), effort)
     if a.kind == b.kind:
         return _alike(a, b, effort)
     return _unlike(a, b, effort)
@@ -64,11 +64,6 @@ def _unlike(a: Value, b: Value, effort: int) -> bool | None:
     if ordered and "matrix" in kinds:
         return _in_order(a.items, b.items, effort)
     return False
-
-
-def _unnamed(value: Value) -> Value:
-    key = value.key.removeprefix(f"{value.name} in ").removeprefix(f"{value.name}=")
-    return replace(value, name="", key=key)
 
 
 def _bare(key: str) -> str:
@@ -168,11 +163,13 @@ def _in_any_order(a: Sequence[Value], b: Sequence[Value], effort: int) -> bool |
     if len(left) != len(right):
         return False
     rest = [item for key, item in right.items() if key not in left]
+    if len(rest) > effort:
+        return None
     undecided = False
     for key, item in left.items():
         if key in right:
             continue
-        verdicts = [same(item, other, effort) for other in rest[:16]]
+        verdicts = [same(item, other, effort) for other in rest]
         if True in verdicts:
             rest.pop(verdicts.index(True))
         elif None in verdicts:

@@ -1,5 +1,6 @@
 """Dates and times of day in one form each: ISO 8601's, as far as the text says."""
 
+# ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
 
 import re

@@ -4,6 +4,7 @@ The grammar is closed: a character or command outside it is `Unreadable`, and so
 anything too long or too deep, so that hostile text costs no more than a scan.
 """
 
+# ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
 
 import re
@@ -15,11 +16,13 @@ __all__ = ["FUNCTIONS", "Expr", "Unreadable", "parse", "with_sign"]
 MAX_CHARS, MAX_TOKENS, MAX_DEPTH, MAX_EXPONENT = 1_000, 400, 40, 4_000
 
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt abs floor ceil".split()
+    ("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp sqrt abs floor ceil").split()
 )
 _GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
-    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+    (
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+        "sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
+    ).split()
 )
 _WORDS = {"pi": "pi", "infinity": "oo", "inf": "oo", "oo": "oo", "infty": "oo"}
 _CLOSERS = {"(": ")", "{": "}", "[": "]", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert"}
@@ -44,6 +47,9 @@ class Expr:
     name: str = ""
     value: Fraction = Fraction(0)
     places: int | None = None
+
+
+_MINUS_ONE = Expr("num", value=Fraction(-1))
 
 
 def parse(text: str) -> Expr:
@@ -109,7 +115,7 @@ def _names(word: str, spaced: bool) -> list[_Token]:
 def _negative(tree: Expr) -> Expr:
     if tree.op == "num":
         return Expr("num", value=-tree.value, places=tree.places)
-    return Expr("*", (Expr("num", value=Fraction(-1)), tree))
+    return Expr("*", (_MINUS_ONE, tree))
 
 
 def _number(text: str) -> Expr:
@@ -170,7 +176,7 @@ class _Parser:
                 factors.append(self.factor())
             elif token.text in ("/", "\\div"):
                 self.take()
-                factors.append(Expr("^", (self.factor(), Expr("num", value=Fraction(-1)))))
+                factors.append(Expr("^", (self.factor(), _MINUS_ONE)))
             elif self.starts_factor(token):
                 if token.kind == "number":
                     raise Unreadable("a number behind a factor")
@@ -308,7 +314,7 @@ class _Parser:
     def command(self, name: str) -> Expr:
         if name == "frac":
             top, bottom = self.argument(), self.argument()
-            return Expr("*", (top, Expr("^", (bottom, Expr("num", value=Fraction(-1))))))
+            return Expr("*", (top, Expr("^", (bottom, _MINUS_ONE))))
         if name == "binom":
             return Expr("call", (self.argument(), self.argument()), "binomial")
         if name in ("infty", "pi"):
@@ -328,7 +334,7 @@ class _Parser:
             index = self.sum()
             self.take("]")
         inner = self.primary()
-        return Expr("^", (inner, Expr("^", (index, Expr("num", value=Fraction(-1))))))
+        return Expr("^", (inner, Expr("^", (index, _MINUS_ONE))))
 
     def call(self, name: str) -> Expr:
         base = power = None
@@ -337,6 +343,8 @@ class _Parser:
                 base = self.argument() if self.peek() == "{" else self.primary()
             else:
                 power = self.exponent()
+        if power == _MINUS_ONE and name in ("sin", "cos", "tan"):
+            name, power = "arc" + name, None
         if self.peek() in ("(", "{", "["):
             inner = self.primary()
         else:
@@ -350,7 +358,5 @@ class _Parser:
         if name == "lg":
             base, tree = Expr("num", value=Fraction(10)), Expr("call", (inner,), "ln")
         if base is not None:
-            tree = Expr(
-                "*", (tree, Expr("^", (Expr("call", (base,), "ln"), Expr("num", value=Fraction(-1)))))
-            )
+            tree = Expr("*", (tree, Expr("^", (Expr("call", (base,), "ln"), _MINUS_ONE))))
         return tree if power is None else Expr("^", (tree, power))

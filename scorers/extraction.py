@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 from scorers.latex import plain
-from scorers.values import Value, read
+from scorers.reading import json_key, read
+from scorers.values import Value
 
 __all__ = ["declared"]
 
-MAX_TAIL, MAX_JSON, MAX_ANSWER = 16_000, 1 << 18, 4_000
+MAX_TAIL, MAX_ANSWER, MAX_LINE = 8_000, 4_000, 400
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\boxed\s+(?=\S)")
 _TAG = re.compile(r"<?answer>\s*", re.IGNORECASE)
@@ -18,8 +19,10 @@ _HASHES = re.compile(r"^\s{0,4}####\s*([^\n]{1,400})", re.MULTILINE)
 _JOINED = re.compile(r"[\s$.]*(?:,|;|\band\b|\bor\b)[\s$]*(?:and\b|or\b)?[\s$]*(?:\\?[a-z]\w? ?=\s*)?\Z")
 _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|solution)\b(?:s\b)?"
-    r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)[*_`:\s]{0,8}"
+    r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
+    r"[^.:=\n]{0,60}?)?"
+    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)"
+    r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
 )
@@ -35,14 +38,16 @@ _CONCLUDES = re.compile(
 )
 _STATES = re.compile(r"(?:\bis\b|\bare\b|\bequals\b|\bequal to\b|\bget\b|\bhave\b|=|:)\s*", re.IGNORECASE)
 _HEDGE = re.compile(
-    r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|a|based|obtained|found|given|in|as|of|because|"
+    r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|based|obtained|found|given|in|as|of|because|"
     r"what|which|how|if|it|this|there|i|we|you|let|sorry|please|unfortunately|still|probably|likely|also|verified|"
     r"confirmed|consistent|reasonable|below|above|follows|\.\.\.|…|\?+)\b",
     re.IGNORECASE,
 )
 _TRAIL = re.compile(
-    r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according|and (?:the|this|that|it|so)\b"
-    r"|that is|i\.e\.|given|from|due to|hope|I hope|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
+    r",\s+(?:the|an?|which|so|as|because|since|who|where|not)\b|"
+    r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according"
+    r"|and (?:the|this|that|it|so)\b|that is|i\.e\.|given|from|due to|hope|I hope"
+    r"|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
@@ -52,8 +57,11 @@ _MATH = re.compile(
     r"\$\$?([^$]{1,400})\$\$?|\\\(([^\n]{1,400}?)\\\)|\\\[(.{1,400}?)\\\]|\*\*([^*\n]{1,200})\*\*", re.DOTALL
 )
 _AMOUNT = re.compile(r"[$€£]?-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?")
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{4}")
+_STEP = re.compile(r"\W{0,4}(?:step|case|part)\b|\W{0,3}\d+[.)]\s|[-*] ", re.IGNORECASE)
 _PERSONAL = re.compile(
-    r"\b(?:i|i'm|i'll|we|you|let|let's|me|my|us|it's|can|can't|cannot|could|would|should|don't|do|does|did|sorry|"
+    r"\b(?:i|i'm|i'll|we|it|he|she|they|costs?|you|"
+    r"let|let's|me|my|us|it's|can|can't|cannot|could|would|should|don't|do|does|did|sorry|"
     r"maybe|perhaps|sure|unsure|think|know|hello|hi|okay|ok|please|thanks|thank|here|there|this|that|what|why|how|"
     r"error|failed|unable|unknown|unclear|idea|help|hmm|wait|unfortunately|is|are|was|were|has|have|be|not|step)\b",
     re.IGNORECASE,
@@ -67,12 +75,10 @@ def declared(text: str) -> str | None:
     unless a phrase behind it declares a value; then comes what closes the reply: a lone
     value, or one that the last sentence states. A short bare reply is its own answer.
     """
-    whole = text.strip() if len(text) <= MAX_JSON else ""
-    if whole[:1] in ("{", "[") and whole[-1:] in ("}", "]") and read(whole).kind == "json":
-        return whole
-    text = text[-MAX_TAIL:]
-    text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
-    text = text.replace("\r", "").strip()
+    text = text.strip()
+    if json_key(text) is not None:
+        return text
+    text = _window(text).replace("\r", "").strip()
     if not text:
         return None
     mark, marked = _marked(text)
@@ -80,6 +86,14 @@ def declared(text: str) -> str | None:
     if said is not None and (marked is None or _decisive(said)):
         return said
     return marked if marked is not None else _closing(text)
+
+
+def _window(text: str) -> str:
+    """The part to look at: the tail, or where the last box or tag stands if that is further up."""
+    text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
+    tail = max(0, len(text) - MAX_TAIL)
+    mark = max(text.rfind(r"\boxed{"), text.rfind("<answer>"))
+    return text[mark : mark + MAX_TAIL] if 0 <= mark < tail else text[tail:]
 
 
 def _marked(text: str) -> tuple[int, str | None]:
@@ -93,15 +107,9 @@ def _marked(text: str) -> tuple[int, str | None]:
 
 def _declares(content: str) -> bool:
     """Whether a #### line holds an answer, not a heading of Markdown."""
-    return (
-        bool(re.search(r"\d", content))
-        and not re.match(r"(?i)step|part|case|\d+[.:)]\s", content)
-        or (
-            len(content.split()) <= 2
-            and content.strip()[-1:] != ":"
-            and not re.match(r"(?i)step|part|case", content)
-        )
-    )
+    if _STEP.match(content) or content.rstrip().endswith(":"):
+        return False
+    return bool(re.search(r"\d", content)) or len(content.split()) <= 2
 
 
 def _boxed(text: str) -> tuple[int, str | None]:
@@ -111,7 +119,7 @@ def _boxed(text: str) -> tuple[int, str | None]:
         content = (
             _braced(text, match.end())
             if match[0].endswith("{")
-            else text[match.end() :].split()[0].strip("$.")
+            else text[match.end() :].split(maxsplit=1)[0].strip("$.")
         )
         if content.strip(" \n.\\") and (not spans or match.start() >= spans[-1][1]):
             spans.append((match.start(), match.end() + len(content) + 1, content))
@@ -185,8 +193,7 @@ def _clipped(rest: str) -> str | None:
     line = rest.split("\n")[0]
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     if not line or _HEDGE.match(line):
-        inner = _last_amount(line) if line else None
-        return inner
+        return _last_amount(line) if line else None
     short = _TRAIL.split(line, maxsplit=1)[0].strip(" ,;:*")
     value = read(short)
     if value.kind not in ("text", "opaque") or len(short.split()) <= 6:
@@ -218,31 +225,36 @@ def _decisive(answer: str) -> bool:
 def _closing(text: str) -> str | None:
     """The answer of a reply that names none as such: itself where short, else what its last line states."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    if len(lines) > 1 and text.startswith("```") and text.endswith("```"):
-        return text
+    if lines[-1] == "```":
+        return _fenced(text)
     last = lines[-1]
-    value = read(last)
-    if _stands_alone(value, last):
-        return last
-    if len(lines) == 1 and _short(value, last):
-        return last
-    sentences = [part for part in _SENTENCE_END.split(last) if part.strip(" *_)")]
+    if len(last) <= MAX_LINE:
+        value = read(last)
+        if _stands_alone(value, last) or (len(lines) == 1 and _short(value, last)):
+            return last
+    sentences = [part for part in _SENTENCE_END.split(last[-MAX_LINE:]) if part.strip(" *_)")]
     return _concluded(sentences[-1].strip()) if sentences else None
+
+
+def _fenced(text: str) -> str | None:
+    """The code block that ends the reply, where it is all of the reply or JSON."""
+    start = text.rfind("\n```", 0, -3) + 1
+    block = text[start:]
+    inside = block[block.find("\n") + 1 : -3].strip()
+    return inside or None if start == 0 or json_key(inside) is not None else None
 
 
 def _stands_alone(value: Value, line: str) -> bool:
     """Whether a line is nothing but a value."""
-    if len(line) > 300:
-        return False
     if value.kind in ("text", "opaque"):
         return value.kind == "text" and value.key in ("yes", "no", "none") and len(line.split()) <= 3
-    return not re.match(r"\W{0,3}(?:step|\d+[.)]\s|[-*] )", line, re.IGNORECASE)
+    return not _STEP.match(line)
 
 
 def _short(value: Value, line: str) -> bool:
     """Whether a one-line reply is an answer in a few words and not talk."""
     if value.kind == "opaque":
-        return len(line) <= 200
+        return len(line) <= 200 and not _PROSE.search(line)
     words = line.split()
     if value.key in ("yes", "no"):
         return len(words) <= 25
@@ -257,7 +269,7 @@ def _short(value: Value, line: str) -> bool:
 def _concluded(sentence: str) -> str | None:
     """What the last sentence states: "... = 19", "the total is 19 legs", "So she makes $18 a day"."""
     tail = [match.end() for match in _STATES.finditer(sentence)]
-    if tail:
+    if tail and not _STEP.match(sentence):
         content = sentence[tail[-1] :].strip()
         math = _MATH.fullmatch(content)
         content = next(part for part in math.groups() if part) if math else content

@@ -72,8 +72,7 @@ def plain(text: str) -> str:
             text, count = _TEXT.subn(r" \1 ", text)
             if not count:
                 break
-    text = _unmarked(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
-    return text
+    return _unmarked(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
 
 
 def _unmarked(text: str) -> str:
@@ -93,19 +92,24 @@ def _unmarked(text: str) -> str:
     return text
 
 
-def split_top(text: str, separators: re.Pattern[str]) -> list[str]:
-    """`text` split at `separators` outside all brackets; brackets of different kinds may pair (half-open)."""
-    pieces, depth, start = [], 0, 0
-    marks = {match.start(): match.end() for match in separators.finditer(text)}
-    skip = 0
+def split_top(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[str]]:
+    """The pieces of `text` between `separators` outside all brackets, and those separators.
+
+    Brackets of different kinds may pair, as in half-open intervals.
+    """
+    marks = {match.start(): match for match in separators.finditer(text)}
+    pieces: list[str] = []
+    found: list[str] = []
+    if not marks:
+        return [text], found
+    depth = start = 0
     for at, char in enumerate(text):
-        if at < skip:
-            continue
         if char in "([{":
             depth += 1
         elif char in ")]}":
             depth -= 1
-        elif not depth and at in marks:
+        if not depth and at in marks and at >= start:
             pieces.append(text[start:at])
-            start = skip = marks[at]
-    return [*pieces, text[start:]]
+            found.append(marks[at][0])
+            start = marks[at].end()
+    return [*pieces, text[start:]], found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import queue
@@ -178,7 +179,5 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 def _reap(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
-        try:
+        with contextlib.suppress(OSError):  # unsent bytes to a process that is gone
             _stream(stream).close()
-        except OSError:
-            pass  # unsent bytes to a process that is gone

@@ -26,7 +26,7 @@ from typing import Any
 
 from scorers.compare import same
 from scorers.latex import plain
-from scorers.values import read
+from scorers.reading import read
 
 __all__ = ["judge", "main"]
 
@@ -56,7 +56,7 @@ def _math_verify(a: str, b: str) -> bool | None:
     options = {"float_rounding": 10, "numeric_precision": 50, "timeout_seconds": 1, "raise_on_error": True}
     try:
         forward, backward = verify(left, right, **options), verify(right, left, **options)
-    # math-verify raises whatever sympy does, and its own timeout is no Exception; all of it means "undecided".
+    # math-verify raises whatever sympy does, and its timeout is no Exception: all of it is "undecided".
     except BaseException:  # noqa: BLE001
         return None
     if forward != backward:

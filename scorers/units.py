@@ -1,5 +1,6 @@
 """Words around a number that are not the answer: units, currency, hedges, number words."""
 
+# ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
 
 import re
@@ -9,21 +10,28 @@ from scorers.expressions import FUNCTIONS
 __all__ = ["number_words", "without_lead", "without_unit"]
 
 _SHORT_UNITS = frozenset(
-    "mm cm dm km m ft in yd mi kg mg g lb lbs oz s h hr hrs min ms ml mL L l mph kph km/h m/s W kW J kJ N K C F V A "
-    "Hz kHz MHz GHz Pa kPa GB MB KB TB kWh mol cc sq pts pt USD EUR GBP deg rad units unit cents cent".split()
+    (
+        "mm cm dm km m ft in yd mi kg mg g lb lbs oz s h hr hrs min ms ml mL L l mph kph W kW J kJ N K C F V "
+        "A Hz kHz MHz GHz Pa kPa GB MB KB TB kWh mol cc sq pts pt USD EUR GBP deg rad units unit cents cent"
+    ).split()
 )
 _NOT_UNITS = FUNCTIONS | frozenset(
-    "and or if mod to for when where is are not in of with the than from by x pi theta alpha beta gamma phi infty "
-    "infinity am pm million billion trillion thousand hundred dozen no solution solutions remainder "
-    "binom begin end pmatrix bmatrix matrix frac sqrt oo pm mp times cdot div".split()
+    (
+        "and or if mod to for when where is are not in of with the than from by x pi theta alpha beta gamma "
+        "phi infty infinity am pm million billion trillion thousand hundred dozen no solution solutions "
+        "remainder binom begin end pmatrix bmatrix matrix frac sqrt oo pm mp times cdot div"
+    ).split()
 )
 _PIECES = re.compile(r"[A-Za-z]+|\^ ?(?:\{ ?-?\d ?\}|-?\d)|[ ./*\-]|.")
 _WORD_START = re.compile(r"(?<![A-Za-z\\_{])[A-Za-z]")
 _LEAD = re.compile(
-    r"^(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|nearly|almost|a total of|the|an?)\s+"
+    r"^(?:(?:about|approximately|approx\.?|roughly|around|exactly|only|just|nearly|almost|a total of|the|an?)"
+    r"\s+"
     r"|\\approx\s*|≈\s*|~\s*|[€£¥₹]\s*|US\s*(?=\d)|(?:USD|EUR|GBP|Rs\.?)\s*(?=-?[\d.]))(?=\S)",
     re.IGNORECASE,
 )
+_PERCENT = re.compile(r" ?(?:percentage points?|percent|per cent)$")
+_TEMPERATURE = re.compile(r" ?(?:°|\^ ?\\circ|\^ ?\{ ?\\circ ?\}) ?[CF]$")
 _SCALES = {
     "dozen": 12,
     "hundred": 10**2,
@@ -55,9 +63,10 @@ def without_lead(text: str) -> str:
 
 def without_unit(text: str) -> str:
     """`text` without a unit behind its number: "5 cm^2" and "25 miles per hour" lose theirs, "4a" nothing."""
-    if len(text) > 200 or not text[-1:].isalnum() and text[-1:] not in "}°":
+    if len(text) > 200 or not (text[-1:].isalnum() or text[-1:] in ("}", "°")):
         return text
-    text = re.sub(r"\s*(?:percentage points?|percent|per cent)$", "%", text)
+    text = _PERCENT.sub("%", text)
+    text = _TEMPERATURE.sub("", text)
     starts = [match.start() for match in _WORD_START.finditer(text)][-8:]
     for start in starts:
         head = text[:start]
@@ -68,7 +77,9 @@ def without_unit(text: str) -> str:
 
 
 def _countable(head: str) -> bool:
-    return any(char.isdigit() for char in head) and (head[-1].isdigit() or head[-1] in ")}]%°!")
+    return any(char.isdigit() for char in head) and (
+        head[-1].isdigit() or head[-1] in ")}]%°!" or head.endswith("\\pi")
+    )
 
 
 def _is_unit(tail: str, spaced: bool) -> bool:
