@@ -65,16 +65,16 @@ class Order:
 
 
 async def draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally] = ()
+    backend: Backend, order: Order, tallies: Sequence[Tally] = (), *, deltas: bool = True
 ) -> AsyncGenerator[Delta | Drawn, None]:
-    """Draws the order's samples: their deltas as they come, and at the end each one whole.
+    """Draws the order's samples: their `deltas` as they come, if wanted, and at the end each one whole.
 
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
     """
     begun = False
     try:
-        async with aclosing(_draw(backend, order, tallies)) as events:
+        async with aclosing(_draw(backend, order, tallies, deltas)) as events:
             async for event in events:
                 begun = True
                 yield event
@@ -83,13 +83,13 @@ async def draw(
             raise
     else:
         return
-    async with aclosing(_draw(backend, order.fallback, tallies)) as events:
+    async with aclosing(_draw(backend, order.fallback, tallies, deltas)) as events:
         async for event in events:
             yield event
 
 
 async def _draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally]
+    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
 ) -> AsyncGenerator[Delta | Drawn, None]:
     tallies = tallies or [Tally() for _ in order.indices]
     tracks = [Track(index, order.terms, tally) for index, tally in zip(order.indices, tallies, strict=True)]
@@ -102,7 +102,7 @@ async def _draw(
                 if chunk.index is not None and chunk.index < len(tracks):
                     track = tracks[chunk.index]
                     delta, turn = track.feed(chunk)
-                    if delta is not None:
+                    if deltas and delta is not None:
                         yield delta
                     if turn is not None:
                         turning = track, turn
@@ -116,12 +116,12 @@ async def _draw(
             break
         track, turn = turning
         plan = await _next_plan(backend, order, track, turn)
-        if turn is Turn.THINK_ON:
+        if deltas and turn is Turn.THINK_ON:
             yield Delta(track.index, WAIT, "", {}, {})
     for track in tracks:
         if not alone and not track.raw:
             continue  # the upstream gave fewer choices than it was asked for
-        if (delta := track.end()) is not None:
+        if (delta := track.end()) is not None and deltas:
             yield delta
         if track.overrun:
             backend.distrust_limit(order.body)
