@@ -111,13 +111,14 @@ class _Form:
     def closed(self, block: Block) -> bytes:
         item = self.item(block)
         self.output.append(item)
-        ended = self._event("response.output_item.done", output_index=block.place, item=item)
         name = f"{self._text_event(block)}.done"
         if block.kind == "call":
-            return self._of(block, name, name=block.name, arguments=block.text) + ended
-        more: Json = {"logprobs": []} if block.kind == "text" else {}
-        done = self._of(block, name, text=block.text, **more)
-        return done + self._of(block, self._part_event(block, "done"), part=self._part(block)) + ended
+            done = self._of(block, name, name=block.name, arguments=block.text)
+        else:
+            more: Json = {"logprobs": []} if block.kind == "text" else {}
+            done = self._of(block, name, text=block.text, **more)
+            done += self._of(block, self._part_event(block, "done"), part=self._part(block))
+        return done + self._event("response.output_item.done", output_index=block.place, item=item)
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         """Once more "in progress", an event that every client knows, with the vote beside it."""
