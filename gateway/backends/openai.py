@@ -51,14 +51,11 @@ class OpenAIBackend:
         """Opens the connection pool; the engine itself may come up later."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=self._connector(),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
                 headers=self._headers,
                 timeout=self._timeout,
                 auto_decompress=True,
             )
-
-    def _connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
 
     async def close(self) -> None:
         """Closes all connections."""
