@@ -73,9 +73,7 @@ class TestReplies:
         """Thinking that goes on past its budget is ended, and an answer comes."""
         scripts = [thinks(40, close=False), says("So: 7.")]
         async with client_of(*scripts) as (client, _):
-            message = await client.messages.create(
-                **TALK, thinking={"type": "enabled", "budget_tokens": 5}
-            )
+            message = await client.messages.create(**TALK, thinking={"type": "enabled", "budget_tokens": 5})
         assert message.scaling["budget"]["enforced"] == "forced"
         assert message.usage.output_tokens_details.thinking_tokens == 5
         assert message.content[-1].text == "So: 7."
@@ -236,12 +234,11 @@ class TestCounting:
         """Where the engine can't render a prompt, or it holds an image, there is an error and no number."""
         source = {"type": "url", "url": "https://example.org/cat.png"}
         image = {"role": "user", "content": [{"type": "image", "source": source}]}
-        async with upstream() as engine:
-            async with client_before(OpenAIBackend(engine.base_url)) as client:
-                for message in (ASKS, image):
-                    with pytest.raises(anthropic.APIStatusError) as raised:
-                        await client.messages.count_tokens(model="tiny", messages=[message])
-                    assert raised.value.status_code == 501
+        async with upstream() as engine, client_before(OpenAIBackend(engine.base_url)) as client:
+            for message in (ASKS, image):
+                with pytest.raises(anthropic.APIStatusError) as raised:
+                    await client.messages.count_tokens(model="tiny", messages=[message])
+                assert raised.value.status_code == 501
 
 
 class TestRequests:

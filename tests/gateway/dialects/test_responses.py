@@ -91,7 +91,11 @@ class TestReplies:
     async def test_tool_calls_are_items(self) -> None:
         """Each call is an item with its own arguments; the tools go upstream in chat's shape."""
         calls = [
-            {"id": f"call_{i}", "type": "function", "function": {"name": "weather", "arguments": f'{{"n":{i}}}'}}
+            {
+                "id": f"call_{i}",
+                "type": "function",
+                "function": {"name": "weather", "arguments": f'{{"n":{i}}}'},
+            }
             for i in range(2)
         ]
         script = says(Text(delta={"tool_calls": calls}), finish="tool_calls")
@@ -281,7 +285,12 @@ class TestRequests:
         """Thinking, text and calls in a row are the assistant's one message; results follow it."""
         items = [
             {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
-            {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+            {
+                "type": "reasoning",
+                "id": "r",
+                "summary": [],
+                "content": [{"type": "reasoning_text", "text": "Hm."}],
+            },
             {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]},
             {"type": "function_call", "call_id": "a", "name": "weather", "arguments": "{}"},
             {"type": "function_call", "call_id": "b", "name": "weather", "arguments": "{}"},
@@ -319,7 +328,11 @@ class TestRequests:
     def test_allowed_tools_are_the_only_ones(self) -> None:
         """Chat has no `allowed_tools`, so the others are left out."""
         other = {**WEATHER, "name": "other"}
-        choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "other"}]}
+        choice = {
+            "type": "allowed_tools",
+            "mode": "required",
+            "tools": [{"type": "function", "name": "other"}],
+        }
         chat = chat_request({"input": "hi", "tools": [WEATHER, other], "tool_choice": choice})
         assert [tool["function"]["name"] for tool in chat["tools"]] == ["other"]
         assert chat["tool_choice"] == "required"
