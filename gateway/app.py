@@ -18,7 +18,7 @@ from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects import messages
 from gateway.engine import Engine
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, internal_error
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
 from gateway.routes.messages import messages_router
@@ -109,10 +109,7 @@ async def _http_error(request: Request, error: Any) -> Response:
 
 
 async def _bug(request: Request, error: Any) -> Response:
-    """A mistake of ours: the client learns that it happened, the log has the rest."""
-    message = f"The gateway failed on this request ({type(error).__name__})."
-    told = {"message": message, "type": "server_error", "param": None, "code": None}
-    return _error(request, told, 500)
+    return _error(request, internal_error(error).body()["error"], 500)
 
 
 def _error(

@@ -51,7 +51,8 @@ class Engine:
         limited = job.budget.thinking_tokens is not None
         if job.votes or job.budget.effort == AUTO:
             events = _Vote(self._backend, self._policy_for(job), job).run()
-        elif job.reply.choices > 1 and limited:  # each choice has a limit of its own to be watched
+        elif job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
+            # Each choice has a limit of its own to be watched, or a beginning to go on from.
             events = _Vote(self._backend, _Everything(job.reply.choices), job).run()
         elif job.reply.choices == 1 and not job.reply.stream and not limited:
             events = self._plain(job)
@@ -65,6 +66,11 @@ class Engine:
         """One reply with nothing to watch: one plain request."""
         began = time.monotonic()
         approach = job.approach(job.budget)
+        if approach.terms.prefill:
+            async with aclosing(self._streamed(job)) as events:
+                async for event in events:
+                    yield event
+            return
         response = await self._backend.complete(Plan(approach.body))
         shaped = approach.shaped
         drawn = split_reply(response.body, range(1), shaped.markup, answer_only=shaped.off is not None)
@@ -301,10 +307,12 @@ class _Vote:
         books = self._books
         if isinstance(event, _Failed):
             books.failure = event.error
-            for index in event.indices:
+            failed = [index for index in event.indices if index not in books.status]
+            for index in failed:
                 books.status[index] = "failed"
                 books.lost.append(self._running[index].tallies[index])
-            return [self._progress(index, None) for index in event.indices]
+            # Nothing is told before something came through: where all fail, the error's own status is.
+            return [self._progress(index, None) for index in failed] if books.drawn else []
         sample = event.sample
         if sample.index in books.status:  # aborted while its last event was under way
             return []
@@ -328,7 +336,7 @@ class _Vote:
             running = self._running[index]
             self._books.status[index] = "aborted"
             self._books.lost.append(running.tallies[index])
-            if all(self._books.status.get(other) == "aborted" for other in running.tallies):
+            if all(other in self._books.status for other in running.tallies):
                 running.task.cancel()
 
     async def _stop_all(self) -> None:
@@ -418,13 +426,14 @@ def _outcome(job: Job, drawn: Sequence[Drawn], began: float, notes: Sequence[str
         generated=sum(each.tally.completion for each in drawn),
         reasoning=sum(each.tally.reasoning for each in drawn),
         prompt=max(each.tally.prompt for each in drawn),
-        upstream_prompt=_upstream_prompt(drawn, together=job.reply.choices > 1 and not job.votes),
+        upstream_prompt=sum(each.tally.upstream_prompt for each in drawn),
         estimated=any(each.tally.estimated for each in drawn),
         seconds=time.monotonic() - began,
         enforced=_enforced(drawn),
         limit=job.budget.thinking_tokens,
         notes=(*job.notes, *notes),
         envelope=drawn[0].envelope,
+        usage=drawn[0].usage if len(drawn) == 1 else {},
     )
 
 
@@ -432,12 +441,6 @@ def _enforced(drawn: Sequence[Drawn]) -> Enforced:
     """Who kept the limit, over all samples: the gateway, if it had to for one."""
     kept = {each.enforced for each in drawn}
     return "forced" if "forced" in kept else "native" if "native" in kept else "none"
-
-
-def _upstream_prompt(drawn: Sequence[Drawn], *, together: bool) -> int:
-    """Prompt tokens that the upstream read; choices of one request share theirs."""
-    counts = [each.tally.upstream_prompt for each in drawn]
-    return max(counts) if together else sum(counts)
 
 
 def _ranking(verdict: Verdict, samples: Sequence[Sample]) -> list[int]:

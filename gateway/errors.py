@@ -12,6 +12,7 @@ __all__ = [
     "NotSupported",
     "UpstreamError",
     "UpstreamUnreachable",
+    "internal_error",
     "one_of",
 ]
 
@@ -89,3 +90,8 @@ def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "va
         param=param,
         code="invalid_value",
     )
+
+
+def internal_error(error: BaseException) -> GatewayError:
+    """A mistake of the gateway's own: the client learns that it happened, the log has the rest."""
+    return GatewayError(f"The gateway failed on this request ({type(error).__name__}).")

@@ -60,7 +60,8 @@ class Outcome:
 
     `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
     and `reasoning` count every token generated, aborted samples included; `prompt` is one
-    sample's prompt and `upstream_prompt` what the upstream read altogether.
+    sample's prompt and `upstream_prompt` what the upstream read altogether; `usage` is the
+    engine's own, where all there is to count was one plain request.
     """
 
     chosen: tuple[Sample, ...]
@@ -81,6 +82,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     trace: tuple[Mapping[str, Any], ...] = ()
     envelope: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

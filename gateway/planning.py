@@ -156,6 +156,7 @@ def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) 
         samples = _AUTO_SAMPLES
     if samples > 1 and body.get("temperature") == 0:
         samples = 1
+        reply = replace(reply, choices=1)
         notes.append("temperature is 0, so all samples would be the same: one was drawn")
     if reply.choices > samples > 1:
         raise BadRequest(

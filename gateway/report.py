@@ -51,11 +51,13 @@ def progress_report(job: Job, progress: Progress) -> dict[str, Any]:
 
 def usage_of(outcome: Outcome) -> dict[str, Any]:
     """OpenAI's `usage`: the prompt once, and everything that was generated, aborted samples included."""
+    details = outcome.usage.get("completion_tokens_details") or {}
     return {
+        **outcome.usage,
         "prompt_tokens": outcome.prompt,
         "completion_tokens": outcome.generated,
         "total_tokens": outcome.prompt + outcome.generated,
-        "completion_tokens_details": {"reasoning_tokens": outcome.reasoning},
+        "completion_tokens_details": {**details, "reasoning_tokens": outcome.reasoning},
     }
 
 

@@ -67,7 +67,7 @@ class Order:
 async def draw(
     backend: Backend, order: Order, tallies: Sequence[Tally] = ()
 ) -> AsyncGenerator[Delta | Drawn, None]:
-    """Draws the order's samples: their deltas as they come, and at the end each one whole.
+    """Draws the order's samples: their deltas as they come, and each one whole when it is finished.
 
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
@@ -92,40 +92,100 @@ async def _draw(
     backend: Backend, order: Order, tallies: Sequence[Tally]
 ) -> AsyncGenerator[Delta | Drawn, None]:
     tallies = tallies or [Tally() for _ in order.indices]
-    tracks = [Track(index, order.terms, tally) for index, tally in zip(order.indices, tallies, strict=True)]
-    alone = len(tracks) == 1
+    if len(order.indices) > 1:
+        async with aclosing(_draw_together(backend, order, tallies)) as events:
+            async for event in events:
+                yield event
+        return
+    track = Track(order.indices[0], order.terms, tallies[0])
     plan = await _first_plan(backend, order)
     while True:
-        turning: tuple[Track, Turn] | None = None
-        async with aclosing(backend.stream(plan)) as chunks:
-            async for chunk in chunks:
-                if chunk.index is not None and chunk.index < len(tracks):
-                    track = tracks[chunk.index]
-                    delta, turn = track.feed(chunk)
-                    if delta is not None:
-                        yield delta
-                    if turn is not None:
-                        turning = track, turn
-                        break
-                if chunk.usage is not None:
-                    for track in tracks if chunk.index is None else tracks[chunk.index : chunk.index + 1]:
-                        track.use(chunk.usage, alone=alone)
-        if turning is None:
-            turning = next(((track, turn) for track in tracks if (turn := track.unfinished())), None)
-        if turning is None:
+        turn: Turn | None = None
+        try:
+            async with aclosing(backend.stream(plan)) as chunks:
+                async for chunk in chunks:
+                    if chunk.index == 0:
+                        delta, turn = track.feed(chunk)
+                        if delta is not None:
+                            yield delta
+                        if turn is not None:
+                            break
+                    if chunk.usage is not None:
+                        track.use(chunk.usage, alone=True)
+        except UpstreamError:
+            if not track.finished:  # else the reply was complete, and only its usage is missing
+                raise
+        turn = turn or track.unfinished()
+        if turn is None:
             break
-        track, turn = turning
         plan = await _next_plan(backend, order, track, turn)
         if turn is Turn.THINK_ON:
             yield Delta(track.index, WAIT, "", {}, {})
-    for track in tracks:
-        if not alone and not track.raw:
-            continue  # the upstream gave fewer choices than it was asked for
-        if (delta := track.end()) is not None:
-            yield delta
-        if track.overrun:
-            backend.distrust_limit(order.body)
-        yield track.drawn()
+    for event in _last_of(track):
+        yield event
+    if track.overrun:
+        backend.distrust_limit(order.body)
+
+
+async def _draw_together(
+    backend: Backend, order: Order, tallies: Sequence[Tally]
+) -> AsyncGenerator[Delta | Drawn, None]:
+    """Many samples, nothing of which is limited, in one upstream request for as many choices.
+
+    All but the last to finish are given when they finish, so that a vote shows its progress
+    and a failure later on spoils only the others.
+    """
+    tracks = [
+        Track(index, order.terms, tally, first=index == order.indices[0])
+        for index, tally in zip(order.indices, tallies, strict=True)
+    ]
+    left = list(tracks)
+    generated = 0
+    try:
+        async with aclosing(backend.stream(await _first_plan(backend, order))) as chunks:
+            async for chunk in chunks:
+                if chunk.index is None:
+                    generated += (chunk.usage or {}).get("completion_tokens") or 0
+                    for track in tracks if chunk.usage else ():
+                        track.use(chunk.usage or {}, alone=False)
+                elif chunk.index < len(tracks):
+                    track = tracks[chunk.index]
+                    if (delta := track.feed(chunk)[0]) is not None:
+                        yield delta
+                    if chunk.usage is not None:
+                        track.use(chunk.usage, alone=False)
+                    if track.finished and len(left) > 1 and track in left:
+                        left.remove(track)
+                        for event in _last_of(track):
+                            yield event
+    except UpstreamError:
+        if not all(track.finished for track in left):
+            raise
+    _settle(tallies, generated)
+    for track in left:
+        if track.raw:  # the upstream may give fewer choices than it was asked for
+            for event in _last_of(track):
+                yield event
+
+
+def _last_of(track: Track) -> list[Delta | Drawn]:
+    """What is left to tell of a sample that has come to its end."""
+    held_back = track.end()
+    return [track.drawn()] if held_back is None else [held_back, track.drawn()]
+
+
+def _settle(tallies: Sequence[Tally], told: int) -> None:
+    """Makes the estimated counts of choices that share a request add up to what the engine told."""
+    guessed = sum(tally.completion for tally in tallies)
+    if not told or not guessed or not any(tally.estimated for tally in tallies):
+        return
+    before = given = 0
+    for tally in tallies:
+        before += tally.completion
+        share = round(told * before / guessed) - given
+        tally.reasoning = round(tally.reasoning * share / tally.completion) if tally.completion else 0
+        tally.completion = share
+        given += share
 
 
 async def _first_plan(backend: Backend, order: Order) -> Plan:
@@ -182,7 +242,8 @@ def split_reply(
                 },
             },
         )
-        drawn.append(Drawn(sample, tally, envelope=envelope))
+        own = usage if len(choices) == 1 else {}
+        drawn.append(Drawn(sample, tally, envelope=envelope, usage=own))
     return drawn
 
 

@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, internal_error
 from gateway.events import Delta, Event, Finished, Outcome, Progress
 
 __all__ = ["ClientGone", "EventStream", "Writer", "fold", "hang_up_watch", "json_response", "write"]
@@ -81,6 +81,11 @@ async def write(
                 raise
             ended(error.status)
             yield writer.error(error)
+        except Exception as error:
+            if begun:
+                ended(500)
+                yield writer.error(internal_error(error))
+            raise
 
 
 @asynccontextmanager

@@ -84,20 +84,26 @@ class Drawn:
     """A finished sample.
 
     `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced");
-    `envelope` holds the upstream reply's other top-level fields.
+    `envelope` holds the upstream reply's other top-level fields, `usage` the engine's own
+    word where the sample was one request's only choice.
     """
 
     sample: Sample
     tally: Tally
     enforced: Enforced = "none"
     envelope: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Track:
-    """One choice of a streamed reply as it grows, over all upstream requests that it takes."""
+    """One choice of a streamed reply as it grows, over all upstream requests that it takes.
 
-    def __init__(self, index: int, terms: Terms, tally: Tally) -> None:
+    `first`: of the choices that share a request, this one counts the prompt.
+    """
+
+    def __init__(self, index: int, terms: Terms, tally: Tally, *, first: bool = True) -> None:
         self.index = index
+        self._first = first
         self.tally = tally
         self.text = ThinkingText(terms.markup)
         self.raw: Mapping[str, Any] = {}
@@ -115,12 +121,18 @@ class Track:
         self._counted = 0  # tokens of this upstream request, as last told
         self._before = 0  # tokens of earlier upstream requests
         self._prompt = 0  # prompt of this upstream request, as last told
+        self._usage: Mapping[str, Any] = {}
 
     @property
     def overrun(self) -> bool:
         """Whether the gateway had to end the thinking although the engine had been asked to."""
         limit = self._terms.limit
         return self._terms.native and self.forced and limit is not None and self._limiter.used > limit
+
+    @property
+    def finished(self) -> bool:
+        """Whether the engine has ended this choice."""
+        return self._finish_reason is not None
 
     def feed(self, chunk: Chunk) -> tuple[Delta | None, Turn | None]:
         """Takes one chunk: what is new in it, and whether to go on otherwise."""
@@ -130,6 +142,8 @@ class Track:
         other = self._keep(chunk)
         text = chunk.reasoning + chunk.content
         if not text:
+            if chunk.tokens is not None:  # a token without text, such as the end of the reply
+                self._count(chunk, "")
             return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
         was_thinking = self._thinking(chunk)
         reasoning, content = self._split(chunk)
@@ -151,9 +165,11 @@ class Track:
     def use(self, usage: Mapping[str, Any], *, alone: bool) -> None:
         """The engine's own usage; `alone`: this is the request's only choice, so the counts are its own."""
         prompt = usage.get("prompt_tokens") or 0
-        self.tally.prompt = self.tally.prompt or prompt
-        self.tally.upstream_prompt += prompt - self._prompt
-        self._prompt = prompt
+        if not self.tally.prompt:  # an earlier request, cut before it said so, had a shorter one
+            self.tally.prompt = max(0, prompt - self._before)
+        if self._first:
+            self.tally.upstream_prompt += prompt - self._prompt
+            self._prompt = prompt
         completion = usage.get("completion_tokens")
         if completion is None or not alone:
             return
@@ -164,6 +180,7 @@ class Track:
             self.tally.estimated = bool(self.tally.reasoning and not told)
         self._counted = completion
         self.tally.completion = self._before + completion
+        self._usage = usage if not self._before else {}
 
     def unfinished(self) -> Turn | None:
         """What is missing where the model ended in the middle of its thinking and a limit is kept."""
@@ -223,7 +240,7 @@ class Track:
         enforced: Enforced = "none"
         if self._terms.limit is not None:
             enforced = "native" if self._terms.native and not self.overrun else "forced"
-        return Drawn(sample, tally, enforced, envelope_of(self.raw))
+        return Drawn(sample, tally, enforced, envelope_of(self.raw), self._usage)
 
     def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
         """Whether the limit, an early end, or a schema's answer calls for another upstream request."""
@@ -275,7 +292,7 @@ class Track:
     def _count(self, chunk: Chunk, text: str) -> int:
         """The tokens in this chunk: the engine's count, else an estimate of at least one."""
         if chunk.tokens is not None:
-            tokens, self._counted = chunk.tokens - self._counted, chunk.tokens
+            tokens, self._counted = max(0, chunk.tokens - self._counted), chunk.tokens
         else:
             tokens = estimate_tokens(text)
             self._counted += tokens

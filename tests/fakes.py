@@ -6,13 +6,19 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
+from gateway.budget import read_budget
+from gateway.engine import Engine
 from gateway.errors import UpstreamError
+from gateway.events import Event, Finished, Outcome
+from gateway.planning import Job, Model, Reply, plan_job
+from policies.families import find_family
 
-__all__ = ["Script", "ScriptedBackend", "Text", "says", "text", "thinks", "until"]
+__all__ = ["Script", "ScriptedBackend", "Text", "job_for", "ran", "says", "text", "thinks", "until"]
 
 MODEL = "tiny"
 
@@ -266,3 +272,36 @@ def from_event(event: Mapping[str, Any], tokens: int | None = None) -> Chunk:
         event,
         choice,
     )
+
+
+def job_for(
+    body: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    family: str = "qwen3",
+    context: int | None = 32768,
+    answer_reserve: int = 1024,
+    **fields: Any,
+) -> Job:
+    """The job of one request, as the route makes it; `fields` are body fields."""
+    asked_for: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
+    asked_for |= {**(body or {}), **fields}
+    asked = read_budget({name.lower(): value for name, value in (headers or {}).items()}, asked_for)
+    model = Model(
+        MODEL,
+        find_family("", explicit=family),
+        ModelCard(MODEL, context=context),
+        answer_reserve=answer_reserve,
+    )
+    stream, choices = bool(asked_for.pop("stream", False)), asked_for.pop("n", 1)
+    reply = Reply(stream, choices, live=asked.scaling.stream, trace=asked.scaling.trace)
+    return plan_job(asked_for, asked, reply, model)
+
+
+async def ran(backend: ScriptedBackend, job: Job) -> tuple[list[Event], Outcome]:
+    """All events of a job, and its outcome."""
+    async with aclosing(Engine(backend).run(job)) as running:
+        events = [event async for event in running]
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return events, last.outcome

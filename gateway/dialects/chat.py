@@ -19,7 +19,8 @@ from scorers.types import Sample
 
 __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]
 
-_TEXT = ("content", "reasoning", "reasoning_content")
+_DELTA = frozenset({"role", "content", "reasoning", "reasoning_content"})  # what the gateway writes itself
+_CHOICE = frozenset({"index", "delta", "message", "finish_reason"})
 
 
 class ChatExchange:
@@ -129,14 +130,13 @@ class ChatStream:
         self._live_length += len(delta.content)
         fields: dict[str, Any] = {} if place in self._begun else {"role": "assistant"}
         upstream = delta.choice.get("delta") or {}
-        fields |= {key: value for key, value in upstream.items() if value is not None and key not in _TEXT}
+        fields |= {key: value for key, value in upstream.items() if value is not None and key not in _DELTA}
         fields |= self._text(delta.reasoning, delta.content)
-        if not fields:
+        choice = {key: value for key, value in delta.choice.items() if key not in _CHOICE}
+        hidden = bool(delta.reasoning) and self._job.reply.exclude_reasoning
+        if not fields and (hidden or all(value is None for value in choice.values())):
             return b""
         self._begun.add(place)
-        choice = {
-            key: value for key, value in delta.choice.items() if key not in {"message", "finish_reason"}
-        }
         choice |= {"index": place, "delta": fields, "finish_reason": None}
         return self._chunk([choice], delta.raw)
 
@@ -155,7 +155,7 @@ class ChatStream:
         for place, sample in enumerate(outcome.chosen):
             choice = {
                 **self._ending(sample),
-                "index": place,
+                "index": place if self._job.votes else sample.index,
                 "delta": {},
                 "finish_reason": sample.finish_reason,
             }
