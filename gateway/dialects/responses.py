@@ -140,6 +140,7 @@ class _Form:
     def ended(self, outcome: Outcome, scaling: Mapping[str, Any]) -> Json:
         """The whole response."""
         usage = usage_of(outcome)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         reason = _INCOMPLETE.get(outcome.chosen[0].finish_reason)
         return {
             **self._response,
@@ -150,9 +151,9 @@ class _Form:
             "output": self.output,
             "usage": {
                 "input_tokens": usage["prompt_tokens"],
-                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": usage["completion_tokens_details"],
+                "output_tokens_details": {"reasoning_tokens": outcome.reasoning},
                 "total_tokens": usage["total_tokens"],
             },
             "scaling": scaling,

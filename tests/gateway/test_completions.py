@@ -23,9 +23,12 @@ REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "
 @asynccontextmanager
 async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, Upstream]]:
     """A client of the gateway, and the engine behind it."""
-    async with upstream() as engine, serving(OpenAIBackend(engine.base_url)) as address:
-        async with httpx.AsyncClient(base_url=address) as client:
-            yield client, engine
+    async with (
+        upstream() as engine,
+        serving(OpenAIBackend(engine.base_url)) as address,
+        httpx.AsyncClient(base_url=address) as client,
+    ):
+        yield client, engine
 
 
 async def test_a_reply_comes_back_as_it_was() -> None:
@@ -52,13 +55,16 @@ async def test_a_stream_comes_back_byte_for_byte() -> None:
 
 async def test_openais_client_reads_both() -> None:
     """The official client sees an ordinary completion, whole and streamed."""
-    async with upstream() as engine, serving(OpenAIBackend(engine.base_url)) as address:
-        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-            engine.answers(PATH, Json(REPLY))
-            whole = await client.completions.create(model="tiny", prompt="Once")
-            engine.answers(PATH, Events([REPLY]))
-            stream = await client.completions.create(model="tiny", prompt="Once", stream=True)
-            texts = [chunk.choices[0].text async for chunk in stream]
+    async with (
+        upstream() as engine,
+        serving(OpenAIBackend(engine.base_url)) as address,
+        openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        engine.answers(PATH, Json(REPLY))
+        whole = await client.completions.create(model="tiny", prompt="Once")
+        engine.answers(PATH, Events([REPLY]))
+        stream = await client.completions.create(model="tiny", prompt="Once", stream=True)
+        texts = [chunk.choices[0].text async for chunk in stream]
     assert whole.choices[0].text == " upon"
     assert texts == [" upon"]
 

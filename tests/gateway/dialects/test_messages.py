@@ -32,9 +32,11 @@ def call(index: int, arguments: str, call_id: str | None = None) -> Text:
 @asynccontextmanager
 async def client_before(backend: Backend) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """Anthropic's client, talking to the gateway in front of this engine."""
-    async with serving(backend) as address:
-        async with anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client:
-            yield client
+    async with (
+        serving(backend) as address,
+        anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 @asynccontextmanager
@@ -155,10 +157,12 @@ class TestStreams:
 
     async def test_the_stream_helper_gathers_thinking_and_text(self) -> None:
         """The client's `stream` ends with the whole message, its usage included."""
-        async with client_of(thinks(2)) as (client, _):
-            async with client.messages.stream(**TALK, thinking=THINKING) as stream:
-                texts = [text async for text in stream.text_stream]
-                message = await stream.get_final_message()
+        async with (
+            client_of(thinks(2)) as (client, _),
+            client.messages.stream(**TALK, thinking=THINKING) as stream,
+        ):
+            texts = [text async for text in stream.text_stream]
+            message = await stream.get_final_message()
         assert "".join(texts) == "The answer is 7."
         assert [block.type for block in message.content] == ["thinking", "text"]
         assert message.content[0].thinking.strip() == "step0 step1"
@@ -176,9 +180,11 @@ class TestStreams:
             call(1, '{"city": "Jena"}', "call_2"),
             finish="tool_calls",
         )
-        async with client_of(script) as (client, _):
-            async with client.messages.stream(**TALK, tools=[WEATHER]) as stream:
-                message = await stream.get_final_message()
+        async with (
+            client_of(script) as (client, _),
+            client.messages.stream(**TALK, tools=[WEATHER]) as stream,
+        ):
+            message = await stream.get_final_message()
         assert [block.type for block in message.content] == ["text", "tool_use", "tool_use"]
         assert [block.input for block in message.content[1:]] == [{"city": "Ulm"}, {"city": "Jena"}]
         assert [block.id for block in message.content[1:]] == ["call_1", "call_2"]
@@ -196,10 +202,12 @@ class TestStreams:
         """The client skips pings; who reads them sees how the vote stands; then the winner comes."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         body = {"scaling": {"samples": 3, "stop": "none"}}
-        async with client_of(*scripts) as (client, _):
-            async with client.messages.stream(**TALK, extra_body=body) as stream:
-                events = [event async for event in stream]
-                message = await stream.get_final_message()
+        async with (
+            client_of(*scripts) as (client, _),
+            client.messages.stream(**TALK, extra_body=body) as stream,
+        ):
+            events = [event async for event in stream]
+            message = await stream.get_final_message()
             raw = await client.post("/v1/messages", body={**TALK, **body, "stream": True}, cast_to=str)
         assert "ping" not in {event.type for event in events}
         assert message.content[0].text == "The answer is 7."

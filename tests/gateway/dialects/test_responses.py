@@ -38,9 +38,11 @@ async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI,
 @asynccontextmanager
 async def client_before(backend: Backend) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's client, talking to the gateway in front of this engine."""
-    async with serving(backend) as address:
-        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-            yield client
+    async with (
+        serving(backend) as address,
+        openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
 
 
 async def events_of(client: openai.AsyncOpenAI, **asked: Any) -> list[Any]:
@@ -196,14 +198,16 @@ class TestStreams:
             call(1, '{"city": "Jena"}', "call_2"),
             finish="tool_calls",
         )
-        async with client_of(script) as (client, _):
-            async with client.responses.stream(**TALK, tools=[WEATHER]) as stream:
-                deltas = [
-                    event.delta
-                    async for event in stream
-                    if event.type == "response.function_call_arguments.delta"
-                ]
-                response = await stream.get_final_response()
+        async with (
+            client_of(script) as (client, _),
+            client.responses.stream(**TALK, tools=[WEATHER]) as stream,
+        ):
+            deltas = [
+                event.delta
+                async for event in stream
+                if event.type == "response.function_call_arguments.delta"
+            ]
+            response = await stream.get_final_response()
         assert deltas == ['{"city": ', '"Ulm"}', '{"city": "Jena"}']
         assert [item.type for item in response.output] == ["message", "function_call", "function_call"]
         assert [item.call_id for item in response.output[1:]] == ["call_1", "call_2"]
@@ -211,9 +215,11 @@ class TestStreams:
 
     async def test_the_stream_helper_gathers_text_and_thinking(self) -> None:
         """The client's `stream` ends with the same response that its events told."""
-        async with client_of(thinks(2)) as (client, _):
-            async with client.responses.stream(**TALK, reasoning={"effort": "low"}) as stream:
-                response = await stream.get_final_response()
+        async with (
+            client_of(thinks(2)) as (client, _),
+            client.responses.stream(**TALK, reasoning={"effort": "low"}) as stream,
+        ):
+            response = await stream.get_final_response()
         assert response.output_text == "The answer is 7."
         assert response.status == "completed"
         assert response.usage.output_tokens_details.reasoning_tokens == 2
@@ -222,10 +228,12 @@ class TestStreams:
         """Each sample's end is an event that the client takes for "in progress"; then the winner comes."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         body = {"scaling": {"samples": 3, "stop": "none"}}
-        async with client_of(*scripts) as (client, _):
-            async with client.responses.stream(**TALK, extra_body=body) as stream:
-                events = [event async for event in stream]
-                response = await stream.get_final_response()
+        async with (
+            client_of(*scripts) as (client, _),
+            client.responses.stream(**TALK, extra_body=body) as stream,
+        ):
+            events = [event async for event in stream]
+            response = await stream.get_final_response()
         standings = [event for event in events if getattr(event, "scaling", None)]
         assert [event.type for event in standings] == ["response.in_progress"] * 3
         assert standings[-1].scaling["samples"]["finished"] == 3
@@ -253,11 +261,13 @@ class TestStreams:
     async def test_a_failure_in_mid_stream_raises_in_the_client(self) -> None:
         """What was written stays; then the response has failed, and the client raises."""
         async with client_of(says("Hel", UpstreamError(502, "engine lost"))) as (client, _):
+            stream = await client.responses.create(**TALK, stream=True)
             seen = []
+            while not seen or seen[-1].type != "response.failed":
+                seen.append(await anext(stream))
             with pytest.raises(openai.APIError, match="engine lost"):
-                async for event in await client.responses.create(**TALK, stream=True):
-                    seen.append(event)
-        assert seen[-1].type == "response.failed"
+                await anext(stream)
+        assert seen[-2].delta == "Hel"
         assert seen[-1].response.error.message == "engine lost"
 
     async def test_a_failure_before_the_first_event_has_its_status(self) -> None:
