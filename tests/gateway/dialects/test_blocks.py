@@ -19,7 +19,7 @@ from scorers.types import Sample
 DELTAS = st.lists(st.tuples(st.sampled_from(["thinking", "text"]), st.text()))
 
 
-class Told:
+class _Told:
     """A format that only writes down what it is told."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def job(**reply: Any) -> Job:
 
 def written(deltas: list[tuple[str, str]], work: Job) -> list[tuple[str, int, str]]:
     """What a format is told of a reply in these deltas."""
-    told = Told()
+    told = _Told()
     stream = BlockStream(work, told)
     for kind, text in deltas:
         reasoning, content = (text, "") if kind == "thinking" else ("", text)
