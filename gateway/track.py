@@ -156,7 +156,7 @@ class Track:
             turn = self._judge(thought, thinking, content)
             if turn in (Turn.THINK_ON, Turn.ANSWER):
                 self._held_back, content = content, ""
-        elif reasoning or (was_thinking and thinking):
+        elif not self._answering and (reasoning or (was_thinking and thinking)):
             self.tally.reasoning += tokens
         if reasoning or content or other:
             return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn

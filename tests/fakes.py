@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,7 +73,7 @@ def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
     return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
 
 
-def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) -> Script:
+def thinks(count: int, answer: str = "The answer is \\boxed{7}.", *, close: bool = True) -> Script:
     """A reply with `count` tokens of thinking between tags, then the answer."""
     tags = (Text("<think>"), *(Text(f"step{i} ") for i in range(count)))
     return Script((*tags, *((Text("</think>"), Text(answer)) if close else ())))
@@ -83,15 +83,17 @@ class ScriptedBackend:
     """An engine whose every reply was written beforehand.
 
     Each upstream request takes the next script, a request for n choices the next n; the last
-    one stays for all that follow. `plans` are the requests it got, in order; `open` counts
+    one stays for all that follow. Requests that go on from a prefix take from `goes_on`
+    instead. `plans` are the requests it got, in order; `open` counts
     those still running, `dropped` those that were closed before their end. `counts`: it
-    tells how many tokens it has generated; `usage`: it says so at the end at least;
+    tells with every chunk how many tokens it has generated; `usage`: it says so at the end;
     `renders`: it can render a chat, so that a reply can go on as a completion.
     """
 
     def __init__(
         self,
         *scripts: Script,
+        goes_on: Sequence[Script] = (),
         counts: bool = True,
         usage: bool = True,
         renders: bool = True,
@@ -100,6 +102,8 @@ class ScriptedBackend:
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
         self._scripts = deque(scripts)
+        self._goes_on = deque(goes_on or [says("The answer is \\boxed{7}.")])
+        self._resuming: list[Plan] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
         self._served = (
@@ -157,8 +161,11 @@ class ScriptedBackend:
         rest = {key: value for key, value in body.items() if key != "messages"}
         if prompt is None:
             messages = [*body["messages"], {"role": "assistant", "content": prefix}]
-            return Plan({**rest, "messages": messages, "max_tokens": max_tokens})
-        return Plan({**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions")
+            plan = Plan({**rest, "messages": messages, "max_tokens": max_tokens})
+        else:
+            plan = Plan({**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions")
+        self._resuming.append(plan)
+        return plan
 
     def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
         return None
@@ -186,13 +193,12 @@ class ScriptedBackend:
         wanted = plan.body.get("n") or 1
         if wanted > 1 and self._refuses_n:
             raise UpstreamError(400, "n must be 1 here", {"param": "n", "type": "BadRequestError"})
-        return [
-            self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0] for _ in range(wanted)
-        ]
+        scripts = self._goes_on if any(plan is each for each in self._resuming) else self._scripts
+        return [scripts.popleft() if len(scripts) > 1 else scripts[0] for _ in range(wanted)]
 
     async def _play(self, scripts: list[Script]) -> AsyncGenerator[Chunk, None]:
         """The choices' chunks, in turns, as engines interleave them."""
-        yield from_event(self._event({"role": "assistant", "content": ""}, 0))
+        yield self._chunk({"role": "assistant", "content": ""}, 0, {}, 0)
         steps = [deque(script.steps) for script in scripts]
         said = [0] * len(scripts)
         running = set(range(len(scripts)))
@@ -202,7 +208,7 @@ class ScriptedBackend:
                     running.discard(place)
                     script = scripts[place]
                     ending = {"finish_reason": script.finish, **script.choice}
-                    yield from_event(self._event({}, place, ending), said[place] if self._counts else None)
+                    yield self._chunk({}, place, ending, said[place])
                     continue
                 step = steps[place].popleft()
                 if isinstance(step, asyncio.Event):
@@ -211,9 +217,7 @@ class ScriptedBackend:
                     raise step
                 else:
                     said[place] += step.tokens
-                    yield from_event(
-                        self._event(_delta(step), place, step.choice), said[place] if self._counts else None
-                    )
+                    yield self._chunk(_delta(step), place, step.choice, said[place])
         if self._usage:
             event = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage_of(scripts)}
             yield Chunk(None, usage=event["usage"], raw=event)
@@ -232,9 +236,21 @@ class ScriptedBackend:
                 message |= step.delta
         return {"index": place, "message": message, "finish_reason": script.finish, **script.choice}
 
-    def _event(self, delta: Mapping[str, Any], place: int, choice: Mapping[str, Any] = {}) -> dict[str, Any]:
+    def _chunk(self, delta: Mapping[str, Any], place: int, choice: Mapping[str, Any], said: int) -> Chunk:
         whole = {"index": place, "delta": dict(delta), "finish_reason": None, **choice}
-        return {**self._head("chat.completion.chunk"), "choices": [whole]}
+        event = {**self._head("chat.completion.chunk"), "choices": [whole]}
+        if self._counts:
+            event["usage"] = {"prompt_tokens": self._prompt_tokens, "completion_tokens": said}
+        return Chunk(
+            place,
+            delta.get("content") or "",
+            delta.get("reasoning") or "",
+            whole["finish_reason"],
+            said if self._counts else None,
+            event.get("usage"),
+            event,
+            whole,
+        )
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": "up-1", "object": kind, "created": 1, "model": MODEL, "system_fingerprint": "fp"}
@@ -256,22 +272,6 @@ def _delta(step: Text) -> dict[str, Any]:
     if step.content:
         delta["content"] = step.content
     return delta
-
-
-def from_event(event: Mapping[str, Any], tokens: int | None = None) -> Chunk:
-    """A chunk as an engine's event makes it."""
-    choice = event["choices"][0]
-    delta = choice["delta"]
-    return Chunk(
-        choice["index"],
-        delta.get("content") or "",
-        delta.get("reasoning") or "",
-        choice["finish_reason"],
-        tokens,
-        event.get("usage"),
-        event,
-        choice,
-    )
 
 
 def job_for(

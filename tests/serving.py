@@ -1,46 +1,62 @@
-"""The gateway behind a real socket, for clients that are not ours."""
+"""Real servers on loopback ports, for tests in which the connection itself matters."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
-from gateway.app import create_app
-from gateway.backends.base import Backend
-from gateway.config import Settings
+from tests.fakes import until
 
-__all__ = ["serving"]
+__all__ = ["events_of", "serving", "serving_in_thread"]
 
 
-class _Server(uvicorn.Server):
-    """Says when it is up."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
+def _server(app: FastAPI) -> tuple[uvicorn.Server, socket.socket]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="critical", lifespan="on", ws="none", timeout_graceful_shutdown=5)
+    return uvicorn.Server(config), listener
 
 
 @asynccontextmanager
-async def serving(backend: Backend | None = None, **settings: Any) -> AsyncIterator[str]:
-    """The app on a loopback port; gives its address, without `/v1`."""
-    app = create_app(Settings(**settings), backend)
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on", ws="none")
-    server = _Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            async with asyncio.timeout(30):
-                await server.up.wait()
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real server in this event loop; gives its base URL."""
+    server, listener = _server(app)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await until(lambda: server.started or task.done(), "the server's start")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+@contextmanager
+def serving_in_thread(app: FastAPI) -> Iterator[str]:
+    """The app behind a real server in a thread of its own, for all tests of a session."""
+    server, listener = _server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            thread.join(0.02)
+        assert server.started, "the gateway could not start"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The JSON payloads of a streamed reply; a `[DONE]` is checked to be the last, and left out."""
+    payloads = [block.removeprefix("data: ") for block in text.split("\n\n") if block]
+    assert "[DONE]" not in payloads[:-1]
+    return [json.loads(payload) for payload in payloads if payload != "[DONE]"]

@@ -120,6 +120,8 @@ class ChatStream:
         self._begun: set[int] = set()
         self._shown_live: int | None = None
         self._live_length = 0
+        self._spoken = False
+        self._held = b""  # chunks without text, from before the first that has some
 
     def delta(self, delta: Delta) -> bytes:
         """New text of a sample that is shown as it comes; empty where nothing of it is to be shown."""
@@ -137,8 +139,14 @@ class ChatStream:
         if not fields and (hidden or all(value is None for value in choice.values())):
             return b""
         self._begun.add(place)
+        empty = not delta.content and not delta.reasoning and set(fields) <= {"role"}
         choice |= {"index": place, "delta": fields, "finish_reason": None}
-        return self._chunk([choice], delta.raw)
+        chunk = self._chunk([choice], delta.raw)
+        if empty and not self._spoken:  # nothing to show yet, and it may still fail with a status of its own
+            self._held += chunk
+            return b""
+        self._spoken = True
+        return self._release() + chunk if self._held else chunk
 
     def progress(self, progress: Progress) -> bytes:
         """How the vote stands: a chunk without text, which OpenAI clients pass over."""
@@ -147,10 +155,11 @@ class ChatStream:
 
     def finish(self, outcome: Outcome) -> bytes:
         """What is left to send: winners not shown yet, the end of each choice, `scaling`, usage."""
-        parts: list[bytes] = []
+        parts: list[bytes] = [self._release()]
         revised: dict[str, Any] = {}
         if self._job.votes:
-            parts, revised = self._winners(outcome)
+            winners, revised = self._winners(outcome)
+            parts += winners
         last = len(outcome.chosen) - 1
         for place, sample in enumerate(outcome.chosen):
             choice = {
@@ -168,6 +177,10 @@ class ChatStream:
     def error(self, error: GatewayError) -> bytes:
         """What went wrong after the stream had begun; no `[DONE]` follows."""
         return event(orjson.dumps(error.body()))
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
 
     def _ending(self, sample: Sample) -> dict[str, Any]:
         """A choice's own fields that came with its end, such as vLLM's `stop_reason`."""

@@ -10,7 +10,9 @@ import httpx
 import openai
 import pytest
 
+from gateway.app import create_app
 from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
 from tests.fakes import until
 from tests.serving import serving
 from tests.upstream import Events, Json, Upstream, upstream
@@ -25,7 +27,7 @@ async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, Upstream]]:
     """A client of the gateway, and the engine behind it."""
     async with (
         upstream() as engine,
-        serving(OpenAIBackend(engine.base_url)) as address,
+        serving(create_app(Settings(), OpenAIBackend(engine.base_url))) as address,
         httpx.AsyncClient(base_url=address) as client,
     ):
         yield client, engine
@@ -57,7 +59,7 @@ async def test_openais_client_reads_both() -> None:
     """The official client sees an ordinary completion, whole and streamed."""
     async with (
         upstream() as engine,
-        serving(OpenAIBackend(engine.base_url)) as address,
+        serving(create_app(Settings(), OpenAIBackend(engine.base_url))) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
         engine.answers(PATH, Json(REPLY))

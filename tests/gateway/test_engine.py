@@ -8,11 +8,11 @@ import pytest
 from gateway.engine import Engine
 from gateway.errors import UpstreamError
 from gateway.events import Delta, Outcome, Progress
-from tests.fakes import Script, ScriptedBackend, Text, job_for, ran, says, thinks, until
+from tests.fakes import ScriptedBackend, Text, job_for, ran, says, thinks, until
 
 BROKEN = UpstreamError(502, "out of order")
-SEVEN = says("The answer is ", "7.")
-EIGHT = says("The answer is ", "8.")
+SEVEN = says("The answer is ", "\\boxed{7}.")
+EIGHT = says("The answer is ", "\\boxed{8}.")
 
 
 def vote_for(samples: int, stop: str = "none", **fields: Any) -> Any:
@@ -29,11 +29,11 @@ def groups(outcome: Outcome) -> list[tuple[str, int]]:
 
 async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:
     """The winner is one sample, with the fields that came with it, not something put together."""
-    other = says("Well. ", "The answer is ", "7.", stop_reason="</s>")
+    other = says("So it is \\boxed{7}.", stop_reason="</s>")
     backend = ScriptedBackend(EIGHT, other, SEVEN)
     _, outcome = await ran(backend, vote_for(3))
     [winner] = outcome.chosen
-    assert winner.content == "Well. The answer is 7."
+    assert winner.content == "So it is \\boxed{7}."
     assert winner.extra["choice"]["stop_reason"] == "</s>"
     assert groups(outcome) == [("7", 2), ("8", 1)]
     assert outcome.verdict is not None
@@ -42,7 +42,7 @@ async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:
 
 async def test_equal_numbers_are_one_class() -> None:
     """19, 19.0 and 38/2 are the same answer."""
-    answers = ("The answer is 19.", "The answer is 19.0.", "The answer is 38/2.", "The answer is 20.")
+    answers = ("\\boxed{19}", "\\boxed{19.0}", "\\boxed{38/2}", "\\boxed{20}")
     backend = ScriptedBackend(*(says(answer) for answer in answers))
     _, outcome = await ran(backend, vote_for(4))
     assert [count for _, count in groups(outcome)] == [3, 1]
@@ -53,13 +53,13 @@ async def test_a_sample_without_an_answer_has_no_vote() -> None:
     prose = says("I could think about this for a long time and never come to any end at all, really")
     _, outcome = await ran(ScriptedBackend(prose, prose, SEVEN), vote_for(3))
     assert groups(outcome) == [("7", 1)]
-    assert outcome.chosen[0].content == "The answer is 7."
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
     assert (outcome.counts.finished, outcome.counts.unanswered) == (3, 2)
 
 
 async def test_a_truncated_sample_has_no_vote() -> None:
     """What was cut by a token limit is counted, but doesn't decide."""
-    cut = says("The answer is 8.", finish="length")
+    cut = says("The answer is \\boxed{8}.", finish="length")
     _, outcome = await ran(ScriptedBackend(cut, cut, SEVEN), vote_for(3))
     assert groups(outcome) == [("7", 1)]
     assert outcome.counts.truncated == 2
@@ -94,10 +94,10 @@ async def test_when_all_fail_the_upstreams_error_is_raised() -> None:
 async def test_each_sample_has_its_own_seed() -> None:
     """Single requests count up from the client's seed, or from a random one."""
     backend = ScriptedBackend(SEVEN)
-    await ran(backend, vote_for(3, "window", seed=100, scaling={"window": 3}))
+    await ran(backend, vote_for(3, "first-3", seed=100))
     assert [body["seed"] for body in backend.bodies] == [100, 101, 102]
     backend = ScriptedBackend(SEVEN, EIGHT, SEVEN)
-    await ran(backend, vote_for(3, "window", scaling={"window": 3}))
+    await ran(backend, vote_for(3, "first-3"))
     seeds = [body["seed"] for body in backend.bodies]
     assert seeds == [seeds[0], seeds[0] + 1, seeds[0] + 2]
 
@@ -113,7 +113,7 @@ async def test_one_upstream_request_where_nothing_can_be_stopped() -> None:
 @pytest.mark.parametrize("counts", [True, False])
 async def test_choices_of_one_request_add_up(counts: bool) -> None:
     """Counted by the engine or only told in sum at the end, the total is true."""
-    scripts = [says(Text("The answer is 7. ", tokens=n), Text("So.", tokens=3)) for n in (5, 20, 40)]
+    scripts = [says(Text("The answer is \\boxed{7}. ", tokens=n), Text("So.", tokens=3)) for n in (5, 20, 40)]
     _, outcome = await ran(ScriptedBackend(*scripts, counts=counts), vote_for(3))
     assert outcome.generated == sum(script.tokens for script in scripts)
     assert outcome.estimated is not counts
@@ -186,7 +186,7 @@ async def test_a_limit_in_seconds_ends_the_drawing() -> None:
     assert (outcome.counts.aborted, backend.open) == (1, 0)
 
 
-@pytest.mark.parametrize("stop", ["none", "adaptive"])
+@pytest.mark.parametrize("stop", ["none", "first-4"])
 async def test_closing_a_run_closes_every_stream(stop: str) -> None:
     """A run that is left in the middle leaves nothing running upstream."""
     gates = says("The ", asyncio.Event())
@@ -210,19 +210,19 @@ async def test_progress_tells_how_the_vote_stands() -> None:
 
 async def test_the_first_sample_may_be_shown_live() -> None:
     """With `stream: first` the deltas of one sample, and only of one, come as they are written."""
-    backend = ScriptedBackend(says("The answer is ", "8."), SEVEN, SEVEN)
+    backend = ScriptedBackend(EIGHT, SEVEN, SEVEN)
     events, outcome = await ran(backend, vote_for(3, stream=True, scaling={"stream": "first"}))
     deltas = [event for event in events if isinstance(event, Delta)]
     assert {delta.index for delta in deltas} == {0}
-    assert "".join(delta.content for delta in deltas) == "The answer is 8."
-    assert outcome.chosen[0].content == "The answer is 7."
+    assert "".join(delta.content for delta in deltas) == "The answer is \\boxed{8}."
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
 
 
 async def test_the_best_ranked_choices_come_back() -> None:
     """With samples, `n` is how many of them are returned, the winner's class first."""
     backend = ScriptedBackend(EIGHT, SEVEN, SEVEN, says("nothing", finish="length"))
     _, outcome = await ran(backend, vote_for(4, n=3))
-    assert [sample.content[-2:] for sample in outcome.chosen] == ["7.", "7.", "8."]
+    assert [sample.content[-3:] for sample in outcome.chosen] == ["7}.", "7}.", "8}."]
 
 
 async def test_raw_choices_come_back_as_they_are() -> None:
@@ -230,14 +230,14 @@ async def test_raw_choices_come_back_as_they_are() -> None:
     backend = ScriptedBackend(SEVEN, EIGHT)
     _, outcome = await ran(backend, job_for(n=2))
     assert [body["n"] for body in backend.bodies] == [2]
-    assert [sample.content[-2:] for sample in outcome.chosen] == ["7.", "8."]
+    assert [sample.content[-3:] for sample in outcome.chosen] == ["7}.", "8}."]
     assert outcome.verdict is None
     assert (outcome.generated, outcome.upstream_prompt) == (4, 10)
 
 
 async def test_raw_choices_with_a_budget_have_a_limit_each() -> None:
     """Each choice is cut on its own."""
-    backend = ScriptedBackend(thinks(9), thinks(9), SEVEN, SEVEN)
+    backend = ScriptedBackend(thinks(9))
     _, outcome = await ran(backend, job_for(n=2, thinking_token_budget=4))
     assert len(outcome.chosen) == 2
     assert all(sample.usage.reasoning <= 4 for sample in outcome.chosen)
@@ -266,8 +266,7 @@ async def test_a_greedy_vote_is_one_sample() -> None:
 
 async def test_a_vote_keeps_every_samples_limit() -> None:
     """Each sample is cut by itself; the total counts all their tokens."""
-    rows: list[Script] = [thinks(20)] * 3
-    backend = ScriptedBackend(*rows, SEVEN)
+    backend = ScriptedBackend(thinks(20))
     _, outcome = await ran(backend, vote_for(3, headers={"X-Reasoning-Budget": "8"}))
     assert all(sample.usage.reasoning <= 8 for sample in outcome.drawn)
     assert groups(outcome) == [("7", 3)]

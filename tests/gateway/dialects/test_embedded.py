@@ -7,8 +7,10 @@ import httpx
 import openai
 import pytest
 
+from gateway.app import create_app
 from gateway.backends.local import EmbeddedEngine
 from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
 from tests.serving import serving
 
 pytestmark = pytest.mark.embedded
@@ -22,7 +24,7 @@ BUDGET = {"X-Reasoning-Budget": "24"}
 @pytest.fixture
 async def address(engine: EmbeddedEngine) -> AsyncIterator[str]:
     """A gateway in front of the embedded engine."""
-    async with serving(OpenAIBackend(engine.base_url, engine.api_key)) as address:
+    async with serving(create_app(Settings(), OpenAIBackend(engine.base_url, engine.api_key))) as address:
         yield address
 
 

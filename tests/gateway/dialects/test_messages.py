@@ -8,8 +8,10 @@ import anthropic
 import httpx
 import pytest
 
+from gateway.app import create_app
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
 from gateway.dialects.messages_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
 from tests.fakes import Script, ScriptedBackend, Text, says, thinks
@@ -33,7 +35,7 @@ def call(index: int, arguments: str, call_id: str | None = None) -> Text:
 async def client_before(backend: Backend) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """Anthropic's client, talking to the gateway in front of this engine."""
     async with (
-        serving(backend) as address,
+        serving(create_app(Settings(), backend)) as address,
         anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -134,7 +136,10 @@ class TestReplies:
 
     async def test_a_wrong_method_has_that_shape_too(self) -> None:
         """Whatever goes wrong under `/v1/messages` is told in Anthropic's shape."""
-        async with serving(ScriptedBackend(says("Hi"))) as address, httpx.AsyncClient() as client:
+        async with (
+            serving(create_app(Settings(), ScriptedBackend(says("Hi")))) as address,
+            httpx.AsyncClient() as client,
+        ):
             reply = await client.get(f"{address}/v1/messages")
         assert (reply.status_code, reply.json()["type"]) == (405, "error")
 

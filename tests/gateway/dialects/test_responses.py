@@ -8,8 +8,10 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from gateway.app import create_app
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
 from gateway.dialects.responses_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
 from tests.fakes import Script, ScriptedBackend, Text, says, thinks
@@ -39,7 +41,7 @@ async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI,
 async def client_before(backend: Backend) -> AsyncIterator[openai.AsyncOpenAI]:
     """OpenAI's client, talking to the gateway in front of this engine."""
     async with (
-        serving(backend) as address,
+        serving(create_app(Settings(), backend)) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
