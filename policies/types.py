@@ -26,7 +26,8 @@ class Budget:
     `effort` is the level's name, or None where nothing or a bare number was said;
     `thinking_tokens` the hard limit on thinking (None: no limit); `sources` maps each
     part ("effort", "samples", ...) to the carrier that said it ("header", "body",
-    "model", "default").
+    "model", "default"). `choices` is how many ranked samples go back to the client, so
+    that no rule stops before there are as many.
     """
 
     effort: str | None = None
@@ -39,6 +40,7 @@ class Budget:
     sources: Mapping[str, str] = field(default_factory=dict)
     window: int = 5
     threshold: float = 0.95
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class State:
 
     `groups` are the classes so far, from heaviest to lightest, ties by the earlier first
     member; `order` lists the finished samples (voting or not) in order of finishing;
-    `lengths` gives the generated tokens of each finished sample; `elapsed` is in seconds.
+    `lengths` gives the generated tokens of each finished sample and `confidences` its lowest
+    windowed confidence, where logprobs are known; `lost` counts the tokens of samples that
+    were aborted or failed; `elapsed` is in seconds.
     """
 
     budget: Budget
@@ -67,6 +71,8 @@ class State:
     launched: int = 0
     order: tuple[int, ...] = ()
     lengths: Mapping[int, int] = field(default_factory=dict)
+    confidences: Mapping[int, float] = field(default_factory=dict)
+    lost: int = 0
 
     @property
     def votes(self) -> int:
@@ -84,12 +90,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do now: launch, abort samples by index, look again after so many seconds, or finish."""
+    """What to do now: launch, abort samples by index, look again after so many seconds, or finish.
+
+    With `done`, `abort` names every sample still in flight and `reason` says in a word or
+    two what ended the drawing.
+    """
 
     launch: tuple[Ask, ...] = ()
     abort: frozenset[int] = frozenset()
     wake_after: float | None = None
     done: bool = False
+    reason: str = ""
 
 
 class Policy(Protocol):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Answer", "Group", "Model", "Sample", "Scorer", "Usage", "Verdict", "Vote"]
+__all__ = ["Answer", "Ballot", "Group", "Model", "Sample", "Scorer", "Usage", "Verdict", "Vote"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,27 @@ class Verdict:
     reason: str = ""
 
 
-Vote = Callable[[Sequence[Group], Sequence[Sample]], Verdict]
-"""Pure: grouping has been done; `groups` holds only votable samples' classes."""
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What a vote may look at beside the classes.
+
+    `scores` holds each sample's weight in [0, 1] by its index, without the samples on which
+    the scorer had no opinion. A winning share under `min_share` is an abstention.
+    `shortest_first` gives ties to the sample with the fewest generated tokens, and only
+    then to the first to finish.
+    """
+
+    scores: Mapping[int, float] = field(default_factory=dict)
+    min_share: float = 0.0
+    shortest_first: bool = False
+
+
+class Vote(Protocol):
+    """Picks a winner. Pure: grouping has been done, and nothing is asked of anyone."""
+
+    def __call__(self, groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = ...) -> Verdict:
+        """`groups` holds only votable samples' classes; `samples` are all that finished, in that order."""
+        ...
 
 
 class Model(Protocol):

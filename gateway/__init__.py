@@ -1,0 +1,1 @@
+"""The service: OpenAI's wire format in, inference engines out."""

@@ -1,0 +1,96 @@
+"""What the gateway asks of an engine, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+__all__ = ["Backend", "Chunk", "Endpoint", "ModelCard", "Plan", "Prompt", "Response"]
+
+Endpoint = Literal["chat/completions", "completions"]
+Prompt = str | list[int]
+"""A rendered chat: text, or the model's token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """One served model: `name` as clients call it, `base` what it was made from, `context` in tokens."""
+
+    name: str
+    base: str | None = None
+    context: int | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One request to an engine: the endpoint and the JSON body, without `stream`."""
+
+    body: Mapping[str, Any]
+    endpoint: Endpoint = "chat/completions"
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One event of a streamed reply, for one choice (or none: `index` None, as with a usage event).
+
+    `content` and `reasoning` are the new text, the latter where the engine splits thinking
+    itself. `tokens` counts the tokens this choice has generated so far, where the engine
+    says; `usage` is the engine's own, cumulative. `raw` is the whole event as it came and
+    `choice` its one choice.
+    """
+
+    index: int | None
+    content: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+    tokens: int | None = None
+    usage: Mapping[str, Any] | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One unstreamed reply: the JSON body as it came."""
+
+    body: dict[str, Any]
+
+
+class Backend(Protocol):
+    """An engine. Every method raises `gateway.errors.UpstreamError` where the engine fails."""
+
+    def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+        """The reply as it is generated. Closing the iterator aborts the generation upstream."""
+        ...
+
+    async def complete(self, plan: Plan) -> Response:
+        """The whole reply at once. Cancelling aborts the generation upstream."""
+        ...
+
+    async def render(self, body: Mapping[str, Any]) -> Prompt | None:
+        """A chat request's rendered prompt, ready to be continued; None where the engine can't tell."""
+        ...
+
+    async def resume(
+        self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
+    ) -> Plan:
+        """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
+        ...
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        """The served models by name; remembered unless `refresh`."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Whether the engine answers now."""
+        ...
+
+    async def start(self) -> None:
+        """Gets ready to serve."""
+        ...
+
+    async def close(self) -> None:
+        """Frees what is held."""
+        ...

@@ -1,0 +1,192 @@
+"""Any engine that speaks OpenAI's HTTP dialect: vLLM, llama.cpp, SGLang, hosted ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
+from gateway.backends.engines import Engine, engine_of
+from gateway.backends.sse import EventParser
+from gateway.errors import UpstreamError, UpstreamUnreachable
+
+__all__ = ["OpenAIBackend"]
+
+
+class OpenAIBackend:
+    """Talks to one base URL (ending in `/v1`), with a key where one is needed.
+
+    `idle_timeout` is how many seconds the engine may stay silent. What kind of engine it is
+    and which models it serves is asked once and remembered.
+    """
+
+    def __init__(self, base_url: str, api_key: str | None = None, *, idle_timeout: float = 600.0) -> None:
+        self._base = base_url.rstrip("/")
+        self._root = self._base.removesuffix("/v1")
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_timeout)
+        self._session: aiohttp.ClientSession | None = None
+        self._models: dict[str, ModelCard] = {}
+        self._listing = asyncio.Lock()
+        self.engine: Engine = engine_of(None)
+
+    async def start(self) -> None:
+        """Opens the connection pool; the engine itself may come up later."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=True
+            )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def complete(self, plan: Plan) -> Response:
+        """One plain request."""
+        reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
+        return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
+
+    async def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+        """One streamed request; counts of tokens are asked for in the engine's own way."""
+        body = self.engine.counting({**plan.body, "stream": True})
+        try:
+            async with self._open(f"{self._base}/{plan.endpoint}", body) as response:
+                if response.status >= 400:
+                    raise _upstream_error(response.status, await response.read())
+                parser = EventParser()
+                async for block in response.content.iter_any():
+                    for payload in parser.feed(block):
+                        if payload == b"[DONE]":
+                            return
+                        for chunk in self.engine.chunks(_event(payload)):
+                            yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        raise UpstreamUnreachable("The upstream ended its stream before it was complete.")
+
+    async def render(self, body: Mapping[str, Any]) -> Prompt | None:
+        """By the engine's own template, where it has a route for that."""
+        if self.engine.render_path is None:
+            return None
+        try:
+            reply = await self._post_json(self._root + self.engine.render_path, self.engine.render_body(body))
+        except UpstreamUnreachable:
+            raise
+        except UpstreamError:
+            return None  # an older engine, or a proxy that hides the route
+        return self.engine.rendered(reply)
+
+    async def resume(
+        self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
+    ) -> Plan:
+        """By the rendered prompt where there is one, else by an open assistant message."""
+        if prompt is None:
+            return Plan(self.engine.chat_prefix(body, prefix, max_tokens))
+        if isinstance(prompt, list):
+            path, request, key = self.engine.tokenize(str(body.get("model", "")), prefix)
+            reply = await self._post_json(self._root + path, request)
+            return Plan(self.engine.completion(body, [*prompt, *reply[key]], max_tokens), "completions")
+        return Plan(self.engine.completion(body, prompt + prefix, max_tokens), "completions")
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        """`GET /v1/models`; an engine without that route serves no names we could know."""
+        if self._models and not refresh:
+            return self._models
+        async with self._listing:
+            if self._models and not refresh:
+                return self._models
+            try:
+                async with self._open(f"{self._base}/models", None, method="GET") as response:
+                    payload = await response.read()
+                    status = response.status
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise self._unreachable(error) from error
+            if status in (404, 405, 501):
+                return {}
+            if status >= 400:
+                raise _upstream_error(status, payload)
+            listed = _json(payload).get("data") or []
+            self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
+            self._models = {entry["id"]: self.engine.card(entry) for entry in listed if "id" in entry}
+            return self._models
+
+    async def healthy(self) -> bool:
+        """Whether the model list can be had."""
+        try:
+            await self.models(refresh=True)
+        except UpstreamError:
+            return False
+        return True
+
+    def _open(
+        self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
+    ) -> aiohttp.client._RequestContextManager:
+        if self._session is None:
+            raise UpstreamUnreachable("The gateway is not connected to its upstream (not started, or closing).")
+        return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
+
+    async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            async with self._open(url, body) as response:
+                payload = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        if status >= 400:
+            raise _upstream_error(status, payload)
+        return _json(payload)
+
+    def _unreachable(self, error: Exception) -> UpstreamUnreachable:
+        if isinstance(error, TimeoutError):
+            return UpstreamUnreachable("The upstream took too long to answer.", status=504)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return UpstreamUnreachable("The upstream can't be reached; is it running?")
+        return UpstreamUnreachable(f"The connection to the upstream broke off ({type(error).__name__}).")
+
+
+def _json(payload: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise UpstreamUnreachable("The upstream's reply is not JSON.") from error
+    if not isinstance(value, dict):
+        raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
+    return value
+
+
+def _event(payload: bytes) -> dict[str, Any]:
+    value = _json(payload)
+    error = value.get("error")
+    if error is not None:  # engines report a failure in mid-stream as an event
+        details = error if isinstance(error, dict) else {"message": str(error)}
+        code = details.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 502
+        raise UpstreamError(status, str(details.get("message", "The upstream failed.")), details)
+    return value
+
+
+def _upstream_error(status: int, payload: bytes) -> UpstreamError:
+    """The engine's refusal; its body may be OpenAI's shape, FastAPI's `detail`, or plain text."""
+    try:
+        value = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        value = {"message": payload[:500].decode("utf-8", "replace")}
+    error = value.get("error", value) if isinstance(value, dict) else {"message": str(value)}
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    message = error.get("message") or error.get("detail") or f"The upstream answered {status}."
+    if status == 401 or status == 403:  # the gateway's own key was refused, not the client's
+        return UpstreamError(502, f"The upstream refused the gateway's key ({status}).")
+    known = {key: error[key] for key in ("type", "param", "code") if error.get(key) is not None}
+    return UpstreamError(status, str(message), known)
+
+

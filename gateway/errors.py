@@ -1,0 +1,79 @@
+"""Everything that can go wrong with a request, in OpenAI's error shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["BadRequest", "GatewayError", "ModelNotFound", "UpstreamError", "UpstreamUnreachable", "one_of"]
+
+
+class GatewayError(Exception):
+    """An error a client is told of: `status`, and the fields of OpenAI's `error` object."""
+
+    status = 500
+    type = "server_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body, `{"error": {"message", "type", "param", "code"}}`."""
+        return {
+            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        }
+
+
+class BadRequest(GatewayError):
+    """The client asked for something that can't be; `param` names the field or header."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ModelNotFound(BadRequest):
+    """No upstream serves the model."""
+
+    status = 404
+
+    def __init__(self, model: str, known: Iterable[str]) -> None:
+        names = ", ".join(sorted(known)) or "none"
+        super().__init__(
+            f"The model {model!r} does not exist; available: {names}.", param="model", code="model_not_found"
+        )
+
+
+class UpstreamError(GatewayError):
+    """The engine answered with an error: its status and its own error body are passed on."""
+
+    type = "upstream_error"
+
+    def __init__(self, status: int, message: str, error: Mapping[str, Any] | None = None) -> None:
+        error = error or {}
+        param, code = error.get("param"), error.get("code")
+        super().__init__(message, param=param, code=None if code is None else str(code))
+        self.status = status
+        self.error = error
+
+    def body(self) -> dict[str, Any]:
+        """The engine's own fields win over the gateway's."""
+        return {"error": {**super().body()["error"], **self.error}}
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The engine could not be reached, broke off, or took too long."""
+
+    def __init__(self, message: str, *, status: int = 502) -> None:
+        super().__init__(status, message)
+
+
+def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "value") -> BadRequest:
+    """The error for a value outside a known set; names the field and what is allowed."""
+    return BadRequest(
+        f"{param}: unknown {kind} {value!r}; allowed: {', '.join(allowed)}.",
+        param=param,
+        code="invalid_value",
+    )

@@ -1,0 +1,58 @@
+"""One sample's thinking against its limit."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = ["Decision", "Limiter", "share_tokens"]
+
+
+class Decision(Enum):
+    """What to do with a sample that is thinking."""
+
+    CONTINUE = "continue"
+    CUT = "cut"
+    """The limit is reached: close the block and have the answer written."""
+    WAIT = "wait"
+    """The model wants to stop too early: have it think on (s1's "Wait")."""
+
+
+class Limiter:
+    """Counts thinking tokens. `limit` None: no limit; `waits`: how often an early end is put off.
+
+    A chunk is counted before it is judged, so the limit is passed by one chunk at most.
+    """
+
+    __slots__ = ("limit", "used", "waits")
+
+    def __init__(self, limit: int | None, waits: int = 0) -> None:
+        self.limit = limit
+        self.waits = waits
+        self.used = 0
+
+    def feed(self, tokens: int, thinking: bool) -> Decision:
+        """Adds a chunk's thinking tokens; `thinking` says that the block is still open after it."""
+        self.used += tokens
+        if thinking and self.limit is not None and self.used >= self.limit:
+            return Decision.CUT
+        return Decision.CONTINUE
+
+    def close(self) -> Decision:
+        """The model ended its block by itself: let it (CONTINUE), or have it think on (WAIT)."""
+        if self.waits > 0 and (self.limit is None or self.used < self.limit):
+            self.waits -= 1
+            return Decision.WAIT
+        return Decision.CONTINUE
+
+
+def share_tokens(limit: int, reserve: int, total: int | None) -> tuple[int, int]:
+    """Splits a reply's tokens into (thinking limit, total limit).
+
+    `reserve` is what the answer needs, `total` the client's own cap on both together (None:
+    none given). The answer's reserve comes first, but never takes more than half of a small
+    total, so that neither side is left with nothing.
+    """
+    if total is None:
+        return limit, limit + reserve
+    kept = min(reserve, max(total // 2, 1))
+    return min(limit, max(total - kept, 0)), total

@@ -1,0 +1,253 @@
+"""Splits a model's text into thinking and answer while it streams.
+
+The result depends on the text alone, never on how it was cut into chunks: a tag may be
+split anywhere, and what might still become a tag is held back until it is one or is not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Kind", "Markup", "Piece", "ThinkSplitter", "ThinkingText", "split_thinking"]
+
+Kind = Literal["reasoning", "content", "markup"]
+Piece = tuple[Kind, str]
+
+_FENCE_OPEN = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+_FENCE_CLOSE = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*\r?$")
+_FENCE_CHARS = "`~"
+
+
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """How a model writes its thinking down.
+
+    `open` and `close` are the tags; `opened` says that the chat template has already
+    written the opening tag, so that the reply starts inside the block.
+    """
+
+    open: str = "<think>"
+    close: str = "</think>"
+    opened: bool = False
+
+
+class ThinkSplitter:
+    """Incremental splitter of one reply.
+
+    `feed` returns pieces (kind, text) in order; the kinds are "reasoning", "content" and
+    "markup". The texts of all pieces together are exactly what was fed: tags and the blank
+    space that only sets them off come out as "markup", so nothing is lost or doubled.
+
+    Rules: the first closing tag ends a block, wherever it stands (an opening tag within a
+    block is thinking text, as engines' own parsers have it); later blocks count again. In
+    the answer a tag inside a code fence (CommonMark) or directly after a backtick is text,
+    and so is a closing tag without a block. With no closing tag the rest is thinking.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_close",
+        "_fence",
+        "_line",
+        "_open",
+        "_previous",
+        "_start",
+        "_template_opened",
+        "closed",
+        "thinking",
+    )
+
+    def __init__(self, markup: Markup | None = None) -> None:
+        markup = markup or Markup()
+        self._open, self._close = markup.open, markup.close
+        self._template_opened = markup.opened
+        self.thinking = markup.opened
+        """Whether the text stands inside a thinking block now."""
+        self.closed = False
+        """Whether a block has been closed by its tag."""
+        self._buffer = ""  # what can't be told apart yet: a possible tag, or undecided blank space
+        self._start = True  # only blank space so far in this block (or answer)
+        self._line = ""  # the current answer line, as far as fences need it
+        self._previous = ""
+        self._fence = ""  # the run of ` or ~ that opened the code fence we are in
+
+    def feed(self, text: str) -> list[Piece]:
+        """Takes the next text and returns what is certain by now; may be empty."""
+        if text and not self._buffer and not self._start:  # the usual chunk: plain text inside a part
+            if self.thinking:
+                if self._close[0] not in text and not text[-1].isspace():
+                    return [("reasoning", text)]
+            elif self._open[0] not in text and "\n" not in text:
+                self._advance(text)
+                return [("content", text)]
+        self._buffer += text
+        pieces: list[Piece] = []
+        while self._buffer and (self._step_thinking(pieces) if self.thinking else self._step_answer(pieces)):
+            pass
+        return pieces
+
+    def finish(self) -> list[Piece]:
+        """Returns what was held back: at the end of the reply it can't become a tag any more."""
+        rest, self._buffer = self._buffer, ""
+        if not rest:
+            return []
+        return [("reasoning" if self.thinking else "content", rest)]
+
+    def _step_thinking(self, pieces: list[Piece]) -> bool:
+        """Handles one stretch of thinking; True where the buffer may hold more to handle."""
+        if self._start:
+            stripped = self._buffer.lstrip()
+            blank = len(self._buffer) - len(stripped)
+            if self._template_opened and self._open.startswith(stripped[: len(self._open)]):
+                if len(stripped) < len(self._open):
+                    return False  # the model may be about to repeat the template's opening tag
+                self._template_opened = False
+                return self._take(pieces, "markup", blank + len(self._open))
+            if blank:
+                return self._take(pieces, "markup", blank)
+            self._start = False
+        end = self._buffer.find(self._close)
+        closing = end >= 0
+        if not closing:
+            end = len(self._buffer) - _overlap(self._buffer, self._close)
+        text = self._buffer[:end].rstrip()  # blank space before the closing tag is markup
+        self._take(pieces, "reasoning", len(text))
+        if not closing:
+            return False
+        self._take(pieces, "markup", end - len(text) + len(self._close))
+        self.thinking, self.closed, self._start = False, True, True
+        self._line = self._previous = self._fence = ""
+        return True
+
+    def _step_answer(self, pieces: list[Piece]) -> bool:
+        """Handles one stretch of answer; True where the buffer may hold more to handle."""
+        if self._start:
+            stripped = self._buffer.lstrip()
+            blank = len(self._buffer) - len(stripped)
+            if blank and self.closed:
+                return self._take(pieces, "markup", blank)
+            if self._open.startswith(stripped[: len(self._open)]):
+                if len(stripped) < len(self._open):
+                    return False
+                return self._open_block(pieces, blank)
+            self._start = False
+        at = self._buffer.find(self._open)
+        if at < 0:
+            certain = len(self._buffer) - _overlap(self._buffer, self._open)
+            self._advance(self._buffer[:certain])
+            self._take(pieces, "content", certain)
+            return False
+        self._advance(self._buffer[:at])
+        if self._literal():
+            self._advance(self._open)
+            return self._take(pieces, "content", at + len(self._open))
+        self._take(pieces, "content", at)
+        return self._open_block(pieces, 0)
+
+    def _open_block(self, pieces: list[Piece], blank: int) -> bool:
+        self.thinking, self._start, self._template_opened = True, True, False
+        return self._take(pieces, "markup", blank + len(self._open))
+
+    def _take(self, pieces: list[Piece], kind: Kind, count: int) -> bool:
+        """Moves the buffer's first `count` characters into a piece; always True."""
+        if count:
+            pieces.append((kind, self._buffer[:count]))
+            self._buffer = self._buffer[count:]
+        return True
+
+    def _advance(self, text: str) -> None:
+        """Keeps track of the answer's lines and code fences."""
+        if not text:
+            return
+        self._previous = text[-1]
+        *lines, rest = text.split("\n")
+        for line in lines:
+            self._end_line(self._line + line)
+            self._line = ""
+        # Only a line that may begin or end a fence has to be remembered in full.
+        if not self._line[3:] or self._line.lstrip(" ")[:1] in _FENCE_CHARS:
+            self._line += rest
+
+    def _end_line(self, line: str) -> None:
+        if not self._fence:
+            if opening := _FENCE_OPEN.match(line):
+                self._fence = opening[1]
+        elif (closing := _FENCE_CLOSE.match(line)) and closing[1].startswith(self._fence):
+            self._fence = ""
+
+    def _literal(self) -> bool:
+        return bool(self._fence) or self._previous == "`" or _FENCE_OPEN.match(self._line) is not None
+
+
+def _overlap(text: str, tag: str) -> int:
+    """Length of the longest end of `text` that a tag may begin with, shorter than the tag."""
+    for size in range(min(len(text), len(tag) - 1), 0, -1):
+        if tag.startswith(text[-size:]):
+            return size
+    return 0
+
+
+class ThinkingText:
+    """One reply's thinking and answer as they grow.
+
+    `feed` and `finish` return what is new as (thinking, answer). A second thinking block is
+    set off from the first by a blank line, whether the reply is streamed or not.
+    """
+
+    __slots__ = ("_content", "_gap", "_reasoning", "splitter")
+
+    def __init__(self, markup: Markup | None = None) -> None:
+        self.splitter = ThinkSplitter(markup)
+        self._reasoning: list[str] = []
+        self._content: list[str] = []
+        self._gap = False
+
+    @property
+    def reasoning(self) -> str:
+        """All thinking so far."""
+        return "".join(self._reasoning)
+
+    @property
+    def content(self) -> str:
+        """All answer text so far."""
+        return "".join(self._content)
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Takes raw text; returns the new (thinking, answer)."""
+        return self._add(self.splitter.feed(text))
+
+    def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
+        """Takes text that the engine has already split itself."""
+        self._reasoning.append(reasoning)
+        self._content.append(content)
+        return reasoning, content
+
+    def finish(self) -> tuple[str, str]:
+        """Ends the reply; returns what had been held back."""
+        return self._add(self.splitter.finish())
+
+    def _add(self, pieces: list[Piece]) -> tuple[str, str]:
+        reasoning = content = ""
+        for kind, text in pieces:
+            if kind == "content":
+                content += text
+            elif kind == "reasoning":
+                reasoning += "\n\n" + text if self._gap else text
+                self._gap = False
+            else:
+                self._gap = bool(reasoning or self._reasoning)
+        if reasoning:
+            self._reasoning.append(reasoning)
+        if content:
+            self._content.append(content)
+        return reasoning, content
+
+
+def split_thinking(text: str, markup: Markup | None = None) -> tuple[str, str]:
+    """A whole reply's (thinking, answer)."""
+    reply = ThinkingText(markup)
+    reply.feed(text)
+    reply.finish()
+    return reply.reasoning, reply.content

@@ -1,0 +1,99 @@
+"""How many samples are drawn, and when enough is enough."""
+
+import pytest
+
+from policies.stopping import VotePolicy, lead_probability, parse_stop
+from policies.types import Budget, Limits, State, Stream
+from scorers.types import Answer, Group
+
+
+def state(budget: Budget, classes: list[int], flying: int = 0, **known: object) -> State:
+    """A state in which classes of these sizes have finished, one after another."""
+    groups, start = [], 0
+    for number, size in enumerate(classes):
+        groups.append(Group(Answer(str(number), number), tuple(range(start, start + size)), float(size)))
+        start += size
+    streams = tuple(Stream(start + i) for i in range(flying))
+    fields = {"launched": start + flying, "order": tuple(range(start)), **known}
+    return State(budget, tuple(groups), streams, **fields)  # type: ignore[arg-type]
+
+
+def launched(policy: VotePolicy, now: State) -> int:
+    """How many samples the policy asks for now."""
+    return sum(ask.count for ask in policy.step(now).launch)
+
+
+def test_none_draws_all() -> None:
+    """Without a rule everything is launched at once, and unanimity ends nothing."""
+    budget = Budget(samples=8, stop="none")
+    assert launched(VotePolicy(), state(budget, [])) == 8
+    assert not VotePolicy().step(state(budget, [7], 1)).done
+    assert VotePolicy().step(state(budget, [8])).done
+
+
+def test_adaptive_stops_at_four_unanimous() -> None:
+    """Four of a kind are 0.969 sure, which is enough; three are not."""
+    budget = Budget(samples=16, stop="adaptive")
+    assert lead_probability(4, 0) == 0.96875
+    assert launched(VotePolicy(), state(budget, [])) == 4
+    assert not VotePolicy().step(state(budget, [3], 1)).done
+    assert VotePolicy().step(state(budget, [4])).done
+
+
+def test_adaptive_draws_what_could_settle_it() -> None:
+    """At 3 to 1 three more for the leader would be enough, so three are drawn."""
+    assert launched(VotePolicy(), state(Budget(samples=16), [3, 1])) == 3
+
+
+def test_window_stops_at_a_unanimous_one() -> None:
+    """Windows are drawn one at a time; a split one is followed by the next."""
+    budget = Budget(samples=12, stop="window", window=3)
+    assert launched(VotePolicy(), state(budget, [])) == 3
+    assert VotePolicy().step(state(budget, [3])).done
+    assert launched(VotePolicy(), state(budget, [2, 1])) == 3
+
+
+def test_first_m_keeps_the_first() -> None:
+    """All are launched; the first m with an answer end it and the others are aborted."""
+    budget = Budget(samples=6, stop="first-3", vote="weighted")
+    assert launched(VotePolicy(), state(budget, [])) == 6
+    assert not VotePolicy().step(state(budget, [2], 4)).done
+    step = VotePolicy().step(state(budget, [2, 1], 3))
+    assert step.done
+    assert step.abort == {3, 4, 5}
+
+
+def test_a_decided_majority_stops() -> None:
+    """When the rest can't change the winner, they are not waited for; another vote waits."""
+    decided = state(Budget(samples=5, stop="adaptive", threshold=1.0), [3, 1], 1)
+    assert VotePolicy().step(decided).done
+    weighted = state(Budget(samples=5, stop="adaptive", threshold=1.0, vote="weighted"), [3, 1], 1)
+    assert not VotePolicy().step(weighted).done
+
+
+def test_all_at_once_and_slots() -> None:
+    """Launching all ignores what the rule wants; concurrency caps what is in flight."""
+    assert launched(VotePolicy(launch="all"), state(Budget(samples=16), [])) == 16
+    assert launched(VotePolicy("all", concurrency=4), state(Budget(samples=16), [1], 3)) == 1
+
+
+def test_limits_end_the_drawing() -> None:
+    """A deadline and a limit in tokens both abort what is in flight."""
+    late = Budget(samples=8, limits=Limits(max_seconds=2.0))
+    assert VotePolicy().step(state(late, [1], 3, elapsed=0.5)).wake_after == 1.5
+    step = VotePolicy().step(state(late, [1], 3, elapsed=2.0))
+    assert (step.done, step.abort, step.reason) == (True, {1, 2, 3}, "max_seconds")
+    spent = Budget(samples=8, limits=Limits(max_tokens=100))
+    assert VotePolicy().step(state(spent, [1], 3, lengths={0: 60}, lost=40)).reason == "max_tokens"
+
+
+def test_choices_are_drawn() -> None:
+    """A rule doesn't stop before there are as many samples as go back to the client."""
+    assert launched(VotePolicy(), state(Budget(samples=8, choices=6), [4])) == 2
+
+
+@pytest.mark.parametrize("text", ["first-0", "first-", "first-m", "First-3", "sometimes", ""])
+def test_unknown_rules_are_refused(text: str) -> None:
+    """An unknown rule is an error that lists what is allowed."""
+    with pytest.raises(ValueError, match="allowed: none, adaptive, window, first-<m>"):
+        parse_stop(text)

@@ -1,0 +1,134 @@
+"""Thinking and answer are told apart, however the text arrives."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.thinking import Markup, ThinkingText, ThinkSplitter, split_thinking
+
+OPENED = Markup(opened=True)
+BRACKETS = Markup(open="[THINK]", close="[/THINK]")
+ODD = Markup(open="◁think▷", close="◁/think▷")
+
+CASES = [
+    ("plain answer", None, "", "plain answer"),
+    ("<think>\nwhy\n</think>\n\nbecause", None, "why", "because"),
+    ("  \n<think>why</think>because", None, "why", "because"),
+    ("Well: <think>why</think>because", None, "why", "Well: because"),
+    ("why</think>because", OPENED, "why", "because"),
+    ("<think>why</think>because", OPENED, "why", "because"),
+    ("<think>why, and no end", None, "why, and no end", ""),
+    ("why, and no end", OPENED, "why, and no end", ""),
+    ("<think></think>\n\n19", None, "", "19"),
+    ("<think>a<think>b</think>c", None, "a<think>b", "c"),
+    ("<think>a</think>b<think>c</think>d", None, "a\n\nc", "bd"),
+    ("an end</think>alone", None, "", "an end</think>alone"),
+    (
+        "<think>x</think>```html\n<think>no</think>\n```\nyes",
+        None,
+        "x",
+        "```html\n<think>no</think>\n```\nyes",
+    ),
+    ("~~~\n```\n<think>\n~~~\n<think>t</think>e", None, "t", "~~~\n```\n<think>\n~~~\ne"),
+    ("The `<think>` tag", None, "", "The `<think>` tag"),
+    ("a ```b``` c\n<think>t</think>d", None, "t", "a ```b``` c\nd"),
+    ("```b```\n<think>t</think>d", None, "t", "```b```\nd"),
+    ("[THINK]t[/THINK]a <think>", BRACKETS, "t", "a <think>"),
+    ("◁think▷t◁/think▷a", ODD, "t", "a"),
+    ("<think>if a < b </ c</think>a <thin", None, "if a < b </ c", "a <thin"),
+    ("\n\nanswer ", None, "", "\n\nanswer "),
+]
+
+
+@pytest.mark.parametrize(("text", "markup", "reasoning", "content"), CASES)
+def test_whole(text: str, markup: Markup | None, reasoning: str, content: str) -> None:
+    """Each shape of reply is split as the rules say."""
+    assert split_thinking(text, markup) == (reasoning, content)
+
+
+@pytest.mark.parametrize(("text", "markup", "reasoning", "content"), CASES)
+def test_one_character_at_a_time(text: str, markup: Markup | None, reasoning: str, content: str) -> None:
+    """The hardest chunking gives the same result."""
+    reply = ThinkingText(markup)
+    for character in text:
+        reply.feed(character)
+    reply.finish()
+    assert (reply.reasoning, reply.content) == (reasoning, content)
+
+
+fragments = st.sampled_from(
+    [
+        "<think>",
+        "</think>",
+        "<thi",
+        "</",
+        "<",
+        ">",
+        "\n",
+        "\n\n",
+        " ",
+        "```",
+        "~~~",
+        "`",
+        "```py\n",
+        "word",
+        "é",
+        "   ",
+    ]
+)
+texts = st.lists(fragments | st.text(max_size=6), max_size=24).map("".join)
+markups = st.sampled_from([Markup(), OPENED, BRACKETS])
+
+
+def pieces_of(text: str, cuts: list[int], markup: Markup) -> list[tuple[str, str]]:
+    """Feeds `text` cut at the given places; neighbours of one kind are joined."""
+    splitter = ThinkSplitter(markup)
+    places = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
+    raw = [piece for a, b in itertools.pairwise(places) for piece in splitter.feed(text[a:b])]
+    joined: list[tuple[str, str]] = []
+    for kind, piece in raw + splitter.finish():
+        if joined and joined[-1][0] == kind:
+            joined[-1] = (kind, joined[-1][1] + piece)
+        else:
+            joined.append((kind, piece))
+    return joined
+
+
+@given(texts, st.lists(st.integers(0, 400), max_size=20), markups)
+def test_any_chunking_gives_the_same_pieces(text: str, cuts: list[int], markup: Markup) -> None:
+    """Where the text is cut changes nothing."""
+    assert pieces_of(text, cuts, markup) == pieces_of(text, [], markup)
+
+
+@given(texts, st.lists(st.integers(0, 400), max_size=20), markups)
+def test_no_character_is_lost_or_doubled(text: str, cuts: list[int], markup: Markup) -> None:
+    """The pieces in order are the text."""
+    assert "".join(piece for _, piece in pieces_of(text, cuts, markup)) == text
+
+
+@given(texts, markups)
+def test_only_tags_and_blank_space_are_markup(text: str, markup: Markup) -> None:
+    """What is hidden from both thinking and answer is dressing and nothing else."""
+    for kind, piece in pieces_of(text, [], markup):
+        if kind == "markup":
+            assert piece.replace(markup.open, "").replace(markup.close, "").strip() == ""
+
+
+@given(st.text(alphabet="ab \n<", max_size=20))
+def test_text_without_tags_is_left_alone(text: str) -> None:
+    """A reply of a model that doesn't think comes back to the letter."""
+    assert split_thinking(text) == ("", text)
+
+
+def test_thinking_is_streamed_as_it_comes() -> None:
+    """Thinking isn't held back until its block is closed."""
+    reply = ThinkingText()
+    reply.feed("<think>")
+    assert reply.feed("First") == ("First", "")
+    assert reply.splitter.thinking
+    assert reply.feed(", add.</think>") == (", add.", "")
+    assert reply.feed("4") == ("", "4")
