@@ -34,8 +34,8 @@ __all__ = ["LOGITS", "build"]
 
 HEADS, HEAD_SIZE = 6, 64
 """vLLM's attention on a CPU takes head sizes 32, 64, 80, 96, 112 and 128."""
-FLOOR = -20.0
-"""Logit of every token a row does not name: below any that it does, but there for a grammar to pick."""
+FLOOR, BLANK_FLOOR = -20.0, -30.0
+"""Logits of the tokens a row does not name: never drawn, but there for a grammar to pick, blank space last."""
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 MARKUP = ("<think>", "</think>")
@@ -68,7 +68,10 @@ CHAT_TEMPLATE = """\
 
 
 def logits() -> dict[str, dict[str, float]]:
-    """The rows of the chain: last token -> next token -> log probability (`FLOOR` where not named)."""
+    """The rows of the chain: last token -> next token -> log probability.
+
+    A last token without a row is followed by the first word of thinking.
+    """
     rows: dict[str, dict[str, float]] = {}
     for word, following in zip(THOUGHTS, THOUGHTS[1:] + THOUGHTS[:1], strict=True):
         rows[word] = {following: math.log(1 - CLOSE), "</think>": math.log(CLOSE)}
@@ -85,8 +88,6 @@ def logits() -> dict[str, dict[str, float]]:
 
 
 LOGITS: Mapping[str, Mapping[str, float]] = logits()
-ELSEWHERE = {THOUGHTS[0]: 0.0}
-"""The row of every token that `LOGITS` does not name."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -136,11 +137,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         eos_token_id=token_id(tokenizer, "<|end|>"),
     )
     model = LlamaForCausalLM(config)
-    columns = torch.full((width, width), FLOOR)  # [next token, last token]
+    floor = torch.full((width,), FLOOR)
+    floor[[i for i in range(len(tokenizer)) if tokenizer.decode([i]).isspace()]] = BLANK_FLOOR
+    columns = floor[:, None].repeat(1, width)  # [next token, last token]
     columns[token_id(tokenizer, THOUGHTS[0]), :] = 0.0
     for last, row in LOGITS.items():
         column = token_id(tokenizer, last)
-        columns[:, column] = FLOOR
+        columns[:, column] = floor
         for following, value in row.items():
             columns[token_id(tokenizer, following), column] = value
     with torch.no_grad():
