@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.vllm.server import REASONING_OPTIONS, VllmServer, serve
@@ -79,10 +78,3 @@ def vllm_server(request: pytest.FixtureRequest) -> VllmServer:
     server = request.getfixturevalue(f"{request.param}_server")
     assert isinstance(server, VllmServer)
     return server
-
-
-@pytest.fixture(scope="session")
-def http() -> Iterator[httpx.Client]:
-    """A client for asking the servers directly, with time enough for a busy machine."""
-    with httpx.Client(timeout=120) as client:
-        yield client

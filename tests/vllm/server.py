@@ -8,12 +8,11 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 __all__ = ["MODEL", "REASONING_OPTIONS", "VllmServer", "serve"]
 
@@ -46,12 +45,13 @@ class VllmServer:
     base_url: str
     model: str
     log: Path
+    http: httpx.Client
+    """For asking the server directly, with time enough for a busy machine."""
 
     def metric(self, name: str) -> float:
         """The sum of a metric's samples, over all labels."""
-        text = httpx.get(f"{self.base_url}/metrics").raise_for_status().text
-        samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
-        values = [sample.value for sample in samples if sample.name == name]
+        text = self.http.get("/metrics").raise_for_status().text
+        values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name}{{")]
         if not values:
             raise LookupError(f"vLLM has no metric {name}")
         return sum(values)
@@ -99,10 +99,12 @@ def serve(python: str, model: Path, log: Path, options: Sequence[str] = ()) -> I
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its engine and workers are processes of their own
         )
-    server = VllmServer(f"http://127.0.0.1:{port}", MODEL, log)
+    base_url = f"http://127.0.0.1:{port}"
     try:
-        wait_until_healthy(process, server)
-        yield server
+        with httpx.Client(base_url=base_url, timeout=120) as http:
+            server = VllmServer(base_url, MODEL, log, http)
+            wait_until_healthy(process, server)
+            yield server
     finally:
         stop(process)
 
@@ -117,7 +119,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], server: VllmServer) -> 
         else:
             raise RuntimeError(f"vLLM ended with status {process.returncode}:\n{tail(server.log)}")
         try:
-            if httpx.get(f"{server.base_url}/health").is_success:
+            if server.http.get("/health").is_success:
                 return
         except httpx.TransportError:
             continue
@@ -132,12 +134,8 @@ def tail(log: Path, lines: int = 40) -> str:
 def stop(process: subprocess.Popen[bytes]) -> None:
     """Ends the server and every process that it started."""
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what the API server may have left behind
-    except ProcessLookupError:
-        pass
     process.wait()

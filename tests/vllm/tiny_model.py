@@ -20,6 +20,7 @@ stands before `</think>` in an earlier assistant message is dropped.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -35,7 +36,7 @@ __all__ = ["LOGITS", "build"]
 HEADS, HEAD_SIZE = 6, 64
 """vLLM's attention on a CPU takes head sizes 32, 64, 80, 96, 112 and 128."""
 FLOOR, BLANK_FLOOR = -20.0, -30.0
-"""Logits of the tokens a row does not name: never drawn, but there for a grammar to pick, blank space last."""
+"""Logits of the tokens a row does not name: never drawn, but there for a grammar, blanks last."""
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 MARKUP = ("<think>", "</think>")
@@ -77,7 +78,7 @@ def logits() -> dict[str, dict[str, float]]:
         rows[word] = {following: math.log(1 - CLOSE), "</think>": math.log(CLOSE)}
     for opener in ("</think>", "\n\n", ":"):
         rows[opener] = {ANSWER[0]: 0.0}
-    for word, following in zip(ANSWER, ANSWER[1:], strict=False):
+    for word, following in itertools.pairwise(ANSWER):
         rows[word] = {following: 0.0}
     rows["{"] = {digit: math.log(p) for digit, p in DIGITS.items()}
     rows |= {digit: {"}": 0.0} for digit in DIGITS}
