@@ -8,15 +8,63 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
 
-__all__ = ["ConfigError", "Settings", "load_settings"]
+from policies.stopping import parse_stop
+from scorers.votes import VOTES
+
+__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Settings", "load_settings"]
 
 _PREFIX = "THINKGATE_"
 
 
 class ConfigError(Exception):
     """The configuration can't be used; the message names the file or variable and the field."""
+
+
+class LevelSettings(BaseModel):
+    """What may be set of a budget level; what isn't keeps its default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    """Hard limit in thinking tokens."""
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The most of the model's context that may go into thinking."""
+    prompt: str | None = None
+    samples: Annotated[int, Field(ge=1)] | None = None
+    vote: str | None = None
+    stop: str | None = None
+    waits: Annotated[int, Field(ge=0, le=16)] | None = None
+    """How often an early end of thinking is put off."""
+
+    @field_validator("vote")
+    @classmethod
+    def _known_vote(cls, value: str | None) -> str | None:
+        if value is not None and value not in VOTES:
+            raise ValueError(f"unknown vote {value!r}; allowed: {', '.join(VOTES)}")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _known_stop(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_stop(value)
+        return value
+
+
+class ModelSettings(BaseModel):
+    """What may be set for models whose names fit a pattern."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: str | None = None
+    default_budget: str | None = None
+    """A level or a number of thinking tokens, where a client says nothing."""
+    budget_cap: Annotated[int, Field(ge=0)] | None = None
+    """The most thinking tokens a client may have."""
+    answer_reserve: Annotated[int, Field(ge=1)] | None = None
+    levels: dict[str, LevelSettings] = {}
 
 
 class Settings(BaseModel):
@@ -37,6 +85,13 @@ class Settings(BaseModel):
     """The most samples one request may draw."""
     answer_reserve: Annotated[int, Field(ge=1)] = 1024
     """Tokens kept for the answer where thinking is limited (at most a quarter of the context)."""
+    default_budget: str | None = None
+    budget_cap: Annotated[int, Field(ge=0)] | None = None
+    list_variants: bool = False
+    """Whether /v1/models lists `name:low` and so on, for clients that can send no header."""
+    levels: dict[str, LevelSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16

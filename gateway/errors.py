@@ -22,9 +22,7 @@ class GatewayError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The JSON body, `{"error": {"message", "type", "param", "code"}}`."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class BadRequest(GatewayError):

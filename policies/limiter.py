@@ -21,19 +21,22 @@ class Limiter:
     """Counts thinking tokens. `limit` None: no limit; `waits`: how often an early end is put off.
 
     A chunk is counted before it is judged, so the limit is passed by one chunk at most.
+    `slack` is how many tokens more an engine that keeps the limit itself is left, so that
+    it can write its end tag.
     """
 
-    __slots__ = ("limit", "used", "waits")
+    __slots__ = ("_slack", "limit", "used", "waits")
 
-    def __init__(self, limit: int | None, waits: int = 0) -> None:
+    def __init__(self, limit: int | None, waits: int = 0, *, slack: int = 0) -> None:
         self.limit = limit
         self.waits = waits
         self.used = 0
+        self._slack = slack
 
     def feed(self, tokens: int, thinking: bool) -> Decision:
         """Adds a chunk's thinking tokens; `thinking` says that the block is still open after it."""
         self.used += tokens
-        if thinking and self.limit is not None and self.used >= self.limit:
+        if thinking and self.limit is not None and self.used >= self.limit + self._slack:
             return Decision.CUT
         return Decision.CONTINUE
 

@@ -11,7 +11,11 @@ from fractions import Fraction
 
 from policies.thinking import Markup
 
-__all__ = ["LEVELS", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
+__all__ = ["LEVELS", "WAIT", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
+
+
+WAIT = "\nWait,"
+"""What stands in place of an end tag that comes too early (s1, arXiv:2501.19393)."""
 
 
 @dataclass(frozen=True, slots=True)

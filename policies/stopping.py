@@ -8,7 +8,7 @@ rule, write one function here and name it in `STOPPING` at the foot.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from types import MappingProxyType
@@ -21,10 +21,19 @@ __all__ = ["STOPPING", "Outlook", "Rule", "VotePolicy", "lead_probability", "par
 TICK = 0.25
 """Seconds between two looks where a limit in tokens or a confidence has to be watched."""
 
+WARM_UP = 16
+"""Samples that set DeepConf's threshold."""
+
+KEEP = 0.9
+"""The part of the warm-up that the threshold keeps: DeepConf's careful setting (its bold one is 0.1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A rule's opinion: samples worth having in flight (0: stop), streams to give up."""
+    """A rule's opinion: samples worth having in flight (0: stop), streams to give up.
+
+    `watch` asks to be shown the streams again soon, though no sample may have finished.
+    """
 
     want: int
     weak: frozenset[int] = frozenset()
@@ -75,6 +84,26 @@ def first(state: State) -> Outlook:
     return Outlook(left if _undecided(state, missing) else 0)
 
 
+def confident(state: State) -> Outlook:
+    """DeepConf online (Fu et al. 2025): give up on unsure streams, stop when the sure ones agree.
+
+    The first finished samples, 16 or half of all where there are fewer than 32, set the
+    threshold that keeps the surest `KEEP` of them; a stream whose confidence falls below
+    is aborted. Stops once the leader has `budget.threshold` of all confidence. Without
+    logprobs nothing is aborted and every answer counts the same.
+    """
+    left = _left(state)
+    warm_up = min(WARM_UP, (state.budget.samples + 1) // 2)
+    if len(state.order) < warm_up:
+        return Outlook(min(left, warm_up - len(state.order)), watch=True)
+    if _agreement(state) >= state.budget.threshold:
+        return Outlook(0)
+    known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
+    least = _quantile(known, 1 - KEEP) if known else 0.0
+    weak = {s.index for s in state.streams if s.confidence is not None and s.confidence < least}
+    return Outlook(left, frozenset(weak), watch=True)
+
+
 def lead_probability(leader: int, runner_up: int) -> float:
     """P(Binomial(a + b + 1, 1/2) <= a): how sure it is that the leader is the more probable answer.
 
@@ -108,6 +137,23 @@ def _undecided(state: State, left: int) -> int:
     return min(left, max(0, (left - (leader - runner_up)) // 2 + 1))
 
 
+def _agreement(state: State) -> float:
+    """The leader's part of all confidence in [0, 1]; an unknown confidence counts as the mean one."""
+    known = state.confidences
+    voting = [known[i] for group in state.groups for i in group.members if i in known]
+    neutral = sum(voting) / len(voting) if voting else 1.0
+    shares = [sum(known.get(i, neutral) for i in group.members) for group in state.groups]
+    return max(shares) / total if (total := sum(shares)) > 0 else 0.0
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float:
+    """The value below which `part` of the ordered values lie, interpolated linearly."""
+    position = part * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+
 def _first_count(stop: str) -> int:
     return int(stop.removeprefix("first-"))
 
@@ -118,6 +164,7 @@ STOPPING: Mapping[str, Rule] = MappingProxyType(
         "adaptive": adaptive,
         "window": window,
         "first-m": first,
+        "confident": confident,
     }
 )
 

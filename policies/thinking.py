@@ -218,6 +218,12 @@ class ThinkingText:
         """Takes raw text; returns the new (thinking, answer)."""
         return self._add(self.splitter.feed(text))
 
+    def feed_answer(self, text: str) -> str:
+        """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
+        answer = "".join(piece for kind, piece in self.splitter.feed(text) if kind != "markup")
+        self._content.append(answer)
+        return answer
+
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Takes text that the engine has already split itself."""
         self._reasoning.append(reasoning)

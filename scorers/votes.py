@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import fsum, inf
+from itertools import groupby
+from math import ceil, fsum, inf
 from types import MappingProxyType
 
-from scorers.types import Ballot, Group, Sample, Verdict, Vote
+from rapidfuzz.distance import Indel
 
-__all__ = ["VOTES", "best", "majority", "weighted"]
+from scorers.types import Answer, Ballot, Group, Sample, Verdict, Vote
+
+__all__ = [
+    "VOTES",
+    "best",
+    "best_of_majority",
+    "borda",
+    "confidence",
+    "majority",
+    "mbr",
+    "overlap",
+    "weighted",
+]
 
 PLAIN = Ballot()
 
@@ -35,6 +48,95 @@ def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PL
     """The sample with the highest score (best-of-N); equal scores go to the more frequent answer."""
     counted = majority(groups, samples, ballot)
     return _elect(counted, sorted(counted.ranking, key=lambda i: -ballot.scores.get(i, -inf)), ballot)
+
+
+def best_of_majority(
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, frequent: float = 0.5
+) -> Verdict:
+    """The highest score among the frequent answers (Best-of-Majority, Di et al. 2025).
+
+    A class is frequent with at least `frequent` times the leader's samples, so there is
+    always one; the rare answers, which a weak scorer may love, rank behind.
+    """
+    counted = majority(groups, samples, ballot)
+    if not counted.groups:
+        return counted
+    least = frequent * counted.groups[0].weight
+    rare = {i for group in counted.groups if group.weight < least for i in group.members}
+    ranking = sorted(counted.ranking, key=lambda i: (i in rare, -ballot.scores.get(i, -inf)))
+    return _elect(counted, ranking, ballot)
+
+
+def borda(
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, exponent: float = 0.5
+) -> Verdict:
+    """Ranks by score and gives the r-th of N samples (N - r + 1)^exponent votes (Kang et al. 2025).
+
+    The paper's exponents run from 0.3 at small N to 1.2 at N = 64; 0 is a majority. Equal
+    scores share the votes of their ranks, so that the order of finishing doesn't matter.
+    """
+    score = _scores(groups, ballot)
+    votes: dict[int, float] = {}
+    for _, tied in groupby(sorted(score, key=score.__getitem__), key=score.__getitem__):
+        members = list(tied)
+        ranks = range(len(votes) + 1, len(votes) + len(members) + 1)
+        votes |= dict.fromkeys(members, fsum(rank**exponent for rank in ranks) / len(members))
+    return _verdict(_weigh(groups, lambda group: fsum(votes[i] for i in group.members)), samples, ballot)
+
+
+def confidence(
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, keep: float = 0.9
+) -> Verdict:
+    """Sums scores over the best-scored part `keep` of the samples (DeepConf, Fu et al. 2025).
+
+    The scores are meant to be `scorers.confidence`'s. The samples left out have no weight
+    and rank last, but still count as votable. Equal scores are kept or left out together.
+    """
+    score = _scores(groups, ballot)
+    cut = sorted(score.values(), reverse=True)[ceil(keep * len(score)) - 1] if score else 0.0
+    kept = {i: value for i, value in score.items() if value >= cut}
+    verdict = _verdict(
+        _weigh(groups, lambda group: fsum(kept.get(i, 0.0) for i in group.members)), samples, ballot
+    )
+    return _elect(verdict, sorted(verdict.ranking, key=lambda i: i not in kept), ballot)
+
+
+def overlap(one: str, other: str) -> float:
+    """How much two texts share, in [0, 1]: F1 of their longest common subsequence of words (ROUGE-L)."""
+    return Indel.normalized_similarity(one.split(), other.split())
+
+
+def mbr(
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    ballot: Ballot = PLAIN,
+    *,
+    similarity: Callable[[str, str], float] = overlap,
+) -> Verdict:
+    """The sample most similar to the others: minimum Bayes risk, for free text.
+
+    Classes don't matter: every sample with text that was not truncated is votable and a
+    class of its own, weighing its mean similarity to the others (each weighted by its
+    score), which is also the `share`. A sample alone is as similar as can be. Symmetric
+    `similarity` is assumed; N samples take N(N-1)/2 comparisons.
+    """
+    voters = [sample for sample in samples if sample.content.strip() and not sample.truncated]
+    alone = [Group(Answer(each.content, each.index), (each.index,), 1.0) for each in voters]
+    score = _scores(alone, ballot)
+    close: dict[int, list[float]] = {each.index: [] for each in voters}
+    for position, one in enumerate(voters):
+        for other in voters[:position]:
+            alike = similarity(one.content, other.content)
+            close[one.index].append(score[other.index] * alike)
+            close[other.index].append(score[one.index] * alike)
+    total = fsum(score.values())
+
+    def centrality(group: Group) -> float:
+        others = total - score[group.members[0]]
+        return fsum(close[group.members[0]]) / others if others > 0 else 1.0
+
+    verdict = _verdict(_weigh(alone, centrality), samples, ballot)
+    return _abstain(replace(verdict, share=verdict.groups[0].weight), ballot) if verdict.groups else verdict
 
 
 def _scores(groups: Sequence[Group], ballot: Ballot) -> dict[int, float]:
@@ -71,9 +173,14 @@ def _elect(tally: Verdict, ranking: Sequence[int], ballot: Ballot) -> Verdict:
     total = fsum(group.weight for group in tally.groups)
     won = next(group for group in tally.groups if ranking[0] in group.members)
     share = won.weight / total if total > 0 else 0.0
-    abstained = share < ballot.min_share
-    reason = f"share {share:.2f} is under the floor of {ballot.min_share:.2f}" if abstained else ""
-    return Verdict(ranking[0], tuple(ranking), share, tally.groups, abstained, reason)
+    return _abstain(replace(tally, winner=ranking[0], ranking=tuple(ranking), share=share), ballot)
+
+
+def _abstain(verdict: Verdict, ballot: Ballot) -> Verdict:
+    """The verdict, marked where its share is under the floor; the winner is named all the same."""
+    abstained = verdict.share < ballot.min_share
+    reason = f"share {verdict.share:.2f} is under the floor of {ballot.min_share:.2f}" if abstained else ""
+    return replace(verdict, abstained=abstained, reason=reason)
 
 
 VOTES: Mapping[str, Vote] = MappingProxyType(
@@ -81,5 +188,9 @@ VOTES: Mapping[str, Vote] = MappingProxyType(
         "majority": majority,
         "weighted": weighted,
         "best": best,
+        "best-of-majority": best_of_majority,
+        "borda": borda,
+        "confidence": confidence,
+        "mbr": mbr,
     }
 )

@@ -1,1 +1,1 @@
-"""The engines behind the gateway. To add one with its own dialect: one file here that implements `Backend`."""
+"""The engines behind the gateway. To add one with its own dialect: a file here that implements `Backend`."""

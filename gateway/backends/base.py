@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from gateway.errors import UpstreamError
 
 __all__ = ["Backend", "Chunk", "Endpoint", "ModelCard", "Plan", "Prompt", "Response"]
 
@@ -61,7 +63,7 @@ class Response:
 class Backend(Protocol):
     """An engine. Every method raises `gateway.errors.UpstreamError` where the engine fails."""
 
-    def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+    def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """The reply as it is generated. Closing the iterator aborts the generation upstream."""
         ...
 
@@ -77,6 +79,18 @@ class Backend(Protocol):
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> Plan:
         """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
+        ...
+
+    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
+        """The fields by which the engine is asked to keep a thinking limit itself; None where it can't."""
+        ...
+
+    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
+        """Whether an error means that it can't after all; remembered for the model."""
+        ...
+
+    def distrust_limit(self, body: Mapping[str, Any]) -> None:
+        """Remembers that the engine took a limit for this model and did not keep it."""
         ...
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:

@@ -11,15 +11,41 @@ from typing import Any, ClassVar
 
 from gateway.backends.base import Chunk, ModelCard, Prompt
 
-__all__ = ["ENGINES", "Engine", "LlamaCpp", "VLLM", "engine_of"]
+__all__ = ["ENGINES", "VLLM", "Engine", "LlamaCpp", "engine_of"]
 
 # What a chat request holds that `/v1/completions` doesn't know or means otherwise. Whatever
 # else a client sent, sampling fields and vendor extras, goes along.
 _CHAT_ONLY = frozenset(
-    "messages tools tool_choice parallel_tool_calls functions function_call response_format modalities audio "
-    "logprobs top_logprobs max_tokens max_completion_tokens stream stream_options n reasoning_effort "
-    "reasoning verbosity web_search_options chat_template chat_template_kwargs thinking_token_budget "
-    "add_generation_prompt continue_final_message include_reasoning store metadata prediction".split()
+    {
+        "add_generation_prompt",
+        "audio",
+        "chat_template",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "function_call",
+        "functions",
+        "include_reasoning",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "messages",
+        "metadata",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "reasoning_effort",
+        "response_format",
+        "store",
+        "stream",
+        "stream_options",
+        "thinking_token_budget",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "verbosity",
+        "web_search_options",
+    }
 )
 
 
@@ -29,7 +55,10 @@ class Engine:
     name: ClassVar[str] = "openai"
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
-    context_field: ClassVar[str] = "max_model_len"
+
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        """The fields that have the engine keep a thinking limit; None where it has no such fields."""
+        return None
 
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         """A `/v1/models` entry."""
@@ -123,6 +152,9 @@ class VLLM(Engine):
         options = body.get("stream_options") or {}
         body["stream_options"] = {**options, "include_usage": True, "continuous_usage_stats": True}
         return body
+
+    def native_limit(self, limit: int) -> Mapping[str, Any] | None:
+        return {"thinking_token_budget": limit}
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
         usage = event.get("usage")

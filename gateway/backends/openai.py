@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,8 @@ from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
 
+_LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
+
 
 class OpenAIBackend:
     """Talks to one base URL (ending in `/v1`), with a key where one is needed.
@@ -25,16 +28,21 @@ class OpenAIBackend:
     """
 
     def __init__(self, base_url: str, api_key: str | None = None, *, idle_timeout: float = 600.0) -> None:
+        self.connect_to(base_url, api_key)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_timeout)
+        self._session: aiohttp.ClientSession | None = None
+        self._models: dict[str, ModelCard] = {}
+        self._listing = asyncio.Lock()
+        self._no_native_limit: set[Any] = set()
+        self.engine: Engine = engine_of(None)
+
+    def connect_to(self, base_url: str, api_key: str | None) -> None:
+        """Sets the address and key; to be done before `start`."""
         self._base = base_url.rstrip("/")
         self._root = self._base.removesuffix("/v1")
         self._headers = {"Content-Type": "application/json"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle_timeout)
-        self._session: aiohttp.ClientSession | None = None
-        self._models: dict[str, ModelCard] = {}
-        self._listing = asyncio.Lock()
-        self.engine: Engine = engine_of(None)
 
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
@@ -55,7 +63,7 @@ class OpenAIBackend:
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
-    async def stream(self, plan: Plan) -> AsyncIterator[Chunk]:
+    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """One streamed request; counts of tokens are asked for in the engine's own way."""
         body = self.engine.counting({**plan.body, "stream": True})
         try:
@@ -97,6 +105,21 @@ class OpenAIBackend:
             return Plan(self.engine.completion(body, [*prompt, *reply[key]], max_tokens), "completions")
         return Plan(self.engine.completion(body, prompt + prefix, max_tokens), "completions")
 
+    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
+        """The engine's own field, unless it has refused or ignored it for this model."""
+        return None if body.get("model") in self._no_native_limit else self.engine.native_limit(limit)
+
+    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
+        """A 4xx that speaks of the field, or of the configuration that it needs."""
+        if error.status not in {400, 404, 422, 501} or not _LIMIT_REFUSED.search(error.message):
+            return False
+        self.distrust_limit(body)
+        return True
+
+    def distrust_limit(self, body: Mapping[str, Any]) -> None:
+        """From now on the gateway keeps this model's limits."""
+        self._no_native_limit.add(body.get("model"))
+
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """`GET /v1/models`; an engine without that route serves no names we could know."""
         if self._models and not refresh:
@@ -131,7 +154,9 @@ class OpenAIBackend:
         self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
     ) -> aiohttp.client._RequestContextManager:
         if self._session is None:
-            raise UpstreamUnreachable("The gateway is not connected to its upstream (not started, or closing).")
+            raise UpstreamUnreachable(
+                "The gateway is not connected to its upstream (not started, or closing)."
+            )
         return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,9 +209,7 @@ def _upstream_error(status: int, payload: bytes) -> UpstreamError:
     if not isinstance(error, dict):
         error = {"message": str(error)}
     message = error.get("message") or error.get("detail") or f"The upstream answered {status}."
-    if status == 401 or status == 403:  # the gateway's own key was refused, not the client's
+    if status in {401, 403}:  # the gateway's own key was refused, not the client's
         return UpstreamError(502, f"The upstream refused the gateway's key ({status}).")
     known = {key: error[key] for key in ("type", "param", "code") if error.get(key) is not None}
     return UpstreamError(status, str(message), known)
-
-

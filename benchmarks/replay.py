@@ -1,0 +1,152 @@
+"""Votes and stopping rules over published samples, replayed with the code that serves.
+
+    python -m benchmarks.replay convert qwen qwen_math_rm_samples.jsonl.gz qwen.jsonl
+    thinkgate replay qwen.jsonl
+    python -m benchmarks.replay measure FOLDER benchmarks/results/replay.json
+
+`convert` writes what `thinkgate replay` reads; `measure` replays all sources found in the
+folder. They are not part of this project:
+
+- qwen_math_rm_samples.jsonl.gz: Qwen2.5-Math's evaluation samples with its reward model's
+  logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their extraction and labels are believed.
+- reasoning_gym_samples.jsonl.gz: replies of five models to reasoning-gym's tasks
+  (open-thought/reasoning-gym-eval, Apache-2.0). Their grader reads the tag only, so a
+  sample they call right is right, and of any other the project's grader decides.
+- gsm8k_model_solutions.jsonl.gz: four GPT-3 solutions to each GSM8K test problem, by four
+  different models (openai/grade-school-math, MIT). Their labels are believed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gateway.recording import parse_questions
+from gateway.replay_command import compare
+from policies.escalation import AutoPolicy, Rung
+from policies.replay import Figure, Question, Setting, replay
+from policies.types import Budget
+from scorers.confidence import ConfidenceScorer
+
+Row = dict[str, Any]
+
+GPT3 = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
+
+
+def qwen(row: Row) -> Row:
+    samples = [
+        {"text": text, "answer": answer or None, "correct": right, "score": logit[0]}
+        for text, answer, right, logit in zip(
+            row["code"], row["pred"], row["score"], row["pred_score"], strict=True
+        )
+    ]
+    return {"question": row["question"], "answer": row["answer"], "samples": samples}
+
+
+def gsm8k(row: Row) -> Row:
+    samples = [{"text": row[name]["solution"], "correct": row[name]["is_correct"]} for name in GPT3]
+    return {"question": row["question"], "answer": row["ground_truth"], "samples": samples}
+
+
+def gym(*models: str) -> Callable[[Row], Row]:
+    """The samples of these models; the first one's are "low" effort, the others' "high"."""
+
+    def convert(row: Row) -> Row:
+        samples = [
+            {
+                "text": sample["text"],
+                "effort": "low" if sample["model"] == models[0] else "high",
+                **({"correct": True} if sample["score"] == 1.0 else {}),
+            }
+            for sample in row["samples"]
+            if sample["model"] in models
+        ]
+        return {"question": row["question"], "answer": row["answer"], "samples": samples}
+
+    return convert
+
+
+GYM = ("llama-3.3-70b", "gemma-3-27b", "mistral-small-3.1-24b", "qwq-32b")
+SOURCES: dict[str, tuple[str, Callable[[Row], Row]]] = {
+    "qwen": ("qwen_math_rm_samples.jsonl.gz", qwen),
+    "gsm8k": ("gsm8k_model_solutions.jsonl.gz", gsm8k),
+    **{f"gym-{model}": ("reasoning_gym_samples.jsonl.gz", gym(model)) for model in GYM},
+    "gym-all": ("reasoning_gym_samples.jsonl.gz", gym(*GYM, "llama-4-scout")),
+}
+
+
+def converted(path: Path, convert: Callable[[Row], Row]) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.dumps(convert(json.loads(line)))
+
+
+def rows(figures: Iterable[Figure]) -> list[Row]:
+    return [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
+
+
+def read(folder: Path, name: str) -> list[Question]:
+    file, convert = SOURCES[name]
+    return parse_questions(converted(folder / file, convert), ConfidenceScorer())
+
+
+def escalation(folder: Path) -> Sequence[Figure]:
+    """Three samples of a model that hardly thinks, and where they disagree three of one that does."""
+    both = parse_questions(
+        converted(folder / SOURCES["gym-all"][0], gym("llama-3.3-70b", "qwq-32b")), ConfidenceScorer()
+    )
+    ladder = (Rung("low", 3), Rung("high"))
+    auto = Setting("auto: llama-3.3-70b, then qwq-32b", Budget(effort="auto", samples=6), AutoPolicy(ladder))
+    everything = Setting("majority over both", Budget(samples=6, stop="none"))
+    alone = [
+        *replay(
+            read(folder, "gym-llama-3.3-70b"), [Setting("llama-3.3-70b, 3", Budget(samples=3, stop="none"))]
+        ),
+        *replay(read(folder, "gym-qwq-32b"), [Setting("qwq-32b, 1", Budget(samples=1, stop="none"))]),
+        *replay(read(folder, "gym-qwq-32b"), [Setting("qwq-32b, 3", Budget(samples=3, stop="none"))]),
+    ]
+    return [*alone, *replay(both, [everything, auto])]
+
+
+def measure(folder: Path) -> Row:
+    results: Row = {}
+    for name in SOURCES:
+        questions = read(folder, name)
+        asked = [("majority", "auto"), ("majority", "first-3"), ("borda", "none"), ("weighted", "adaptive")]
+        results[name] = {
+            "questions": len(questions),
+            "shuffled": rows(compare(questions, asked)),
+            "as recorded": rows(compare(questions, asked, shuffles=0)),
+        }
+    results["escalation"] = {"shuffled": rows(escalation(folder))}
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("convert", help="write one source in the form that replay reads")
+    one.add_argument("name", choices=sorted(SOURCES))
+    one.add_argument("source", type=Path)
+    one.add_argument("target", type=Path)
+    every = commands.add_parser("measure", help="replay every source and write the figures")
+    every.add_argument("folder", type=Path)
+    every.add_argument("target", type=Path)
+    args = parser.parse_args()
+    if args.command == "convert":
+        lines = converted(args.source, SOURCES[args.name][1])
+        args.target.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    else:
+        args.target.parent.mkdir(parents=True, exist_ok=True)
+        args.target.write_text(json.dumps(measure(args.folder), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Puts the gateway together. Assembly only: nothing is decided here and nothing is global."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.backends.base import Backend
+from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
+from gateway.engine import Engine
+from gateway.errors import GatewayError
+from gateway.routes.chat import chat_router
+from gateway.routes.models import models_router
+from gateway.routes.ops import ops_router
+from gateway.service import Service
+from gateway.stream import json_response
+
+__all__ = ["create_app", "make_backend"]
+
+
+def make_backend(settings: Settings) -> Backend:
+    """The upstream that the settings name; without one, the embedded engine."""
+    if settings.upstream is not None:
+        key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
+        return OpenAIBackend(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
+    from gateway.backends.embedded import EmbeddedBackend
+    from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+
+    options = EmbeddedOptions(settings.embedded_model, settings.embedded_slots, settings.embedded_context)
+    return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
+
+
+def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
+    """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
+    settings = settings or Settings()
+    backend = backend or make_backend(settings)
+    service = Service(settings, backend, Engine(backend))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            await backend.start()
+            yield
+        finally:
+            await backend.close()
+
+    app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    for router in (chat_router(service), models_router(service), ops_router(service)):
+        app.include_router(router)
+    app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)
+    app.add_middleware(RequestId)
+    return app
+
+
+class RequestId:
+    """Gives every reply an `X-Request-Id`: the client's own where it sent one, else a new one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on; adds the header to the reply's start."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
+        request_id = sent.decode("ascii") if usable else uuid.uuid4().hex
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+async def _gateway_error(_: Request, error: Any) -> Response:
+    return json_response(error.body(), error.status)
+
+
+async def _http_error(request: Request, error: Any) -> Response:
+    """An unknown path or method, in OpenAI's shape."""
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+    return json_response(body, error.status_code, dict(error.headers or {}))
+
+
+async def _bug(_: Request, error: Any) -> Response:
+    """A mistake of ours: the client learns that it happened, the log has the rest."""
+    message = f"The gateway failed on this request ({type(error).__name__})."
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
+    return json_response(body, 500)

@@ -1,0 +1,225 @@
+"""OpenAI's chat completions: a request body read, an outcome or a stream of events written."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.backends.sse import DONE, event
+from gateway.budget import Asked
+from gateway.errors import BadRequest
+from gateway.events import Delta, Outcome, Progress
+from gateway.planning import Job, Reply
+from gateway.report import progress_report, report, usage_of
+from scorers.types import Sample
+
+__all__ = ["ChatStream", "chat_body", "parse_body", "read_reply"]
+
+_TEXT = ("content", "reasoning", "reasoning_content")
+CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
+"""What stands between a first sample shown live and the vote's winner, where they differ."""
+
+
+def parse_body(payload: bytes) -> dict[str, Any]:
+    """The JSON object of a request, with the fields checked that the gateway itself relies on.
+
+    Everything else is the upstream's to judge. Raises `BadRequest`.
+    """
+    try:
+        body = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The request body is not valid JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The request body must be a JSON object.")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise _wrong("messages", "a list of at least one message object")
+    for place, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            raise _wrong(f"messages[{place}].role", "a string")
+        if not isinstance(message.get("content"), str | list | None):
+            raise _wrong(f"messages[{place}].content", "a string or a list of parts")
+    if not isinstance(body.get("model", ""), str):
+        raise _wrong("model", "a string")
+    if not isinstance(body.get("stream") or False, bool):
+        raise _wrong("stream", "true or false")
+    if not isinstance(body.get("stream_options") or {}, dict):
+        raise _wrong("stream_options", "an object")
+    for field in ("n", "max_tokens", "max_completion_tokens"):
+        value = body.get(field)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise _wrong(field, "a whole number from 1")
+    for field in ("tools", "chat_template_kwargs"):
+        value = body.get(field)
+        if value is not None and not isinstance(value, list if field == "tools" else dict):
+            raise _wrong(field, "a list" if field == "tools" else "an object")
+    return body
+
+
+def read_reply(body: dict[str, Any], asked: Asked) -> Reply:
+    """How the client wants its answer; takes the fields that say so away from `body`."""
+    choices = body.pop("n", None) or 1
+    stream = bool(body.pop("stream", None))
+    options = body.get("stream_options") or {}
+    if not stream:
+        body.pop("stream_options", None)
+    return Reply(
+        stream,
+        choices,
+        bool(options.get("include_usage")),
+        asked.exclude,
+        asked.scaling.stream,
+        asked.scaling.trace,
+    )
+
+
+def chat_body(job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
+    """The unstreamed reply."""
+    choices = []
+    for place, sample in enumerate(outcome.chosen):
+        message = {"role": "assistant", **sample.extra.get("message", {}), **_message_text(job, sample)}
+        choice = {
+            **sample.extra.get("choice", {}),
+            "index": place,
+            "message": message,
+            "logprobs": sample.logprobs,
+            "finish_reason": sample.finish_reason,
+        }
+        choices.append(choice)
+    return {
+        "id": _new_id(),
+        "created": int(time.time()),
+        "model": model,
+        **outcome.envelope,
+        "object": "chat.completion",
+        "choices": choices,
+        "usage": usage_of(outcome),
+        "scaling": report(job, outcome),
+    }
+
+
+def _message_text(job: Job, sample: Sample) -> dict[str, Any]:
+    text: dict[str, Any] = {"content": sample.content}
+    if sample.tool_calls:
+        text["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "index"} for call in sample.tool_calls
+        ]
+        text["content"] = sample.content or None
+    if sample.reasoning and not job.reply.exclude_reasoning:
+        text["reasoning_content"] = text["reasoning"] = sample.reasoning
+    return text
+
+
+class ChatStream:
+    """Writes one job's events as server-sent events."""
+
+    def __init__(self, job: Job, model: str) -> None:
+        self._job = job
+        self._head: dict[str, Any] = {
+            "id": _new_id(),
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._begun: set[int] = set()
+        self._shown_live: int | None = None
+        self._live_length = 0
+
+    def delta(self, delta: Delta) -> bytes:
+        """New text of a sample that is shown as it comes; empty where nothing of it is to be shown."""
+        if not self._begun and delta.raw:
+            self._head |= {key: delta.raw[key] for key in ("id", "created", "model") if key in delta.raw}
+        place = 0 if self._job.votes else delta.index
+        self._shown_live = delta.index if self._job.votes else None
+        self._live_length += len(delta.content)
+        fields: dict[str, Any] = {} if place in self._begun else {"role": "assistant"}
+        upstream = delta.choice.get("delta") or {}
+        fields |= {key: value for key, value in upstream.items() if value is not None and key not in _TEXT}
+        fields |= self._text(delta.reasoning, delta.content)
+        if not fields:
+            return b""
+        self._begun.add(place)
+        choice = {
+            key: value for key, value in delta.choice.items() if key not in {"message", "finish_reason"}
+        }
+        choice |= {"index": place, "delta": fields, "finish_reason": None}
+        return self._chunk([choice], delta.raw)
+
+    def progress(self, progress: Progress) -> bytes:
+        """How the vote stands: a chunk without text, which OpenAI clients pass over."""
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        return self._chunk([choice], {}, scaling=progress_report(self._job, progress))
+
+    def finish(self, outcome: Outcome) -> bytes:
+        """What is left to send: winners not shown yet, the end of each choice, `scaling`, usage."""
+        parts: list[bytes] = []
+        revised: dict[str, Any] = {}
+        if self._job.votes:
+            parts, revised = self._winners(outcome)
+        last = len(outcome.chosen) - 1
+        for place, sample in enumerate(outcome.chosen):
+            choice = {
+                **self._ending(sample),
+                "index": place,
+                "delta": {},
+                "finish_reason": sample.finish_reason,
+            }
+            more = {"scaling": report(self._job, outcome, **revised)} if place == last else {}
+            parts.append(self._chunk([choice], outcome.envelope, **more))
+        if self._job.reply.include_usage:
+            parts.append(self._chunk([], outcome.envelope, usage=usage_of(outcome)))
+        return b"".join([*parts, DONE])
+
+    def _ending(self, sample: Sample) -> dict[str, Any]:
+        """A choice's own fields that came with its end, such as vLLM's `stop_reason`."""
+        choice = sample.extra.get("choice", {})
+        return {key: value for key, value in choice.items() if not isinstance(value, list | dict)}
+
+    def _winners(self, outcome: Outcome) -> tuple[list[bytes], dict[str, Any]]:
+        """The vote's chosen samples; with one shown live already, only what corrects it."""
+        parts: list[bytes] = []
+        revised: dict[str, Any] = {}
+        for place, sample in enumerate(outcome.chosen):
+            if place == 0 and self._shown_live is not None:
+                if sample.index == self._shown_live:
+                    continue
+                revised = {"revised": self._live_length + len(CORRECTION)}
+                parts.append(self._whole(0, sample, self._text("", CORRECTION)))
+            parts.append(
+                self._whole(place, sample, {"role": "assistant", **self._text(sample.reasoning, "")})
+            )
+            fields = {**sample.extra.get("message", {}), **self._text("", sample.content)}
+            if sample.tool_calls:
+                fields["tool_calls"] = [{"index": i, **call} for i, call in enumerate(sample.tool_calls)]
+            parts.append(self._whole(place, sample, fields, logprobs=sample.logprobs))
+        return parts, revised
+
+    def _whole(self, place: int, sample: Sample, delta: dict[str, Any], **fields: Any) -> bytes:
+        return self._chunk([{"index": place, "delta": delta, "finish_reason": None, **fields}], {})
+
+    def _text(self, reasoning: str, content: str) -> dict[str, Any]:
+        text: dict[str, Any] = {}
+        if reasoning and not self._job.reply.exclude_reasoning:
+            text["reasoning_content"] = text["reasoning"] = reasoning
+        if content:
+            text["content"] = content
+        return text
+
+    def _chunk(self, choices: list[dict[str, Any]], raw: Mapping[str, Any], **more: Any) -> bytes:
+        chunk = {**raw, **self._head, "choices": choices}
+        chunk.pop("usage", None)
+        chunk.pop("timings", None)
+        chunk |= more
+        return event(orjson.dumps(chunk))
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{uuid.uuid4().hex}"
+
+
+def _wrong(field: str, allowed: str) -> BadRequest:
+    return BadRequest(f"{field} must be {allowed}.", param=field, code="invalid_value")

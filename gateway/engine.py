@@ -1,0 +1,451 @@
+"""The loop: policy step -> samples -> groups -> vote -> stop.
+
+Decisions are the policy's, the grader's and the vote's, all pure; this module only does
+what they say: it starts and aborts draws, keeps the books and tells what happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.backends.base import Backend, Plan
+from gateway.budget import AUTO
+from gateway.errors import UpstreamError
+from gateway.events import Counts, Delta, Enforced, Event, Finished, Outcome, Progress, Status
+from gateway.planning import Job
+from gateway.sampler import Order, Rendering, draw, split_reply
+from gateway.track import Drawn, Tally
+from policies.escalation import AutoPolicy
+from policies.prompts import thinking_limit
+from policies.stopping import VotePolicy
+from policies.types import Ask, Budget, Policy, State, Step, Stream
+from scorers.answers import equivalent_async, extract
+from scorers.grouping import AsyncGrouper
+from scorers.types import Ballot, Sample, Verdict
+from scorers.votes import VOTES
+
+__all__ = ["Engine"]
+
+_SEEDS = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
+
+
+class Engine:
+    """Runs jobs on one backend. Needs nothing else, so one serves all requests of an app."""
+
+    def __init__(self, backend: Backend, policy: Policy | None = None) -> None:
+        self._backend = backend
+        self._policy = policy or VotePolicy()
+
+    async def run(self, job: Job) -> AsyncGenerator[Event, None]:
+        """The job's events; the last one is `Finished`. Raises `UpstreamError` where no sample came through.
+
+        Closing the generator aborts everything that runs upstream for it.
+        """
+        limited = job.budget.thinking_tokens is not None
+        if job.votes or job.budget.effort == AUTO:
+            events = _Vote(self._backend, self._policy_for(job), job).run()
+        elif job.reply.choices > 1 and limited:  # each choice has a limit of its own to be watched
+            events = _Vote(self._backend, _Everything(job.reply.choices), job).run()
+        elif job.reply.choices == 1 and not job.reply.stream and not limited:
+            events = self._plain(job)
+        else:
+            events = self._streamed(job)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _plain(self, job: Job) -> AsyncGenerator[Event, None]:
+        """One reply with nothing to watch: one plain request."""
+        began = time.monotonic()
+        approach = job.approach(job.budget)
+        response = await self._backend.complete(Plan(approach.body))
+        shaped = approach.shaped
+        drawn = split_reply(response.body, range(1), shaped.markup, answer_only=shaped.off is not None)
+        yield Finished(_outcome(job, drawn, began, shaped.notes))
+
+    async def _streamed(self, job: Job) -> AsyncGenerator[Event, None]:
+        """One upstream request whose choices go back as they are."""
+        began = time.monotonic()
+        drawn: list[Drawn] = []
+        indices = tuple(range(job.reply.choices))
+        order, notes = _Orders(self._backend, job).order(job.budget, indices)
+        async with aclosing(draw(self._backend, order)) as events:
+            async for event in events:
+                if isinstance(event, Drawn):
+                    drawn.append(event)
+                else:
+                    yield event
+        yield Finished(_outcome(job, drawn, began, notes))
+
+    def _policy_for(self, job: Job) -> Policy:
+        """The policy that an app was given, or the one that the budget calls for."""
+        if job.budget.effort == AUTO:
+            context = job.model.context
+            levels = {name: thinking_limit(level, context) for name, level in job.model.levels.items()}
+            return AutoPolicy(levels=levels)
+        return self._policy
+
+
+class _Orders:
+    """One request's orders; samples of one level of effort share their rendered prompt."""
+
+    def __init__(self, backend: Backend, job: Job) -> None:
+        self._backend = backend
+        self._job = job
+        self._known: dict[tuple[str | None, int | None], tuple[Order, tuple[str, ...]]] = {}
+
+    def order(
+        self, budget: Budget, indices: tuple[int, ...], seed: int | None = None
+    ) -> tuple[Order, tuple[str, ...]]:
+        """The order for samples at `budget`, and what has to be told of it."""
+        key = (budget.effort, budget.thinking_tokens)
+        if key not in self._known:
+            self._known[key] = self._prototype(budget)
+        prototype, notes = self._known[key]
+        return _for_samples(prototype, indices, seed), notes
+
+    def _prototype(self, budget: Budget) -> tuple[Order, tuple[str, ...]]:
+        kept = self._job.approach(budget)
+        rendering = Rendering(self._backend, kept.body)
+        order = Order(kept.body, (), rendering, kept.terms, kept.schema)
+        limit = kept.terms.limit
+        native = None if limit is None else self._backend.native_limit(kept.body, limit)
+        if native is None:
+            return order, kept.shaped.notes
+        own = self._job.approach(budget, native=native)
+        return Order(own.body, (), rendering, own.terms, own.schema, fallback=order), own.shaped.notes
+
+
+def _for_samples(order: Order, indices: tuple[int, ...], seed: int | None) -> Order:
+    body = order.body if seed is None else {**order.body, "seed": seed}
+    fallback = None if order.fallback is None else _for_samples(order.fallback, indices, seed)
+    return replace(order, body=body, indices=indices, fallback=fallback)
+
+
+@dataclass(slots=True)
+class _Running:
+    """One draw in flight: its task, and the tallies of its samples, which it keeps up to date."""
+
+    task: asyncio.Task[None]
+    tallies: dict[int, Tally]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    indices: tuple[int, ...]
+    error: UpstreamError
+
+
+@dataclass(slots=True)
+class _Books:
+    """What has happened to a vote's samples so far."""
+
+    drawn: dict[int, Drawn] = field(default_factory=dict)
+    status: dict[int, Status] = field(default_factory=dict)
+    answers: dict[int, str] = field(default_factory=dict)
+    lost: list[Tally] = field(default_factory=list)
+    launched: int = 0
+    failure: UpstreamError | None = None
+
+    def counts(self, asked: int) -> Counts:
+        came: list[Status] = list(self.status.values())
+        return Counts(
+            asked,
+            self.launched,
+            finished=sum(status in ("finished", "truncated", "unanswered") for status in came),
+            truncated=came.count("truncated"),
+            unanswered=came.count("unanswered"),
+            aborted=came.count("aborted"),
+            failed=came.count("failed"),
+        )
+
+
+class _Vote:
+    """One request's samples, drawn as the policy says and combined by its vote."""
+
+    def __init__(self, backend: Backend, policy: Policy, job: Job) -> None:
+        self._backend = backend
+        self._policy = policy
+        self._job = job
+        self._began = time.monotonic()
+        self._books = _Books()
+        self._grouper = AsyncGrouper(equivalent_async)
+        self._running: dict[int, _Running] = {}
+        self._queue: asyncio.Queue[Delta | Drawn | _Failed | BaseException] = asyncio.Queue()
+        self._orders = _Orders(backend, job)
+        self._notes: dict[str, None] = {}
+        self._live: int | None = None
+        self._rng = random.Random()
+        seed = job.body.get("seed")
+        self._seed = seed if isinstance(seed, int) else self._rng.randrange(_SEEDS)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        try:
+            while True:
+                step = self._policy.step(self._state())
+                self._abort(step.abort)
+                if step.done:
+                    break
+                for ask in step.launch:
+                    self._launch(ask)
+                event = await self._next(step.wake_after)
+                if event is None:
+                    continue
+                if isinstance(event, Delta):
+                    if self._shown(event.index):
+                        yield event
+                else:
+                    for progress in await self._book(event):
+                        yield progress
+            yield Finished(self._finish(step.reason))
+        finally:
+            await self._stop_all()
+
+    def _state(self) -> State:
+        books = self._books
+        drawn = books.drawn
+        return State(
+            self._job.budget,
+            self._grouper.groups,
+            tuple(
+                Stream(index, tally.completion)
+                for running in self._running.values()
+                for index, tally in running.tallies.items()
+                if index not in books.status
+            ),
+            failures=sum(status == "failed" for status in books.status.values()),
+            elapsed=time.monotonic() - self._began,
+            launched=books.launched,
+            order=tuple(drawn),
+            lengths={index: each.sample.usage.completion for index, each in drawn.items()},
+            lost=sum(tally.completion for tally in books.lost),
+        )
+
+    def _launch(self, ask: Ask) -> None:
+        """Starts more samples: in one upstream request where none of them could be stopped alone."""
+        first = self._books.launched
+        indices = tuple(range(first, first + ask.count))
+        self._books.launched += ask.count
+        order, notes = self._orders.order(ask.budget, indices)
+        self._notes |= dict.fromkeys(notes)
+        if order.terms.limit is None and not order.terms.prefill and ask.budget.stop == "none":
+            self._start(ask.budget, indices)
+        else:
+            for index in indices:
+                self._start(ask.budget, (index,))
+
+    def _start(self, budget: Budget, indices: tuple[int, ...]) -> None:
+        tallies = {index: Tally() for index in indices}
+        task = asyncio.create_task(self._pump(budget, indices, tallies))
+        task.add_done_callback(self._crashed)
+        running = _Running(task, tallies)
+        for index in indices:
+            self._running[index] = running
+
+    async def _pump(self, budget: Budget, indices: tuple[int, ...], tallies: dict[int, Tally]) -> None:
+        """Draws samples into the queue; what fails goes there as well."""
+        order, _ = self._orders.order(budget, indices, self._seed + indices[0])
+        left = set(indices)
+        try:
+            async with aclosing(draw(self._backend, order, list(tallies.values()))) as events:
+                async for event in events:
+                    if isinstance(event, Drawn):
+                        left.discard(event.sample.index)
+                        self._queue.put_nowait(event)
+                    elif self._shown(event.index):
+                        self._queue.put_nowait(event)
+        except UpstreamError as error:
+            if len(indices) > 1 and len(left) == len(indices) and _refuses_n(error):
+                for index in indices:
+                    self._start(budget, (index,))
+                return
+            self._queue.put_nowait(_Failed(tuple(left), error))
+            return
+        for index in left:  # an upstream that gave fewer choices than it was asked for
+            self._start(budget, (index,))
+
+    def _crashed(self, task: asyncio.Task[None]) -> None:
+        """A bug in a draw must end the request, not leave it waiting."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._queue.put_nowait(error)
+
+    def _shown(self, index: int) -> bool:
+        """Whether this sample's deltas go to the client as they come."""
+        if not self._job.reply.stream:
+            return False
+        if not self._job.votes:
+            return True
+        if self._job.reply.live == "first" and self._live is None:
+            self._live = index
+        return self._live == index
+
+    async def _next(self, wake_after: float | None) -> Delta | Drawn | _Failed | None:
+        try:
+            async with asyncio.timeout(wake_after):
+                event = await self._queue.get()
+        except TimeoutError:
+            return None
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    async def _book(self, event: Drawn | _Failed) -> Sequence[Progress]:
+        """Enters what came to an end; tells how the vote stands."""
+        books = self._books
+        if isinstance(event, _Failed):
+            books.failure = event.error
+            for index in event.indices:
+                books.status[index] = "failed"
+                books.lost.append(self._running[index].tallies[index])
+            return [self._progress(index, None) for index in event.indices]
+        sample = event.sample
+        if sample.index in books.status:  # aborted while its last event was under way
+            return []
+        answer = None if sample.truncated else extract(sample.content)
+        books.drawn[sample.index] = event
+        votes = await self._grouper.add(sample, answer)
+        if answer is not None:
+            books.answers[sample.index] = answer.raw
+        books.status[sample.index] = (
+            "truncated" if sample.truncated else "finished" if votes else "unanswered"
+        )
+        return [self._progress(sample.index, sample)]
+
+    def _progress(self, index: int, sample: Sample | None) -> Progress:
+        books = self._books
+        counts = books.counts(self._job.budget.samples)
+        return Progress(index, books.status[index], books.answers.get(index), sample, counts, self._verdict())
+
+    def _abort(self, indices: frozenset[int]) -> None:
+        for index in indices:
+            running = self._running[index]
+            self._books.status[index] = "aborted"
+            self._books.lost.append(running.tallies[index])
+            if all(self._books.status.get(other) == "aborted" for other in running.tallies):
+                running.task.cancel()
+
+    async def _stop_all(self) -> None:
+        tasks = {running.task for running in self._running.values()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _verdict(self) -> Verdict:
+        samples = [drawn.sample for drawn in self._books.drawn.values()]
+        ballot = Ballot(
+            min_share=self._job.min_share, shortest_first=self._job.budget.stop.startswith("first-")
+        )
+        return VOTES[self._job.budget.vote](self._grouper.groups, samples, ballot)
+
+    def _finish(self, reason: str) -> Outcome:
+        """The outcome. Raises the upstream's error where every sample failed."""
+        books, job = self._books, self._job
+        if not books.drawn:
+            raise books.failure or UpstreamError(502, "No sample was finished within the limits.")
+        verdict = self._verdict()
+        notes: list[str] = []
+        counts = books.counts(job.budget.samples)
+        if counts.failed:
+            notes.append(f"{counts.failed} of {counts.launched} samples failed ({books.failure})")
+        if job.votes:
+            ranking = _ranking(verdict, [drawn.sample for drawn in books.drawn.values()])
+            if verdict.winner is None:
+                notes.append("no sample has an answer that counts; the first complete one is returned")
+        else:
+            ranking = sorted(books.drawn)
+        drawn = [books.drawn[index] for index in ranking]
+        outcome = _outcome(job, drawn, self._began, tuple(self._notes))
+        everything = [each.tally for each in drawn] + books.lost
+        mean = sum(each.tally.completion for each in drawn) / len(drawn)
+        unspent = mean * (job.budget.samples - len(drawn)) - sum(tally.completion for tally in books.lost)
+        return replace(
+            outcome,
+            counts=counts,
+            verdict=verdict if job.votes else None,
+            chosen=outcome.chosen[: job.reply.choices],
+            generated=sum(tally.completion for tally in everything),
+            reasoning=sum(tally.reasoning for tally in everything),
+            upstream_prompt=sum(tally.upstream_prompt for tally in everything),
+            estimated=any(tally.estimated for tally in everything),
+            saved=max(0, round(unspent)) if job.votes else 0,
+            stop=reason if job.votes else "none",
+            notes=(*outcome.notes, *notes),
+            trace=tuple(self._trace(index) for index in sorted(books.status)) if job.reply.trace else (),
+        )
+
+    def _trace(self, index: int) -> dict[str, Any]:
+        drawn = self._books.drawn.get(index)
+        told: dict[str, Any] = {"index": index, "status": self._books.status[index]}
+        if drawn is not None:
+            sample = drawn.sample
+            told |= {"answer": self._books.answers.get(index), "tokens": sample.usage.completion}
+            told |= {"reasoning_tokens": sample.usage.reasoning, "finish_reason": sample.finish_reason}
+            told |= {"reasoning": sample.reasoning, "content": sample.content}
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class _Everything:
+    """The policy of raw choices: draw them all."""
+
+    count: int
+
+    def step(self, state: State) -> Step:
+        """See `Policy`."""
+        return VotePolicy().step(
+            replace(state, budget=replace(state.budget, samples=self.count, stop="none", choices=self.count))
+        )
+
+
+def _outcome(job: Job, drawn: Sequence[Drawn], began: float, notes: Sequence[str]) -> Outcome:
+    """The outcome of samples that all came through."""
+    samples = tuple(each.sample for each in drawn)
+    if not samples:
+        raise UpstreamError(502, "The upstream's reply has no choices.")
+    truncated = sum(sample.truncated for sample in samples)
+    return Outcome(
+        chosen=samples,
+        drawn=samples,
+        counts=Counts(job.budget.samples, len(samples), finished=len(samples), truncated=truncated),
+        budget=job.budget,
+        generated=sum(each.tally.completion for each in drawn),
+        reasoning=sum(each.tally.reasoning for each in drawn),
+        prompt=max(each.tally.prompt for each in drawn),
+        upstream_prompt=_upstream_prompt(drawn, together=job.reply.choices > 1 and not job.votes),
+        estimated=any(each.tally.estimated for each in drawn),
+        seconds=time.monotonic() - began,
+        enforced=_enforced(drawn),
+        limit=job.budget.thinking_tokens,
+        notes=(*job.notes, *notes),
+        envelope=drawn[0].envelope,
+    )
+
+
+def _enforced(drawn: Sequence[Drawn]) -> Enforced:
+    """Who kept the limit, over all samples: the gateway, if it had to for one."""
+    kept = {each.enforced for each in drawn}
+    return "forced" if "forced" in kept else "native" if "native" in kept else "none"
+
+
+def _upstream_prompt(drawn: Sequence[Drawn], *, together: bool) -> int:
+    """Prompt tokens that the upstream read; choices of one request share theirs."""
+    counts = [each.tally.upstream_prompt for each in drawn]
+    return max(counts) if together else sum(counts)
+
+
+def _ranking(verdict: Verdict, samples: Sequence[Sample]) -> list[int]:
+    """The vote's ranking, then what did not vote: the whole before the truncated."""
+    rest = [sample for sample in samples if sample.index not in verdict.ranking]
+    return [*verdict.ranking, *(sample.index for sample in sorted(rest, key=lambda s: s.truncated))]
+
+
+def _refuses_n(error: UpstreamError) -> bool:
+    """Whether an engine's 400 is about the number of choices."""
+    return error.status in {400, 422, 501} and bool(re.search(r"\bn\b|choices", error.message))

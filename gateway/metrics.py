@@ -1,0 +1,73 @@
+"""What operators can watch, in Prometheus' text format. One registry an app."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.events import Outcome
+from gateway.planning import Job
+
+__all__ = ["Metrics"]
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_TOKENS = (0, 64, 256, 1024, 4096, 16384, 65536)
+
+
+class Metrics:
+    """The gateway's own counters."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "thinkgate_requests", "Requests by how they ended.", ["status"], registry=self.registry
+        )
+        self._running = Gauge(
+            "thinkgate_requests_running", "Requests being answered now.", registry=self.registry
+        )
+        self._seconds = Histogram(
+            "thinkgate_request_seconds",
+            "Seconds from request to complete answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "thinkgate_tokens", "Tokens: prompt, thinking, answer, saved.", ["kind"], registry=self.registry
+        )
+        self._samples = Counter(
+            "thinkgate_samples", "Samples by how they ended.", ["status"], registry=self.registry
+        )
+        self._thinking = Histogram(
+            "thinkgate_thinking_tokens",
+            "Thinking tokens of the answers returned, by level.",
+            ["level"],
+            buckets=_TOKENS,
+            registry=self.registry,
+        )
+
+    def begin(self) -> None:
+        """A request has come in."""
+        self._running.inc()
+
+    def end(self, status: int) -> None:
+        """A request has been answered; 499: the client hung up."""
+        self._running.dec()
+        self._requests.labels(str(status)).inc()
+
+    def outcome(self, job: Job, outcome: Outcome) -> None:
+        """A job has come to its end."""
+        counts = outcome.counts
+        self._seconds.observe(outcome.seconds)
+        self._tokens.labels("prompt").inc(outcome.upstream_prompt)
+        self._tokens.labels("thinking").inc(outcome.reasoning)
+        self._tokens.labels("answer").inc(max(0, outcome.generated - outcome.reasoning))
+        self._tokens.labels("saved").inc(outcome.saved)
+        for status in ("finished", "truncated", "unanswered", "aborted", "failed"):
+            if number := getattr(counts, status):
+                self._samples.labels(status).inc(number)
+        if job.asked is not None and outcome.chosen:
+            level = job.budget.effort or "number"
+            self._thinking.labels(level).observe(outcome.chosen[0].usage.reasoning)
+
+    def text(self) -> bytes:
+        """The exposition that Prometheus scrapes."""
+        return generate_latest(self.registry)

@@ -1,0 +1,213 @@
+"""What to ask of the upstream for one request: limits in tokens, the shaped body, the terms. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from gateway.backends.base import ModelCard
+from gateway.budget import AUTO, Asked, Thinking
+from gateway.errors import BadRequest
+from gateway.track import Terms
+from policies.families import Family
+from policies.limiter import share_tokens
+from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
+from policies.shaping import Shaped, shape
+from policies.types import Budget
+
+__all__ = ["Approach", "Job", "Model", "Reply", "plan_job"]
+
+_BYTES_PER_PROMPT_TOKEN = 3  # low on purpose: a prompt taken for longer than it is leaves room
+_AUTO_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of the model a request is for.
+
+    `levels` are the budgets it may be asked for; `default` stands where a client says
+    nothing; `cap` is the most thinking tokens, whatever a client says.
+    """
+
+    name: str
+    family: Family
+    card: ModelCard | None = None
+    levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
+    default: Thinking | None = None
+    cap: int | None = None
+    answer_reserve: int = 1024
+
+    @property
+    def context(self) -> int | None:
+        """The model's context length in tokens; None where the upstream doesn't tell."""
+        return self.card.context if self.card else None
+
+    @property
+    def reserve(self) -> int:
+        """Tokens that the answer is left with."""
+        return self.answer_reserve if self.context is None else min(self.answer_reserve, self.context // 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a client wants its answer: as a stream, how many choices, with what beside the text."""
+
+    stream: bool = False
+    choices: int = 1
+    include_usage: bool = False
+    exclude_reasoning: bool = False
+    live: Literal["winner", "first"] = "winner"
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """How samples at one level of effort are asked for.
+
+    `body` is the upstream chat request without `n` and `stream`, `schema` the
+    `response_format` held back from it until the thinking is over.
+    """
+
+    shaped: Shaped
+    terms: Terms
+    body: Mapping[str, Any]
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, ready for the engine. `asked` is the client's own word for its budget, if any."""
+
+    body: Mapping[str, Any]
+    model: Model
+    budget: Budget
+    reply: Reply
+    asked: str | None = None
+    overridden: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    min_share: float = 0.0
+
+    @property
+    def votes(self) -> bool:
+        """Whether samples are drawn to be combined (rather than returned as they are)."""
+        return self.budget.samples > 1
+
+    def approach(self, budget: Budget, *, native: Mapping[str, Any] | None = None) -> Approach:
+        """The request for samples at `budget`'s effort, which for `auto` differs from the job's own.
+
+        `native` are the fields by which the engine is asked to keep the limit itself; None
+        where it can't, so that the gateway does.
+        """
+        level = self._level(budget)
+        family, markup = self.model.family, self.model.family.markup
+        policy = policy_prompt(level, markup, teach=family.without == "prompt") if level else None
+        shaped = shape(family, self.body, budget, policy)
+        limit, total = budget.thinking_tokens, None
+        if limit is not None:
+            limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
+        body = dict(shaped.body)
+        if total is not None:
+            body["max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"] = total
+        terms = Terms(
+            shaped.markup,
+            limit,
+            total,
+            waits=level.waits if level else 0,
+            prefill=shaped.prefill,
+            prefix=shaped.prefix,
+        )
+        if native is not None and limit is not None:
+            return Approach(
+                shaped, replace(terms, native=True, prefill="", prefix=""), {**body, **native}, None
+            )
+        schema = body.get("response_format")
+        if limit and isinstance(schema, dict) and schema.get("type") in ("json_schema", "json_object"):
+            del body["response_format"]
+            return Approach(shaped, replace(terms, staged=True), body, schema)
+        return Approach(shaped, terms, body)
+
+    def _level(self, budget: Budget) -> Level | None:
+        """The level whose prompt fits; None where nothing was asked, or expressly no limit."""
+        if budget.effort is not None:
+            return self.model.levels.get(budget.effort)
+        return (
+            None if budget.thinking_tokens is None else level_near(budget.thinking_tokens, self.model.levels)
+        )
+
+
+def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) -> Job:
+    """Puts a request's wishes and its model's limits together. `body` is the chat request as cleaned."""
+    notes: list[str] = []
+    sources = dict(asked.sources)
+    thinking = asked.thinking
+    if thinking is None and model.default is not None:
+        thinking = model.default
+        sources["thinking"] = "default"
+    level = model.levels.get(thinking.effort or "") if thinking else None
+    samples, vote, stop = asked.samples, asked.vote, asked.stop
+    if level is not None:  # what a level brings along, where the client says nothing else
+        samples = samples if "samples" in sources else level.samples or samples
+        vote = vote if "vote" in sources else level.vote or vote
+        stop = stop if "stop" in sources else level.stop or stop
+    if thinking is not None and thinking.effort == AUTO and "samples" not in sources:
+        samples = _AUTO_SAMPLES
+    if samples > 1 and body.get("temperature") == 0:
+        samples = 1
+        notes.append("temperature is 0, so all samples would be the same: one was drawn")
+    if reply.choices > samples > 1:
+        raise BadRequest(
+            f"n: {reply.choices} choices of {samples} samples; allowed: 1 to {samples}.",
+            param="n",
+            code="invalid_value",
+        )
+    budget = Budget(
+        effort=thinking.effort if thinking else None,
+        thinking_tokens=_limit(thinking, level, model, body),
+        samples=samples,
+        vote=vote,
+        scorer=asked.scorer,
+        stop=stop,
+        limits=asked.limits,
+        sources=sources,
+        window=asked.scaling.window,
+        threshold=asked.scaling.threshold,
+        choices=min(reply.choices, samples),
+    )
+    limit, wished = budget.thinking_tokens, thinking.tokens if thinking else None
+    if limit is not None and wished is not None and limit < wished:
+        notes.append(f"the limit is {limit} thinking tokens: no more fit, or are allowed")
+    said = str(thinking) if thinking else None
+    return Job(body, model, budget, reply, said, asked.overridden, tuple(notes), asked.scaling.min_share)
+
+
+def _limit(
+    thinking: Thinking | None, level: Level | None, model: Model, body: Mapping[str, Any]
+) -> int | None:
+    """The hard limit in thinking tokens, all that bears on it considered; None: no limit."""
+    if thinking is None:
+        return model.cap
+    asked = thinking.tokens if level is None else thinking_limit(level, model.context)
+    limits = [limit for limit in (asked, model.cap) if limit is not None]
+    if model.context is not None and (limits or thinking.effort == AUTO):
+        limits.append(max(0, model.context - model.reserve - _prompt_estimate(body)))
+    if not limits:
+        return None
+    return share_tokens(min(limits), model.reserve, _own_cap(body))[0]
+
+
+def _own_cap(body: Mapping[str, Any]) -> int | None:
+    """The client's own cap on thinking and answer together."""
+    cap: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
+    return cap
+
+
+def _prompt_estimate(body: Mapping[str, Any]) -> int:
+    """Tokens of the prompt, rather too many than too few."""
+    size = 0
+    for message in body.get("messages", ()):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else [{"text": content}]
+        size += sum(len(str(part.get("text") or "").encode()) for part in parts if isinstance(part, dict))
+        size += 24  # the template's own tokens around each message
+    return size // _BYTES_PER_PROMPT_TOKEN + 64

@@ -1,0 +1,173 @@
+"""Recorded samples, read from JSON lines and graded, ready to be replayed.
+
+One line is one question:
+
+    {"question", "answer", "samples": [{"text", "answer"?, "correct"?, "tokens"?, "score"?,
+                                        "logprobs"?, "finish_reason"?, "effort"?}]}
+
+A sample's own "answer" (null: it has none) and "correct" are believed; otherwise the grader
+reads the answer from the text and compares it with the question's. Without "tokens" they
+are the logged ones, else a quarter of the characters. Scores are weights in [0, 1]; where
+any of a file's lies outside, all of them are taken for logits.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, ValidationError
+
+from policies.replay import Question, Recorded
+from scorers.answers import equivalent, extract, verify
+from scorers.confidence import ConfidenceScorer, ConfidenceWindow
+from scorers.types import Answer
+
+__all__ = ["RecordingError", "parse_questions", "read_questions"]
+
+
+class RecordingError(Exception):
+    """The recording can't be used; the message names the line and what is wrong with it."""
+
+
+class _Top(BaseModel):
+    logprob: float
+
+
+class _Token(BaseModel):
+    logprob: float
+    top_logprobs: list[_Top] = []
+
+
+class _Logprobs(BaseModel):
+    content: list[_Token] | None = None
+
+
+class _Sample(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    text: str | None = None
+    answer: str | None = None
+    correct: StrictBool | None = None
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    score: FiniteFloat | None = None
+    logprobs: _Logprobs | list[_Token] | None = None
+    finish_reason: str | None = None
+    effort: str | None = None
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    answer: str | None = None
+    samples: Annotated[list[_Sample], Field(min_length=1)]
+
+
+def read_questions(path: Path, confidence: ConfidenceScorer, *, pool: object | None = None) -> list[Question]:
+    """The questions of a file, gzipped or not; see `parse_questions`. Raises RecordingError and OSError."""
+    raw = path.read_bytes()
+    try:
+        text = (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode()
+    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
+        raise RecordingError(f"{path} can't be read: {error}") from error
+    return parse_questions(text.split("\n"), confidence, pool=pool)
+
+
+def parse_questions(
+    lines: Iterable[str], confidence: ConfidenceScorer, *, pool: object | None = None
+) -> list[Question]:
+    """One question for each line that isn't blank. Raises RecordingError.
+
+    `confidence` reads the samples' logprobs, where there are any; `pool` holds the grader's
+    workers, without which it compares canonical forms alone.
+    """
+    questions = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                questions.append(_question(_Line.model_validate_json(line), confidence, pool))
+            except ValidationError as error:
+                raise RecordingError(f"line {number}: {_explain(error)}") from error
+            except RecordingError as error:
+                raise RecordingError(f"line {number}: {error}") from error
+    if not questions:
+        raise RecordingError("the recording holds no questions")
+    return _weighed(questions)
+
+
+def _question(line: _Line, confidence: ConfidenceScorer, pool: object | None) -> Question:
+    @cache
+    def same(first: Answer, new: Answer) -> bool | None:
+        return equivalent(first, new, pool)
+
+    samples = []
+    for position, sample in enumerate(line.samples):
+        if sample.text is None and "answer" not in sample.model_fields_set:
+            raise RecordingError(f"samples.{position}: needs a text or an answer")
+        if sample.correct is None and line.answer is None:
+            raise RecordingError(
+                f"samples.{position}: has no correct, and the question no answer to compare it with"
+            )
+        samples.append(_recorded(sample, line.answer, confidence.window, pool))
+    sure = confidence.weigh([_logged(sample) for sample in line.samples])
+    return Question(tuple(replace(s, sureness=w) for s, w in zip(samples, sure, strict=True)), same)
+
+
+def _recorded(sample: _Sample, gold: str | None, window: int, pool: object | None) -> Recorded:
+    text = sample.text or ""
+    graded = f"\\boxed{{{sample.answer}}}" if sample.answer is not None else text
+    answer = extract(graded)
+    if "answer" in sample.model_fields_set and sample.answer is None:
+        answer = None
+    correct = sample.correct
+    if correct is None:
+        correct = answer is not None and gold is not None and verify(graded, gold, pool) is True
+    watched = ConfidenceWindow(window)
+    lows = [watched.feed([token]) for token in _logged(sample)]
+    tokens = sample.tokens if sample.tokens is not None else len(lows) or max(1, math.ceil(len(text) / 4))
+    return Recorded(
+        text=text,
+        answer=answer,
+        correct=correct,
+        tokens=tokens,
+        score=sample.score,
+        truncated=sample.finish_reason == "length",
+        lows=lows,
+        confidence=watched.trace,
+        effort=sample.effort,
+    )
+
+
+def _logged(sample: _Sample) -> list[dict[str, Any]]:
+    """The sample's tokens with their logprobs, given bare or as OpenAI wraps them."""
+    given = sample.logprobs
+    tokens = given if isinstance(given, list) else given.content if given else None
+    return [token.model_dump() for token in tokens or ()]
+
+
+def _weighed(questions: list[Question]) -> list[Question]:
+    """The questions with scores in [0, 1]: as they are, or through the logistic function."""
+    scores = [each.score for question in questions for each in question.samples if each.score is not None]
+    if all(0 <= score <= 1 for score in scores):
+        return questions
+    return [
+        replace(question, samples=tuple(replace(s, score=_logistic(s.score)) for s in question.samples))
+        for question in questions
+    ]
+
+
+def _logistic(logit: float | None) -> float | None:
+    return None if logit is None else (1 + math.tanh(logit / 2)) / 2
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in words: where it is, and what is wrong."""
+    problem: Any = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}" if where else problem["msg"]

@@ -1,0 +1,1 @@
+"""HTTP routes: each module makes one router from the app's service."""

@@ -1,0 +1,43 @@
+"""`GET /v1/models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.backends.base import ModelCard
+from gateway.errors import ModelNotFound
+from gateway.service import Service
+from gateway.stream import json_response
+
+__all__ = ["models_router"]
+
+
+def models_router(service: Service) -> APIRouter:
+    """The routes, working on this service."""
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    async def list_models() -> Response:
+        """The upstream's models, with all that it says of them."""
+        cards = await service.backend.models(refresh=True)
+        listed = [dict(card.raw) for card in cards.values()]
+        if service.settings.list_variants:
+            listed += [_variant(card, level) for card in cards.values() for level in service.levels(card)]
+        return json_response({"object": "list", "data": listed})
+
+    @router.get("/v1/models/{model:path}")
+    async def get_model(model: str) -> Response:
+        """One model."""
+        cards = await service.backend.models(refresh=True)
+        if model not in cards:
+            raise ModelNotFound(model, cards)
+        return json_response(cards[model].raw)
+
+    return router
+
+
+def _variant(card: ModelCard, level: str) -> dict[str, Any]:
+    return {**card.raw, "id": f"{card.name}:{level}", "parent": card.name}

@@ -1,0 +1,36 @@
+"""`/health`, `/ready` and `/metrics`, for those who run the gateway."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import Response
+
+from gateway.service import Service
+from gateway.stream import json_response
+
+__all__ = ["ops_router"]
+
+
+def ops_router(service: Service) -> APIRouter:
+    """The routes, working on this service."""
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> Response:
+        """Whether the gateway itself runs."""
+        return json_response({"status": "ok"})
+
+    @router.get("/ready")
+    async def ready() -> Response:
+        """Whether the upstream answers, so that requests can be served: 200, else 503."""
+        if await service.backend.healthy():
+            return json_response({"status": "ready"})
+        return json_response({"status": "the upstream does not answer"}, 503)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

@@ -1,0 +1,213 @@
+"""Draws samples from one upstream, their thinking told apart and its limit kept.
+
+The limit is always counted here, in the engine's own tokens where it tells them. Where it
+is reached, the stream is closed and the model goes on from what it has written plus a
+closing sentence and the end tag; what comes then is answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.backends.base import Backend, Plan, Prompt
+from gateway.errors import UpstreamError
+from gateway.events import Delta
+from gateway.track import TEXT_FIELDS, Drawn, Tally, Terms, Track, Turn, envelope_of, estimate_tokens
+from policies.prompts import WAIT
+from policies.thinking import Markup, ThinkingText
+from scorers.types import Sample, Usage
+
+__all__ = ["Order", "Rendering", "draw", "split_reply"]
+
+
+class Rendering:
+    """One request's rendered prompt, asked for at most once for all its samples."""
+
+    def __init__(self, backend: Backend, body: Mapping[str, Any]) -> None:
+        self._backend = backend
+        self._body = body
+        self._lock = asyncio.Lock()
+        self._prompt: Prompt | None = None
+        self._asked = False
+
+    async def prompt(self) -> Prompt | None:
+        """The prompt; None where the engine can't render it, or its chat route has to read the reply.
+
+        Tool calls are read out of the text by the engine's chat route, so a request with
+        tools goes on from an open assistant message instead.
+        """
+        async with self._lock:
+            if not self._asked and not self._body.get("tools"):
+                self._prompt = await self._backend.render(self._body)
+            self._asked = True
+            return self._prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to draw: the chat request, the samples it is for (one a choice), and their terms.
+
+    `schema` is the request's `response_format` where it has been held back from `body`
+    until the thinking is over. `fallback` is drawn instead where the engine refuses to keep
+    the limit itself.
+    """
+
+    body: Mapping[str, Any]
+    indices: tuple[int, ...]
+    rendering: Rendering
+    terms: Terms = field(default_factory=Terms)
+    schema: Mapping[str, Any] | None = None
+    fallback: Order | None = None
+
+
+async def draw(
+    backend: Backend, order: Order, tallies: Sequence[Tally] = ()
+) -> AsyncGenerator[Delta | Drawn, None]:
+    """Draws the order's samples: their deltas as they come, and at the end each one whole.
+
+    A limited order is for one sample. `tallies`, one for each index, are kept up to date
+    meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
+    """
+    begun = False
+    try:
+        async with aclosing(_draw(backend, order, tallies)) as events:
+            async for event in events:
+                begun = True
+                yield event
+    except UpstreamError as error:
+        if begun or order.fallback is None or not backend.refuses_limit(order.body, error):
+            raise
+    else:
+        return
+    async with aclosing(_draw(backend, order.fallback, tallies)) as events:
+        async for event in events:
+            yield event
+
+
+async def _draw(
+    backend: Backend, order: Order, tallies: Sequence[Tally]
+) -> AsyncGenerator[Delta | Drawn, None]:
+    tallies = tallies or [Tally() for _ in order.indices]
+    tracks = [Track(index, order.terms, tally) for index, tally in zip(order.indices, tallies, strict=True)]
+    alone = len(tracks) == 1
+    plan = await _first_plan(backend, order)
+    while True:
+        turning: tuple[Track, Turn] | None = None
+        async with aclosing(backend.stream(plan)) as chunks:
+            async for chunk in chunks:
+                if chunk.index is not None and chunk.index < len(tracks):
+                    track = tracks[chunk.index]
+                    delta, turn = track.feed(chunk)
+                    if delta is not None:
+                        yield delta
+                    if turn is not None:
+                        turning = track, turn
+                        break
+                if chunk.usage is not None:
+                    for track in tracks if chunk.index is None else tracks[chunk.index : chunk.index + 1]:
+                        track.use(chunk.usage, alone=alone)
+        if turning is None:
+            turning = next(((track, Turn.CLOSE) for track in tracks if track.unanswered()), None)
+        if turning is None:
+            break
+        track, turn = turning
+        plan = await _next_plan(backend, order, track, turn)
+        if turn is Turn.THINK_ON:
+            yield Delta(track.index, WAIT, "", {}, {})
+    for track in tracks:
+        if not alone and not track.raw:
+            continue  # the upstream gave fewer choices than it was asked for
+        if (delta := track.end()) is not None:
+            yield delta
+        if track.overrun:
+            backend.distrust_limit(order.body)
+        yield track.drawn()
+
+
+async def _first_plan(backend: Backend, order: Order) -> Plan:
+    if order.terms.prefill:
+        prompt = await order.rendering.prompt()
+        prefix = order.terms.prefix if prompt is None else order.terms.prefill
+        return await backend.resume(order.body, prompt, prefix, order.terms.total)
+    if len(order.indices) > 1:
+        return Plan({**order.body, "n": len(order.indices)})
+    return Plan(order.body)
+
+
+async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -> Plan:
+    """The request that goes on from what the assistant has said so far."""
+    prompt = await order.rendering.prompt()
+    written = track.resume(turn, prompt)
+    left = None if order.terms.total is None else max(order.terms.total - track.tally.completion, 1)
+    body = order.body
+    if order.schema is not None and turn is not Turn.THINK_ON:
+        body = {**body, "response_format": order.schema}
+    return await backend.resume(body, prompt, written, left)
+
+
+def split_reply(
+    body: Mapping[str, Any], indices: Sequence[int], markup: Markup, *, answer_only: bool = False
+) -> list[Drawn]:
+    """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices.
+
+    `answer_only`: thinking is switched off, so that a reply which the engine takes for
+    thinking alone is the answer (vLLM's parsers do that, unstreamed).
+    """
+    choices = body.get("choices") or ()
+    usage = body.get("usage") or {}
+    envelope = envelope_of(body)
+    drawn = []
+    for index, choice in zip(indices, choices, strict=False):
+        message = choice.get("message") or {}
+        text = _split_message(message, markup, answer_only=answer_only)
+        tally = _tally(usage, text, len(choices))
+        sample = Sample(
+            index,
+            text.content,
+            text.reasoning,
+            choice.get("finish_reason") or "stop",
+            Usage(tally.prompt, tally.completion, tally.reasoning, tally.estimated),
+            tuple(message.get("tool_calls") or ()),
+            choice.get("logprobs"),
+            {
+                "message": {k: v for k, v in message.items() if k not in TEXT_FIELDS and k != "tool_calls"},
+                "choice": {
+                    k: v
+                    for k, v in choice.items()
+                    if k not in ("index", "message", "finish_reason", "logprobs")
+                },
+            },
+        )
+        drawn.append(Drawn(sample, tally, envelope=envelope))
+    return drawn
+
+
+def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: bool) -> ThinkingText:
+    """A message's thinking and answer, split by the engine or, where it doesn't, by the tags."""
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    content = message.get("content") or ""
+    if answer_only and not content:
+        thought, content = "", thought
+    text = ThinkingText(Markup(markup.open, markup.close) if thought else markup)
+    if thought:
+        text.add_split(thought.removeprefix(markup.open), "")
+    text.feed(content)
+    text.finish()
+    return text
+
+
+def _tally(usage: Mapping[str, Any], text: ThinkingText, choices: int) -> Tally:
+    """One choice's tokens from the reply's usage, by the length of its texts where that doesn't say."""
+    prompt = usage.get("prompt_tokens") or 0
+    thinking, answer = len(text.reasoning), len(text.content)
+    told = usage.get("completion_tokens") if choices == 1 else None
+    completion = told if told is not None else estimate_tokens(text.reasoning + text.content)
+    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+    guessed = thinking > 0 and not reasoning
+    if guessed:
+        reasoning = round(completion * thinking / (thinking + answer))
+    return Tally(completion, reasoning, prompt, prompt, guessed or told is None)

@@ -1,0 +1,284 @@
+"""The bookkeeping of one sample while it is drawn: what it has said, what it cost, what to do next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from gateway.backends.base import Chunk, Prompt
+from gateway.events import Delta, Enforced
+from gateway.merging import merge
+from policies.limiter import Decision, Limiter
+from policies.prompts import WAIT, closing
+from policies.thinking import Markup, ThinkingText
+from scorers.types import Sample, Usage
+
+__all__ = ["TEXT_FIELDS", "Drawn", "Tally", "Terms", "Track", "Turn", "envelope_of", "estimate_tokens"]
+
+TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
+_CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
+_ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
+_CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text that no engine has counted: at least one."""
+    return max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
+
+
+def envelope_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """An upstream reply's top-level fields other than the choices and the counts."""
+    return {key: value for key, value in body.items() if key not in _ENVELOPE_OWN}
+
+
+class Turn(Enum):
+    """Why an upstream request is ended, to go on with another from what has been said so far."""
+
+    CLOSE = "close"
+    """Thinking has reached its limit: the end tag is written and the answer asked for."""
+    THINK_ON = "think on"
+    """Thinking has ended too early (s1): "Wait" stands in place of the end tag."""
+    ANSWER = "answer"
+    """The answer begins, and from here on it has to keep to a schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How one sample's thinking is limited and read.
+
+    `limit` is in thinking tokens (None: not limited), `total` caps thinking and answer
+    together. `native`: the engine has been asked to keep the limit itself. `waits` bounds
+    how often an early end is put off. `staged`: the answer has to be a request of its own,
+    because its schema would suppress the thinking. `prefill` stands in the assistant's turn
+    before the model begins; `prefix` is the same with what the template would have written.
+    """
+
+    markup: Markup = Markup()
+    limit: int | None = None
+    total: int | None = None
+    native: bool = False
+    waits: int = 0
+    staged: bool = False
+    prefill: str = ""
+    prefix: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Tokens of one sample so far, readable while it runs.
+
+    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them.
+    """
+
+    completion: int = 0
+    reasoning: int = 0
+    prompt: int = 0
+    upstream_prompt: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A finished sample.
+
+    `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced");
+    `envelope` holds the upstream reply's other top-level fields.
+    """
+
+    sample: Sample
+    tally: Tally
+    enforced: Enforced = "none"
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Track:
+    """One choice of a streamed reply as it grows, over all upstream requests that it takes."""
+
+    def __init__(self, index: int, terms: Terms, tally: Tally) -> None:
+        self.index = index
+        self.tally = tally
+        self.text = ThinkingText(terms.markup)
+        self.raw: Mapping[str, Any] = {}
+        self.forced = False
+        self._terms = terms
+        # An engine that keeps the limit itself closes the block right after the last token.
+        self._limiter = Limiter(terms.limit, terms.waits, slack=1 if terms.native else 0)
+        self._message: dict[str, Any] = {"role": "assistant"}
+        self._choice: dict[str, Any] = {}
+        self._written = [terms.prefill]  # all that stands in the assistant's turn
+        self._held_back = ""  # answer text that the next request will write again
+        self._answering = False
+        self._finish_reason: str | None = None
+        self._engine_splits = False
+        self._counted = 0  # tokens of this upstream request, as last told
+        self._before = 0  # tokens of earlier upstream requests
+        self._prompt = 0  # prompt of this upstream request, as last told
+
+    @property
+    def overrun(self) -> bool:
+        """Whether the gateway had to end the thinking although the engine had been asked to."""
+        limit = self._terms.limit
+        return self._terms.native and self.forced and limit is not None and self._limiter.used > limit
+
+    def feed(self, chunk: Chunk) -> tuple[Delta | None, Turn | None]:
+        """Takes one chunk: what is new in it, and whether to go on otherwise."""
+        self.raw = chunk.raw
+        if chunk.finish_reason is not None:
+            self._finish_reason = chunk.finish_reason
+        other = self._keep(chunk)
+        text = chunk.reasoning + chunk.content
+        if not text:
+            return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
+        was_thinking = self._thinking(chunk)
+        reasoning, content = self._split(chunk)
+        thinking = self._thinking(chunk)
+        tokens = self._count(chunk, text)
+        turn = None
+        if self._terms.limit is not None and not self._answering:
+            thought = tokens if reasoning or (was_thinking and thinking) else 0
+            self.tally.reasoning += thought
+            turn = self._judge(thought, thinking, content)
+            if turn in (Turn.THINK_ON, Turn.ANSWER):
+                self._held_back, content = content, ""
+        elif reasoning or (was_thinking and thinking):
+            self.tally.reasoning += tokens
+        if reasoning or content or other:
+            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn
+        return None, turn
+
+    def use(self, usage: Mapping[str, Any], *, alone: bool) -> None:
+        """The engine's own usage; `alone`: this is the request's only choice, so the counts are its own."""
+        prompt = usage.get("prompt_tokens") or 0
+        self.tally.prompt = self.tally.prompt or prompt
+        self.tally.upstream_prompt += prompt - self._prompt
+        self._prompt = prompt
+        completion = usage.get("completion_tokens")
+        if completion is None or not alone:
+            return
+        if self.tally.estimated and self._counted:  # keep the estimate's proportions
+            told = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+            if not self.forced and self.tally.reasoning:
+                self.tally.reasoning = told or round(self.tally.reasoning * completion / self._counted)
+            self.tally.estimated = bool(self.tally.reasoning and not told)
+        self._counted = completion
+        self.tally.completion = self._before + completion
+
+    def unanswered(self) -> bool:
+        """Whether the model ended in the middle of its thinking, where thinking is the gateway's business."""
+        if self._terms.limit is None or self._answering or self._message.get("tool_calls"):
+            return False
+        return self.text.splitter.thinking or (self._engine_splits and not self.text.content.strip())
+
+    def resume(self, turn: Turn, prompt: Prompt | None) -> str:
+        """Gets ready for the next upstream request; returns what the assistant has said up to there."""
+        markup = self._terms.markup
+        held = "".join(text for _, text in self.text.splitter.finish())  # blank space, or a piece of a tag
+        written = "".join(self._written).removesuffix(held).removesuffix(self._held_back)
+        if prompt is None and markup.opened and not self._terms.prefill:
+            written = f"{markup.open}\n{written}"
+        answered = self.text.content.removesuffix(self._held_back)
+        thought = self.text.reasoning
+        self._held_back = ""
+        thinking_on = turn is Turn.THINK_ON
+        if turn is Turn.CLOSE:
+            limit_reached = 0 < (self._limiter.limit or 0) <= self._limiter.used
+            written += closing(markup, limit_reached=limit_reached)
+            self.forced = True
+        elif thinking_on:
+            written = written.rsplit(markup.close, 1)[0].rstrip() + WAIT
+            thought += WAIT
+        self._answering = not thinking_on
+        self.text = ThinkingText(Markup(markup.open, markup.close, opened=thinking_on))
+        self.text.add_split(thought, answered)
+        self.text.splitter.closed = not thinking_on  # blank space before the answer is dressing
+        self._written = [written]
+        self._engine_splits = False
+        self._finish_reason = None
+        self._before, self._counted, self._prompt = self.tally.completion, 0, 0
+        return written
+
+    def end(self) -> Delta | None:
+        """What had been held back, now that no more text comes."""
+        reasoning, content = self.text.finish()
+        if self._answering:
+            reasoning, content = "", reasoning + content
+        return Delta(self.index, reasoning, content, self.raw, {}) if reasoning or content else None
+
+    def drawn(self) -> Drawn:
+        """The finished sample."""
+        tally = self.tally
+        message, choice = dict(self._message), dict(self._choice)
+        sample = Sample(
+            self.index,
+            self.text.content,
+            self.text.reasoning,
+            self._finish_reason or "stop",
+            Usage(tally.prompt, tally.completion, tally.reasoning, tally.estimated),
+            tuple(message.pop("tool_calls", None) or ()),
+            choice.pop("logprobs", None),
+            {"message": message, "choice": choice},
+        )
+        enforced: Enforced = "none"
+        if self._terms.limit is not None:
+            enforced = "native" if self._terms.native and not self.overrun else "forced"
+        return Drawn(sample, tally, enforced, envelope_of(self.raw))
+
+    def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
+        """Whether the limit, an early end, or a schema's answer calls for another upstream request."""
+        if self._limiter.feed(thought, thinking) is Decision.CUT:
+            return Turn.CLOSE
+        if thinking:
+            return None
+        closed = self.text.splitter.closed or (self._engine_splits and bool(content))
+        if closed and self._limiter.close() is Decision.WAIT:
+            return Turn.THINK_ON
+        return Turn.ANSWER if content and self._terms.staged else None
+
+    def _thinking(self, chunk: Chunk) -> bool:
+        """Whether the text stands in a thinking block, by the tags or by the engine's own word."""
+        return self.text.splitter.thinking or bool(chunk.reasoning and not chunk.content)
+
+    def _split(self, chunk: Chunk) -> tuple[str, str]:
+        if self._answering:  # whatever comes now is answer, in whichever field
+            return "", self.text.feed_answer(chunk.reasoning + chunk.content)
+        reasoning = content = ""
+        if thought := chunk.reasoning:
+            if not self._engine_splits:
+                thought = thought.removeprefix(self._terms.markup.open)  # some parsers leave the tag in
+                if not self._terms.markup.opened:
+                    self._written.append(self._terms.markup.open + "\n")
+                self.text.splitter.thinking = False  # the engine has taken the tags out
+                self._engine_splits = True
+            self._written.append(thought)
+            reasoning, _ = self.text.add_split(thought, "")
+        if chunk.content:
+            self._written.append(chunk.content)
+            more, content = self.text.feed(chunk.content)
+            reasoning += more
+        return reasoning, content
+
+    def _keep(self, chunk: Chunk) -> bool:
+        """Remembers the fields that aren't text (tool calls, logprobs, vendors'); whether there were any."""
+        found = False
+        for key, value in (chunk.choice.get("delta") or {}).items():
+            if value is not None and key not in TEXT_FIELDS:
+                self._message[key] = merge(self._message.get(key), value, key)
+                found = True
+        for key, value in chunk.choice.items():
+            if value is not None and key not in _CHOICE_OWN:
+                self._choice[key] = merge(self._choice.get(key), value, key)
+                found = True
+        return found
+
+    def _count(self, chunk: Chunk, text: str) -> int:
+        """The tokens in this chunk: the engine's count, else an estimate of at least one."""
+        if chunk.tokens is not None:
+            tokens, self._counted = chunk.tokens - self._counted, chunk.tokens
+        else:
+            tokens = estimate_tokens(text)
+            self._counted += tokens
+            self.tally.estimated = True
+        self.tally.completion = self._before + self._counted
+        return tokens

@@ -1,0 +1,219 @@
+"""Which answer wins, by every vote."""
+
+import random
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scorers.grouping import Grouper
+from scorers.types import Answer, Ballot, Group, Sample, Usage, Verdict, Vote
+from scorers.votes import VOTES, best, best_of_majority, borda, confidence, majority, mbr, overlap, weighted
+
+
+def finished(
+    answers: Sequence[str], lengths: Mapping[int, int] | None = None
+) -> tuple[tuple[Group, ...], list[Sample]]:
+    """Samples that gave these answers ("" for none), in order of finishing, and their classes."""
+    grouper = Grouper()
+    samples = [
+        Sample(i, text, usage=Usage(completion=(lengths or {}).get(i, 0))) for i, text in enumerate(answers)
+    ]
+    for sample in samples:
+        grouper.add(sample, Answer(sample.content, sample.content) if sample.content else None)
+    return grouper.groups, samples
+
+
+def elect(
+    vote: Vote, answers: Sequence[str], scores: Sequence[float] | None = None, **ballot: float
+) -> Verdict:
+    """The verdict on these answers with these scores."""
+    groups, samples = finished(answers)
+    return vote(groups, samples, Ballot(dict(enumerate(scores or [])), **ballot))  # type: ignore[arg-type]
+
+
+def test_majority() -> None:
+    """The most frequent answer wins, and its first sample is returned."""
+    verdict = elect(majority, ["7", "8", "8", "9"])
+    assert (verdict.winner, verdict.share) == (1, 0.5)
+    assert verdict.ranking == (1, 2, 0, 3)
+    assert [group.weight for group in verdict.groups] == [2.0, 1.0, 1.0]
+
+
+def test_majority_counts_whatever_the_classes_weigh() -> None:
+    """A majority is of samples, also where a scorer weighed them."""
+    groups = (Group(Answer("8", 8), (1,), 5.0), Group(Answer("7", 7), (0, 2), 0.1))
+    assert majority(groups, finished(["7", "8", "7"])[1]).winner == 0
+
+
+def test_first_seen_wins_a_tie() -> None:
+    """Of two answers as frequent, the one that finished first wins, whatever its index."""
+    groups, samples = finished(["7", "8"])
+    assert majority(groups, samples).winner == 0
+    assert majority(groups, samples[::-1]).winner == 1
+
+
+def test_the_shortest_wins_a_tie_where_asked() -> None:
+    """With `shortest_first` a tie goes to the answer with the shortest sample."""
+    groups, samples = finished(["7", "8", "9"], {0: 90, 1: 50, 2: 70})
+    assert majority(groups, samples, Ballot(shortest_first=True)).ranking == (1, 2, 0)
+
+
+def test_best_scored_member_is_returned() -> None:
+    """Scores choose within the winning class, also where a majority chose the class."""
+    assert elect(majority, ["7", "8", "8"], [0.9, 0.1, 0.3]).winner == 2
+
+
+def test_no_answer_is_no_vote() -> None:
+    """Samples without an answer are no class of their own and are never returned."""
+    verdict = elect(majority, ["", "", "7"])
+    assert (verdict.winner, verdict.ranking, verdict.share) == (2, (2,), 1.0)
+
+
+@pytest.mark.parametrize("name", VOTES)
+def test_nothing_to_choose_from(name: str) -> None:
+    """Without a single votable sample no vote names a winner, and each says why."""
+    verdict = VOTES[name]((), [Sample(0, "", finish_reason="length")], Ballot(min_share=0.1))
+    assert (verdict.winner, verdict.ranking, verdict.abstained) == (None, (), True)
+    assert verdict.reason == "no sample has an answer that counts"
+
+
+def test_a_share_under_the_floor_abstains() -> None:
+    """Under `min_share` the verdict abstains and says so, but still names the likeliest."""
+    verdict = elect(majority, ["7", "7", "8", "9", "5"], min_share=0.5)
+    assert (verdict.winner, verdict.abstained) == (0, True)
+    assert verdict.reason == "share 0.40 is under the floor of 0.50"
+    assert not elect(majority, ["7", "7", "8", "9"], min_share=0.5).abstained
+
+
+def test_weighted() -> None:
+    """One sure sample outweighs two unsure ones."""
+    verdict = elect(weighted, ["7", "7", "8"], [0.2, 0.3, 0.9])
+    assert verdict.winner == 2
+    assert verdict.share == pytest.approx(0.9 / 1.4)
+
+
+def test_no_opinion_counts_as_the_mean() -> None:
+    """A sample on which the scorer had no opinion weighs as much as the others on average."""
+    groups, samples = finished(["7", "8", "8"])
+    verdict = weighted(groups, samples, Ballot({0: 0.5, 1: 0.25}))
+    assert [group.weight for group in verdict.groups] == [0.625, 0.5]
+    assert verdict.ranking == (1, 2, 0)
+
+
+def test_weighted_without_scores_takes_the_classes_weights() -> None:
+    """Weights given while grouping count where the ballot has no scores."""
+    groups = (Group(Answer("8", 8), (1,), 0.9), Group(Answer("7", 7), (0, 2), 0.5))
+    assert weighted(groups, finished(["7", "8", "7"])[1]).winner == 1
+
+
+def test_best() -> None:
+    """The highest score wins, however rare its answer; the ranking follows the scores."""
+    verdict = elect(best, ["7", "7", "8"], [0.5, 0.6, 0.9])
+    assert verdict.ranking == (2, 1, 0)
+    assert verdict.share == pytest.approx(1 / 3)
+
+
+def test_best_without_scores_is_a_majority() -> None:
+    """Where nothing is scored the more frequent answer is the better."""
+    assert elect(best, ["7", "8", "8"]).winner == 1
+
+
+def test_best_of_majority() -> None:
+    """The best-scored sample wins among the frequent answers; the rare ones rank behind."""
+    verdict = elect(best_of_majority, ["7", "7", "7", "8", "8", "9"], [0.1, 0.2, 0.3, 0.4, 0.5, 0.9])
+    assert verdict.ranking == (4, 3, 2, 1, 0, 5)
+
+
+def test_borda() -> None:
+    """Ranks become votes: at exponent 1 the best of four gives 4, the others 3, 2 and 1."""
+    answers, scores = ["7", "8", "8", "7"], [0.9, 0.8, 0.7, 0.1]
+    groups, samples = finished(answers)
+    verdict = borda(groups, samples, Ballot(dict(enumerate(scores))), exponent=1.0)
+    assert {group.answer.raw: group.weight for group in verdict.groups} == {"7": 5.0, "8": 5.0}
+    assert borda(groups, samples, Ballot(dict(enumerate(scores))), exponent=3.0).winner == 0
+    assert elect(borda, ["7", "8", "8"]).winner == 1
+
+
+def test_confidence_keeps_the_surest() -> None:
+    """The least sure samples are left out, so that their number can't win."""
+    answers, scores = ["7", "7", "7", "7", "7", "8"], [0.2, 0.2, 0.2, 0.2, 0.2, 0.9]
+    groups, samples = finished(answers)
+    assert confidence(groups, samples, Ballot(dict(enumerate(scores))), keep=1.0).winner == 0
+    verdict = confidence(groups, samples, Ballot(dict(enumerate(scores))), keep=0.1)
+    assert (verdict.winner, verdict.share, len(verdict.ranking)) == (5, 1.0, 6)
+
+
+def test_mbr() -> None:
+    """The text most like the others wins, without any answer being declared."""
+    texts = ["the cat sat on the mat", "one dog ran", "the cat sat on a mat", "the cat lay on the mat"]
+    samples = [Sample(i, text) for i, text in enumerate(texts)]
+    verdict = mbr((), [*samples, Sample(4, "the cat sat on the", finish_reason="length")])
+    assert verdict.winner == 0
+    assert verdict.ranking[-1] == 1
+    assert verdict.share == pytest.approx((0 + 5 / 6 + 5 / 6) / 3)
+    assert 4 not in verdict.ranking
+
+
+def test_mbr_takes_another_similarity() -> None:
+    """The similarity is the caller's to choose."""
+    samples = [Sample(i, text) for i, text in enumerate(["aaa", "b", "c"])]
+    verdict = mbr((), samples, similarity=lambda one, other: float(len(one) == len(other)))
+    assert verdict.ranking == (1, 2, 0)
+
+
+def test_overlap() -> None:
+    """Equal texts share all, unlike ones nothing."""
+    assert (overlap("a b", "a b"), overlap("a b", "c d"), overlap("a b c d", "a c")) == (1.0, 0.0, 4 / 6)
+
+
+CLASSES = st.lists(st.sampled_from(["a", "b", "c", ""]), min_size=1, max_size=12)
+SCORES = st.lists(st.floats(0, 1), min_size=12, max_size=12)
+BY_CLASS = ("majority", "weighted", "borda", "confidence")
+
+
+def of_shuffled(vote: Vote, answers: list[str], scores: list[float], seed: int) -> Verdict:
+    """The verdict when the same samples finish in another order."""
+    samples = finished(answers)[1]
+    shuffled = random.Random(seed).sample(samples, len(samples))
+    grouper = Grouper()
+    for sample in shuffled:
+        grouper.add(sample, Answer(sample.content, sample.content) if sample.content else None)
+    return vote(grouper.groups, shuffled, Ballot(dict(enumerate(scores[: len(answers)]))))
+
+
+@given(CLASSES, SCORES, st.integers(0, 99), st.sampled_from(BY_CLASS))
+def test_the_order_matters_only_for_ties(
+    answers: list[str], scores: list[float], seed: int, name: str
+) -> None:
+    """In whatever order samples finish, the classes' weights, and the leader if it is alone, are the same."""
+    one = elect(VOTES[name], answers, scores[: len(answers)])
+    other = of_shuffled(VOTES[name], answers, scores, seed)
+    assert {g.answer.key: g.weight for g in one.groups} == {g.answer.key: g.weight for g in other.groups}
+    weights = [group.weight for group in one.groups]
+    if len(weights) == 1 or (weights and weights[0] > weights[1]):
+        assert one.groups[0].answer == other.groups[0].answer
+        assert one.share == other.share
+
+
+@given(CLASSES, SCORES, st.floats(0, 1), st.sampled_from(["majority", "weighted"]))
+def test_one_more_for_the_leader_changes_nothing(
+    answers: list[str], scores: list[float], score: float, name: str
+) -> None:
+    """A further sample of the leading class never makes another class win."""
+    before = elect(VOTES[name], answers, scores[: len(answers)])
+    if before.groups:
+        leader = before.groups[0].answer.raw
+        after = elect(VOTES[name], [*answers, leader], [*scores[: len(answers)], score])
+        assert after.groups[0].answer.raw == leader
+
+
+@given(CLASSES, SCORES, st.sampled_from(sorted(VOTES)))
+def test_every_vote_ranks_the_votable(answers: list[str], scores: list[float], name: str) -> None:
+    """Every votable sample is ranked once, the winner at the head, and the share is a share."""
+    verdict = elect(VOTES[name], answers, scores[: len(answers)])
+    votable = [i for i, answer in enumerate(answers) if answer]
+    assert sorted(verdict.ranking) == votable
+    assert verdict.winner == (verdict.ranking[0] if votable else None)
+    assert 0 <= verdict.share <= 1 + 1e-9
