@@ -1,9 +1,10 @@
 """What vLLM's own reasoning parsers make of a text. Runs inside vLLM's environment.
 
-Reads {"tokenizer": directory, "chunks": [tokens a chunk, ...], "cases": [{"parser", "prompt",
-"text", "kwargs", "tokens"}, ...]} from stdin and writes one list for each case to stdout:
-first the whole text's [reasoning, content], then the same for each chunk size. `tokens` are
-made single tokens of the vocabulary first, as they are in the family's own.
+Reads {"tokenizer": directory, "cases": [{"parser", "prompt", "text", "kwargs", "tokens",
+"chunks"}, ...]} from stdin and writes {"parsers": names, "results": [...]} to stdout: the names
+of all parsers there are, and one list for each case: first the whole text's [reasoning, content],
+then the same for a stream of each size in `chunks` (tokens a chunk). `tokens` are made single
+tokens of the vocabulary first, as they are in the family's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from transformers import AutoTokenizer
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser import ParserManager
+from vllm.reasoning import ReasoningParserManager
 
 
 def deltas(tokenizer: Any, ids: list[int], size: int) -> Iterator[tuple[str, list[int]]]:
@@ -27,7 +29,7 @@ def deltas(tokenizer: Any, ids: list[int], size: int) -> Iterator[tuple[str, lis
         sent = text
 
 
-def probe(tokenizer: Any, case: dict[str, Any], sizes: list[int]) -> list[list[str]]:
+def probe(tokenizer: Any, case: dict[str, Any]) -> list[list[str]]:
     """The results for one case, made the way the chat endpoint makes them."""
     request = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "?"}])
     parser_class = ParserManager.get_parser(reasoning_parser_name=case["parser"])
@@ -41,7 +43,7 @@ def probe(tokenizer: Any, case: dict[str, Any], sizes: list[int]) -> list[list[s
     parser.set_prompt_token_ids(prompt)
     reasoning, content, _ = parser.parse(case["text"], request, model_output_token_ids=ids)
     results = [[reasoning or "", content or ""]]
-    for size in sizes:
+    for size in case["chunks"]:
         parser, parts = new_parser(), ["", ""]
         pieces = list(deltas(tokenizer, ids, size))
         for number, (text, tokens) in enumerate(pieces, 1):
@@ -66,8 +68,8 @@ def main() -> None:
     for case in job["cases"]:
         tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"])
         tokenizer.add_tokens(case["tokens"])
-        results.append(probe(tokenizer, case, job["chunks"]))
-    json.dump(results, sys.stdout)
+        results.append(probe(tokenizer, case))
+    json.dump({"parsers": ReasoningParserManager.list_registered(), "results": results}, sys.stdout)
 
 
 if __name__ == "__main__":
