@@ -20,7 +20,7 @@ FOREVER = {"temperature": 0, "max_tokens": 4000}
 """The tiny model never closes its thinking at temperature 0."""
 
 
-def ask(server: VllmServer, path: str = "chat/completions", **fields: Any) -> Json:
+def ask(server: VllmServer, path: str = "chat/completions", /, **fields: Any) -> Json:
     """One unstreamed reply; chat gets the question unless `fields` say otherwise."""
     body: Json = {"model": server.model, **fields}
     if path == "chat/completions":
@@ -30,7 +30,9 @@ def ask(server: VllmServer, path: str = "chat/completions", **fields: Any) -> Js
 
 
 @contextmanager
-def streaming(server: VllmServer, path: str = "chat/completions", **fields: Any) -> Iterator[Iterator[Json]]:
+def streaming(
+    server: VllmServer, path: str = "chat/completions", /, **fields: Any
+) -> Iterator[Iterator[Json]]:
     """The chunks of one streamed reply; leaving the block hangs up."""
     body = {"model": server.model, "stream": True, **fields}
     if path == "chat/completions":
