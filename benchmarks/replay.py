@@ -5,7 +5,7 @@
     python -m benchmarks.replay measure FOLDER benchmarks/results/replay.json
 
 `convert` writes what `thinkgate replay` reads; `measure` replays all sources found in the
-folder. They are not part of this project:
+folder, grading without the algebra workers. They are not part of this project:
 
 - qwen_math_rm_samples.jsonl.gz: Qwen2.5-Math's evaluation samples with its reward model's
   logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their extraction and labels are believed.
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,14 @@ def gsm8k(row: Row) -> Row:
     return {"question": row["question"], "answer": row["ground_truth"], "samples": samples}
 
 
-def gym(*models: str) -> Callable[[Row], Row]:
-    """The samples of these models; the first one's are "low" effort, the others' "high"."""
+def gym(*models: str, effort: dict[str, str] | None = None) -> Callable[[Row], Row]:
+    """The samples of these models, each labelled with the effort that its model stands for, if any."""
 
     def convert(row: Row) -> Row:
         samples = [
             {
                 "text": sample["text"],
-                "effort": "low" if sample["model"] == models[0] else "high",
+                **({"effort": effort[sample["model"]]} if effort else {}),
                 **({"correct": True} if sample["score"] == 1.0 else {}),
             }
             for sample in row["samples"]
@@ -86,8 +86,10 @@ def converted(path: Path, convert: Callable[[Row], Row]) -> Iterator[str]:
             yield json.dumps(convert(json.loads(line)))
 
 
-def rows(figures: Iterable[Figure]) -> list[Row]:
-    return [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
+def rows(figures: Iterable[Figure], *, tokens: bool = True) -> list[Row]:
+    """What is committed; without tokens where the thinking was not recorded, so that they'd mean nothing."""
+    table = [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
+    return table if tokens else [{k: v for k, v in row.items() if k != "tokens"} for row in table]
 
 
 def read(folder: Path, name: str) -> list[Question]:
@@ -95,35 +97,42 @@ def read(folder: Path, name: str) -> list[Question]:
     return parse_questions(converted(folder / file, convert), ConfidenceScorer())
 
 
-def escalation(folder: Path) -> Sequence[Figure]:
-    """Three samples of a model that hardly thinks, and where they disagree three of one that does."""
-    both = parse_questions(
-        converted(folder / SOURCES["gym-all"][0], gym("llama-3.3-70b", "qwq-32b")), ConfidenceScorer()
-    )
+def escalation(folder: Path) -> list[Figure]:
+    """Three samples of a model that hardly thinks, and where they disagree up to three of one that does."""
+    weak, strong = "llama-3.3-70b", "qwq-32b"
+    convert = gym(weak, strong, effort={weak: "low", strong: "high"})
+    both = parse_questions(converted(folder / SOURCES["gym-all"][0], convert), ConfidenceScorer())
     ladder = (Rung("low", 3), Rung("high"))
-    auto = Setting("auto: llama-3.3-70b, then qwq-32b", Budget(effort="auto", samples=6), AutoPolicy(ladder))
+    auto = Setting(f"auto: {weak}, then {strong}", Budget(effort="auto", samples=6), AutoPolicy(ladder))
     everything = Setting("majority over both", Budget(samples=6, stop="none"))
-    alone = [
-        *replay(
-            read(folder, "gym-llama-3.3-70b"), [Setting("llama-3.3-70b, 3", Budget(samples=3, stop="none"))]
+    alone = {
+        f"{model}, majority@{k}": (model, Budget(samples=k, stop="none"))
+        for model, k in ((weak, 1), (weak, 3), (strong, 1), (strong, 3))
+    }
+    return [
+        *(
+            figure
+            for name, (model, budget) in alone.items()
+            for figure in replay(read(folder, f"gym-{model}"), [Setting(name, budget)])
         ),
-        *replay(read(folder, "gym-qwq-32b"), [Setting("qwq-32b, 1", Budget(samples=1, stop="none"))]),
-        *replay(read(folder, "gym-qwq-32b"), [Setting("qwq-32b, 3", Budget(samples=3, stop="none"))]),
+        *replay(both, [everything, auto]),
     ]
-    return [*alone, *replay(both, [everything, auto])]
 
 
 def measure(folder: Path) -> Row:
     results: Row = {}
     for name in SOURCES:
         questions = read(folder, name)
-        asked = [("majority", "auto"), ("majority", "first-3"), ("borda", "none"), ("weighted", "adaptive")]
+        asked = [("majority", "auto"), ("majority", "first-3"), ("weighted", "adaptive"), ("borda", "none")]
+        if all(each.score is None for question in questions for each in question.samples):
+            asked = asked[:2]
+        tokens = name not in {"gym-qwq-32b", "gym-all"}
         results[name] = {
             "questions": len(questions),
-            "shuffled": rows(compare(questions, asked)),
-            "as recorded": rows(compare(questions, asked, shuffles=0)),
+            "shuffled": rows(compare(questions, asked), tokens=tokens),
+            "as recorded": rows(compare(questions, asked, shuffles=0), tokens=tokens),
         }
-    results["escalation"] = {"shuffled": rows(escalation(folder))}
+    results["escalation"] = {"shuffled": rows(escalation(folder), tokens=False)}
     return results
 
 

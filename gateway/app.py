@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,11 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
+from gateway.dialects import messages
 from gateway.engine import Engine
 from gateway.errors import GatewayError
 from gateway.routes.chat import chat_router
+from gateway.routes.completions import completions_router
+from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
+from gateway.routes.responses import responses_router
 from gateway.service import Service
 from gateway.stream import json_response
 
@@ -54,8 +57,15 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
             await backend.close()
 
     app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    for router in (chat_router(service), models_router(service), ops_router(service)):
-        app.include_router(router)
+    for router in (
+        chat_router(service),
+        responses_router(service),
+        messages_router(service),
+        completions_router(service),
+        models_router(service),
+        ops_router(service),
+    ):
+        app.router.routes.extend(router.routes)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
@@ -76,29 +86,38 @@ class RequestId:
             return
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
-        request_id = sent.decode("ascii") if usable else uuid.uuid4().hex
+        request_id = sent if usable else uuid.uuid4().hex.encode()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         await self._app(scope, receive, send_with_id)
 
 
-async def _gateway_error(_: Request, error: Any) -> Response:
-    return json_response(error.body(), error.status)
+async def _gateway_error(request: Request, error: Any) -> Response:
+    return _error(request, error.body()["error"], error.status)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    """An unknown path or method, in OpenAI's shape."""
+    """An unknown path or method."""
     message = f"{request.method} {request.url.path}: {error.detail}."
-    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
-    return json_response(body, error.status_code, dict(error.headers or {}))
+    told = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return _error(request, told, error.status_code, dict(error.headers or {}))
 
 
-async def _bug(_: Request, error: Any) -> Response:
+async def _bug(request: Request, error: Any) -> Response:
     """A mistake of ours: the client learns that it happened, the log has the rest."""
     message = f"The gateway failed on this request ({type(error).__name__})."
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": None}}
-    return json_response(body, 500)
+    told = {"message": message, "type": "server_error", "param": None, "code": None}
+    return _error(request, told, 500)
+
+
+def _error(
+    request: Request, told: dict[str, Any], status: int, headers: dict[str, str] | None = None
+) -> Response:
+    """OpenAI's `error` object, in the shape that the path's clients read."""
+    anthropic = request.url.path.startswith("/v1/messages")
+    body = messages.error_body(status, told) if anthropic else {"error": told}
+    return json_response(body, status, headers)

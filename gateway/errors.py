@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BadRequest", "GatewayError", "ModelNotFound", "UpstreamError", "UpstreamUnreachable", "one_of"]
+__all__ = [
+    "BadRequest",
+    "GatewayError",
+    "ModelNotFound",
+    "NotSupported",
+    "UpstreamError",
+    "UpstreamUnreachable",
+    "one_of",
+]
 
 
 class GatewayError(Exception):
@@ -42,6 +50,12 @@ class ModelNotFound(BadRequest):
         super().__init__(
             f"The model {model!r} does not exist; available: {names}.", param="model", code="model_not_found"
         )
+
+
+class NotSupported(GatewayError):
+    """What was asked for can't be had from this upstream."""
+
+    status = 501
 
 
 class UpstreamError(GatewayError):

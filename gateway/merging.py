@@ -13,31 +13,40 @@ _WHOLE = frozenset({"role", "id", "type", "name", "call_id"})
 def merge(old: Any, new: Any, key: str = "") -> Any:
     """What a field holds after one more delta: texts grow, lists grow, objects merge, the rest is replaced.
 
-    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. Neither
-    argument is changed.
+    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. `old` is
+    what an earlier call returned (None at first) and is grown in place, so that a long list,
+    as of logprobs, costs each delta only its own length; `new` is never changed.
     """
-    if old is None or new is None:
-        return old if new is None else new
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: merge(old.get(name), value, name) for name, value in new.items()}}
-    if isinstance(old, list) and isinstance(new, list):
-        return _merge_lists(old, new)
+    if new is None:
+        return old
+    if isinstance(new, dict):
+        return _merge_objects(old if isinstance(old, dict) else {}, new)
+    if isinstance(new, list):
+        return _merge_lists(old if isinstance(old, list) else [], new)
     if isinstance(old, str) and isinstance(new, str) and key not in _WHOLE:
         return old + new
     return new
 
 
+def _merge_objects(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    for name, value in new.items():
+        old[name] = merge(old.get(name), value, name)
+    return old
+
+
 def _merge_lists(old: list[Any], new: list[Any]) -> list[Any]:
-    merged = list(old)
-    places = {item["index"]: place for place, item in enumerate(old) if _indexed(item)}
     for item in new:
-        if _indexed(item) and item["index"] in places:
-            place = places[item["index"]]
-            merged[place] = merge(merged[place], item)
+        if not isinstance(item, dict):
+            old.append(item)
+            continue
+        index = item.get("index")
+        same = None if index is None else next((each for each in old if _index(each) == index), None)
+        if same is None:
+            old.append(merge(None, item))
         else:
-            merged.append(item)
-    return merged
+            _merge_objects(same, item)
+    return old
 
 
-def _indexed(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("index"), int)
+def _index(item: Any) -> Any:
+    return item.get("index") if isinstance(item, dict) else None

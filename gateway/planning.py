@@ -13,7 +13,7 @@ from gateway.track import Terms
 from policies.families import Family
 from policies.limiter import share_tokens
 from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
-from policies.shaping import Shaped, shape
+from policies.shaping import Shaped, shape, strip_thinking
 from policies.types import Budget
 
 __all__ = ["Approach", "Job", "Model", "Reply", "plan_job"]
@@ -104,6 +104,8 @@ class Job:
         policy = policy_prompt(level, markup, teach=family.without == "prompt") if level else None
         shaped = shape(family, self.body, budget, policy)
         limit, total = budget.thinking_tokens, None
+        if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
+            limit = None
         if limit is not None:
             limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
         body = dict(shaped.body)
@@ -178,6 +180,8 @@ def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) 
     if limit is not None and wished is not None and limit < wished:
         notes.append(f"the limit is {limit} thinking tokens: no more fit, or are allowed")
     said = str(thinking) if thinking else None
+    if any(message.get("role") == "assistant" for message in body["messages"]):
+        body = {**body, "messages": strip_thinking(body["messages"], model.family)}
     return Job(body, model, budget, reply, said, asked.overridden, tuple(notes), asked.scaling.min_share)
 
 

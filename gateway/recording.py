@@ -27,13 +27,30 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, Vali
 from policies.replay import Question, Recorded
 from scorers.answers import equivalent, extract, verify
 from scorers.confidence import ConfidenceScorer, ConfidenceWindow
+from scorers.mathpool import MathPool
 from scorers.types import Answer
 
-__all__ = ["RecordingError", "parse_questions", "read_questions"]
+__all__ = ["LatePool", "RecordingError", "parse_questions", "read_questions"]
 
 
 class RecordingError(Exception):
     """The recording can't be used; the message names the line and what is wrong with it."""
+
+
+class LatePool(MathPool):
+    """The grader's workers, started by the first question, because most recordings ask none."""
+
+    _started = False
+
+    def ask(self, a: str, b: str) -> bool | None:
+        """See `MathPool.ask`. Raises RecordingError where the workers can't be started."""
+        if not self._started:
+            try:
+                self.start()
+            except RuntimeError as error:
+                raise RecordingError(f"the grader's workers can't be started: {error}") from error
+            self._started = True
+        return super().ask(a, b)
 
 
 class _Top(BaseModel):
@@ -69,7 +86,9 @@ class _Line(BaseModel):
     samples: Annotated[list[_Sample], Field(min_length=1)]
 
 
-def read_questions(path: Path, confidence: ConfidenceScorer, *, pool: object | None = None) -> list[Question]:
+def read_questions(
+    path: Path, confidence: ConfidenceScorer, *, pool: MathPool | None = None
+) -> list[Question]:
     """The questions of a file, gzipped or not; see `parse_questions`. Raises RecordingError and OSError."""
     raw = path.read_bytes()
     try:
@@ -80,7 +99,7 @@ def read_questions(path: Path, confidence: ConfidenceScorer, *, pool: object | N
 
 
 def parse_questions(
-    lines: Iterable[str], confidence: ConfidenceScorer, *, pool: object | None = None
+    lines: Iterable[str], confidence: ConfidenceScorer, *, pool: MathPool | None = None
 ) -> list[Question]:
     """One question for each line that isn't blank. Raises RecordingError.
 
@@ -101,7 +120,7 @@ def parse_questions(
     return _weighed(questions)
 
 
-def _question(line: _Line, confidence: ConfidenceScorer, pool: object | None) -> Question:
+def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None) -> Question:
     @cache
     def same(first: Answer, new: Answer) -> bool | None:
         return equivalent(first, new, pool)
@@ -119,7 +138,7 @@ def _question(line: _Line, confidence: ConfidenceScorer, pool: object | None) ->
     return Question(tuple(replace(s, sureness=w) for s, w in zip(samples, sure, strict=True)), same)
 
 
-def _recorded(sample: _Sample, gold: str | None, window: int, pool: object | None) -> Recorded:
+def _recorded(sample: _Sample, gold: str | None, window: int, pool: MathPool | None) -> Recorded:
     text = sample.text or ""
     graded = f"\\boxed{{{sample.answer}}}" if sample.answer is not None else text
     answer = extract(graded)

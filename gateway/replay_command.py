@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import recording
-from gateway.recording import RecordingError, read_questions
+from gateway.recording import LatePool, RecordingError, read_questions
 from gateway.replay_plot import svg
 from policies.escalation import AutoPolicy
 from policies.replay import Figure, Question, Recorded, Setting, pass_at, replay
@@ -69,18 +70,21 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.plot and args.plot.suffix != ".svg":
             raise ValueError(f"the plot is an SVG, so its name must end in .svg, not {args.plot.name!r}")
+        if not 0 <= args.threshold <= 1:
+            raise ValueError(f"the threshold lies in [0, 1], unlike {args.threshold}")
         scorer, _, measure = args.scorer.partition(":")
-        questions = read_questions(args.file, ConfidenceScorer(measure or "bottom", args.window))
-        questions = _weigh(questions, scorer)
-        figures = compare(
-            questions,
-            _asked(args.vote, args.stop),
-            samples=args.samples,
-            threshold=args.threshold,
-            launch=args.launch,
-            shuffles=args.shuffles,
-            seed=args.seed,
-        )
+        sureness = ConfidenceScorer(measure or "bottom", args.window)
+        with closing(LatePool()) as pool:
+            questions = _weigh(read_questions(args.file, sureness, pool=pool), scorer)
+            figures = compare(
+                questions,
+                _asked(args.vote, args.stop),
+                samples=args.samples,
+                threshold=args.threshold,
+                launch=args.launch,
+                shuffles=args.shuffles,
+                seed=args.seed,
+            )
         if args.plot:
             args.plot.write_text(svg(figures), encoding="utf-8")
     except (RecordingError, OSError, ValueError) as error:
@@ -181,7 +185,6 @@ def _print_table(figures: Sequence[Figure], title: str) -> None:
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"{value} is negative")
-    return value
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no natural number")
+    return int(text)

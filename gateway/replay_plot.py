@@ -16,8 +16,8 @@ COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#3aa6a6", "#7
 def svg(figures: Sequence[Figure]) -> str:
     """Two panels: percent right over mean samples, and over mean tokens, for one question.
 
-    The settings of one family ("pass@k", "majority@k") are joined by a line; a vertical
-    bar is the 95% interval.
+    The settings of one family ("pass@k", "majority@k") are joined by a line, and both
+    lines start at pass@1; a vertical bar is the 95% interval.
     """
     width, height = 2 * (PANEL_WIDTH + MARGIN) + LEGEND, PANEL_HEIGHT + 2 * MARGIN
     colours = {figure.name: COLOURS[i % len(COLOURS)] for i, figure in enumerate(_alone(figures))}
@@ -75,7 +75,7 @@ def _panel(
         points = sorted(
             (cost, figure.accuracy)
             for figure, cost in zip(figures, costs, strict=True)
-            if _family(figure.name) == family
+            if _family(figure.name) == family or figure.name == "pass@1"
         )
         path = " ".join(f"{x(cost):.1f},{y(accuracy):.1f}" for cost, accuracy in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="#777" stroke-width="1.5" {style}/>')

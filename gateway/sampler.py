@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.backends.base import Backend, Plan, Prompt
@@ -65,16 +65,16 @@ class Order:
 
 
 async def draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally] = ()
+    backend: Backend, order: Order, tallies: Sequence[Tally] = (), *, deltas: bool = True
 ) -> AsyncGenerator[Delta | Drawn, None]:
-    """Draws the order's samples: their deltas as they come, and at the end each one whole.
+    """Draws the order's samples: their `deltas` as they come, if wanted, and at the end each one whole.
 
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
     """
     begun = False
     try:
-        async with aclosing(_draw(backend, order, tallies)) as events:
+        async with aclosing(_draw(backend, order, tallies, deltas)) as events:
             async for event in events:
                 begun = True
                 yield event
@@ -83,13 +83,13 @@ async def draw(
             raise
     else:
         return
-    async with aclosing(_draw(backend, order.fallback, tallies)) as events:
+    async with aclosing(_draw(backend, order.fallback, tallies, deltas)) as events:
         async for event in events:
             yield event
 
 
 async def _draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally]
+    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
 ) -> AsyncGenerator[Delta | Drawn, None]:
     tallies = tallies or [Tally() for _ in order.indices]
     tracks = [Track(index, order.terms, tally) for index, tally in zip(order.indices, tallies, strict=True)]
@@ -102,7 +102,7 @@ async def _draw(
                 if chunk.index is not None and chunk.index < len(tracks):
                     track = tracks[chunk.index]
                     delta, turn = track.feed(chunk)
-                    if delta is not None:
+                    if deltas and delta is not None:
                         yield delta
                     if turn is not None:
                         turning = track, turn
@@ -111,17 +111,17 @@ async def _draw(
                     for track in tracks if chunk.index is None else tracks[chunk.index : chunk.index + 1]:
                         track.use(chunk.usage, alone=alone)
         if turning is None:
-            turning = next(((track, Turn.CLOSE) for track in tracks if track.unanswered()), None)
+            turning = next(((track, turn) for track in tracks if (turn := track.unfinished())), None)
         if turning is None:
             break
         track, turn = turning
         plan = await _next_plan(backend, order, track, turn)
-        if turn is Turn.THINK_ON:
+        if deltas and turn is Turn.THINK_ON:
             yield Delta(track.index, WAIT, "", {}, {})
     for track in tracks:
         if not alone and not track.raw:
             continue  # the upstream gave fewer choices than it was asked for
-        if (delta := track.end()) is not None:
+        if (delta := track.end()) is not None and deltas:
             yield delta
         if track.overrun:
             backend.distrust_limit(order.body)
@@ -192,7 +192,7 @@ def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: b
     content = message.get("content") or ""
     if answer_only and not content:
         thought, content = "", thought
-    text = ThinkingText(Markup(markup.open, markup.close) if thought else markup)
+    text = ThinkingText(replace(markup, opened=False) if thought else markup)
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
     text.feed(content)

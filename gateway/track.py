@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -127,23 +127,24 @@ class Track:
         self.raw = chunk.raw
         if chunk.finish_reason is not None:
             self._finish_reason = chunk.finish_reason
-        other = self._keep(chunk)
+        other = self._keep(chunk.choice)
         text = chunk.reasoning + chunk.content
         if not text:
             return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
-        was_thinking = self._thinking(chunk)
+        by_engine = bool(chunk.reasoning and not chunk.content)
+        was_thinking = by_engine or self.text.splitter.thinking
         reasoning, content = self._split(chunk)
-        thinking = self._thinking(chunk)
+        thinking = by_engine or self.text.splitter.thinking
         tokens = self._count(chunk, text)
+        thought = 0
+        if (reasoning or (was_thinking and thinking)) and not self._answering:
+            thought = tokens
+            self.tally.reasoning += tokens
         turn = None
         if self._terms.limit is not None and not self._answering:
-            thought = tokens if reasoning or (was_thinking and thinking) else 0
-            self.tally.reasoning += thought
             turn = self._judge(thought, thinking, content)
-            if turn in (Turn.THINK_ON, Turn.ANSWER):
+            if turn is not None and turn is not Turn.CLOSE:
                 self._held_back, content = content, ""
-        elif reasoning or (was_thinking and thinking):
-            self.tally.reasoning += tokens
         if reasoning or content or other:
             return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn
         return None, turn
@@ -165,11 +166,13 @@ class Track:
         self._counted = completion
         self.tally.completion = self._before + completion
 
-    def unanswered(self) -> bool:
-        """Whether the model ended in the middle of its thinking, where thinking is the gateway's business."""
+    def unfinished(self) -> Turn | None:
+        """What is missing where the model ended in the middle of its thinking and a limit is kept."""
         if self._terms.limit is None or self._answering or self._message.get("tool_calls"):
-            return False
-        return self.text.splitter.thinking or (self._engine_splits and not self.text.content.strip())
+            return None
+        if not self.text.splitter.thinking and not (self._engine_splits and not self.text.content.strip()):
+            return None
+        return Turn.THINK_ON if self._limiter.close() is Decision.WAIT else Turn.CLOSE
 
     def resume(self, turn: Turn, prompt: Prompt | None) -> str:
         """Gets ready for the next upstream request; returns what the assistant has said up to there."""
@@ -190,7 +193,7 @@ class Track:
             written = written.rsplit(markup.close, 1)[0].rstrip() + WAIT
             thought += WAIT
         self._answering = not thinking_on
-        self.text = ThinkingText(Markup(markup.open, markup.close, opened=thinking_on))
+        self.text = ThinkingText(replace(markup, opened=thinking_on))
         self.text.add_split(thought, answered)
         self.text.splitter.closed = not thinking_on  # blank space before the answer is dressing
         self._written = [written]
@@ -201,9 +204,7 @@ class Track:
 
     def end(self) -> Delta | None:
         """What had been held back, now that no more text comes."""
-        reasoning, content = self.text.finish()
-        if self._answering:
-            reasoning, content = "", reasoning + content
+        reasoning, content = ("", self.text.finish_answer()) if self._answering else self.text.finish()
         return Delta(self.index, reasoning, content, self.raw, {}) if reasoning or content else None
 
     def drawn(self) -> Drawn:
@@ -232,13 +233,9 @@ class Track:
         if thinking:
             return None
         closed = self.text.splitter.closed or (self._engine_splits and bool(content))
-        if closed and self._limiter.close() is Decision.WAIT:
+        if closed and self._limiter.waits and self._limiter.close() is Decision.WAIT:
             return Turn.THINK_ON
         return Turn.ANSWER if content and self._terms.staged else None
-
-    def _thinking(self, chunk: Chunk) -> bool:
-        """Whether the text stands in a thinking block, by the tags or by the engine's own word."""
-        return self.text.splitter.thinking or bool(chunk.reasoning and not chunk.content)
 
     def _split(self, chunk: Chunk) -> tuple[str, str]:
         if self._answering:  # whatever comes now is answer, in whichever field
@@ -259,17 +256,19 @@ class Track:
             reasoning += more
         return reasoning, content
 
-    def _keep(self, chunk: Chunk) -> bool:
+    def _keep(self, choice: Mapping[str, Any]) -> bool:
         """Remembers the fields that aren't text (tool calls, logprobs, vendors'); whether there were any."""
         found = False
-        for key, value in (chunk.choice.get("delta") or {}).items():
-            if value is not None and key not in TEXT_FIELDS:
-                self._message[key] = merge(self._message.get(key), value, key)
-                found = True
-        for key, value in chunk.choice.items():
-            if value is not None and key not in _CHOICE_OWN:
-                self._choice[key] = merge(self._choice.get(key), value, key)
-                found = True
+        for key, value in choice.items():
+            if value is None or key in _CHOICE_OWN:
+                continue
+            self._choice[key] = merge(self._choice.get(key), value, key)
+            found = True
+        for key, value in (choice.get("delta") or {}).items():
+            if key in TEXT_FIELDS or value is None:
+                continue
+            self._message[key] = merge(self._message.get(key), value, key)
+            found = True
         return found
 
     def _count(self, chunk: Chunk, text: str) -> int:

@@ -95,7 +95,7 @@ class Family:
     @property
     def markup(self) -> Markup:
         """The markup of a reply while thinking is on."""
-        return Markup(self.open, self.close, self.opens != "model")
+        return Markup(self.open, self.close, self.opens != "model", self.answer)
 
 
 class _OnOff(TypedDict):

@@ -14,7 +14,7 @@ from policies.families import Family, Switch
 from policies.thinking import Markup, split_thinking
 from policies.types import Budget
 
-__all__ = ["DIRECT", "NO_THINKING", "Off", "Shaped", "shape", "strip_thinking", "unwrap_answer"]
+__all__ = ["DIRECT", "NO_THINKING", "Off", "Shaped", "shape", "strip_thinking"]
 
 NO_THINKING = "Okay, I think I have finished thinking."
 """What stands in the block that the gateway writes for a model that can't be switched off.
@@ -160,7 +160,7 @@ def _markup(family: Family, body: Mapping[str, Any], *, thinks: bool, prefill: s
     if body.get("continue_final_message") and body.get("messages"):  # the template opens no new turn
         begun = _text(body["messages"][-1].get("content"))
         inside = begun.rfind(family.open) > begun.rfind(family.close)
-    return Markup(family.open, family.close, inside)
+    return Markup(family.open, family.close, inside, family.answer)
 
 
 def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None, notes: list[str]) -> None:
@@ -229,11 +229,21 @@ def strip_thinking(messages: Sequence[Mapping[str, Any]], family: Family) -> lis
     users = [i for i, message in enumerate(messages) if message.get("role") == "user"]
     kept_from = {"drop": len(messages) - 1, "loop": users[-1] if users else -1, "keep": -1}[family.history]
     return [
-        _without_thinking(message, family)
-        if i < kept_from and message.get("role") == "assistant"
-        else dict(message)
+        dict(message)
+        if message.get("role") != "assistant"
+        else _without_thinking(message, family)
+        if i < kept_from
+        else _with_thinking(message)
         for i, message in enumerate(messages)
     ]
+
+
+def _with_thinking(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with its thinking under both names: engines differ in which one they read."""
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    if not isinstance(thinking, str) or not thinking:
+        return dict(message)
+    return {**message, "reasoning_content": thinking, "reasoning": thinking}
 
 
 def _without_thinking(message: Mapping[str, Any], family: Family) -> dict[str, Any]:
@@ -257,11 +267,3 @@ def _answer(text: str, family: Family) -> str:
     alone = closing >= 0 and not 0 <= opening < closing
     opened = alone and family.opens == "template" and text[:closing].count("`") % 2 == 0
     return split_thinking(text, Markup(family.open, family.close, opened))[1]
-
-
-def unwrap_answer(text: str, family: Family) -> str:
-    """The answer without the family's tags around it; a missing closing tag (a cut reply) is no matter."""
-    if family.answer is None or not text.lstrip().startswith(family.answer[0]):
-        return text
-    inner = text.lstrip().removeprefix(family.answer[0])
-    return inner.rpartition(family.answer[1])[0].strip() if family.answer[1] in inner else inner.strip()

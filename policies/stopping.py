@@ -8,6 +8,7 @@ rule, write one function here and name it in `STOPPING` at the foot.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
@@ -56,10 +57,10 @@ def adaptive(state: State) -> Outlook:
     """
     left = _left(state)
     leader, runner_up = _leaders(state)
-    for more in range(left + 1):
-        if lead_probability(leader + more, runner_up) >= state.budget.threshold:
-            return Outlook(min(more, _undecided(state, left)))
-    return Outlook(min(left, _undecided(state, left)))
+    more = bisect_left(
+        range(left + 1), state.budget.threshold, key=lambda extra: lead_probability(leader + extra, runner_up)
+    )
+    return Outlook(min(more, left, _undecided(state, left)))
 
 
 def window(state: State) -> Outlook:
@@ -80,7 +81,7 @@ def window(state: State) -> Outlook:
 def first(state: State) -> Outlook:
     """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer."""
     left = _left(state)
-    missing = min(left, max(0, _first_count(state.budget.stop) - state.votes))
+    missing = min(left, max(0, int(state.budget.stop.removeprefix("first-")) - _usable(state)))
     return Outlook(left if _undecided(state, missing) else 0)
 
 
@@ -95,13 +96,13 @@ def confident(state: State) -> Outlook:
     left = _left(state)
     warm_up = min(WARM_UP, (state.budget.samples + 1) // 2)
     if len(state.order) < warm_up:
-        return Outlook(min(left, warm_up - len(state.order)), watch=True)
+        return Outlook(min(left, warm_up - len(state.order)))
     if _agreement(state) >= state.budget.threshold:
         return Outlook(0)
     known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
     least = _quantile(known, 1 - KEEP) if known else 0.0
     weak = {s.index for s in state.streams if s.confidence is not None and s.confidence < least}
-    return Outlook(left, frozenset(weak), watch=True)
+    return Outlook(left, frozenset(weak), watch=bool(known))
 
 
 def lead_probability(leader: int, runner_up: int) -> float:
@@ -120,10 +121,16 @@ def _left(state: State) -> int:
     return state.budget.samples - state.launched + len(state.streams)
 
 
+def _usable(state: State) -> int:
+    """How many finished samples the vote can use; to "mbr", which compares texts, answers don't matter."""
+    return len(state.order) if state.budget.vote == "mbr" else state.votes
+
+
 def _leaders(state: State) -> tuple[int, int]:
     """The sizes of the two most frequent classes."""
     sizes = sorted((len(group.members) for group in state.groups), reverse=True)
-    return (*sizes, 0, 0)[0], (*sizes, 0, 0)[1]
+    leader, runner_up, *_ = *sizes, 0, 0
+    return leader, runner_up
 
 
 def _undecided(state: State, left: int) -> int:
@@ -152,10 +159,6 @@ def _quantile(ordered: Sequence[float], part: float) -> float:
     low = int(position)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
-
-
-def _first_count(stop: str) -> int:
-    return int(stop.removeprefix("first-"))
 
 
 STOPPING: Mapping[str, Rule] = MappingProxyType(
@@ -211,7 +214,7 @@ class VotePolicy:
         unlaunched = budget.samples - state.launched
         if unlaunched <= 0 and alive <= 0:
             return _finish(state, "all drawn")
-        want = max(outlook.want, budget.choices - state.votes)
+        want = max(outlook.want, budget.choices - _usable(state))
         if want <= 0:
             return _finish(state, rule)
         target = unlaunched + alive if self.launch == "all" else want

@@ -25,12 +25,14 @@ class Markup:
     """How a model writes its thinking down.
 
     `open` and `close` are the tags; `opened` says that the chat template has already
-    written the opening tag, so that the reply starts inside the block.
+    written the opening tag, so that the reply starts inside the block. `answer` are the
+    tags around the answer, for families that write some.
     """
 
     open: str = "<think>"
     close: str = "</think>"
     opened: bool = False
+    answer: tuple[str, str] | None = None
 
 
 class ThinkSplitter:
@@ -196,10 +198,13 @@ class ThinkingText:
     set off from the first by a blank line, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_content", "_gap", "_reasoning", "splitter")
+    __slots__ = ("_content", "_gap", "_reasoning", "_stray", "_wrapping", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
+        self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
+        markup = markup or Markup()
+        self._stray = ThinkSplitter(Markup(markup.close, markup.open))
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._gap = False
@@ -216,13 +221,27 @@ class ThinkingText:
 
     def feed(self, text: str) -> tuple[str, str]:
         """Takes raw text; returns the new (thinking, answer)."""
-        return self._add(self.splitter.feed(text))
+        pieces = self.splitter.feed(text)
+        if len(pieces) == 1 and not self._gap:  # the usual chunk
+            kind, piece = pieces[0]
+            if kind == "reasoning":
+                self._reasoning.append(piece)
+                return piece, ""
+            if kind == "content" and self._wrapping is None:
+                self._content.append(piece)
+                return "", piece
+        return self._add(pieces)
 
     def feed_answer(self, text: str) -> str:
         """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
-        answer = "".join(piece for kind, piece in self.splitter.feed(text) if kind != "markup")
-        self._content.append(answer)
-        return answer
+        inside = _unmarked(self.splitter.feed(text))
+        return self._answer(_unmarked(self._stray.feed(inside)))
+
+    def finish_answer(self) -> str:
+        """Ends a reply whose last text was answer; returns what had been held back."""
+        inside = _unmarked(self.splitter.finish())
+        rest = _unmarked([*self._stray.feed(inside), *self._stray.finish()])
+        return self._answer(rest) + self._unwrap_rest()
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Takes text that the engine has already split itself."""
@@ -232,7 +251,13 @@ class ThinkingText:
 
     def finish(self) -> tuple[str, str]:
         """Ends the reply; returns what had been held back."""
-        return self._add(self.splitter.finish())
+        reasoning, content = self._add(self.splitter.finish())
+        return reasoning, content + self._unwrap_rest()
+
+    def _unwrap_rest(self) -> str:
+        rest = _unmarked(self._wrapping.finish()) if self._wrapping else ""
+        self._content.append(rest)
+        return rest
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
         reasoning = content = ""
@@ -246,9 +271,19 @@ class ThinkingText:
                 self._gap = bool(reasoning or self._reasoning)
         if reasoning:
             self._reasoning.append(reasoning)
+        return reasoning, self._answer(content)
+
+    def _answer(self, content: str) -> str:
+        """New answer text, freed of the tags around the answer."""
+        if content and self._wrapping is not None:
+            content = _unmarked(self._wrapping.feed(content))
         if content:
             self._content.append(content)
-        return reasoning, content
+        return content
+
+
+def _unmarked(pieces: list[Piece]) -> str:
+    return "".join(piece for kind, piece in pieces if kind != "markup")
 
 
 def split_thinking(text: str, markup: Markup | None = None) -> tuple[str, str]:

@@ -166,6 +166,8 @@ class ConfidenceScorer:
     needs_logprobs: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError("a window holds at least one token")
         allowed = (*MEASURES, "certainty", "probability")
         if self.measure not in allowed:
             raise ValueError(f"unknown measure {self.measure!r}; allowed: {', '.join(allowed)}")

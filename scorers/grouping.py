@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Hashable
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from scorers.types import Answer, Group, Sample
 
-__all__ = ["AsyncGrouper", "Grouper"]
+__all__ = ["AsyncGrouper", "Grouper", "each_alone"]
 
 
 @dataclass(slots=True)
@@ -100,3 +100,16 @@ class AsyncGrouper(_Classes):
         except StopIteration as placed:
             self._join(placed.value, sample, weight)
         return True
+
+
+def each_alone(samples: Sequence[Sample]) -> tuple[Group, ...]:
+    """Every sample that has text and was not truncated, as a class of its own.
+
+    These are the candidates among free text, where no two samples are equal: "best" and
+    "mbr" can choose among them, every other vote would take the first.
+    """
+    return tuple(
+        Group(Answer(sample.content, sample.index), (sample.index,), 1.0)
+        for sample in samples
+        if sample.content.strip() and not sample.truncated
+    )

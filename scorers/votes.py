@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import combinations, groupby
 from math import ceil, fsum, inf
 from types import MappingProxyType
 
 from rapidfuzz.distance import Indel
 
-from scorers.types import Answer, Ballot, Group, Sample, Verdict, Vote
+from scorers.grouping import each_alone
+from scorers.types import Ballot, Group, Sample, Verdict, Vote
 
 __all__ = [
     "VOTES",
@@ -120,20 +121,19 @@ def mbr(
     score), which is also the `share`. A sample alone is as similar as can be. Symmetric
     `similarity` is assumed; N samples take N(N-1)/2 comparisons.
     """
-    voters = [sample for sample in samples if sample.content.strip() and not sample.truncated]
-    alone = [Group(Answer(each.content, each.index), (each.index,), 1.0) for each in voters]
+    alone = each_alone(samples)
     score = _scores(alone, ballot)
-    close: dict[int, list[float]] = {each.index: [] for each in voters}
-    for position, one in enumerate(voters):
-        for other in voters[:position]:
-            alike = similarity(one.content, other.content)
-            close[one.index].append(score[other.index] * alike)
-            close[other.index].append(score[one.index] * alike)
-    total = fsum(score.values())
+    close: dict[int, list[float]] = {i: [] for i in score}
+    for one, other in combinations(alone, 2):
+        (i,), (j,) = one.members, other.members
+        alike = similarity(one.answer.raw, other.answer.raw)
+        close[i].append(score[j] * alike)
+        close[j].append(score[i] * alike)
 
     def centrality(group: Group) -> float:
-        others = total - score[group.members[0]]
-        return fsum(close[group.members[0]]) / others if others > 0 else 1.0
+        (i,) = group.members
+        others = fsum(weight for j, weight in score.items() if j != i)
+        return fsum(close[i]) / others if others > 0 else 1.0
 
     verdict = _verdict(_weigh(alone, centrality), samples, ballot)
     return _abstain(replace(verdict, share=verdict.groups[0].weight), ballot) if verdict.groups else verdict

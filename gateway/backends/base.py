@@ -81,6 +81,16 @@ class Backend(Protocol):
         """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
         ...
 
+    def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """A request's payload sent as it is, and the reply's body as it comes, in pieces cut anywhere.
+
+        Closing the iterator aborts the generation upstream.
+        """
+        ...
+
+    async def count(self, body: Mapping[str, Any]) -> int | None:
+        """The tokens of a chat request's prompt; None where the engine can't tell."""
+
     def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
         """The fields by which the engine is asked to keep a thinking limit itself; None where it can't."""
         ...

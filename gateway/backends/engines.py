@@ -55,6 +55,8 @@ class Engine:
     name: ClassVar[str] = "openai"
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
+    notices_hang_up: ClassVar[bool] = True
+    """Whether it stops an unstreamed request, too, when the connection is closed."""
 
     def native_limit(self, limit: int) -> Mapping[str, Any] | None:
         """The fields that have the engine keep a thinking limit; None where it has no such fields."""
@@ -123,6 +125,10 @@ class Engine:
         """How to have a bare text tokenized: path, request body, and the reply's key."""
         return "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False}, "tokens"
 
+    def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
+        """How to have a rendered chat tokenized, special tokens and all; as `tokenize`."""
+        return "/tokenize", {"model": model, "prompt": prompt, "add_special_tokens": False}, "tokens"
+
     def completion(self, body: Mapping[str, Any], prompt: Prompt, max_tokens: int | None) -> dict[str, Any]:
         """The `/v1/completions` request that stands in for a chat request."""
         request = {key: value for key, value in body.items() if key not in _CHAT_ONLY}
@@ -177,6 +183,7 @@ class LlamaCpp(Engine):
 
     name = "llamacpp"
     render_path = "/apply-template"
+    notices_hang_up = False
 
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         meta = entry.get("meta") or {}
@@ -186,6 +193,14 @@ class LlamaCpp(Engine):
     def counting(self, body: dict[str, Any]) -> dict[str, Any]:
         return {**super().counting(body), "timings_per_token": True}
 
+    def chunks(self, event: Mapping[str, Any]) -> list[Chunk]:
+        chunks = super().chunks(event)
+        if not event.get("usage") and (timings := event.get("timings")):
+            prompt = timings.get("cache_n", 0) + timings.get("prompt_n", 0)
+            for chunk in chunks:  # the only word of the prompt's length in a reply that is cut
+                chunk.usage = {"prompt_tokens": prompt, "completion_tokens": timings.get("predicted_n")}
+        return chunks
+
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
         timings = event.get("timings")
         return timings.get("predicted_n") if timings else None
@@ -193,6 +208,9 @@ class LlamaCpp(Engine):
     def rendered(self, reply: Mapping[str, Any]) -> Prompt | None:
         prompt = reply.get("prompt")
         return prompt if isinstance(prompt, str) and prompt else None
+
+    def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
+        return "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, "tokens"
 
 
 ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (VLLM(), LlamaCpp())}

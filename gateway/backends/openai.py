@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
 import orjson
 
-from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
+from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Response
 from gateway.backends.engines import Engine, engine_of
+from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
 
+_TRIES = 3  # on connections that may have been closed meanwhile
 _LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
@@ -47,9 +50,12 @@ class OpenAIBackend:
     async def start(self) -> None:
         """Opens the connection pool; the engine itself may come up later."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=True
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
+                timeout=self._timeout,
+                auto_decompress=True,
             )
 
     async def close(self) -> None:
@@ -59,7 +65,13 @@ class OpenAIBackend:
             self._session = None
 
     async def complete(self, plan: Plan) -> Response:
-        """One plain request."""
+        """One plain request; a streamed one where the engine would not notice that it was dropped."""
+        if not self.engine.notices_hang_up:
+            folding = Folding()
+            async with aclosing(self.stream(plan)) as chunks:
+                async for chunk in chunks:
+                    folding.add(chunk)
+            return Response(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
@@ -80,6 +92,25 @@ class OpenAIBackend:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         raise UpstreamUnreachable("The upstream ended its stream before it was complete.")
+
+    async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """One request, nothing of it read or changed."""
+        try:
+            async with self._open(f"{self._base}/{endpoint}", payload) as response:
+                if response.status >= 400:
+                    raise _upstream_error(response.status, await response.read())
+                async for block in response.content.iter_any():
+                    yield block
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def count(self, body: Mapping[str, Any]) -> int | None:
+        """By the rendered prompt, tokenized as the engine's chat route does it."""
+        prompt = await self.render(body)
+        if not isinstance(prompt, str):
+            return None if prompt is None else len(prompt)
+        path, request, key = self.engine.tokenize_prompt(str(body.get("model", "")), prompt)
+        return len((await self._post_json(self._root + path, request))[key])
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         """By the engine's own template, where it has a route for that."""
@@ -137,9 +168,11 @@ class OpenAIBackend:
                 return {}
             if status >= 400:
                 raise _upstream_error(status, payload)
-            listed = _json(payload).get("data") or []
+            data = _json(payload).get("data")
+            entries = data if isinstance(data, list) else []
+            listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
             self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
-            self._models = {entry["id"]: self.engine.card(entry) for entry in listed if "id" in entry}
+            self._models = {entry["id"]: self.engine.card(entry) for entry in listed}
             return self._models
 
     async def healthy(self) -> bool:
@@ -150,14 +183,29 @@ class OpenAIBackend:
             return False
         return True
 
-    def _open(
-        self, url: str, body: Mapping[str, Any] | None, *, method: str = "POST"
-    ) -> aiohttp.client._RequestContextManager:
+    @asynccontextmanager
+    async def _open(
+        self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to one request; leaving it before its end drops the connection, and so the request.
+
+        Some engines close a kept connection without a word (llama.cpp after a stream), so that
+        the next request on it breaks before it is answered: that one is sent again.
+        """
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
-        return self._session.request(method, url, data=None if body is None else orjson.dumps(body))
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                response = await self._session.request(method, url, data=data)
+                break
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                if not tries_left or isinstance(error, aiohttp.ClientConnectorError):
+                    raise
+        async with response:
+            yield response
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DONE", "EventParser", "event"]
+__all__ = ["DONE", "EventParser", "event", "named_event"]
 
 DONE = b"data: [DONE]\n\n"
 
@@ -34,3 +34,8 @@ class EventParser:
 def event(payload: bytes) -> bytes:
     """One event with a JSON payload (which holds no line feed)."""
     return b"data: " + payload + b"\n\n"
+
+
+def named_event(name: str, payload: bytes) -> bytes:
+    """One event with a name, for clients that tell events apart by it."""
+    return b"event: " + name.encode() + b"\ndata: " + payload + b"\n\n"

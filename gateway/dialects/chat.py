@@ -10,18 +10,31 @@ from typing import Any
 import orjson
 
 from gateway.backends.sse import DONE, event
-from gateway.budget import Asked
-from gateway.errors import BadRequest
+from gateway.dialects.base import CORRECTION, json_object, wrong
+from gateway.errors import GatewayError
 from gateway.events import Delta, Outcome, Progress
-from gateway.planning import Job, Reply
+from gateway.planning import Job
 from gateway.report import progress_report, report, usage_of
 from scorers.types import Sample
 
-__all__ = ["ChatStream", "chat_body", "parse_body", "read_reply"]
+__all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]
 
 _TEXT = ("content", "reasoning", "reasoning_content")
-CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
-"""What stands between a first sample shown live and the vote's winner, where they differ."""
+
+
+class ChatExchange:
+    """One request to `/v1/chat/completions` (a `gateway.dialects.base.Exchange`)."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.chat = parse_body(payload)
+
+    def reply(self, job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
+        """The unstreamed reply."""
+        return chat_body(job, outcome, model)
+
+    def writer(self, job: Job, model: str) -> ChatStream:
+        """The reply as a stream of chunks."""
+        return ChatStream(job, model)
 
 
 def parse_body(payload: bytes) -> dict[str, Any]:
@@ -29,52 +42,30 @@ def parse_body(payload: bytes) -> dict[str, Any]:
 
     Everything else is the upstream's to judge. Raises `BadRequest`.
     """
-    try:
-        body = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The request body is not valid JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The request body must be a JSON object.")
+    body = json_object(payload)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise _wrong("messages", "a list of at least one message object")
+        raise wrong("messages", "a list of at least one message object")
     for place, message in enumerate(messages):
         if not isinstance(message.get("role"), str):
-            raise _wrong(f"messages[{place}].role", "a string")
+            raise wrong(f"messages[{place}].role", "a string")
         if not isinstance(message.get("content"), str | list | None):
-            raise _wrong(f"messages[{place}].content", "a string or a list of parts")
+            raise wrong(f"messages[{place}].content", "a string or a list of parts")
     if not isinstance(body.get("model", ""), str):
-        raise _wrong("model", "a string")
+        raise wrong("model", "a string")
     if not isinstance(body.get("stream") or False, bool):
-        raise _wrong("stream", "true or false")
+        raise wrong("stream", "true or false")
     if not isinstance(body.get("stream_options") or {}, dict):
-        raise _wrong("stream_options", "an object")
+        raise wrong("stream_options", "an object")
     for field in ("n", "max_tokens", "max_completion_tokens"):
         value = body.get(field)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise _wrong(field, "a whole number from 1")
+            raise wrong(field, "a whole number from 1")
     for field in ("tools", "chat_template_kwargs"):
         value = body.get(field)
         if value is not None and not isinstance(value, list if field == "tools" else dict):
-            raise _wrong(field, "a list" if field == "tools" else "an object")
+            raise wrong(field, "a list" if field == "tools" else "an object")
     return body
-
-
-def read_reply(body: dict[str, Any], asked: Asked) -> Reply:
-    """How the client wants its answer; takes the fields that say so away from `body`."""
-    choices = body.pop("n", None) or 1
-    stream = bool(body.pop("stream", None))
-    options = body.get("stream_options") or {}
-    if not stream:
-        body.pop("stream_options", None)
-    return Reply(
-        stream,
-        choices,
-        bool(options.get("include_usage")),
-        asked.exclude,
-        asked.scaling.stream,
-        asked.scaling.trace,
-    )
 
 
 def chat_body(job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
@@ -174,6 +165,10 @@ class ChatStream:
             parts.append(self._chunk([], outcome.envelope, usage=usage_of(outcome)))
         return b"".join([*parts, DONE])
 
+    def error(self, error: GatewayError) -> bytes:
+        """What went wrong after the stream had begun; no `[DONE]` follows."""
+        return event(orjson.dumps(error.body()))
+
     def _ending(self, sample: Sample) -> dict[str, Any]:
         """A choice's own fields that came with its end, such as vLLM's `stop_reason`."""
         choice = sample.extra.get("choice", {})
@@ -219,7 +214,3 @@ class ChatStream:
 
 def _new_id() -> str:
     return f"chatcmpl-{uuid.uuid4().hex}"
-
-
-def _wrong(field: str, allowed: str) -> BadRequest:
-    return BadRequest(f"{field} must be {allowed}.", param=field, code="invalid_value")

@@ -261,7 +261,7 @@ def test_each_family_is_sent_exactly_this(name: str, level: str) -> None:
     assert family.name == name
     assert shaped.body == expected
     assert (shaped.prefill, shaped.off) == (sent.prefill, sent.off)
-    assert shaped.markup == Markup(family.open, family.close, sent.opened)
+    assert shaped.markup == Markup(family.open, family.close, sent.opened, family.answer)
 
 
 def test_the_table_has_every_family() -> None:

@@ -1,5 +1,7 @@
 """How many samples are drawn, and when enough is enough."""
 
+from dataclasses import replace
+
 import pytest
 
 from policies.stopping import VotePolicy, lead_probability, parse_stop
@@ -51,6 +53,7 @@ def test_window_stops_at_a_unanimous_one() -> None:
     assert launched(VotePolicy(), state(budget, [])) == 3
     assert VotePolicy().step(state(budget, [3])).done
     assert launched(VotePolicy(), state(budget, [2, 1])) == 3
+    assert launched(VotePolicy(), state(budget, [1], 2)) == 0
 
 
 def test_first_m_keeps_the_first() -> None:
@@ -61,6 +64,35 @@ def test_first_m_keeps_the_first() -> None:
     step = VotePolicy().step(state(budget, [2, 1], 3))
     assert step.done
     assert step.abort == {3, 4, 5}
+
+
+def test_first_m_of_free_text() -> None:
+    """Where the vote is over texts, not answers, the first m are kept whatever they say."""
+    budget = Budget(samples=6, stop="first-2", vote="mbr")
+    assert VotePolicy().step(State(budget, (), (Stream(2),), launched=6, order=(0, 1))).done
+
+
+def test_confident_sets_its_threshold_first() -> None:
+    """Half of a few samples warm up; then everything starts, and unsure streams are given up."""
+    budget = Budget(samples=8, stop="confident")
+    assert launched(VotePolicy(), state(budget, [])) == 4
+    warm = state(budget, [2, 2], confidences={0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0})
+    assert launched(VotePolicy(), warm) == 4
+    # the threshold keeps nine tenths of the warm-up: 10.3
+    streams = (Stream(4, 9, 10.2), Stream(5, 9, 10.4), Stream(6, 9), Stream(7, 9, 3.0))
+    step = VotePolicy().step(replace(warm, streams=streams, launched=8))
+    assert (step.abort, step.done, step.wake_after) == ({4, 7}, False, 0.25)
+    only_unsure = VotePolicy().step(replace(warm, streams=(Stream(7, 9, 3.0),), launched=8))
+    assert (only_unsure.abort, only_unsure.done) == ({7}, True)
+
+
+def test_confident_stops_when_the_sure_agree() -> None:
+    """The leader's part of all confidence ends it, once the warm-up is over."""
+    budget = Budget(samples=8, stop="confident", threshold=0.9)
+    unsure_dissenter = {0: 12.0, 1: 12.0, 2: 12.0, 3: 1.0}
+    assert VotePolicy().step(state(budget, [3, 1], 4, confidences=unsure_dissenter)).done
+    assert not VotePolicy().step(state(budget, [3, 1], 4)).done
+    assert not VotePolicy().step(state(budget, [3], 5)).done
 
 
 def test_a_decided_majority_stops() -> None:
@@ -95,5 +127,5 @@ def test_choices_are_drawn() -> None:
 @pytest.mark.parametrize("text", ["first-0", "first-", "first-m", "First-3", "sometimes", ""])
 def test_unknown_rules_are_refused(text: str) -> None:
     """An unknown rule is an error that lists what is allowed."""
-    with pytest.raises(ValueError, match="allowed: none, adaptive, window, first-<m>"):
+    with pytest.raises(ValueError, match="allowed: none, adaptive, window, first-<m>, confident"):
         parse_stop(text)

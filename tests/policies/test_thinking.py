@@ -132,3 +132,44 @@ def test_thinking_is_streamed_as_it_comes() -> None:
     assert reply.splitter.thinking
     assert reply.feed(", add.</think>") == (", add.", "")
     assert reply.feed("4") == ("", "4")
+
+
+WRAPPED = Markup(answer=("<answer>", "</answer>"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_tags_around_the_answer_are_dropped(size: int) -> None:
+    """A family that wraps its answer has it come out bare, streamed or whole."""
+    text = "<think>\nwhy\n</think>\n<answer>\nbecause <b>\n</answer>"
+    reply = ThinkingText(WRAPPED)
+    for start in range(0, len(text), size):
+        reply.feed(text[start : start + size])
+    reply.finish()
+    assert (reply.reasoning, reply.content) == ("why", "because <b>")
+
+
+def test_a_cut_wrapped_answer_keeps_its_text() -> None:
+    """A reply that ends before its closing tag loses nothing but the opening one."""
+    assert split_thinking("<answer>\nbecause", WRAPPED) == ("", "because")
+
+
+@given(texts, st.lists(st.integers(0, 400), max_size=20))
+def test_after_a_forced_close_all_is_answer(text: str, cuts: list[int]) -> None:
+    """Tags that come then are dropped, whether they open or close, and nothing is taken for thinking."""
+    places = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
+    reply = ThinkingText()
+    streamed = "".join(reply.feed_answer(text[a:b]) for a, b in itertools.pairwise(places))
+    streamed += reply.finish_answer()
+    whole = ThinkingText()
+    whole.feed_answer(text)
+    whole.finish_answer()
+    assert streamed == reply.content == whole.content
+    assert not reply.reasoning
+
+
+def test_a_repeated_end_tag_is_no_answer() -> None:
+    """A model that closes a block which the gateway has closed already leaves no trace of it."""
+    reply = ThinkingText()
+    reply.feed_answer("7\n</think>")
+    reply.finish_answer()
+    assert reply.content == "7\n"

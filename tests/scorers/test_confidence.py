@@ -4,7 +4,7 @@ from math import exp, inf, log
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.confidence import (
@@ -97,6 +97,7 @@ def test_an_empty_window_says_nothing() -> None:
         ConfidenceWindow(0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 30), max_size=40), st.integers(1, 8))
 def test_streaming_agrees_with_the_definition(values: list[float], size: int) -> None:
     """Fed token by token, the lowest group is the least mean of `size` neighbours."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.grouping import AsyncGrouper, Grouper
@@ -104,6 +104,7 @@ async def test_overlapping_placements_share_a_class() -> None:
     assert sorted(map(sorted, members(grouper))) == [[0], [1], [2, 3, 4, 5]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9).map(str)))
 def test_awaiting_changes_nothing(texts: list[str]) -> None:
     """Awaited one after another, comparisons give the very classes that instant ones give."""

@@ -1,0 +1,172 @@
+"""Anthropic's Messages API: an outcome or a stream of events written as content blocks.
+
+Events and their order follow the API reference, "Streaming messages". How a vote stands
+goes out with `ping` events, which clients skip.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.backends.sse import named_event
+from gateway.dialects.base import json_object
+from gateway.dialects.blocks import Block, BlockStream, blocks_of
+from gateway.dialects.messages_input import chat_request
+from gateway.errors import GatewayError
+from gateway.events import Outcome
+from gateway.planning import Job
+from gateway.report import report
+from scorers.types import Sample
+
+__all__ = ["MessagesExchange", "error_body"]
+
+_SIGNATURE = "unsigned"
+"""What stands for the signature that the format demands of thinking; nothing is signed here."""
+_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+Json = dict[str, Any]
+
+
+class MessagesExchange:
+    """One request to `/v1/messages` (a `gateway.dialects.base.Exchange`)."""
+
+    def __init__(self, payload: bytes) -> None:
+        self.chat = chat_request(json_object(payload))
+
+    def reply(self, job: Job, outcome: Outcome, model: str) -> Json:
+        """The unstreamed message."""
+        sample = outcome.chosen[0]
+        return {
+            **_message(str(outcome.envelope.get("model", model))),
+            "content": [_block(block) for block in blocks_of(job, sample)],
+            **_stop(sample),
+            "usage": _usage(outcome),
+            "scaling": report(job, outcome),
+        }
+
+    def writer(self, job: Job, model: str) -> BlockStream:
+        """The message as a stream of events."""
+        return BlockStream(job, _Form(model))
+
+
+def error_body(status: int, told: Mapping[str, Any]) -> Json:
+    """OpenAI's `error` object in Anthropic's shape."""
+    kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    error = {"type": kind, "message": told.get("message")}
+    error |= {key: told[key] for key in ("param", "code") if told.get(key) is not None}
+    return {"type": "error", "error": error}
+
+
+class _Form:
+    """The words of the Messages API (a `gateway.dialects.blocks.BlockFormat`)."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def begin(self, raw: Mapping[str, Any]) -> bytes:
+        prompt = (raw.get("usage") or {}).get("prompt_tokens") or 0  # known only later by most engines
+        message = {
+            **_message(str(raw.get("model", self._model))),
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": prompt, "output_tokens": 0},
+        }
+        return _event("message_start", message=message)
+
+    def opened(self, block: Block) -> bytes:
+        if block.kind == "thinking":
+            empty: Json = {"type": "thinking", "thinking": "", "signature": ""}
+        elif block.kind == "text":
+            empty = {"type": "text", "text": ""}
+        else:
+            empty = {"type": "tool_use", "id": block.call_id, "name": block.name, "input": {}}
+        return _event("content_block_start", index=block.place, content_block=empty)
+
+    def grew(self, block: Block, text: str) -> bytes:
+        kind, key = {
+            "thinking": ("thinking_delta", "thinking"),
+            "text": ("text_delta", "text"),
+            "call": ("input_json_delta", "partial_json"),
+        }[block.kind]
+        return _event("content_block_delta", index=block.place, delta={"type": kind, key: text})
+
+    def closed(self, block: Block) -> bytes:
+        signed = b""
+        if block.kind == "thinking":
+            delta = {"type": "signature_delta", "signature": _SIGNATURE}
+            signed = _event("content_block_delta", index=block.place, delta=delta)
+        return signed + _event("content_block_stop", index=block.place)
+
+    def progress(self, scaling: Mapping[str, Any]) -> bytes:
+        return _event("ping", scaling=scaling)
+
+    def end(self, outcome: Outcome, scaling: Mapping[str, Any]) -> bytes:
+        delta = _stop(outcome.chosen[0])
+        last = _event("message_delta", delta=delta, usage=_usage(outcome), scaling=scaling)
+        return last + _event("message_stop")
+
+    def failed(self, error: GatewayError) -> bytes:
+        body = error_body(error.status, error.body()["error"])
+        return _event("error", error=body["error"])
+
+
+def _message(model: str) -> Json:
+    return {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+
+
+def _block(block: Block) -> Json:
+    if block.kind == "thinking":
+        return {"type": "thinking", "thinking": block.text, "signature": _SIGNATURE}
+    if block.kind == "text":
+        return {"type": "text", "text": block.text}
+    return {"type": "tool_use", "id": block.call_id, "name": block.name, "input": _arguments(block.text)}
+
+
+def _arguments(text: str) -> Json:
+    """A call's arguments as the object that the format demands, whatever a small model wrote."""
+    try:
+        value = orjson.loads(text or "{}")
+    except orjson.JSONDecodeError:
+        return {"invalid_json": text}
+    return value if isinstance(value, dict) else {"value": value}
+
+
+def _stop(sample: Sample) -> Json:
+    """`stop_reason` and `stop_sequence`; the latter is known where the engine names it, as vLLM does."""
+    matched = sample.extra.get("choice", {}).get("stop_reason")
+    reason = _STOP_REASONS.get(sample.finish_reason, "end_turn")
+    if reason == "end_turn" and sample.tool_calls:
+        reason = "tool_use"
+    elif reason == "end_turn" and isinstance(matched, str):
+        return {"stop_reason": "stop_sequence", "stop_sequence": matched}
+    return {"stop_reason": reason, "stop_sequence": None}
+
+
+def _usage(outcome: Outcome) -> Json:
+    """Cached tokens are not told apart: all of the prompt counts as input."""
+    return {
+        "input_tokens": outcome.prompt,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": outcome.generated,
+        "output_tokens_details": {"thinking_tokens": outcome.reasoning},
+    }
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return named_event(kind, orjson.dumps({"type": kind, **fields}))

@@ -1,0 +1,223 @@
+"""A request to Anthropic's Messages API -> the same request to chat completions.
+
+Follows the API reference of `POST /v1/messages`; what is refused or left out is listed in
+docs/endpoints.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.dialects.base import known, objects, positive, refuse, string, wrong
+from gateway.dialects.transcript import Transcript, text_part
+from gateway.errors import one_of
+
+__all__ = ["chat_request", "has_images"]
+
+_REFUSED = {
+    "container": "the gateway runs no code; leave it out.",
+    "mcp_servers": "the gateway calls no tools; give the tools themselves as tools.",
+    "inference_geo": "where the engine runs is not the request's to say; leave it out.",
+    "n": "a message is one; several choices are had from /v1/chat/completions.",
+}
+_IGNORED = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "diagnostics",
+        "metadata",
+        "service_tier",
+        "speed",
+        "stream_options",
+        "user_profile_id",
+        "workspace_id",
+    }
+)
+"""Fields without which the reply is as good: hints, labels, and options of what isn't there."""
+
+_OWN = frozenset(
+    {"messages", "output_config", "stop_sequences", "system", "thinking", "tool_choice", "tools"}
+)
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> dict[str, Any]:
+    """The chat request. Fields that are neither's own (an engine's extras) go along. Raises `BadRequest`."""
+    for field, why in _REFUSED.items():
+        if body.get(field):
+            raise refuse(field, why)
+    dropped = _REFUSED.keys() | _IGNORED | _OWN
+    chat = {key: value for key, value in body.items() if key not in dropped and value is not None}
+    string(chat.get("model", ""), "model")
+    if not isinstance(chat.get("stream", False), bool):
+        raise wrong("stream", "true or false")
+    if max_tokens_needed or "max_tokens" in chat:
+        chat["max_tokens"] = positive(chat.get("max_tokens"), "max_tokens")
+    if (stops := body.get("stop_sequences")) is not None:
+        if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+            raise wrong("stop_sequences", "a list of strings")
+        chat["stop"] = stops
+    chat["messages"] = _messages(body)
+    return {**chat, **_tools(body), **_output(body.get("output_config")), **_thinking(body.get("thinking"))}
+
+
+def has_images(chat: Mapping[str, Any]) -> bool:
+    """Whether a chat request holds an image."""
+    parts = [message["content"] for message in chat["messages"] if isinstance(message["content"], list)]
+    return any(part["type"] == "image_url" for content in parts for part in content)
+
+
+def _thinking(value: object) -> dict[str, Any]:
+    """`thinking: {type, budget_tokens, display}`; "adaptive" is as if nothing was said."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong("thinking", "an object")
+    kind = known(value.get("type"), ("enabled", "disabled", "adaptive"), "thinking.type")
+    found: dict[str, Any] = {}
+    if value.get("display") is not None:
+        display = known(value["display"], ("summarized", "omitted"), "thinking.display")
+        found["include_reasoning"] = display != "omitted"
+    if kind != "adaptive":
+        found["thinking"] = {key: part for key, part in value.items() if key != "display"}
+    return found
+
+
+def _output(value: object) -> dict[str, Any]:
+    """`output_config: {effort, format}`."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong("output_config", "an object")
+    found: dict[str, Any] = {}
+    if value.get("effort") is not None:
+        found["reasoning_effort"] = known(value["effort"], _EFFORTS, "output_config.effort")
+    form = value.get("format")
+    if form is not None:
+        if not isinstance(form, dict) or form.get("type") != "json_schema":
+            raise wrong("output_config.format", "an object of type json_schema")
+        schema = {"name": "output", "schema": form.get("schema"), "strict": True}
+        found["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return found
+
+
+def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(objects(body.get("tools") or [], "tools"))]
+    if not tools:
+        return {}
+    found: dict[str, Any] = {"tools": tools}
+    choice = body.get("tool_choice")
+    if choice is None:
+        return found
+    if not isinstance(choice, dict):
+        raise wrong("tool_choice", "an object")
+    kind = known(choice.get("type"), ("auto", "any", "tool", "none"), "tool_choice.type")
+    if kind == "tool":
+        name = string(choice.get("name"), "tool_choice.name")
+        found["tool_choice"] = {"type": "function", "function": {"name": name}}
+    else:
+        found["tool_choice"] = "required" if kind == "any" else kind
+    if choice.get("disable_parallel_tool_use"):
+        found["parallel_tool_calls"] = False
+    return found
+
+
+def _tool(tool: Mapping[str, Any], field: str) -> dict[str, Any]:
+    if tool.get("type") not in (None, "custom"):
+        raise one_of(tool["type"], ["custom (Anthropic's own tools don't exist here)"], param=f"{field}.type")
+    if not isinstance(tool.get("input_schema"), dict):
+        raise wrong(f"{field}.input_schema", "an object")
+    function = {"name": string(tool.get("name"), f"{field}.name"), "parameters": tool["input_schema"]}
+    function |= {key: tool[key] for key in ("description", "strict") if tool.get(key) is not None}
+    return {"type": "function", "function": function}
+
+
+def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`system` and `messages`."""
+    transcript = Transcript()
+    if body.get("system"):
+        transcript.system(_plain(body["system"], "system"))
+    given = objects(body.get("messages"), "messages")
+    if not given:
+        raise wrong("messages", "a list of at least one message")
+    for place, message in enumerate(given):
+        field = f"messages[{place}].content"
+        role = known(message.get("role"), ("user", "assistant", "system"), f"messages[{place}].role")
+        if role == "user":
+            _user(transcript, message.get("content"), field)
+        elif role == "assistant":
+            _assistant(transcript, message.get("content"), field)
+        else:
+            transcript.system(_plain(message.get("content"), field))
+    if given[-1]["role"] == "assistant":
+        raise refuse("messages", "the last one must be the user's; replies can't be begun by the client.")
+    return transcript.messages
+
+
+def _blocks(content: object, field: str) -> list[Mapping[str, Any]]:
+    """A string or a list of content blocks, as blocks."""
+    if isinstance(content, str):
+        return [text_part(content)]
+    if not isinstance(content, list):
+        raise wrong(field, "a string or a list of content blocks")
+    return objects(content, field)
+
+
+def _user(transcript: Transcript, content: object, field: str) -> None:
+    """The results of tools, which chat completions wants directly after their calls, then all else."""
+    parts = []
+    for place, block in enumerate(_blocks(content, field)):
+        at = f"{field}[{place}]"
+        if known(block.get("type"), ("text", "image", "tool_result"), f"{at}.type") != "tool_result":
+            parts.append(_part(block, at))
+            continue
+        given = block.get("content")
+        results = _blocks("" if given is None else given, f"{at}.content")
+        call_id = string(block.get("tool_use_id"), f"{at}.tool_use_id")
+        transcript.result(call_id, [_part(part, f"{at}.content[{i}]") for i, part in enumerate(results)])
+    transcript.user(parts)
+
+
+def _assistant(transcript: Transcript, content: object, field: str) -> None:
+    said = []
+    for place, block in enumerate(_blocks(content, field)):
+        at = f"{field}[{place}]"
+        allowed = ("text", "thinking", "redacted_thinking", "tool_use")
+        kind = known(block.get("type"), allowed, f"{at}.type")
+        if kind == "text":
+            said.append(string(block.get("text"), f"{at}.text"))
+        elif kind == "thinking":
+            transcript.thinking(string(block.get("thinking"), f"{at}.thinking"))
+        elif kind == "tool_use":
+            call_id, name = (string(block.get(key), f"{at}.{key}") for key in ("id", "name"))
+            if not isinstance(block.get("input"), dict):
+                raise wrong(f"{at}.input", "an object")
+            transcript.call(call_id, name, orjson.dumps(block["input"]).decode())
+    transcript.said("".join(said))
+
+
+def _part(block: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A text or image block as a chat content part."""
+    if known(block.get("type"), ("text", "image"), f"{field}.type") == "text":
+        return text_part(string(block.get("text"), f"{field}.text"))
+    source = block.get("source")
+    if not isinstance(source, dict):
+        raise wrong(f"{field}.source", "an object")
+    if known(source.get("type"), ("base64", "url"), f"{field}.source.type") == "url":
+        url = string(source.get("url"), f"{field}.source.url")
+    else:
+        media, data = (string(source.get(key), f"{field}.source.{key}") for key in ("media_type", "data"))
+        url = f"data:{media};base64,{data}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _plain(content: object, field: str) -> str:
+    """System text, which may be a string or text blocks."""
+    texts = []
+    for place, block in enumerate(_blocks(content, field)):
+        known(block.get("type"), ("text",), f"{field}[{place}].type")
+        texts.append(string(block.get("text"), f"{field}[{place}].text"))
+    return "\n\n".join(texts)

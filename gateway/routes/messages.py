@@ -1,0 +1,48 @@
+"""`POST /v1/messages` and `POST /v1/messages/count_tokens`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.dialects.base import json_object
+from gateway.dialects.messages import MessagesExchange
+from gateway.dialects.messages_input import chat_request, has_images
+from gateway.errors import NotSupported
+from gateway.routes.raw import raw_router
+from gateway.routes.runner import answer, attended, plan
+from gateway.routes.schemas import COUNT_OPENAPI, MESSAGES_OPENAPI
+from gateway.service import Service
+from gateway.stream import json_response
+
+__all__ = ["messages_router"]
+
+
+def messages_router(service: Service) -> APIRouter:
+    """The routes, working on this service."""
+    router = raw_router()
+
+    @router.post("/v1/messages", openapi_extra=MESSAGES_OPENAPI, summary="Create a message")
+    async def messages(request: Request) -> Response:
+        """Anthropic's Messages, on the same budgets, samples and votes as chat."""
+        return await answer(service, request, MessagesExchange)
+
+    @router.post("/v1/messages/count_tokens", openapi_extra=COUNT_OPENAPI, summary="Count a prompt's tokens")
+    async def count_tokens(request: Request) -> Response:
+        """The tokens of one sample's prompt as the engine would read it, the budget's own text included."""
+
+        async def work(payload: bytes) -> Response:
+            body = chat_request(json_object(payload), max_tokens_needed=False)
+            if has_images(body):
+                raise NotSupported("Tokens of images can't be counted before the engine has read them.")
+            job, _ = await plan(service, request, body)
+            count = await service.backend.count(job.approach(job.budget).body)
+            if count is None:
+                raise NotSupported(
+                    "The upstream has no route that renders a prompt, so nothing can count it."
+                )
+            return json_response({"input_tokens": count})
+
+        return await attended(service, request, work)
+
+    return router

@@ -1,0 +1,26 @@
+"""`POST /v1/responses`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from gateway.dialects.responses import ResponsesExchange
+from gateway.routes.raw import raw_router
+from gateway.routes.runner import answer
+from gateway.routes.schemas import RESPONSES_OPENAPI
+from gateway.service import Service
+
+__all__ = ["responses_router"]
+
+
+def responses_router(service: Service) -> APIRouter:
+    """The route, working on this service."""
+    router = raw_router()
+
+    @router.post("/v1/responses", openapi_extra=RESPONSES_OPENAPI, summary="Create a response")
+    async def responses(request: Request) -> Response:
+        """OpenAI's Responses, without state, on the same budgets, samples and votes as chat."""
+        return await answer(service, request, ResponsesExchange)
+
+    return router

@@ -1,0 +1,132 @@
+"""A request in any dialect -> the engine -> its answer; what the generating routes have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from gateway.budget import Asked, read_budget
+from gateway.dialects.base import Exchange
+from gateway.errors import GatewayError
+from gateway.events import Outcome
+from gateway.planning import Job, Reply, plan_job
+from gateway.service import Service
+from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
+
+__all__ = ["answer", "attended", "plan", "start_stream"]
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
+
+
+async def answer(service: Service, request: Request, read: Callable[[bytes], Exchange]) -> Response:
+    """Answers a request that `read` understands."""
+
+    async def work(payload: bytes) -> Response:
+        exchange = read(payload)
+        job, model = await plan(service, request, exchange.chat)
+        if job.reply.stream:
+            return await _stream(service, job, exchange, model)
+        outcome = await fold(service.engine.run(job))
+        body = exchange.reply(job, outcome, model)
+        service.metrics.outcome(job, outcome)
+        headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
+        return json_response(body, headers=headers)
+
+    return await attended(service, request, work)
+
+
+async def attended(
+    service: Service, request: Request, work: Callable[[bytes], Awaitable[Response]]
+) -> Response:
+    """Does the work on the request's payload for as long as the client is there; counts how it ended.
+
+    A stream that `work` returns is counted when it ends (see `start_stream`).
+    """
+    try:
+        payload = await request.body()
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    service.metrics.begin()
+    try:
+        async with HangUpWatch(request.receive):
+            response = await work(payload)
+    except ClientGone:
+        service.metrics.end(CLIENT_CLOSED_REQUEST)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    except GatewayError as error:
+        service.metrics.end(error.status)
+        raise
+    except BaseException:
+        service.metrics.end(500)
+        raise
+    if not isinstance(response, EventStream):
+        service.metrics.end(200)
+    return response
+
+
+async def plan(service: Service, request: Request, body: dict[str, Any]) -> tuple[Job, str]:
+    """The chat request planned, with the headers' budget, and the upstream's name for its model."""
+    resolved = await service.resolve(body.get("model") or "")
+    body["model"] = resolved.name
+    model = service.model(resolved)
+    asked = read_budget(
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]},
+        body,
+        level=resolved.level,
+        samples=resolved.samples,
+        max_samples=service.settings.max_samples,
+        levels=model.levels,
+    )
+    return plan_job(body, asked, _reply(body, asked), model), resolved.name
+
+
+async def start_stream(
+    source: AsyncGenerator[bytes, None], headers: dict[str, str], ended: Callable[[], None]
+) -> EventStream:
+    """The stream, once its first bytes are there: what fails before them is raised."""
+    try:
+        first = await anext(source)
+    except BaseException:
+        async with aclosing(source):
+            raise
+    return EventStream(source, first, headers, ended)
+
+
+async def _stream(service: Service, job: Job, exchange: Exchange, model: str) -> EventStream:
+    status = CLIENT_CLOSED_REQUEST
+
+    def ended(end: Outcome | int) -> None:
+        nonlocal status
+        status = end if isinstance(end, int) else 200
+        if isinstance(end, Outcome):
+            service.metrics.outcome(job, end)
+
+    source = write(service.engine.run(job), exchange.writer(job, model), ended)
+    return await start_stream(source, _headers(job), lambda: service.metrics.end(status))
+
+
+def _reply(body: dict[str, Any], asked: Asked) -> Reply:
+    """How the client wants its answer; takes the fields that say so away from `body`."""
+    choices = body.pop("n", None) or 1
+    stream = bool(body.pop("stream", None))
+    options = body.get("stream_options") or {}
+    if not stream:
+        body.pop("stream_options", None)
+    return Reply(
+        stream,
+        choices,
+        bool(options.get("include_usage")),
+        asked.exclude,
+        asked.scaling.stream,
+        asked.scaling.trace,
+    )
+
+
+def _headers(job: Job) -> dict[str, str]:
+    limit = job.budget.thinking_tokens
+    return {"X-Reasoning-Budget-Applied": "none" if limit is None else str(limit)}

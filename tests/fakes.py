@@ -1,0 +1,268 @@
+"""The tests' one scripted backend, and small helpers around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
+from gateway.errors import UpstreamError
+
+__all__ = ["Script", "ScriptedBackend", "Text", "says", "text", "thinks", "until"]
+
+MODEL = "tiny"
+
+
+async def until(condition: Callable[[], Any], what: str = "the condition", seconds: float = 10.0) -> None:
+    """Waits until `condition()` holds; fails where it doesn't within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true within {seconds} s")
+        await asyncio.sleep(0.002)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One chunk: its texts, how many tokens they are, and what else is in the delta and the choice."""
+
+    content: str = ""
+    reasoning: str = ""
+    tokens: int = 1
+    delta: Mapping[str, Any] = field(default_factory=dict)
+    choice: Mapping[str, Any] = field(default_factory=dict)
+
+
+Step = Text | asyncio.Event | UpstreamError
+
+
+@dataclass(frozen=True)
+class Script:
+    """One choice of a reply, step by step: text goes out, an event is waited for, an error is raised.
+
+    `choice` is what comes with its end, as vLLM's `stop_reason`.
+    """
+
+    steps: tuple[Step, ...]
+    finish: str = "stop"
+    choice: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole reply."""
+        return sum(step.tokens for step in self.steps if isinstance(step, Text))
+
+
+def text(content: str, **fields: Any) -> Text:
+    """A chunk of answer text."""
+    return Text(content, **fields)
+
+
+def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
+    """A reply of these chunks (a bare string is one token), gates and failures."""
+    return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
+
+
+def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) -> Script:
+    """A reply with `count` tokens of thinking between tags, then the answer."""
+    tags = (Text("<think>"), *(Text(f"step{i} ") for i in range(count)))
+    return Script((*tags, *((Text("</think>"), Text(answer)) if close else ())))
+
+
+class ScriptedBackend:
+    """An engine whose every reply was written beforehand.
+
+    Each upstream request takes the next script, a request for n choices the next n; the last
+    one stays for all that follow. `plans` are the requests it got, in order; `open` counts
+    those still running, `dropped` those that were closed before their end. `counts`: it
+    tells how many tokens it has generated; `usage`: it says so at the end at least;
+    `renders`: it can render a chat, so that a reply can go on as a completion.
+    """
+
+    def __init__(
+        self,
+        *scripts: Script,
+        counts: bool = True,
+        usage: bool = True,
+        renders: bool = True,
+        refuses_n: bool = False,
+        prompt_tokens: int = 10,
+        models: Mapping[str, ModelCard] | None = None,
+    ) -> None:
+        self._scripts = deque(scripts)
+        self._counts, self._usage, self._renders = counts, usage, renders
+        self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
+        self._served = (
+            {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
+        )
+        self.plans: list[Plan] = []
+        self.resumed: list[str] = []
+        self.open = 0
+        self.dropped = 0
+        self.healthy_now = True
+
+    @property
+    def bodies(self) -> list[Mapping[str, Any]]:
+        """The bodies of the requests it got."""
+        return [plan.body for plan in self.plans]
+
+    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
+        scripts = self._take(plan)
+        self.open += 1
+        ended = False
+        try:
+            async for chunk in self._play(scripts):
+                yield chunk
+            ended = True
+        except UpstreamError:
+            ended = True
+            raise
+        finally:
+            self.open -= 1
+            self.dropped += not ended
+
+    async def complete(self, plan: Plan) -> Response:
+        scripts = self._take(plan)
+        self.open += 1
+        ended = False
+        try:
+            choices = [await self._whole(place, script) for place, script in enumerate(scripts)]
+            ended = True
+        except UpstreamError:
+            ended = True
+            raise
+        finally:
+            self.open -= 1
+            self.dropped += not ended
+        usage = {"usage": self._usage_of(scripts)} if self._usage else {}
+        return Response({**self._head("chat.completion"), "choices": choices, **usage})
+
+    async def render(self, body: Mapping[str, Any]) -> Prompt | None:
+        return "<rendered>" if self._renders else None
+
+    async def resume(
+        self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
+    ) -> Plan:
+        self.resumed.append(prefix)
+        rest = {key: value for key, value in body.items() if key != "messages"}
+        if prompt is None:
+            messages = [*body["messages"], {"role": "assistant", "content": prefix}]
+            return Plan({**rest, "messages": messages, "max_tokens": max_tokens})
+        return Plan({**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions")
+
+    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
+        return None
+
+    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
+        return False
+
+    def distrust_limit(self, body: Mapping[str, Any]) -> None:
+        raise AssertionError("this engine never promised to keep a limit")
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        return self._served
+
+    async def healthy(self) -> bool:
+        return self.healthy_now
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def _take(self, plan: Plan) -> list[Script]:
+        self.plans.append(plan)
+        wanted = plan.body.get("n") or 1
+        if wanted > 1 and self._refuses_n:
+            raise UpstreamError(400, "n must be 1 here", {"param": "n", "type": "BadRequestError"})
+        return [
+            self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0] for _ in range(wanted)
+        ]
+
+    async def _play(self, scripts: list[Script]) -> AsyncGenerator[Chunk, None]:
+        """The choices' chunks, in turns, as engines interleave them."""
+        yield from_event(self._event({"role": "assistant", "content": ""}, 0))
+        steps = [deque(script.steps) for script in scripts]
+        said = [0] * len(scripts)
+        running = set(range(len(scripts)))
+        while running:
+            for place in sorted(running):
+                if not steps[place]:
+                    running.discard(place)
+                    script = scripts[place]
+                    ending = {"finish_reason": script.finish, **script.choice}
+                    yield from_event(self._event({}, place, ending), said[place] if self._counts else None)
+                    continue
+                step = steps[place].popleft()
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                elif isinstance(step, UpstreamError):
+                    raise step
+                else:
+                    said[place] += step.tokens
+                    yield from_event(
+                        self._event(_delta(step), place, step.choice), said[place] if self._counts else None
+                    )
+        if self._usage:
+            event = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage_of(scripts)}
+            yield Chunk(None, usage=event["usage"], raw=event)
+
+    async def _whole(self, place: int, script: Script) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": ""}
+        for step in script.steps:
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, UpstreamError):
+                raise step
+            else:
+                message["content"] += step.content
+                if step.reasoning:
+                    message["reasoning"] = message.get("reasoning", "") + step.reasoning
+                message |= step.delta
+        return {"index": place, "message": message, "finish_reason": script.finish, **script.choice}
+
+    def _event(self, delta: Mapping[str, Any], place: int, choice: Mapping[str, Any] = {}) -> dict[str, Any]:
+        whole = {"index": place, "delta": dict(delta), "finish_reason": None, **choice}
+        return {**self._head("chat.completion.chunk"), "choices": [whole]}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": "up-1", "object": kind, "created": 1, "model": MODEL, "system_fingerprint": "fp"}
+
+    def _usage_of(self, scripts: list[Script]) -> dict[str, int]:
+        generated = sum(script.tokens for script in scripts)
+        total = self._prompt_tokens + generated
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "completion_tokens": generated,
+            "total_tokens": total,
+        }
+
+
+def _delta(step: Text) -> dict[str, Any]:
+    delta = dict(step.delta)
+    if step.reasoning:
+        delta["reasoning"] = step.reasoning
+    if step.content:
+        delta["content"] = step.content
+    return delta
+
+
+def from_event(event: Mapping[str, Any], tokens: int | None = None) -> Chunk:
+    """A chunk as an engine's event makes it."""
+    choice = event["choices"][0]
+    delta = choice["delta"]
+    return Chunk(
+        choice["index"],
+        delta.get("content") or "",
+        delta.get("reasoning") or "",
+        choice["finish_reason"],
+        tokens,
+        event.get("usage"),
+        event,
+        choice,
+    )

@@ -1,0 +1,56 @@
+"""Thinking counted against its limit, and a reply's tokens shared between thinking and answer."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies.limiter import Decision, Limiter, share_tokens
+
+counts = st.lists(st.integers(0, 9), max_size=40)
+
+
+@given(counts, st.integers(0, 60))
+def test_the_limit_is_passed_by_one_chunk_at_most(chunks: list[int], limit: int) -> None:
+    """Fed until it cuts, the limiter lets no chunk through after the limit was reached."""
+    limiter = Limiter(limit)
+    for tokens in chunks:
+        before = limiter.used
+        assert before < limit or before == 0
+        if limiter.feed(tokens, thinking=True) is Decision.CUT:
+            break
+    assert limiter.used <= limit + max(chunks, default=0)
+
+
+@given(counts)
+def test_without_a_limit_nothing_is_cut(chunks: list[int]) -> None:
+    """None means no limit."""
+    limiter = Limiter(None)
+    assert all(limiter.feed(tokens, thinking=True) is Decision.CONTINUE for tokens in chunks)
+    assert limiter.used == sum(chunks)
+
+
+def test_a_block_that_closes_in_time_is_left_alone() -> None:
+    """The chunk that ends the thinking is never cut, whatever it counts."""
+    assert Limiter(3).feed(5, thinking=False) is Decision.CONTINUE
+
+
+def test_a_limit_of_none_at_all_cuts_the_opening_tag() -> None:
+    """With 0 tokens allowed the block is closed as soon as it opens."""
+    assert Limiter(0).feed(0, thinking=True) is Decision.CUT
+
+
+def test_an_early_end_is_put_off_as_often_as_allowed() -> None:
+    """Two waits are two, and none once the limit is reached."""
+    limiter = Limiter(10, waits=2)
+    assert [limiter.close() for _ in range(3)] == [Decision.WAIT, Decision.WAIT, Decision.CONTINUE]
+    used_up = Limiter(10, waits=2)
+    used_up.feed(10, thinking=True)
+    assert used_up.close() is Decision.CONTINUE
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**5), st.none() | st.integers(1, 10**6))
+def test_the_answer_always_has_room(limit: int, reserve: int, total: int | None) -> None:
+    """Thinking never exceeds its limit, and the answer keeps its reserve or half of a small total."""
+    thinking, whole = share_tokens(limit, reserve, total)
+    assert 0 <= thinking <= limit
+    assert whole == (limit + reserve if total is None else total)
+    assert whole - thinking >= min(reserve, max(whole // 2, 1))
