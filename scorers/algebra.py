@@ -18,6 +18,7 @@ Poly = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
 MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 64, 1 << 16, 16, 8
+MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
 
 
@@ -43,7 +44,7 @@ def primitive(poly: Poly) -> tuple[Fraction, Poly]:
 
 
 def render(poly: Poly) -> str:
-    """One text for one form; reading it gives the same form again."""
+    """One text for one form, and reading it gives that form; raises `Unreadable` where it is too long."""
     parts = []
     for mono in sorted(poly, key=_order):
         value = poly[mono]
@@ -63,11 +64,9 @@ def _power(power: Fraction) -> str:
 
 
 def _fraction(value: Fraction) -> str:
-    # Python refuses to print very long integers in decimal; hexadecimal has no such limit.
-    top, bottom = (
-        str(n) if n.bit_length() < 10_000 else hex(n) for n in (value.numerator, value.denominator)
-    )
-    return top if bottom == "1" else f"{top}/{bottom}"
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_WRITTEN:
+        raise Unreadable("too long to write out")
+    return str(value)
 
 
 class _Normal:

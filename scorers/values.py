@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -73,11 +74,11 @@ def number(tree: Expr, text: str) -> Value:
     infinite = tree.args[-1] if tree.op == "*" and len(tree.args) == 2 else tree
     if infinite.op == "sym" and infinite.name == "oo":
         return Value("number", "oo" if infinite is tree else "-oo", expr=tree)
-    try:
+    key, exact = text.replace(" ", ""), None
+    with contextlib.suppress(ArithmeticError, ValueError, RecursionError):
         poly = normal(tree)
-        key, exact = render(poly), rational(poly)
-    except (ArithmeticError, ValueError, RecursionError):
-        key, exact = text.replace(" ", ""), None
+        exact = rational(poly)
+        key = render(poly)
     written = tree.args[0] if percent else tree
     places = None if written.places is None else written.places + 2 * percent
     return Value("number", key, expr=tree, exact=exact, places=places, percent=percent)
