@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", help="directory of the data sets")
     parser.add_argument("--results", type=Path, help="where to write the figures as JSON")
     parser.add_argument("--every", type=int, default=8, help="time every n-th reply (math-verify is slow)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each event loop measurement")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each loop measurement")
     parser.add_argument("--time", choices=("ours", "math_verify"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.time:

@@ -27,7 +27,8 @@ _GREEK = frozenset(
 _WORDS = {"pi": "pi", "infinity": "oo", "inf": "oo", "oo": "oo", "infty": "oo"}
 _CLOSERS = {"(": ")", "{": "}", "[": "]", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert"}
 _TOKEN = re.compile(
-    r"(\s*)(?:(\d+(?:\.\d+)?(?:[eE](?:-?|\+(?=0|\d\d))\d{1,5}(?![\d.]))?|\.\d+)|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|\S))"
+    r"(\s*)(?:(\d+\.\d+[eE]\+?-?\d{1,5}(?![\d.])|\d+(?:\.\d+)?(?:[eE](?:-?|\+(?=\d\d))\d{1,5}(?![\d.]))?|\.\d+)"
+    r"|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|\S))"
 )
 
 

@@ -58,10 +58,12 @@ class Value:
 
 def decimal(text: str) -> Value:
     """A plain number such as -1,234.50."""
-    text = text.replace(",", "")
-    value = Fraction(text)
-    places = len(text.partition(".")[2]) if "." in text else None
-    return Value("number", str(value), exact=value, places=places)
+    whole, point, rest = text.replace(",", "").partition(".")
+    if not point:
+        exact = Fraction(int(whole))
+        return Value("number", str(int(whole)), exact=exact)
+    exact = Fraction(int(whole + rest), 10 ** len(rest))
+    return Value("number", str(exact), exact=exact, places=len(rest))
 
 
 def number(tree: Expr, text: str) -> Value:
