@@ -111,13 +111,14 @@ class _Form:
     def closed(self, block: Block) -> bytes:
         item = self.item(block)
         self.output.append(item)
-        ended = self._event("response.output_item.done", output_index=block.place, item=item)
         name = f"{self._text_event(block)}.done"
         if block.kind == "call":
-            return self._of(block, name, name=block.name, arguments=block.text) + ended
-        more: Json = {"logprobs": []} if block.kind == "text" else {}
-        done = self._of(block, name, text=block.text, **more)
-        return done + self._of(block, self._part_event(block, "done"), part=self._part(block)) + ended
+            done = self._of(block, name, name=block.name, arguments=block.text)
+        else:
+            more: Json = {"logprobs": []} if block.kind == "text" else {}
+            done = self._of(block, name, text=block.text, **more)
+            done += self._of(block, self._part_event(block, "done"), part=self._part(block))
+        return done + self._event("response.output_item.done", output_index=block.place, item=item)
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         """Once more "in progress", an event that every client knows, with the vote beside it."""
@@ -139,6 +140,7 @@ class _Form:
     def ended(self, outcome: Outcome, scaling: Mapping[str, Any]) -> Json:
         """The whole response."""
         usage = usage_of(outcome)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         reason = _INCOMPLETE.get(outcome.chosen[0].finish_reason)
         return {
             **self._response,
@@ -149,9 +151,9 @@ class _Form:
             "output": self.output,
             "usage": {
                 "input_tokens": usage["prompt_tokens"],
-                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": usage["completion_tokens_details"],
+                "output_tokens_details": {"reasoning_tokens": outcome.reasoning},
                 "total_tokens": usage["total_tokens"],
             },
             "scaling": scaling,

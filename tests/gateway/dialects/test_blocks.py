@@ -1,0 +1,100 @@
+"""A reply as a row of blocks, however its text was cut into deltas."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.budget import Asked
+from gateway.dialects.blocks import Block, BlockStream, blocks_of
+from gateway.errors import GatewayError
+from gateway.events import Counts, Delta, Outcome
+from gateway.planning import Job, Model, Reply, plan_job
+from policies.families import find_family
+from policies.types import Budget
+from scorers.types import Sample
+
+DELTAS = st.lists(st.tuples(st.sampled_from(["thinking", "text"]), st.text()))
+
+
+class _Told:
+    """A format that only writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, str]] = []
+
+    def begin(self, raw: Mapping[str, Any]) -> bytes:
+        self.events.append(("begin", -1, ""))
+        return b""
+
+    def opened(self, block: Block) -> bytes:
+        self.events.append((f"open {block.kind}", block.place, block.text))
+        return b""
+
+    def grew(self, block: Block, text: str) -> bytes:
+        self.events.append(("grow", block.place, text))
+        return b""
+
+    def closed(self, block: Block) -> bytes:
+        self.events.append(("close", block.place, block.text))
+        return b""
+
+    def progress(self, scaling: Mapping[str, Any]) -> bytes:
+        raise AssertionError("nothing votes here")
+
+    def end(self, outcome: Outcome, scaling: Mapping[str, Any]) -> bytes:
+        self.events.append(("end", -1, ""))
+        return b""
+
+    def failed(self, error: GatewayError) -> bytes:
+        raise AssertionError("nothing fails here")
+
+
+def job(**reply: Any) -> Job:
+    """A job that is for one sample, without a budget."""
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    return plan_job(body, Asked(), Reply(stream=True, **reply), Model("tiny", find_family("tiny")))
+
+
+def written(deltas: list[tuple[str, str]], work: Job) -> list[tuple[str, int, str]]:
+    """What a format is told of a reply in these deltas."""
+    told = _Told()
+    stream = BlockStream(work, told)
+    for kind, text in deltas:
+        reasoning, content = (text, "") if kind == "thinking" else ("", text)
+        stream.delta(Delta(0, reasoning, content, {}, {}))
+    sample = Sample(0, "".join(text for kind, text in deltas if kind == "text"))
+    stream.finish(Outcome((sample,), (sample,), Counts(1), Budget()))
+    return told.events
+
+
+@given(DELTAS)
+def test_every_run_of_one_kind_is_a_block(deltas: list[tuple[str, str]]) -> None:
+    """Blocks open empty, grow, and close whole, one after the other, numbered without a gap."""
+    events = written(deltas, job())
+    said = [(kind, text) for kind, text in deltas if text]
+    runs = [(kind, [text for _, text in run]) for kind, run in groupby(said, key=lambda delta: delta[0])]
+    expected = [("begin", -1, "")]
+    for place, (kind, texts) in enumerate(runs):
+        expected.append((f"open {kind}", place, ""))
+        expected += [("grow", place, text) for text in texts]
+        expected.append(("close", place, "".join(texts)))
+    assert events == [*expected, ("end", -1, "")]
+
+
+@given(DELTAS)
+def test_excluded_thinking_leaves_no_trace(deltas: list[tuple[str, str]]) -> None:
+    """Without the thinking the row is that of the text alone."""
+    text_alone = [(kind, text) for kind, text in deltas if kind == "text"]
+    assert written(deltas, job(exclude_reasoning=True)) == written(text_alone, job())
+
+
+@given(st.text(), st.text())
+def test_a_whole_sample_has_the_blocks_of_its_stream(reasoning: str, content: str) -> None:
+    """Unstreamed, the same blocks come as from a stream that thinks first."""
+    events = written([("thinking", reasoning), ("text", content)], job())
+    closed = [(place, text) for what, place, text in events if what == "close"]
+    blocks = blocks_of(job(), Sample(0, content, reasoning))
+    assert [(block.place, block.text) for block in blocks] == closed
