@@ -249,9 +249,7 @@ def main() -> None:
     for name, row in table.items():
         print(f"{name:52} {row['agree']:5}/{row['replies']:5} = {row['agreement']:.4f}")
         for each in row["disagreements"]:
-            print(
-                f"    gold {each['gold']!r}, answer {each['answer']!r}: {each['verdict']}, label {each['label']}"
-            )
+            print("    gold {gold!r}, answer {answer!r}: {verdict}, label {label}".format(**each))
     print(json.dumps({key: value for key, value in figures.items() if key != "agreement"}, indent=2))
     if arguments.results:
         arguments.results.write_text(

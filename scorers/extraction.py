@@ -10,7 +10,7 @@ from scorers.values import Value
 
 __all__ = ["declared"]
 
-MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 8_000, 4_000, 400
+MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 4_000, 4_000, 400
 
 _NUMBER_LINE = re.compile(r"(?:A: ?|#### ?)(-?\$?\d[\d,]*(?:\.\d+)?)")
 _NUMBER_BOX = re.compile(r"\\boxed\{(-?\d[\d,]*(?:\.\d+)?)\}[.\s$*]*(?:\\[\])][.\s$*]*)?$")

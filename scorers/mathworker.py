@@ -175,6 +175,7 @@ def _send(message: dict[str, Any]) -> None:
 
 def main(workers: int, seconds: float, memory: int) -> None:
     """Serves until standard input ends."""
+    os.nice(5)  # the event loop that waits for us comes first
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's Ctrl-C reaches us too; it closes us itself
     _warm()
     _send({"ready": True})
