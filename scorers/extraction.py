@@ -78,7 +78,7 @@ def declared(text: str) -> str | None:
     value, or one that the last sentence states. A short bare reply is its own answer.
     """
     text = text[-MAX_TEXT:].strip()
-    if text[:1] in ("{", "[", "`") and json_key(text) is not None:
+    if text[:1] in ("{", "[") and json_key(text) is not None:
         return text
     quick = _quick(text)
     if quick:

@@ -1,4 +1,4 @@
-"""Property tests here have no deadline of their own: how fast the machine is says nothing about the grader."""
+"""Property tests here have no deadline: how fast the machine is says nothing about the grader."""
 
 from hypothesis import settings
 
