@@ -129,7 +129,8 @@ async def test_no_row_is_over_its_budget(
         assert content.strip()
         assert usage["completion_tokens_details"]["reasoning_tokens"] <= limit
         assert usage["completion_tokens"] <= 48
-        assert bool(thought) is (limit > 1)  # a single token is often a line feed, which is dressing
+        if limit != 1:  # a single token may be a line feed, which is dressing
+            assert bool(thought) is (limit > 0)
         assert 20 < usage["prompt_tokens"] < 120
 
 
