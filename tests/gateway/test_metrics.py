@@ -30,7 +30,7 @@ def test_what_begins_also_ends() -> None:
 
 async def test_an_outcome_is_told_in_tokens_and_samples() -> None:
     """Thinking and answer apart, by level, and every sample by its end."""
-    job = job_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3"})
+    job = job_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3", "X-Stop": "none"})
     _, outcome = await ran(ScriptedBackend(thinks(4), thinks(4), says("Hm.", finish="length")), job)
     metrics = Metrics()
     metrics.outcome(job, outcome)
@@ -38,7 +38,8 @@ async def test_an_outcome_is_told_in_tokens_and_samples() -> None:
     assert told["thinkgate_tokens_total,thinking"] == outcome.reasoning > 0
     assert told["thinkgate_tokens_total,answer"] == outcome.generated - outcome.reasoning > 0
     assert told["thinkgate_tokens_total,prompt"] == outcome.upstream_prompt > 0
-    assert told["thinkgate_samples_total,finished"] == outcome.counts.finished
+    assert told["thinkgate_samples_total,finished"] == 2
+    assert told["thinkgate_samples_total,truncated"] == 1
     assert told["thinkgate_thinking_tokens_count,low"] == 1
     assert told["thinkgate_request_seconds_count"] == 1
 
