@@ -5,7 +5,7 @@ Every server is started once and measured in turn within each round, so that wha
 the machine does falls on all of them alike; every other round goes in reverse. Figures are
 medians over the rounds, ratios are medians of each round's own ratio to the yardstick
 ("bare"). CPU is the server's own processor time for each request, which a busy machine
-disturbs least.
+disturbs least; "by CPU" is the yardstick's divided by the server's own.
 
     python -m benchmarks.overhead --seconds 3 --rounds 5 --json benchmarks/results/overhead.json
 """
@@ -142,6 +142,10 @@ def middle(values: Iterable[float | None], digits: int) -> float | None:
     return round(median(known), digits) if known else None
 
 
+def quotient(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
 def summarize(results: list[Result]) -> list[dict[str, Any]]:
     """Medians over the rounds for each server, request and number of connections."""
     cells: dict[tuple[int, str, str], list[Result]] = {}
@@ -149,7 +153,7 @@ def summarize(results: list[Result]) -> list[dict[str, Any]]:
         cells.setdefault((result.connections, result.request, result.server), []).append(result)
     rows = []
     for (connections, request, server), rounds in cells.items():
-        pairs = zip(rounds, cells.get((connections, request, YARDSTICK), []), strict=False)
+        pairs = list(zip(rounds, cells.get((connections, request, YARDSTICK), []), strict=False))
         rows.append(
             {
                 "connections": connections,
@@ -159,7 +163,8 @@ def summarize(results: list[Result]) -> list[dict[str, Any]]:
                 "p50_ms": middle((r.load.p50 for r in rounds), 3),
                 "p99_ms": middle((r.load.p99 for r in rounds), 3),
                 "cpu_us": middle((r.cpu_us for r in rounds), 1),
-                "ratio": middle((a.load.rps / b.load.rps if b.load.rps else None for a, b in pairs), 3),
+                "ratio": middle((quotient(a.load.rps, b.load.rps) for a, b in pairs), 3),
+                "cpu_ratio": middle((quotient(b.cpu_us, a.cpu_us) for a, b in pairs), 3),
             }
         )
     return rows
@@ -171,10 +176,10 @@ def number(value: float | None, digits: int) -> str:
 
 def show(rows: list[dict[str, Any]]) -> None:
     table = Table("connections", "request", "server", title="medians over the rounds")
-    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU µs/request", f"of {YARDSTICK}"):
+    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU µs", f"of {YARDSTICK}", "by CPU"):
         table.add_column(heading, justify="right")
     for row in rows:
-        figures = {"rps": 0, "p50_ms": 2, "p99_ms": 2, "cpu_us": 0, "ratio": 2}
+        figures = {"rps": 0, "p50_ms": 2, "p99_ms": 2, "cpu_us": 0, "ratio": 2, "cpu_ratio": 2}
         cells = [number(row[name], digits) for name, digits in figures.items()]
         table.add_row(str(row["connections"]), row["request"], row["server"], *cells)
     Console(width=120).print(table)

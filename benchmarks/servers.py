@@ -77,7 +77,9 @@ def running(name: str, core: int | None, upstream: str) -> Iterator[Server]:
     """Start one server on one core, wait until it listens, stop it at the end."""
     port = free_port()
     env = {**os.environ, "UPSTREAM": upstream, "THINKGATE_UPSTREAM": f"{upstream}/v1"}
-    process = subprocess.Popen(COMMANDS[name](port), env=env, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        COMMANDS[name](port), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     try:
         if core is not None:
             os.sched_setaffinity(process.pid, {core})

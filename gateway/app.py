@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -66,7 +65,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
         models_router(service),
         ops_router(service),
     ):
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
@@ -87,11 +86,11 @@ class RequestId:
             return
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
-        request_id = sent.decode("ascii") if usable else uuid.uuid4().hex
+        request_id = sent if usable else uuid.uuid4().hex.encode()
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

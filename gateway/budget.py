@@ -48,7 +48,7 @@ class Thinking:
 class Scaling(BaseModel):
     """The body's `scaling` object."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     samples: Annotated[int, Field(ge=1)] | None = None
     vote: str | None = None
@@ -63,6 +63,9 @@ class Scaling(BaseModel):
     trace: bool = False
 
 
+_NO_SCALING = Scaling()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request asks for, before the model's own limits are known. None: nothing was said."""
@@ -73,7 +76,7 @@ class Asked:
     scorer: str = "none"
     stop: str = "adaptive"
     limits: Limits = Limits()
-    scaling: Scaling = field(default_factory=Scaling)
+    scaling: Scaling = _NO_SCALING
     exclude: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
     overridden: tuple[str, ...] = ()
@@ -300,7 +303,7 @@ def _object(value: object, param: str, allowed: tuple[str, ...]) -> Mapping[str,
 
 def _scaling(value: object) -> Scaling:
     if value is None:
-        return Scaling()
+        return _NO_SCALING
     try:
         return Scaling.model_validate(value)
     except ValidationError as error:

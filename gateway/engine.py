@@ -43,24 +43,20 @@ class Engine:
         self._backend = backend
         self._policy = policy or VotePolicy()
 
-    async def run(self, job: Job) -> AsyncGenerator[Event, None]:
+    def run(self, job: Job) -> AsyncGenerator[Event, None]:
         """The job's events; the last one is `Finished`. Raises `UpstreamError` where no sample came through.
 
         Closing the generator aborts everything that runs upstream for it.
         """
         limited = job.budget.thinking_tokens is not None
         if job.votes or job.budget.effort == AUTO:
-            events = _Vote(self._backend, self._policy_for(job), job).run()
-        elif job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
+            return _Vote(self._backend, self._policy_for(job), job).run()
+        if job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to go on from.
-            events = _Vote(self._backend, _Everything(job.reply.choices), job).run()
-        elif job.reply.choices == 1 and not job.reply.stream and not limited:
-            events = self._plain(job)
-        else:
-            events = self._streamed(job)
-        async with aclosing(events):
-            async for event in events:
-                yield event
+            return _Vote(self._backend, _Everything(job.reply.choices), job).run()
+        if job.reply.choices == 1 and not job.reply.stream and not limited:
+            return self._plain(job)
+        return self._streamed(job)
 
     async def _plain(self, job: Job) -> AsyncGenerator[Event, None]:
         """One reply with nothing to watch: one plain request."""
@@ -82,7 +78,7 @@ class Engine:
         drawn: list[Drawn] = []
         indices = tuple(range(job.reply.choices))
         order, notes = _Orders(self._backend, job).order(job.budget, indices)
-        async with aclosing(draw(self._backend, order)) as events:
+        async with aclosing(draw(self._backend, order, deltas=job.reply.stream)) as events:
             async for event in events:
                 if isinstance(event, Drawn):
                     drawn.append(event)
@@ -260,7 +256,9 @@ class _Vote:
         order, _ = self._orders.order(budget, indices, self._seed + indices[0])
         left = set(indices)
         try:
-            async with aclosing(draw(self._backend, order, list(tallies.values()))) as events:
+            shown = self._job.reply.stream and (not self._job.votes or self._job.reply.live == "first")
+            own = list(tallies.values())
+            async with aclosing(draw(self._backend, order, own, deltas=shown)) as events:
                 async for event in events:
                     if isinstance(event, Drawn):
                         left.discard(event.sample.index)

@@ -10,6 +10,7 @@ from gateway.planning import Job
 __all__ = ["Metrics"]
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_STATUSES = ("finished", "truncated", "unanswered", "aborted", "failed")
 _TOKENS = (0, 64, 256, 1024, 4096, 16384, 65536)
 
 
@@ -43,6 +44,9 @@ class Metrics:
             buckets=_TOKENS,
             registry=self.registry,
         )
+        self._answered = self._requests.labels("200")
+        self._kinds = {kind: self._tokens.labels(kind) for kind in ("prompt", "thinking", "answer", "saved")}
+        self._ends = {status: self._samples.labels(status) for status in _STATUSES}
 
     def begin(self) -> None:
         """A request has come in."""
@@ -51,19 +55,23 @@ class Metrics:
     def end(self, status: int) -> None:
         """A request has been answered; 499: the client hung up."""
         self._running.dec()
-        self._requests.labels(str(status)).inc()
+        (self._answered if status == 200 else self._requests.labels(str(status))).inc()
 
     def outcome(self, job: Job, outcome: Outcome) -> None:
         """A job has come to its end."""
-        counts = outcome.counts
         self._seconds.observe(outcome.seconds)
-        self._tokens.labels("prompt").inc(outcome.upstream_prompt)
-        self._tokens.labels("thinking").inc(outcome.reasoning)
-        self._tokens.labels("answer").inc(max(0, outcome.generated - outcome.reasoning))
-        self._tokens.labels("saved").inc(outcome.saved)
-        for status in ("finished", "truncated", "unanswered", "aborted", "failed"):
-            if number := getattr(counts, status):
-                self._samples.labels(status).inc(number)
+        spent = {
+            "prompt": outcome.upstream_prompt,
+            "thinking": outcome.reasoning,
+            "answer": max(0, outcome.generated - outcome.reasoning),
+            "saved": outcome.saved,
+        }
+        for kind, number in spent.items():
+            if number:
+                self._kinds[kind].inc(number)
+        for status, end in self._ends.items():
+            if number := getattr(outcome.counts, status):
+                end.inc(number)
         if job.asked is not None and outcome.chosen:
             level = job.budget.effort or "number"
             self._thinking.labels(level).observe(outcome.chosen[0].usage.reasoning)

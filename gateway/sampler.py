@@ -65,16 +65,16 @@ class Order:
 
 
 async def draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally] = ()
+    backend: Backend, order: Order, tallies: Sequence[Tally] = (), *, deltas: bool = True
 ) -> AsyncGenerator[Delta | Drawn, None]:
-    """Draws the order's samples: their deltas as they come, and each one whole when it is finished.
+    """Draws the order's samples: their `deltas` as they come, if wanted, and each one whole at its end.
 
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
     """
     begun = False
     try:
-        async with aclosing(_draw(backend, order, tallies)) as events:
+        async with aclosing(_draw(backend, order, tallies, deltas)) as events:
             async for event in events:
                 begun = True
                 yield event
@@ -83,17 +83,17 @@ async def draw(
             raise
     else:
         return
-    async with aclosing(_draw(backend, order.fallback, tallies)) as events:
+    async with aclosing(_draw(backend, order.fallback, tallies, deltas)) as events:
         async for event in events:
             yield event
 
 
 async def _draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally]
+    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
 ) -> AsyncGenerator[Delta | Drawn, None]:
     tallies = tallies or [Tally() for _ in order.indices]
     if len(order.indices) > 1:
-        async with aclosing(_draw_together(backend, order, tallies)) as events:
+        async with aclosing(_draw_together(backend, order, tallies, deltas)) as events:
             async for event in events:
                 yield event
         return
@@ -106,7 +106,7 @@ async def _draw(
                 async for chunk in chunks:
                     if chunk.index == 0:
                         delta, turn = track.feed(chunk)
-                        if delta is not None:
+                        if deltas and delta is not None:
                             yield delta
                         if turn is not None:
                             break
@@ -119,7 +119,7 @@ async def _draw(
         if turn is None:
             break
         plan = await _next_plan(backend, order, track, turn)
-        if turn is Turn.THINK_ON:
+        if deltas and turn is Turn.THINK_ON:
             yield Delta(track.index, WAIT, "", {}, {})
     for event in _last_of(track):
         yield event
@@ -128,7 +128,7 @@ async def _draw(
 
 
 async def _draw_together(
-    backend: Backend, order: Order, tallies: Sequence[Tally]
+    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
 ) -> AsyncGenerator[Delta | Drawn, None]:
     """Many samples, nothing of which is limited, in one upstream request for as many choices.
 
@@ -150,7 +150,7 @@ async def _draw_together(
                         track.use(chunk.usage or {}, alone=False)
                 elif chunk.index < len(tracks):
                     track = tracks[chunk.index]
-                    if (delta := track.feed(chunk)[0]) is not None:
+                    if (delta := track.feed(chunk)[0]) is not None and deltas:
                         yield delta
                     if chunk.usage is not None:
                         track.use(chunk.usage, alone=False)

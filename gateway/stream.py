@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import orjson
@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.errors import GatewayError, internal_error
 from gateway.events import Delta, Event, Finished, Outcome, Progress
 
-__all__ = ["ClientGone", "EventStream", "Writer", "fold", "hang_up_watch", "json_response", "write"]
+__all__ = ["ClientGone", "EventStream", "HangUpWatch", "Writer", "fold", "json_response", "write"]
 
 T = TypeVar("T")
 
@@ -88,29 +88,43 @@ async def write(
             raise
 
 
-@asynccontextmanager
-async def hang_up_watch(receive: Receive) -> AsyncIterator[None]:
-    """Within it, a client that hangs up cancels what is awaited. Raises `ClientGone` then."""
-    task = asyncio.current_task()
-    gone = False
+class HangUpWatch:
+    """Within it, a client that hangs up cancels what is awaited; leaving it raises `ClientGone` then.
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
+    The watch itself begins after `grace` seconds, so that the many replies that are there
+    by then pay nothing for it.
+    """
+
+    __slots__ = ("_gone", "_receive", "_task", "_timer", "_watcher", "grace")
+
+    def __init__(self, receive: Receive, grace: float = 0.02) -> None:
+        self.grace = grace
+        self._receive = receive
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Begins the watch."""
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self.grace, self._begin)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Ends the watch."""
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._task and self._task.uncancel() == 0:
+            raise ClientGone from None
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        if task is not None:
-            task.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone or task is None or task.uncancel() > 0:
-            raise
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class EventStream(Response):
@@ -138,7 +152,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends until the source ends or the client is gone."""
         try:
-            async with aclosing(self._source), hang_up_watch(receive):
+            async with aclosing(self._source), HangUpWatch(receive):
                 start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
                 await self._send(send, self._first)

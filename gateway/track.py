@@ -139,25 +139,26 @@ class Track:
         self.raw = chunk.raw
         if chunk.finish_reason is not None:
             self._finish_reason = chunk.finish_reason
-        other = self._keep(chunk)
+        other = self._keep(chunk.choice)
         text = chunk.reasoning + chunk.content
         if not text:
             if chunk.tokens is not None:  # a token without text, such as the end of the reply
                 self._count(chunk, "")
             return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
-        was_thinking = self._thinking(chunk)
+        by_engine = bool(chunk.reasoning and not chunk.content)
+        was_thinking = by_engine or self.text.splitter.thinking
         reasoning, content = self._split(chunk)
-        thinking = self._thinking(chunk)
+        thinking = by_engine or self.text.splitter.thinking
         tokens = self._count(chunk, text)
+        thought = 0
+        if (reasoning or (was_thinking and thinking)) and not self._answering:
+            thought = tokens
+            self.tally.reasoning += tokens
         turn = None
         if self._terms.limit is not None and not self._answering:
-            thought = tokens if reasoning or (was_thinking and thinking) else 0
-            self.tally.reasoning += thought
             turn = self._judge(thought, thinking, content)
-            if turn in (Turn.THINK_ON, Turn.ANSWER):
+            if turn is not None and turn is not Turn.CLOSE:
                 self._held_back, content = content, ""
-        elif not self._answering and (reasoning or (was_thinking and thinking)):
-            self.tally.reasoning += tokens
         if reasoning or content or other:
             return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn
         return None, turn
@@ -249,13 +250,9 @@ class Track:
         if thinking:
             return None
         closed = self.text.splitter.closed or (self._engine_splits and bool(content))
-        if closed and self._limiter.close() is Decision.WAIT:
+        if closed and self._limiter.waits and self._limiter.close() is Decision.WAIT:
             return Turn.THINK_ON
         return Turn.ANSWER if content and self._terms.staged else None
-
-    def _thinking(self, chunk: Chunk) -> bool:
-        """Whether the text stands in a thinking block, by the tags or by the engine's own word."""
-        return self.text.splitter.thinking or bool(chunk.reasoning and not chunk.content)
 
     def _split(self, chunk: Chunk) -> tuple[str, str]:
         if self._answering:  # whatever comes now is answer, in whichever field
@@ -276,17 +273,19 @@ class Track:
             reasoning += more
         return reasoning, content
 
-    def _keep(self, chunk: Chunk) -> bool:
+    def _keep(self, choice: Mapping[str, Any]) -> bool:
         """Remembers the fields that aren't text (tool calls, logprobs, vendors'); whether there were any."""
         found = False
-        for key, value in (chunk.choice.get("delta") or {}).items():
-            if value is not None and key not in TEXT_FIELDS:
-                self._message[key] = merge(self._message.get(key), value, key)
-                found = True
-        for key, value in chunk.choice.items():
-            if value is not None and key not in _CHOICE_OWN:
-                self._choice[key] = merge(self._choice.get(key), value, key)
-                found = True
+        for key, value in choice.items():
+            if value is None or key in _CHOICE_OWN:
+                continue
+            self._choice[key] = merge(self._choice.get(key), value, key)
+            found = True
+        for key, value in (choice.get("delta") or {}).items():
+            if key in TEXT_FIELDS or value is None:
+                continue
+            self._message[key] = merge(self._message.get(key), value, key)
+            found = True
         return found
 
     def _count(self, chunk: Chunk, text: str) -> int:

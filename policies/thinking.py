@@ -221,7 +221,16 @@ class ThinkingText:
 
     def feed(self, text: str) -> tuple[str, str]:
         """Takes raw text; returns the new (thinking, answer)."""
-        return self._add(self.splitter.feed(text))
+        pieces = self.splitter.feed(text)
+        if len(pieces) == 1 and not self._gap:  # the usual chunk
+            kind, piece = pieces[0]
+            if kind == "reasoning":
+                self._reasoning.append(piece)
+                return piece, ""
+            if kind == "content" and self._wrapping is None:
+                self._content.append(piece)
+                return "", piece
+        return self._add(pieces)
 
     def feed_answer(self, text: str) -> str:
         """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""

@@ -17,7 +17,9 @@ Monomial = tuple[tuple[str, Fraction], ...]
 Poly = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
-MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 64, 1 << 16, 16, 8
+MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 16, 8
+MAX_PRODUCTS = 400  # of terms, in one normalisation
+MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
 
 
@@ -43,7 +45,7 @@ def primitive(poly: Poly) -> tuple[Fraction, Poly]:
 
 
 def render(poly: Poly) -> str:
-    """One text for one form; reading it gives the same form again."""
+    """One text for one form, and reading it gives that form; raises `Unreadable` where it is too long."""
     parts = []
     for mono in sorted(poly, key=_order):
         value = poly[mono]
@@ -63,11 +65,9 @@ def _power(power: Fraction) -> str:
 
 
 def _fraction(value: Fraction) -> str:
-    # Python refuses to print very long integers in decimal; hexadecimal has no such limit.
-    top, bottom = (
-        str(n) if n.bit_length() < 10_000 else hex(n) for n in (value.numerator, value.denominator)
-    )
-    return top if bottom == "1" else f"{top}/{bottom}"
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_WRITTEN:
+        raise Unreadable("too long to write out")
+    return str(value)
 
 
 class _Normal:
@@ -75,7 +75,7 @@ class _Normal:
 
     def __init__(self) -> None:
         self.bases: dict[str, Poly] = {}
-        self.counted = 0
+        self.counted = self.products = 0
 
     def of(self, tree: Expr) -> Poly:
         if tree.op == "num":
@@ -87,7 +87,7 @@ class _Normal:
         if tree.op == "+":
             total: Poly = {}
             for arg in tree.args:
-                total = _add(total, self.of(arg))
+                _add(total, self.of(arg))
             return total
         if tree.op == "*":
             product = _constant(Fraction(1))
@@ -101,12 +101,13 @@ class _Normal:
         raise Unreadable(f"no normal form for {tree.op}")
 
     def times(self, a: Poly, b: Poly) -> Poly:
-        if len(a) * len(b) > MAX_TERMS * 4:
+        self.products += len(a) * len(b)
+        if self.products > MAX_PRODUCTS:
             raise Unreadable("too many terms")
         total: Poly = {}
         for mono_a, value_a in a.items():
             for mono_b, value_b in b.items():
-                total = _add(total, self.monomials(mono_a, mono_b, _sized(value_a * value_b)))
+                _add(total, self.monomials(mono_a, mono_b, _sized(value_a * value_b)))
         return total
 
     def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Poly:
@@ -242,9 +243,9 @@ def _constant(value: Fraction) -> Poly:
     return {_ONE: value} if value else {}
 
 
-def _add(a: Poly, b: Poly) -> Poly:
-    total = dict(a)
-    for mono, value in b.items():
+def _add(total: Poly, more: Poly) -> None:
+    """Adds `more` into `total`."""
+    for mono, value in more.items():
         added = value + total.get(mono, 0)
         if added:
             total[mono] = _sized(added)
@@ -252,7 +253,6 @@ def _add(a: Poly, b: Poly) -> Poly:
             total.pop(mono, None)
     if len(total) > MAX_TERMS:
         raise Unreadable("too many terms")
-    return total
 
 
 def _sized(value: Fraction) -> Fraction:

@@ -13,7 +13,7 @@ from scorers.compare import same
 from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
 from scorers.mathpool import MathPool
-from scorers.reading import read
+from scorers.reading import key_of, read
 from scorers.types import Answer
 
 __all__ = ["canonical_json", "equivalent", "equivalent_async", "extract", "verify", "verify_async"]
@@ -62,7 +62,7 @@ async def verify_async(text: str, gold: str, pool: MathPool | None = None) -> bo
 
 
 def _answer(raw: str) -> Answer | None:
-    key = read(raw).key
+    key = key_of(raw)
     return Answer(raw, key) if key else None
 
 

@@ -12,7 +12,7 @@ from scorers.values import Value, unassigned
 
 __all__ = ["EFFORT", "same"]
 
-EFFORT = 12  # costly steps that one evaluation may take on the event loop; see `numeric.same_value`
+EFFORT = 8  # costly steps that one evaluation may take on the event loop; see `numeric.same_value`
 _TRUTH = {"true": "yes", "false": "no"}
 
 

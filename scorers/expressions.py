@@ -27,7 +27,8 @@ _GREEK = frozenset(
 _WORDS = {"pi": "pi", "infinity": "oo", "inf": "oo", "oo": "oo", "infty": "oo"}
 _CLOSERS = {"(": ")", "{": "}", "[": "]", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "\\lvert": "\\rvert"}
 _TOKEN = re.compile(
-    r"(\s*)(?:(0x[0-9a-f]+|\d+(?:\.\d+)?(?:[eE]-?\d{1,5}(?![\d.]))?|\.\d+)|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|\S))"
+    r"(\s*)(?:(\d+\.\d+[eE]\+?-?\d{1,5}(?![\d.])|\d+(?:\.\d+)?(?:[eE](?:-?|\+(?=\d\d))\d{1,5}(?![\d.]))?|\.\d+)"
+    r"|(\\[A-Za-z]+|\\.)|([A-Za-z]+)|(\*\*|\S))"
 )
 
 
@@ -119,8 +120,6 @@ def _negative(tree: Expr) -> Expr:
 
 
 def _number(text: str) -> Expr:
-    if text.startswith("0x"):
-        return Expr("num", value=Fraction(int(text, 16)))
     mantissa, _, exponent = text.lower().partition("e")
     if abs(int(exponent or 0)) > MAX_EXPONENT:
         raise Unreadable("exponent too large")

@@ -10,8 +10,10 @@ from scorers.values import Value
 
 __all__ = ["declared"]
 
-MAX_TAIL, MAX_ANSWER, MAX_LINE = 8_000, 4_000, 400
+MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 8_000, 4_000, 400
 
+_NUMBER_LINE = re.compile(r"(?:A: ?|#### ?)(-?\$?\d[\d,]*(?:\.\d+)?)")
+_NUMBER_BOX = re.compile(r"\\boxed\{(-?\d[\d,]*(?:\.\d+)?)\}[.\s$*]*(?:\\[\])][.\s$*]*)?$")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\boxed\s+(?=\S)")
 _TAG = re.compile(r"<?answer>\s*", re.IGNORECASE)
 _END_TAG = re.compile(r"\s*<(?:/|\\/)answer", re.IGNORECASE)
@@ -75,9 +77,12 @@ def declared(text: str) -> str | None:
     unless a phrase behind it declares a value; then comes what closes the reply: a lone
     value, or one that the last sentence states. A short bare reply is its own answer.
     """
-    text = text.strip()
-    if json_key(text) is not None:
+    text = text[-MAX_TEXT:].strip()
+    if text[:1] in ("{", "[", "`") and json_key(text) is not None:
         return text
+    quick = _quick(text)
+    if quick:
+        return quick
     text = _window(text).replace("\r", "").strip()
     if not text:
         return None
@@ -86,6 +91,20 @@ def declared(text: str) -> str | None:
     if said is not None and (marked is None or _decisive(said)):
         return said
     return marked if marked is not None else _closing(text)
+
+
+def _quick(text: str) -> str | None:
+    """The answer of a reply whose very last words declare it plainly; most replies are such."""
+    if text.endswith("</answer>"):
+        start = text.rfind("<answer>", -MAX_LINE)
+        content = text[start + len("<answer>") : -len("</answer>")]
+        return content.strip() if start >= 0 and "boxed" not in content else None
+    line = text.rfind("\n", -MAX_LINE)
+    number = _NUMBER_LINE.fullmatch(text, line + 1) if line >= 0 else None
+    if number:
+        return number[1]
+    box = _NUMBER_BOX.search(text, max(0, len(text) - MAX_LINE))
+    return box[1] if box and text.find("boxed", max(0, box.start() - MAX_LINE), box.start()) < 0 else None
 
 
 def _window(text: str) -> str:
@@ -115,7 +134,7 @@ def _declares(content: str) -> bool:
 def _boxed(text: str) -> tuple[int, str | None]:
     """The last box that holds something; boxes joined by commas or "and" are one list."""
     spans: list[tuple[int, int, str]] = []
-    for match in list(_BOX.finditer(text))[-12:]:
+    for match in list(_BOX.finditer(text))[-8:]:
         content = (
             _braced(text, match.end())
             if match[0].endswith("{")

@@ -32,7 +32,7 @@ def symbols(tree: Expr) -> frozenset[str]:
     return found
 
 
-def same_value(a: Expr, b: Expr, effort: int = 12) -> bool | None:
+def same_value(a: Expr, b: Expr, effort: int = 8) -> bool | None:
     """Whether a equals b wherever both are defined; None where that could not be settled.
 
     `effort` bounds the costly steps (roots, powers, functions) of each evaluation.
@@ -50,7 +50,7 @@ def same_value(a: Expr, b: Expr, effort: int = 12) -> bool | None:
     return True if met >= 3 else None
 
 
-def proportional(a: Expr, b: Expr, effort: int = 12) -> bool | None:
+def proportional(a: Expr, b: Expr, effort: int = 8) -> bool | None:
     """Whether a = k*b for one number k other than 0, so that a = 0 and b = 0 are one equation."""
     names = sorted(symbols(a) | symbols(b))
     start = {name: _POINTS[(2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
@@ -58,7 +58,7 @@ def proportional(a: Expr, b: Expr, effort: int = 12) -> bool | None:
     return same_value(a, Expr("*", (ratio, b)), effort)
 
 
-def approximate(tree: Expr, effort: int = 12) -> Fraction | None:
+def approximate(tree: Expr, effort: int = 8) -> Fraction | None:
     """A real constant to about 40 digits; None where it is none or can't be bounded so well."""
     try:
         real, imaginary = evaluate(tree, LOW, {}, effort)

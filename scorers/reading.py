@@ -25,11 +25,12 @@ from scorers.values import (
     words,
 )
 
-__all__ = ["json_key", "read"]
+__all__ = ["json_key", "key_of", "read"]
 
 MAX_ITEMS, MAX_DEPTH, MAX_JSON = 100, 5, 1 << 16
 
 _SIMPLE = re.compile(r"-?(?:\d{1,18}|\d{1,3}(?:,\d{3}){1,5})(?:\.\d{1,18})?", re.ASCII)
+_WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBERS_ONLY = re.compile(r"[\d\s\[\],.eE+-]*")
 _OPTION = re.compile(r"\(?([A-J])\)?[.):]?|\(([a-j])\)")
 _LABELLED = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.):])\s+(\S.*)")
@@ -69,6 +70,11 @@ def read(text: str) -> Value:
             break
         value = again
     return value
+
+
+def key_of(text: str) -> str:
+    """The key of an answer's text; for a whole number without building its value."""
+    return str(int(text)) if _WHOLE.fullmatch(text) else read(text).key
 
 
 def json_key(text: str) -> str | None:

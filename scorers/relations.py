@@ -11,7 +11,7 @@ from scorers.algebra import normal, primitive, rational, render
 from scorers.expressions import Expr, parse
 from scorers.latex import split_top
 from scorers.numeric import symbols
-from scorers.values import Value, assigned, decimal, mathematical, sequence, signed, union
+from scorers.values import Value, assigned, mathematical, sequence, signed, union
 
 __all__ = ["related"]
 
@@ -105,6 +105,10 @@ def _inequality(sides: list[str], signs: list[str], read: Read) -> Value | None:
     return value and (_solved(value) or value)
 
 
+def _rational(value: Fraction) -> Value:
+    return Value("number", str(value), expr=Expr("num", value=value), exact=value)
+
+
 def _variables(value: Value) -> frozenset[str]:
     return symbols(value.expr) - {"oo"} if value.expr else frozenset()
 
@@ -120,7 +124,7 @@ def _solved(value: Value) -> Value | None:
     if slope is None or limit is None:
         return None
     sign = value.form if slope > 0 else value.form.replace(_LESS, ">")
-    return _interval(name, 0, [sign], [decimal(str(-limit / slope))])
+    return _interval(name, 0, [sign], [_rational(-limit / slope)])
 
 
 def _interval(name: str, place: int, signs: list[str], limits: list[Value]) -> Value | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -57,10 +58,12 @@ class Value:
 
 def decimal(text: str) -> Value:
     """A plain number such as -1,234.50."""
-    text = text.replace(",", "")
-    value = Fraction(text)
-    places = len(text.partition(".")[2]) if "." in text else None
-    return Value("number", str(value), exact=value, places=places)
+    whole, point, rest = text.replace(",", "").partition(".")
+    if not point:
+        exact = Fraction(int(whole))
+        return Value("number", str(int(whole)), exact=exact)
+    exact = Fraction(int(whole + rest), 10 ** len(rest))
+    return Value("number", str(exact), exact=exact, places=len(rest))
 
 
 def number(tree: Expr, text: str) -> Value:
@@ -73,11 +76,11 @@ def number(tree: Expr, text: str) -> Value:
     infinite = tree.args[-1] if tree.op == "*" and len(tree.args) == 2 else tree
     if infinite.op == "sym" and infinite.name == "oo":
         return Value("number", "oo" if infinite is tree else "-oo", expr=tree)
-    try:
+    key, exact = text.replace(" ", ""), None
+    with contextlib.suppress(ArithmeticError, ValueError, RecursionError):
         poly = normal(tree)
-        key, exact = render(poly), rational(poly)
-    except (ArithmeticError, ValueError, RecursionError):
-        key, exact = text.replace(" ", ""), None
+        exact = rational(poly)
+        key = render(poly)
     written = tree.args[0] if percent else tree
     places = None if written.places is None else written.places + 2 * percent
     return Value("number", key, expr=tree, exact=exact, places=places, percent=percent)

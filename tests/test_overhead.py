@@ -75,9 +75,9 @@ async def test_refusals_are_errors(stub: int) -> None:
     assert load.errors == load.requests > 0
 
 
-def result(turn: int, server: str, rps: float) -> Result:
+def result(turn: int, server: str, rps: float, cpu_us: float = 300.0) -> Result:
     """One window of a server under test."""
-    return Result(turn, server, "plain", 32, Load(100, 0, rps, p50=1.0, p99=2.0), cpu_us=300.0)
+    return Result(turn, server, "plain", 32, Load(100, 0, rps, p50=1.0, p99=2.0), cpu_us)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
@@ -88,6 +88,12 @@ def test_ratios_are_taken_within_a_round() -> None:
     bare, gateway = summarize(results)
     assert (bare["rps"], gateway["rps"]) == (500.0, 400.0)
     assert (bare["ratio"], gateway["ratio"]) == (1.0, 0.8)
+
+
+def test_processor_time_is_compared_the_other_way_round() -> None:
+    """A server that spends twice the yardstick's processor time on a request is half as good by it."""
+    results = [result(0, "bare", 1000.0), result(0, "gateway", 900.0, cpu_us=600.0)]
+    assert [row["cpu_ratio"] for row in summarize(results)] == [1.0, 0.5]
 
 
 def test_without_the_yardstick_there_is_no_ratio() -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.chat import ChatExchange
+from gateway.routes.raw import raw_router
 from gateway.routes.runner import answer
 from gateway.routes.schemas import CHAT_OPENAPI
 from gateway.service import Service
@@ -15,7 +16,7 @@ __all__ = ["chat_router"]
 
 def chat_router(service: Service) -> APIRouter:
     """The route, working on this service."""
-    router = APIRouter()
+    router = raw_router()
 
     @router.post("/v1/chat/completions", openapi_extra=CHAT_OPENAPI, summary="Create a chat completion")
     async def chat_completions(request: Request) -> Response:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from gateway.backends.sse import event
 from gateway.dialects.base import json_object, refuse, string
 from gateway.errors import GatewayError
+from gateway.routes.raw import raw_router
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, start_stream
 from gateway.routes.schemas import COMPLETIONS_OPENAPI
 from gateway.service import Service
@@ -27,7 +28,7 @@ _WHY = (
 
 def completions_router(service: Service) -> APIRouter:
     """The route, working on this service."""
-    router = APIRouter()
+    router = raw_router()
 
     @router.post("/v1/completions", openapi_extra=COMPLETIONS_OPENAPI, summary="Create a completion")
     async def completions(request: Request) -> Response:

@@ -9,6 +9,7 @@ from gateway.dialects.base import json_object
 from gateway.dialects.messages import MessagesExchange
 from gateway.dialects.messages_input import chat_request, has_images
 from gateway.errors import NotSupported
+from gateway.routes.raw import raw_router
 from gateway.routes.runner import answer, attended, plan
 from gateway.routes.schemas import COUNT_OPENAPI, MESSAGES_OPENAPI
 from gateway.service import Service
@@ -19,7 +20,7 @@ __all__ = ["messages_router"]
 
 def messages_router(service: Service) -> APIRouter:
     """The routes, working on this service."""
-    router = APIRouter()
+    router = raw_router()
 
     @router.post("/v1/messages", openapi_extra=MESSAGES_OPENAPI, summary="Create a message")
     async def messages(request: Request) -> Response:

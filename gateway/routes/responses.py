@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.responses import ResponsesExchange
+from gateway.routes.raw import raw_router
 from gateway.routes.runner import answer
 from gateway.routes.schemas import RESPONSES_OPENAPI
 from gateway.service import Service
@@ -15,7 +16,7 @@ __all__ = ["responses_router"]
 
 def responses_router(service: Service) -> APIRouter:
     """The route, working on this service."""
-    router = APIRouter()
+    router = raw_router()
 
     @router.post("/v1/responses", openapi_extra=RESPONSES_OPENAPI, summary="Create a response")
     async def responses(request: Request) -> Response:

@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
 from gateway.service import Service
-from gateway.stream import ClientGone, EventStream, fold, hang_up_watch, json_response, write
+from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
 __all__ = ["answer", "attended", "plan", "start_stream"]
 
@@ -53,7 +53,7 @@ async def attended(
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     service.metrics.begin()
     try:
-        async with hang_up_watch(request.receive):
+        async with HangUpWatch(request.receive):
             response = await work(payload)
     except ClientGone:
         service.metrics.end(CLIENT_CLOSED_REQUEST)
@@ -75,7 +75,7 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     body["model"] = resolved.name
     model = service.model(resolved)
     asked = read_budget(
-        request.headers,
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]},
         body,
         level=resolved.level,
         samples=resolved.samples,

@@ -1,0 +1,76 @@
+"""What vLLM's own reasoning parsers make of a text. Runs inside vLLM's environment.
+
+Reads {"tokenizer": directory, "cases": [{"parser", "prompt", "text", "kwargs", "tokens",
+"chunks"}, ...]} from stdin and writes {"parsers": names, "results": [...]} to stdout: the names
+of all parsers there are, and one list for each case: first the whole text's [reasoning, content],
+then the same for a stream of each size in `chunks` (tokens a chunk). `tokens` are made single
+tokens of the vocabulary first, as they are in the family's own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import AutoTokenizer
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.parser import ParserManager
+from vllm.reasoning import ReasoningParserManager
+
+
+def deltas(tokenizer: Any, ids: list[int], size: int) -> Iterator[tuple[str, list[int]]]:
+    """The text of every `size` tokens, an unfinished character held back as vLLM does."""
+    sent = ""
+    for start in range(0, len(ids), size):
+        text = tokenizer.decode(ids[: start + size]).rstrip("\ufffd")
+        yield text[len(sent) :], ids[start : start + size]
+        sent = text
+
+
+def probe(tokenizer: Any, case: dict[str, Any]) -> list[list[str]]:
+    """The results for one case, made the way the chat endpoint makes them."""
+    request = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "?"}])
+    parser_class = ParserManager.get_parser(reasoning_parser_name=case["parser"])
+    prompt = tokenizer.encode(case["prompt"], add_special_tokens=False)
+    ids = tokenizer.encode(case["text"], add_special_tokens=False)
+
+    def new_parser() -> Any:
+        return parser_class(tokenizer, chat_template_kwargs=case["kwargs"])
+
+    parser = new_parser()
+    parser.set_prompt_token_ids(prompt)
+    reasoning, content, _ = parser.parse(case["text"], request, model_output_token_ids=ids)
+    results = [[reasoning or "", content or ""]]
+    for size in case["chunks"]:
+        parser, parts = new_parser(), ["", ""]
+        pieces = list(deltas(tokenizer, ids, size))
+        for number, (text, tokens) in enumerate(pieces, 1):
+            delta = parser.parse_delta(
+                delta_text=text,
+                delta_token_ids=tokens,
+                request=request,
+                prompt_token_ids=prompt,
+                finished=number == len(pieces),
+            )
+            if delta is not None:
+                parts[0] += delta.reasoning or ""
+                parts[1] += delta.content or ""
+        results.append(parts)
+    return results
+
+
+def main() -> None:
+    """Answers stdin on stdout; a parser that can't be used at all is an error of the whole run."""
+    job = json.load(sys.stdin)
+    results = []
+    for case in job["cases"]:
+        tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"])
+        tokenizer.add_tokens(case["tokens"])
+        results.append(probe(tokenizer, case))
+    json.dump({"parsers": ReasoningParserManager.list_registered(), "results": results}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
