@@ -250,7 +250,8 @@ def main() -> None:
         print(f"{name:52} {row['agree']:5}/{row['replies']:5} = {row['agreement']:.4f}")
         for each in row["disagreements"]:
             print(
-                f"    gold {each['gold']!r}, answer {each['answer']!r}: {each['verdict']}, label {each['label']}"
+                f"    gold {each['gold']!r}, answer {each['answer']!r}: "
+                f"{each['verdict']}, label {each['label']}"
             )
     print(json.dumps({key: value for key, value in figures.items() if key != "agreement"}, indent=2))
     if arguments.results:

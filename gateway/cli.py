@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import socket
 import sys
@@ -48,7 +49,9 @@ def run_server(settings: Settings) -> int:
     """Serves until it is told to stop; the exit status is 1 where it can't start."""
     import uvicorn
 
-    from gateway.app import create_app
+    from gateway.app import create_app, make_backend
+    from gateway.backends.local import EngineFailed
+    from gateway.backends.model_store import ModelUnavailable
 
     try:
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
@@ -56,9 +59,24 @@ def run_server(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         print(f"thinkgate: can't listen on {where}: {error.strerror}.", file=sys.stderr)
         return 1
-    config = uvicorn.Config(create_app(settings), access_log=False, log_level="warning", lifespan="on")
-    server = uvicorn.Server(config)
-    print(f"ThinkGate on http://{settings.host}:{listener.getsockname()[1]}/v1", flush=True)
-    with listener:
-        server.run(sockets=[listener])
-    return 0 if server.started else 1
+    backend = make_backend(settings)
+    config = uvicorn.Config(
+        create_app(settings, backend), access_log=False, log_level="warning", lifespan="on"
+    )
+
+    async def serve() -> int:
+        try:
+            await backend.start()  # ahead of the app's own, which then finds it running
+        except (EngineFailed, ModelUnavailable) as error:
+            print(f"thinkgate: {error}", file=sys.stderr)
+            return 1
+        server = uvicorn.Server(config)
+        print(f"ThinkGate on http://{settings.host}:{listener.getsockname()[1]}/v1", flush=True)
+        await server.serve(sockets=[listener])
+        return 0 if server.started else 1
+
+    try:
+        with listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            return runner.run(serve())
+    except KeyboardInterrupt:  # uvicorn has ended in good order and then hands the signal on
+        return 0

@@ -54,22 +54,38 @@ class Engine:
         if job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to go on from.
             return _Vote(self._backend, _Everything(job.reply.choices), job).run()
-        if job.reply.choices == 1 and not job.reply.stream and not limited:
-            return self._plain(job)
-        return self._streamed(job)
+        watched = limited and not self._backend.proven_limit(job.body)
+        if job.reply.choices > 1 or job.reply.stream or watched:
+            return self._streamed(job)
+        return self._plain(job)
 
     async def _plain(self, job: Job) -> AsyncGenerator[Event, None]:
-        """One reply with nothing to watch: one plain request."""
+        """One reply with nothing to watch, or a limit that the engine keeps for sure: one plain request."""
         began = time.monotonic()
-        approach = job.approach(job.budget)
+        limit = job.budget.thinking_tokens
+        native = None if limit is None else self._backend.native_limit(job.body, limit)
+        approach = job.approach(job.budget, native=native)
         if approach.terms.prefill:
             async with aclosing(self._streamed(job)) as events:
                 async for event in events:
                     yield event
             return
-        response = await self._backend.complete(Plan(approach.body))
-        shaped = approach.shaped
-        drawn = split_reply(response.body, range(1), shaped.markup, answer_only=shaped.off is not None)
+        shaped, body = approach.shaped, approach.body
+        close_ids = None
+        if limit is not None:
+            close_ids = await self._backend.token_ids(job.model.name, shaped.markup.close)
+            body = {**body, "return_token_ids": True} if close_ids else body
+        response = await self._backend.complete(Plan(body))
+        drawn = split_reply(
+            response.body,
+            range(1),
+            shaped.markup,
+            answer_only=shaped.off is not None,
+            close_ids=close_ids,
+            enforced="none" if limit is None else "native",
+        )
+        if limit is not None and any(each.tally.reasoning > limit for each in drawn):
+            self._backend.limit_kept(job.body, False)  # it is watched again from now on
         yield Finished(_outcome(job, drawn, began, shaped.notes))
 
     async def _streamed(self, job: Job) -> AsyncGenerator[Event, None]:

@@ -15,13 +15,16 @@ from typing import Any
 
 from gateway.backends.base import Backend, Plan, Prompt
 from gateway.errors import UpstreamError
-from gateway.events import Delta
+from gateway.events import Delta, Enforced
 from gateway.track import TEXT_FIELDS, Drawn, Tally, Terms, Track, Turn, envelope_of, estimate_tokens
 from policies.prompts import WAIT
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
 
 __all__ = ["Order", "Rendering", "draw", "split_reply"]
+
+
+_REPLY_OWN = frozenset({"index", "message", "finish_reason", "logprobs"})
 
 
 class Rendering:
@@ -123,8 +126,8 @@ async def _draw(
             yield Delta(track.index, WAIT, "", {}, {})
     for event in _last_of(track):
         yield event
-    if track.overrun:
-        backend.distrust_limit(order.body)
+    if track.overrun or track.kept_natively:
+        backend.limit_kept(order.body, not track.overrun)
 
 
 async def _draw_together(
@@ -210,21 +213,31 @@ async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -
 
 
 def split_reply(
-    body: Mapping[str, Any], indices: Sequence[int], markup: Markup, *, answer_only: bool = False
+    body: Mapping[str, Any],
+    indices: Sequence[int],
+    markup: Markup,
+    *,
+    answer_only: bool = False,
+    close_ids: Sequence[int] | None = None,
+    enforced: Enforced = "none",
 ) -> list[Drawn]:
     """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices.
 
     `answer_only`: thinking is switched off, so that a reply which the engine takes for
-    thinking alone is the answer (vLLM's parsers do that, unstreamed).
+    thinking alone is the answer (vLLM's parsers do that, unstreamed). `close_ids`: the
+    reply's choices come with their `token_ids`, in which the end tag reads so.
     """
     choices = body.get("choices") or ()
     usage = body.get("usage") or {}
     envelope = envelope_of(body)
+    own = _REPLY_OWN if close_ids is None else _REPLY_OWN | {"token_ids"}  # asked for by the gateway
     drawn = []
     for index, choice in zip(indices, choices, strict=False):
         message = choice.get("message") or {}
         text = _split_message(message, markup, answer_only=answer_only)
         tally = _tally(usage, text, len(choices))
+        if close_ids is not None and isinstance(ids := choice.get("token_ids"), list) and text.reasoning:
+            tally.reasoning, tally.estimated = _before(ids, close_ids), len(choices) > 1
         sample = Sample(
             index,
             text.content,
@@ -235,16 +248,19 @@ def split_reply(
             choice.get("logprobs"),
             {
                 "message": {k: v for k, v in message.items() if k not in TEXT_FIELDS and k != "tool_calls"},
-                "choice": {
-                    k: v
-                    for k, v in choice.items()
-                    if k not in ("index", "message", "finish_reason", "logprobs")
-                },
+                "choice": {k: v for k, v in choice.items() if k not in own},
             },
         )
-        own = usage if len(choices) == 1 else {}
-        drawn.append(Drawn(sample, tally, envelope=envelope, usage=own))
+        told = usage if len(choices) == 1 else {}
+        drawn.append(Drawn(sample, tally, enforced, envelope, told))
     return drawn
+
+
+def _before(ids: Sequence[int], part: Sequence[int]) -> int:
+    """How many ids come before `part`; all of them where it isn't there."""
+    size = len(part)
+    places = (place for place in range(len(ids) - size + 1) if list(ids[place : place + size]) == list(part))
+    return next(places, len(ids))
 
 
 def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: bool) -> ThinkingText:

@@ -20,6 +20,7 @@ __all__ = ["TEXT_FIELDS", "Drawn", "Tally", "Terms", "Track", "Turn", "envelope_
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
+_LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
 
 
@@ -133,6 +134,13 @@ class Track:
     def finished(self) -> bool:
         """Whether the engine has ended this choice."""
         return self._finish_reason is not None
+
+    @property
+    def kept_natively(self) -> bool:
+        """Whether the engine was seen to end the thinking itself when the limit was reached."""
+        limit = self._terms.limit
+        reached = limit is not None and 0 < limit <= self._limiter.used + _LIMIT_TOLERANCE
+        return self._terms.native and reached and not self.forced and bool(self.text.content)
 
     def feed(self, chunk: Chunk) -> tuple[Delta | None, Turn | None]:
         """Takes one chunk: what is new in it, and whether to go on otherwise."""

@@ -173,8 +173,14 @@ class ScriptedBackend:
     def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
         return False
 
-    def distrust_limit(self, body: Mapping[str, Any]) -> None:
+    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
         raise AssertionError("this engine never promised to keep a limit")
+
+    def proven_limit(self, body: Mapping[str, Any]) -> bool:
+        return False
+
+    async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
+        return None
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         return self._served

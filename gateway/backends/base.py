@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -99,8 +99,16 @@ class Backend(Protocol):
         """Whether an error means that it can't after all; remembered for the model."""
         ...
 
-    def distrust_limit(self, body: Mapping[str, Any]) -> None:
-        """Remembers that the engine took a limit for this model and did not keep it."""
+    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
+        """Remembers that the engine was seen to keep a limit for this model, or to ignore it."""
+        ...
+
+    def proven_limit(self, body: Mapping[str, Any]) -> bool:
+        """Whether the engine has been seen to keep a limit for this model, and never to ignore one."""
+        ...
+
+    async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
+        """A text's token ids; remembered, so for texts that recur only. None where the engine can't tell."""
         ...
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:

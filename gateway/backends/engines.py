@@ -55,6 +55,8 @@ class Engine:
     name: ClassVar[str] = "openai"
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
+    token_ids_field: ClassVar[str | None] = None
+    """The request field that has each choice of a reply come with its `token_ids`."""
     notices_hang_up: ClassVar[bool] = True
     """Whether it stops an unstreamed request, too, when the connection is closed."""
 
@@ -153,6 +155,7 @@ class VLLM(Engine):
 
     name = "vllm"
     render_path = "/tokenize"
+    token_ids_field = "return_token_ids"
 
     def counting(self, body: dict[str, Any]) -> dict[str, Any]:
         options = body.get("stream_options") or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -36,7 +36,8 @@ class OpenAIBackend:
         self._session: aiohttp.ClientSession | None = None
         self._models: dict[str, ModelCard] = {}
         self._listing = asyncio.Lock()
-        self._no_native_limit: set[Any] = set()
+        self._keeps_limit: dict[Any, bool] = {}  # by model, what was seen of its native limits
+        self._token_ids: dict[tuple[str, str], list[int]] = {}
         self.engine: Engine = engine_of(None)
 
     def connect_to(self, base_url: str, api_key: str | None) -> None:
@@ -138,18 +139,36 @@ class OpenAIBackend:
 
     def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
         """The engine's own field, unless it has refused or ignored it for this model."""
-        return None if body.get("model") in self._no_native_limit else self.engine.native_limit(limit)
+        if self._keeps_limit.get(body.get("model")) is False:
+            return None
+        return self.engine.native_limit(limit)
 
     def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
         """A 4xx that speaks of the field, or of the configuration that it needs."""
         if error.status not in {400, 404, 422, 501} or not _LIMIT_REFUSED.search(error.message):
             return False
-        self.distrust_limit(body)
+        self.limit_kept(body, False)
         return True
 
-    def distrust_limit(self, body: Mapping[str, Any]) -> None:
-        """From now on the gateway keeps this model's limits."""
-        self._no_native_limit.add(body.get("model"))
+    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
+        """One limit ignored, and from then on the gateway keeps this model's limits."""
+        if not kept or body.get("model") not in self._keeps_limit:
+            self._keeps_limit[body.get("model")] = kept
+
+    def proven_limit(self, body: Mapping[str, Any]) -> bool:
+        """By what was seen so far."""
+        return self._keeps_limit.get(body.get("model"), False)
+
+    async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
+        """By the engine's own tokenizer."""
+        if self.engine.token_ids_field is None:
+            return None
+        known = self._token_ids.get((model, text))
+        if known is None:
+            path, request, key = self.engine.tokenize(model, text)
+            reply = await self._post_json(self._root + path, request)
+            known = self._token_ids[model, text] = list(reply[key])
+        return known
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """`GET /v1/models`; an engine without that route serves no names we could know."""

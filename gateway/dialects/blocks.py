@@ -89,13 +89,18 @@ class BlockStream:
         self._live_length = 0
 
     def delta(self, delta: Delta) -> bytes:
-        """New text of the one sample that is shown as it comes."""
+        """New text of the one sample that is shown as it comes.
+
+        Nothing is begun before there is some, so that an early failure has its own status.
+        """
+        calls = (delta.choice.get("delta") or {}).get("tool_calls") or ()
+        if not (delta.reasoning or delta.content or calls):
+            return b""
         if self._job.votes:
             self._shown_live = delta.index
             self._live_length += len(delta.content)
         parts = [self._begin(delta.raw), self._thinking(delta.reasoning), self._text(delta.content)]
-        for fragment in (delta.choice.get("delta") or {}).get("tool_calls") or ():
-            parts.append(self._fragment(fragment))
+        parts += [self._fragment(fragment) for fragment in calls]
         return b"".join(parts)
 
     def progress(self, progress: Progress) -> bytes:

@@ -64,7 +64,7 @@ class TestReplies:
 
     async def test_thinking_is_a_block_of_its_own(self) -> None:
         """Thinking comes before the text, under the client's own budget, and says that nobody signed it."""
-        async with client_of(thinks(3)) as (client, _):
+        async with client_of(thinks(3, "The answer is 7.")) as (client, _):
             message = await client.messages.create(**TALK, thinking=THINKING)
         thinking, text = message.content
         assert thinking.thinking.strip() == "step0 step1 step2"
@@ -75,12 +75,12 @@ class TestReplies:
 
     async def test_the_budget_is_kept(self) -> None:
         """Thinking that goes on past its budget is ended, and an answer comes."""
-        scripts = [thinks(40, close=False), says("So: 7.")]
-        async with client_of(*scripts) as (client, _):
+        async with client_of(thinks(40, close=False)) as (client, backend):
             message = await client.messages.create(**TALK, thinking={"type": "enabled", "budget_tokens": 5})
         assert message.scaling["budget"]["enforced"] == "forced"
         assert message.usage.output_tokens_details.thinking_tokens == 5
-        assert message.content[-1].text == "So: 7."
+        assert message.content[-1].text == "The answer is \\boxed{7}."
+        assert backend.resumed[0].endswith("</think>\n\n")
 
     async def test_tool_calls_are_blocks(self) -> None:
         """Each call is a block with its input as an object; the tools go upstream in chat's shape."""
@@ -149,7 +149,7 @@ class TestStreams:
 
     async def test_the_events_come_in_the_official_order(self) -> None:
         """From `message_start` to `message_stop`, each block started and stopped in between."""
-        async with client_of(thinks(1)) as (client, _):
+        async with client_of(thinks(1, "The answer is 7.")) as (client, _):
             stream = await client.messages.create(**TALK, thinking=THINKING, stream=True)
             events = [event async for event in stream]
         kinds = [event.type for event in events]
@@ -163,7 +163,7 @@ class TestStreams:
     async def test_the_stream_helper_gathers_thinking_and_text(self) -> None:
         """The client's `stream` ends with the whole message, its usage included."""
         async with (
-            client_of(thinks(2)) as (client, _),
+            client_of(thinks(2, "The answer is 7.")) as (client, _),
             client.messages.stream(**TALK, thinking=THINKING) as stream,
         ):
             texts = [text async for text in stream.text_stream]

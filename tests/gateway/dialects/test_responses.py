@@ -9,14 +9,11 @@ import pytest
 from pydantic import BaseModel
 
 from gateway.app import create_app
-from gateway.backends.base import Backend
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects.responses_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
 from tests.fakes import Script, ScriptedBackend, Text, says, thinks
 from tests.serving import serving
-from tests.upstream import Json, upstream
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 TALK = {"model": "tiny", "input": "hi"}
@@ -33,18 +30,11 @@ def call(index: int, arguments: str, call_id: str | None = None) -> Text:
 async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedBackend]]:
     """OpenAI's client, talking to the gateway in front of a scripted engine."""
     backend = ScriptedBackend(*scripts)
-    async with client_before(backend) as client:
-        yield client, backend
-
-
-@asynccontextmanager
-async def client_before(backend: Backend) -> AsyncIterator[openai.AsyncOpenAI]:
-    """OpenAI's client, talking to the gateway in front of this engine."""
     async with (
         serving(create_app(Settings(), backend)) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
-        yield client
+        yield client, backend
 
 
 async def events_of(client: openai.AsyncOpenAI, **asked: Any) -> list[Any]:
@@ -67,7 +57,7 @@ class TestReplies:
 
     async def test_thinking_is_an_item_of_its_own(self) -> None:
         """Thinking comes before the message, and its tokens are counted apart."""
-        async with client_of(thinks(3)) as (client, _):
+        async with client_of(thinks(3, "The answer is 7.")) as (client, _):
             response = await client.responses.create(**TALK, reasoning={"effort": "low"})
         thinking, message = response.output
         assert "".join(part.text for part in thinking.content).strip() == "step0 step1 step2"
@@ -78,14 +68,14 @@ class TestReplies:
 
     async def test_a_summary_is_the_thinking_itself(self) -> None:
         """A client that asks for a summary reads nothing else, so the thinking stands there."""
-        async with client_of(thinks(2)) as (client, _):
+        async with client_of(thinks(2, "The answer is 7.")) as (client, _):
             response = await client.responses.create(**TALK, reasoning={"effort": "low", "summary": "auto"})
         assert [part.text.strip() for part in response.output[0].summary] == ["step0 step1"]
         assert response.output[0].content is None
 
     async def test_thinking_can_be_left_out(self) -> None:
         """`exclude` keeps the thinking out of the reply, not out of the usage."""
-        async with client_of(thinks(2)) as (client, _):
+        async with client_of(thinks(2, "The answer is 7.")) as (client, _):
             response = await client.responses.create(
                 **TALK, extra_body={"reasoning": {"effort": "low", "exclude": True}}
             )
@@ -182,7 +172,7 @@ class TestStreams:
     )
     async def test_thinking_has_its_own_events(self, summary: str | None, kind: str) -> None:
         """Thinking streams as `reasoning_text`, or as the summary where one was asked for."""
-        async with client_of(thinks(2)) as (client, _):
+        async with client_of(thinks(2, "The answer is 7.")) as (client, _):
             events = await events_of(client, reasoning={"effort": "low", "summary": summary})
         deltas = [event.delta for event in events if event.type == f"response.{kind}.delta"]
         done = next(event for event in events if event.type == f"response.{kind}.done")
@@ -218,7 +208,7 @@ class TestStreams:
     async def test_the_stream_helper_gathers_text_and_thinking(self) -> None:
         """The client's `stream` ends with the same response that its events told."""
         async with (
-            client_of(thinks(2)) as (client, _),
+            client_of(thinks(2, "The answer is 7.")) as (client, _),
             client.responses.stream(**TALK, reasoning={"effort": "low"}) as stream,
         ):
             response = await stream.get_final_response()
@@ -274,11 +264,9 @@ class TestStreams:
 
     async def test_a_failure_before_the_first_event_has_its_status(self) -> None:
         """The status line waits, so an early failure is an HTTP error."""
-        async with upstream() as engine:
-            engine.answers("/v1/chat/completions", Json({"error": {"message": "full"}}, 503))
-            async with client_before(OpenAIBackend(engine.base_url)) as client:
-                with pytest.raises(openai.InternalServerError, match="full") as raised:
-                    await client.responses.create(**TALK, stream=True)
+        async with client_of(says(UpstreamError(503, "full"))) as (client, _):
+            with pytest.raises(openai.InternalServerError, match="full") as raised:
+                await client.responses.create(**TALK, stream=True)
         assert raised.value.status_code == 503
 
 

@@ -1,0 +1,46 @@
+"""What all tests share: one gateway on the embedded engine a session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from gateway.app import create_app
+from gateway.backends.embedded import EmbeddedBackend
+from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+from gateway.config import Settings
+from tests.serving import serving_in_thread
+
+
+@dataclass(frozen=True)
+class EmbeddedGateway:
+    """A real gateway in front of the real embedded engine."""
+
+    url: str
+    engine: EmbeddedEngine
+
+    @property
+    def model(self) -> str:
+        """The model's name, as clients give it."""
+        return self.engine.model_name
+
+    async def running(self) -> int:
+        """How many samples the engine works on or has waiting, by its own count."""
+        root = self.engine.base_url.removesuffix("/v1")
+        headers = {"Authorization": f"Bearer {self.engine.api_key}"}
+        async with httpx.AsyncClient() as client:
+            lines = (await client.get(f"{root}/metrics", headers=headers)).text.splitlines()
+        names = ("llamacpp:requests_processing ", "llamacpp:requests_deferred ")
+        return sum(int(float(line.split()[1])) for line in lines if line.startswith(names))
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedGateway]:
+    """One gateway for all tests of the session."""
+    pytest.importorskip("xllamacpp")
+    engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
+    with serving_in_thread(create_app(Settings(), EmbeddedBackend(engine))) as url:
+        yield EmbeddedGateway(url, engine)

@@ -1,0 +1,100 @@
+"""The `thinkgate` command, run as people run it."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.cli import main
+from tests.upstream import Json, upstream
+
+ROOT = Path(__file__).parents[2]
+
+
+@asynccontextmanager
+async def running(*arguments: str, **environ: str) -> AsyncIterator[Process]:
+    """`thinkgate` as a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", *arguments),
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+async def test_serve_says_where_it_is_and_ends_when_told(ending: signal.Signals) -> None:
+    """The printed address answers; a signal ends it without a traceback."""
+    async with (
+        upstream() as server,
+        running("serve", "--port", "0", THINKGATE_UPSTREAM=server.base_url) as process,
+    ):
+        server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "hi"}}]}))
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode()
+        url = line.split()[-1]
+        assert url.startswith("http://127.0.0.1:")
+        async with httpx.AsyncClient() as client:
+            ask = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+            reply = await client.post(f"{url}/chat/completions", json=ask)
+            assert reply.json()["choices"][0]["message"]["content"] == "hi"
+        process.send_signal(ending)
+        async with asyncio.timeout(20):
+            _, errors = await process.communicate()
+        assert b"Traceback" not in errors
+
+
+async def test_an_engine_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
+    """A model file that isn't one: status 1 and why, instead of a traceback."""
+    (tmp_path / "model.gguf").write_bytes(b"nothing of the kind")
+    model = str(tmp_path / "model.gguf")
+    async with running(
+        "serve", "--port", "0", THINKGATE_UPSTREAM="", THINKGATE_EMBEDDED_MODEL=model
+    ) as process:
+        async with asyncio.timeout(20):
+            _, errors = await process.communicate()
+        assert process.returncode == 1
+        assert b"Traceback" not in errors
+        assert f"{model} is not a GGUF file" in errors.decode()
+
+
+def test_a_wrong_setting_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Status 2 and the setting's name, instead of a traceback."""
+    config = tmp_path / "thinkgate.toml"
+    config.write_text("prot = 1\n")
+    assert main(["serve", "--config", str(config)]) == 2
+    assert "prot" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Status 1 and the address, instead of a traceback."""
+    config = tmp_path / "thinkgate.toml"
+    config.write_text('upstream = "http://127.0.0.1:9/v1"\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--config", str(config), "--port", str(port)]) == 1
+    assert f"can't listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--port", "many"]])
+def test_a_wrong_command_line_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 2 with the usage, as argparse has it."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: thinkgate" in capsys.readouterr().err
