@@ -130,7 +130,7 @@ def test_the_build_sees_sources_only() -> None:
     entries = {line[1:] for line in lines if line.startswith("!")}
     packages = {"gateway", "policies", "scorers", "training"}
     assert "*" in lines
-    assert entries >= {"pyproject.toml", "README.md", *packages}
+    assert entries >= {"pyproject.toml", "constraints.txt", "README.md", *packages}
     assert not entries & {".env", ".git", "tests", "compose.yaml"}
 
 
