@@ -69,8 +69,12 @@ class Metrics:
         for kind, number in spent.items():
             if number:
                 self._kinds[kind].inc(number)
+        counts = outcome.counts
         for status, end in self._ends.items():
-            if number := getattr(outcome.counts, status):
+            number = getattr(counts, status)
+            if status == "finished":  # which the counts take for all that came to their own end
+                number -= counts.truncated + counts.unanswered
+            if number:
                 end.inc(number)
         if job.asked is not None and outcome.chosen:
             level = job.budget.effort or "number"

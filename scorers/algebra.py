@@ -17,8 +17,8 @@ Monomial = tuple[tuple[str, Fraction], ...]
 Poly = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
-MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 16, 8
-MAX_PRODUCTS = 400  # of terms, in one normalisation
+MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 10, 8
+MAX_PRODUCTS = 150  # of terms, in one normalisation
 MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
 

@@ -18,7 +18,7 @@ from scorers.types import Answer
 
 __all__ = ["canonical_json", "equivalent", "equivalent_async", "extract", "verify", "verify_async"]
 
-MAX_QUICK = 300  # characters of an answer that the event loop may spend time on
+MAX_QUICK = 150  # characters of an answer that the event loop may spend time on
 
 
 def extract(text: str) -> Answer | None:
@@ -39,7 +39,7 @@ def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | Non
 
 async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
     """`equivalent` without blocking the event loop; what would take long is left to the pool."""
-    await asyncio.sleep(0)  # many answers in a row must not keep the loop from its other work
+    await asyncio.sleep(0)  # as in `verify_async`
     if pool is not None and a.key != b.key and max(len(a.raw), len(b.raw)) > MAX_QUICK:
         return await pool.ask_async(a.raw, b.raw)
     verdict = _decided(a, b)
@@ -57,8 +57,13 @@ def verify(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
 
 async def verify_async(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
     """`verify` that waits for the pool without blocking the event loop."""
-    found, right = extract(text), _gold(gold)
-    return False if found is None else await equivalent_async(right, found, pool)
+    await asyncio.sleep(0)  # many replies in a row must not keep the loop from its other work
+    raw, right = declared(text), _gold(gold)
+    if raw is None:
+        return False
+    if pool is not None and len(raw) > MAX_QUICK:
+        return await pool.ask_async(right.raw, raw)
+    return await equivalent_async(right, Answer(raw, key_of(raw)), pool)
 
 
 def _answer(raw: str) -> Answer | None:

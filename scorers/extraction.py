@@ -10,7 +10,7 @@ from scorers.values import Value
 
 __all__ = ["declared"]
 
-MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 8_000, 4_000, 400
+MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 4_000, 4_000, 400
 
 _NUMBER_LINE = re.compile(r"(?:A: ?|#### ?)(-?\$?\d[\d,]*(?:\.\d+)?)")
 _NUMBER_BOX = re.compile(r"\\boxed\{(-?\d[\d,]*(?:\.\d+)?)\}[.\s$*]*(?:\\[\])][.\s$*]*)?$")
@@ -78,7 +78,7 @@ def declared(text: str) -> str | None:
     value, or one that the last sentence states. A short bare reply is its own answer.
     """
     text = text[-MAX_TEXT:].strip()
-    if text[:1] in ("{", "[", "`") and json_key(text) is not None:
+    if text[:1] in ("{", "[") and json_key(text) is not None:
         return text
     quick = _quick(text)
     if quick:

@@ -29,7 +29,7 @@ class MathPool:
     `async with`; `start` returns when the workers are warm.
     """
 
-    def __init__(self, workers: int = 2, seconds: float = 0.8, memory: int = 1 << 30) -> None:
+    def __init__(self, workers: int = 2, seconds: float = 0.6, memory: int = 1 << 30) -> None:
         self._arguments = [str(workers), str(seconds), str(memory)]
         self._lock = threading.Lock()
         self._pending: dict[int, Future[bool | None]] = {}

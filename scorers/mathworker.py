@@ -148,6 +148,7 @@ class _Nursery:
     def answer(self, job: dict[str, Any], pipe: int) -> None:
         """The child's whole life. It never returns: a crash is an undecided question."""
         try:
+            os.nice(5)  # the nursery, which must kill in time, and the event loop come first
             cpu = int(self.seconds) + 1
             resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))

@@ -8,7 +8,7 @@ points of either sign (Schwartz-Zippel).
 from __future__ import annotations
 
 import decimal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -43,7 +43,7 @@ def same_value(a: Expr, b: Expr, effort: int = 8) -> bool | None:
     met = 0
     for shift in range(len(_POINTS)):
         point = {name: _POINTS[(shift + 2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
-        same = _same_at(a, b, point, effort)
+        same = _same_at(a, b, point, effort, (LOW,) if met else (LOW, HIGH))
         if same is False:
             return False
         met += bool(same)
@@ -75,9 +75,11 @@ def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
     return Expr(tree.op, tuple(_at(arg, point) for arg in tree.args), tree.name, tree.value, tree.places)
 
 
-def _same_at(a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int) -> bool | None:
+def _same_at(
+    a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int, precisions: Sequence[int] = (LOW, HIGH)
+) -> bool | None:
     sharp = False
-    for digits in (LOW, HIGH):
+    for digits in precisions:
         try:
             left, right = (evaluate(tree, digits, point, effort) for tree in (a, b))
         except (ArithmeticError, RecursionError):

@@ -73,7 +73,7 @@ def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
     return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
 
 
-def thinks(count: int, answer: str = "The answer is \\boxed{7}.", *, close: bool = True) -> Script:
+def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) -> Script:
     """A reply with `count` tokens of thinking between tags, then the answer."""
     tags = (Text("<think>"), *(Text(f"step{i} ") for i in range(count)))
     return Script((*tags, *((Text("</think>"), Text(answer)) if close else ())))
@@ -102,7 +102,7 @@ class ScriptedBackend:
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
         self._scripts = deque(scripts)
-        self._goes_on = deque(goes_on or [says("The answer is \\boxed{7}.")])
+        self._goes_on = deque(goes_on or [says("The answer is 7.")])
         self._resuming: list[Plan] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens

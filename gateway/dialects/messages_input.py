@@ -99,7 +99,9 @@ def _output(value: object) -> dict[str, Any]:
     if form is not None:
         if not isinstance(form, dict) or form.get("type") != "json_schema":
             raise wrong("output_config.format", "an object of type json_schema")
-        schema = {"name": "output", "schema": form.get("schema"), "strict": True}
+        if not isinstance(form.get("schema"), dict):
+            raise wrong("output_config.format.schema", "an object")
+        schema = {"name": "output", "schema": form["schema"], "strict": True}
         found["response_format"] = {"type": "json_schema", "json_schema": schema}
     return found
 
@@ -152,6 +154,8 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
             _assistant(transcript, message.get("content"), field)
         else:
             transcript.system(_plain(message.get("content"), field))
+    if all(message["role"] == "system" for message in transcript.messages):
+        raise wrong("messages", "a conversation in which somebody says something")
     if given[-1]["role"] == "assistant":
         raise refuse("messages", "the last one must be the user's; replies can't be begun by the client.")
     return transcript.messages

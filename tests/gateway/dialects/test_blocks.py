@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.budget import Asked
@@ -70,6 +70,7 @@ def written(deltas: list[tuple[str, str]], work: Job) -> list[tuple[str, int, st
     return told.events
 
 
+@settings(deadline=None)
 @given(DELTAS)
 def test_every_run_of_one_kind_is_a_block(deltas: list[tuple[str, str]]) -> None:
     """Blocks open empty, grow, and close whole, one after the other, numbered without a gap."""
@@ -84,6 +85,7 @@ def test_every_run_of_one_kind_is_a_block(deltas: list[tuple[str, str]]) -> None
     assert events == [*expected, ("end", -1, "")]
 
 
+@settings(deadline=None)
 @given(DELTAS)
 def test_excluded_thinking_leaves_no_trace(deltas: list[tuple[str, str]]) -> None:
     """Without the thinking the row is that of the text alone."""
@@ -91,6 +93,7 @@ def test_excluded_thinking_leaves_no_trace(deltas: list[tuple[str, str]]) -> Non
     assert written(deltas, job(exclude_reasoning=True)) == written(text_alone, job())
 
 
+@settings(deadline=None)
 @given(st.text(), st.text())
 def test_a_whole_sample_has_the_blocks_of_its_stream(reasoning: str, content: str) -> None:
     """Unstreamed, the same blocks come as from a stream that thinks first."""

@@ -1,0 +1,138 @@
+"""The demo's side of the wire: a plain HTTP client of the gateway, as any other could be."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.backends.sse import EventParser
+from gateway.demo.questions import Question, Setting, messages
+
+__all__ = ["DemoFailed", "Reply", "SampleSeen", "ask", "served_model"]
+
+_SEED = 7
+_TIMEOUT = 600.0
+
+
+class DemoFailed(Exception):
+    """The demo can't go on; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSeen:
+    """One sample that came to its end, as a progress event tells of it."""
+
+    status: str
+    answer: str | None
+    tokens: int
+    reasoning: str
+    content: str
+
+
+@dataclass(slots=True)
+class Reply:
+    """What has been seen so far of one streamed reply.
+
+    `reasoning` and `content` are the reply's own text; `groups` the vote so far, as (answer,
+    count) from the most frequent; `tokens` all that were generated and `seconds` how long it took.
+    """
+
+    reasoning: str = ""
+    content: str = ""
+    samples: list[SampleSeen] = field(default_factory=list)
+    groups: list[tuple[str, int]] = field(default_factory=list)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def feed(self, chunk: Mapping[str, Any]) -> None:
+        """Takes one `chat.completion.chunk`. Raises `DemoFailed` for an error event."""
+        if "error" in chunk:
+            raise DemoFailed(f"The gateway broke off: {chunk['error'].get('message')}")
+        for choice in chunk.get("choices", ()):
+            delta = choice.get("delta") or {}
+            self.reasoning += delta.get("reasoning_content") or ""
+            self.content += delta.get("content") or ""
+        self.tokens = (chunk.get("usage") or {}).get("completion_tokens", self.tokens)
+        scaling = chunk.get("scaling") or {}
+        self.counts = scaling.get("samples") or self.counts
+        if vote := scaling.get("vote"):
+            self.groups = [(group["answer"], group["count"]) for group in vote["groups"]]
+        if told := scaling.get("progress"):
+            self.samples.append(
+                SampleSeen(
+                    told["status"],
+                    told.get("answer"),
+                    told.get("tokens", 0),
+                    told.get("reasoning", ""),
+                    told.get("content", ""),
+                )
+            )
+
+
+def ask(address: tuple[str, int], model: str, question: Question, setting: Setting) -> Iterator[Reply]:
+    """Asks one question; yields the same `Reply` each time that more of it is there.
+
+    Raises `DemoFailed`.
+    """
+    body = {
+        "model": model,
+        "messages": messages(question),
+        "temperature": 1.0,
+        "seed": _SEED,
+        "max_tokens": setting.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "scaling": {"trace": True},
+    }
+    headers = {
+        "Content-Type": "application/json",
+        "X-Reasoning-Budget": setting.budget,
+        "X-Samples": str(setting.samples),
+    }
+    reply, began = Reply(), time.monotonic()
+    for payload in _events(address, body, headers):
+        reply.feed(json.loads(payload))
+        reply.seconds = time.monotonic() - began
+        yield reply
+
+
+def served_model(address: tuple[str, int]) -> str:
+    """The first model that the gateway serves. Raises `DemoFailed`."""
+    connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
+    try:
+        connection.request("GET", "/v1/models")
+        listed = json.loads(connection.getresponse().read()).get("data") or []
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DemoFailed(f"The gateway does not answer ({type(error).__name__}).") from error
+    finally:
+        connection.close()
+    if not listed:
+        raise DemoFailed("The gateway serves no model; is its upstream running?")
+    return str(listed[0]["id"])
+
+
+def _events(address: tuple[str, int], body: Mapping[str, Any], headers: dict[str, str]) -> Iterator[bytes]:
+    """The payloads of one streamed request, up to `[DONE]`."""
+    connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
+    try:
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            message = json.loads(response.read())["error"]["message"]
+            raise DemoFailed(f"The gateway answered {response.status}: {message}")
+        parser = EventParser()
+        while block := response.read1(1 << 16):
+            for payload in parser.feed(block):
+                if payload == b"[DONE]":
+                    return
+                yield payload
+        raise DemoFailed("The gateway ended its reply before it was complete.")
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise DemoFailed(f"The gateway's reply can't be read ({type(error).__name__}: {error}).") from error
+    finally:
+        connection.close()

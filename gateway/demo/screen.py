@@ -1,0 +1,149 @@
+"""What the demo shows: pure functions from what has been seen to what rich draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gateway.demo.client import Reply, SampleSeen
+from gateway.demo.questions import Question, Setting
+
+__all__ = ["Result", "closing_words", "live_view", "question_lines", "results_table"]
+
+_BAR = 24
+_STATUS = {
+    "finished": ("●", "green"),
+    "truncated": ("✂", "yellow"),
+    "unanswered": ("○", "yellow"),
+    "failed": ("✗", "red"),
+    "aborted": ("–", "dim"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One question at one setting; `right` None: the grader could not decide."""
+
+    setting: Setting
+    right: bool | None
+    tokens: int
+    seconds: float
+    drawn: int
+
+
+def live_view(question: Question, setting: Setting, reply: Reply, width: int) -> RenderableType:
+    """A question while it is being answered: samples as they end, the vote so far, thinking and answer."""
+    parts: list[RenderableType] = [Text(f"  {question.text}", "bold")]
+    if setting.samples > 1:
+        parts += [_samples(reply, setting), *_votes(reply.groups)]
+    last = reply.samples[-1] if reply.samples else None
+    thinking = reply.reasoning or (last.reasoning if last else "")
+    answer = reply.content or (last.content if last else "")
+    if setting.budget != "off":
+        parts.append(_one_line("thinking", thinking, width, "dim italic", tail=True))
+    parts.append(_one_line("answer", answer, width, "", tail=True))
+    return Group(*parts)
+
+
+def question_lines(question: Question, reply: Reply, result: Result, width: int) -> RenderableType:
+    """A question once it is answered: for good, so that it reads well in a log too."""
+    mark, style = {True: ("✓", "bold green"), False: ("✗", "red"), None: ("?", "yellow")}[result.right]
+    head = Text.assemble((f"  {mark} ", style), question.text, "  ")
+    head.append(_flat(reply.content) or "(nothing)", "bold" if result.right else "")
+    if reply.groups:
+        votes = ", ".join(f"{_flat(answer)} ×{count}" for answer, count in reply.groups[:4])
+        head.append(f"  [{votes}]", "cyan")
+    head.append(f"  {result.tokens} tokens, {result.seconds:.1f} s", "dim")
+    head.truncate(2 * width - 4, overflow="ellipsis")
+    lines: list[RenderableType] = [head]
+    if reply.reasoning:
+        lines.append(_one_line("thinking", reply.reasoning, width, "dim italic"))
+    return Group(*lines)
+
+
+def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Table:
+    """Setting by setting: right answers, and what they cost."""
+    table = Table(title="What each setting brought, and what it cost", title_justify="left")
+    for name in ("thinking budget", "samples", "right", "tokens", "samples drawn", "seconds"):
+        table.add_column(name, justify="left" if name == "thinking budget" else "right")
+    for setting in settings:
+        own = [result for result in results if result.setting == setting]
+        if not own:
+            continue
+        table.add_row(
+            setting.budget if setting.budget == "off" else f"{setting.budget} tokens",
+            str(setting.samples),
+            f"{sum(result.right is True for result in own)} of {len(own)}",
+            f"{sum(result.tokens for result in own):,}",
+            str(sum(result.drawn for result in own)),
+            f"{sum(result.seconds for result in own):.1f}",
+        )
+    return table
+
+
+def closing_words(base_url: str, model: str) -> str:
+    """What to paste next: a curl line, and the same with OpenAI's client."""
+    return f"""\
+Ask it yourself:
+
+curl {base_url}/chat/completions -H 'Content-Type: application/json' \\
+  -H 'X-Reasoning-Budget: off' -H 'X-Samples: 8' \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+
+from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}", api_key="none")
+reply = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+    extra_headers={{"X-Reasoning-Budget": "low", "X-Samples": "8"}},
+)
+print(reply.choices[0].message.content)
+print(reply.model_extra["scaling"]["vote"])
+"""
+
+
+def _samples(reply: Reply, setting: Setting) -> Text:
+    line = Text("  samples   ", "dim")
+    for sample in reply.samples:
+        symbol, style = _STATUS.get(sample.status, ("?", ""))
+        line.append(f"{symbol} ", style)
+        line.append(f"{_label(sample)}  ", "")
+    waiting = setting.samples - len(reply.samples)
+    line.append("· " * waiting, "dim")
+    return line
+
+
+def _label(sample: SampleSeen) -> str:
+    if sample.answer is not None:
+        return _flat(sample.answer)[:12]
+    return {"unanswered": "no answer", "truncated": "cut"}.get(sample.status, sample.status)
+
+
+def _votes(groups: Sequence[tuple[str, int]]) -> list[Text]:
+    most = max((count for _, count in groups), default=1)
+    return [
+        Text.assemble(
+            ("  vote      " if place == 0 else "            ", "dim"),
+            (f"{_flat(answer)[:16]:<16} ", "bold" if place == 0 else ""),
+            ("█" * max(1, _BAR * count // most), "green" if place == 0 else "blue"),
+            f" {count}",
+        )
+        for place, (answer, count) in enumerate(groups[:4])
+    ]
+
+
+def _one_line(label: str, text: str, width: int, style: str, *, tail: bool = False) -> Text:
+    """The beginning or the end of a text, on one line."""
+    flat, room = _flat(text), max(width - 14, 20)
+    if len(flat) > room:
+        flat = "…" + flat[-(room - 1) :] if tail else flat[: room - 1] + "…"
+    return Text.assemble((f"  {label:<9} ", "dim"), (flat, style))
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

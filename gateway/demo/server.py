@@ -1,0 +1,96 @@
+"""The gateway in a thread of its own, so that the demo can be its client."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from gateway.app import create_app, make_backend
+from gateway.backends.base import Backend
+from gateway.backends.local import EngineFailed
+from gateway.backends.model_store import ModelUnavailable
+from gateway.config import Settings
+from gateway.demo.client import DemoFailed
+
+__all__ = ["Gateway", "listen", "serving"]
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The socket to serve on. Raises `DemoFailed` where the port is taken."""
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=2048)
+    except OSError as error:
+        where = f"{settings.host}:{settings.port}"
+        raise DemoFailed(
+            f"ThinkGate can't listen on {where}: {error.strerror}; choose another port with --port."
+        ) from error
+
+
+class Gateway(threading.Thread):
+    """Serves the app until `stop`; `wait_until_up` says whether that came about."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, backend: Backend | None = None) -> None:
+        super().__init__(name="gateway", daemon=True)
+        self._settings = settings
+        self._listener = listener
+        self._backend = backend
+        self._decided = threading.Event()
+        self._failure: Exception | None = None
+        self._server: _Server | None = None
+
+    def wait_until_up(self) -> None:
+        """Returns once requests are served. Raises `DemoFailed` where the engine can't start."""
+        self._decided.wait()
+        if self._failure is not None:
+            raise DemoFailed(str(self._failure)) from self._failure
+
+    def stop(self) -> None:
+        """Ends the serving, and waits until the engine is gone too."""
+        if self._server is not None:
+            self._server.should_exit = True
+        self.join()
+
+    def run(self) -> None:
+        """The thread's work."""
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        backend = self._backend or make_backend(self._settings)
+        try:
+            # The app would start it as well, but could not say in one sentence what went wrong.
+            await backend.start()
+        except (ModelUnavailable, EngineFailed) as error:
+            self._failure = error
+            self._decided.set()
+            return
+        app = create_app(self._settings, backend)
+        config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)
+        self._server = _Server(config, self._decided)
+        await self._server.serve(sockets=[self._listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, up: threading.Event) -> None:
+        super().__init__(config)
+        self._up = up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._up.set()
+
+
+@contextmanager
+def serving(settings: Settings, listener: socket.socket) -> Iterator[Gateway]:
+    """A running gateway; it ends with the block. Raises `DemoFailed`."""
+    gateway = Gateway(settings, listener)
+    gateway.start()
+    try:
+        gateway.wait_until_up()
+        yield gateway
+    finally:
+        gateway.stop()
