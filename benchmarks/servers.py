@@ -61,7 +61,9 @@ def gateway(port: int) -> list[str]:
 COMMANDS: dict[str, Callable[[int], list[str]]] = {
     "stub": lambda port: [sys.executable, "-m", "benchmarks.stub_upstream", str(port)],
     "bare": lambda port: uvicorn("benchmarks.passthrough:with_aiohttp", port),
+    "stub-vllm": lambda port: [sys.executable, "-m", "benchmarks.stub_upstream", str(port), "vllm"],
     "gateway": gateway,
+    "gateway-vllm": gateway,
     "bare-httpx": lambda port: uvicorn("benchmarks.passthrough:with_httpx", port),
 }
 

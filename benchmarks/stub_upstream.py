@@ -6,10 +6,12 @@ token is its own SSE event, its own HTTP chunk and its own write, and between tw
 one stream all other streams get their turn, as in an engine's steps. There is no pause
 between the steps, so a reader that falls behind finds several events in one read.
 
-Anything but `/v1/models` and `/v1/chat/completions` is a 404, as on an engine without vLLM's
-extra routes.
+It is an engine of which nothing is known: besides `/v1/models` and `/v1/chat/completions`
+everything is a 404. With `vllm` it says that it is vLLM, as one started with
+`--reasoning-config` and without a reasoning parser: it ends the thinking after
+`thinking_token_budget` tokens, counts with every event and gives token ids where asked to.
 
-    python -m benchmarks.stub_upstream PORT
+    python -m benchmarks.stub_upstream PORT [vllm]
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ import re
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import orjson
 import uvloop
 
-__all__ = ["PLAIN", "THINKING", "serve"]
+__all__ = ["ANSWER", "PLAIN", "THINKING", "THOUGHT", "Connection", "serve"]
 
 PLAIN = "Qwen/Qwen2.5-7B-Instruct"
 THINKING = "Qwen/Qwen3-8B"
@@ -39,6 +41,8 @@ PARAGRAPH = (
     "so it is the natural place to decide how much compute that request deserves. "
 )
 CREATED = 1_750_000_000
+TAGS = {"<think>": 151667, "</think>": 151668}  # Qwen3's ids
+Counts = Literal["none", "last", "each"]
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -48,17 +52,16 @@ def tokens_of(text: str, count: int) -> list[str]:
     return [text[a:b] for a, b in pairwise(edges)]
 
 
-def pieces(model: str) -> list[str]:
-    """The tokens of a model's one reply, in order."""
+def pieces(model: str, limit: int | None = None) -> list[str]:
+    """The tokens of a model's one reply, in order; `limit` cuts the thinking, tags not counted."""
     if model == THINKING:
-        thinking = ["<think>", "\n", *tokens_of(THOUGHT, 44), "\n", "</think>"]
-        return [*thinking, "\n\n", *tokens_of(ANSWER, 15)]
+        thought = ["\n", *tokens_of(THOUGHT, 44), "\n"][:limit]
+        return ["<think>", *thought, "</think>", "\n\n", *tokens_of(ANSWER, 15)]
     return tokens_of(PARAGRAPH * 4, 150)
 
 
-def usage(model: str) -> dict[str, Any]:
-    completion = len(pieces(model))
-    return {"prompt_tokens": 64, "total_tokens": 64 + completion, "completion_tokens": completion}
+def usage(tokens: int) -> dict[str, Any]:
+    return {"prompt_tokens": 64, "total_tokens": 64 + tokens, "completion_tokens": tokens}
 
 
 def response(status: str, body: Any) -> bytes:
@@ -68,22 +71,25 @@ def response(status: str, body: Any) -> bytes:
     return head.encode() + payload
 
 
-def completion(model: str) -> bytes:
+def completion(model: str, tokens: list[str], *, ids: bool = False) -> bytes:
+    """A whole reply; with `ids` as vLLM's `return_token_ids` has it."""
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": "".join(pieces(model)),
+        "content": "".join(tokens),
         "refusal": None,
         "annotations": None,
         "tool_calls": [],
     }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
+    if ids:
+        choice["token_ids"] = [TAGS.get(token, 1000 + place) for place, token in enumerate(tokens)]
     body = {
         "id": "chatcmpl-0123456789abcdef0123456789abcdef",
         "object": "chat.completion",
         "created": CREATED,
         "model": model,
         "choices": [choice],
-        "usage": usage(model),
+        "usage": usage(len(tokens)),
         "system_fingerprint": None,
     }
     return response("200 OK", body)
@@ -109,30 +115,48 @@ def choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def stream(model: str, with_usage: bool) -> list[bytes]:
-    """Every write of a streamed reply, the head first."""
+def stream(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
+    """Every write of a streamed reply, the head first; `counts` says which events tell the usage."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     head += b"transfer-encoding: chunked\r\n\r\n"
-    opening = event(model, [choice({"role": "assistant", "content": ""})])
-    tokens = [event(model, [choice({"content": piece})]) for piece in pieces(model)]
-    closing = [event(model, [choice({}, finish="stop")])]
-    if with_usage:
-        closing.append(event(model, [], usage=usage(model)))
-    return [head, opening, *tokens, *closing, http_chunk(b"data: [DONE]\n\n"), http_chunk(b"")]
+    deltas = [{"role": "assistant", "content": ""}, *({"content": token} for token in tokens)]
+    events = []
+    for place, delta in enumerate(deltas):
+        more = {"usage": usage(place)} if counts == "each" else {}
+        events.append(event(model, [choice(delta)], **more))
+    events.append(event(model, [choice({}, finish="stop")]))
+    if counts != "none":
+        events.append(event(model, [], usage=usage(len(tokens))))
+    return [head, *events, http_chunk(b"data: [DONE]\n\n"), http_chunk(b"")]
 
 
-MODELS = response(
-    "200 OK", {"object": "list", "data": [{"id": m, "object": "model"} for m in (PLAIN, THINKING)]}
-)
+def listing(**more: Any) -> bytes:
+    """The reply to `/v1/models`."""
+    return response(
+        "200 OK",
+        {"object": "list", "data": [{"id": m, "object": "model", **more} for m in (PLAIN, THINKING)]},
+    )
+
+
+MODELS = {False: listing(), True: listing(owned_by="vllm", max_model_len=32768)}
 MISSING = response("404 Not Found", {"detail": "Not Found"})
-WHOLE = {model: completion(model) for model in (PLAIN, THINKING)}
-STREAMED = {(model, full): stream(model, full) for model in (PLAIN, THINKING) for full in (False, True)}
+WHOLE = {
+    (model, ids): completion(model, pieces(model), ids=ids)
+    for model in (PLAIN, THINKING)
+    for ids in (False, True)
+}
+STREAMED = {
+    (model, counts): stream(model, pieces(model), counts)
+    for model in (PLAIN, THINKING)
+    for counts in get_args(Counts)
+}
 
 
 class Connection(asyncio.Protocol):
     """One keep-alive connection; requests are answered in order, one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, vllm: bool = False) -> None:
+        self.vllm = vllm
         self.loop = asyncio.get_running_loop()
         self.buffer = bytearray()
         self.writes: Iterator[bytes] = iter(())
@@ -161,19 +185,30 @@ class Connection(asyncio.Protocol):
 
     def answer(self, target: bytes, body: bytes) -> None:
         if target == b"/v1/models":
-            self.transport.write(MODELS)
-        elif target != b"/v1/chat/completions":
-            self.transport.write(MISSING)
+            self.transport.write(MODELS[self.vllm])
+        elif target == b"/v1/chat/completions":
+            self.complete(orjson.loads(body))
+        elif target == b"/tokenize" and self.vllm:
+            tag = TAGS.get(orjson.loads(body).get("prompt", ""), 1000)
+            self.transport.write(response("200 OK", {"count": 1, "max_model_len": 32768, "tokens": [tag]}))
         else:
-            asked = orjson.loads(body)
-            model = asked["model"]
-            if asked.get("stream"):
-                with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-                self.writes = iter(STREAMED[model, with_usage])
-                self.streaming = True
-                self.step()
-            else:
-                self.transport.write(WHOLE[model])
+            self.transport.write(MISSING)
+
+    def complete(self, asked: dict[str, Any]) -> None:
+        model = asked["model"]
+        limit = asked.get("thinking_token_budget") if self.vllm else None
+        tokens = None if limit is None or limit > len(pieces(THINKING)) else pieces(model, limit)
+        if asked.get("stream"):
+            options = asked.get("stream_options") or {}
+            counts: Counts = "last" if options.get("include_usage") else "none"
+            if self.vllm and options.get("continuous_usage_stats"):
+                counts = "each"
+            self.writes = iter(stream(model, tokens, counts) if tokens else STREAMED[model, counts])
+            self.streaming = True
+            self.step()
+        else:
+            ids = self.vllm and bool(asked.get("return_token_ids"))
+            self.transport.write(completion(model, tokens, ids=ids) if tokens else WHOLE[model, ids])
 
     def step(self) -> None:
         """Write the stream's next event and come back after everybody else's turn."""
@@ -186,12 +221,12 @@ class Connection(asyncio.Protocol):
         self.loop.call_soon(self.step)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, vllm: bool = False) -> None:
     """Answer on the loopback interface until cancelled."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(vllm), "127.0.0.1", port)
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(int(sys.argv[1]), vllm="vllm" in sys.argv[2:]))

@@ -22,6 +22,14 @@ async def stub() -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+@pytest.fixture
+async def vllm() -> AsyncIterator[int]:
+    """The port of a stub that says it is vLLM."""
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(vllm=True), "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 def ask(model: str, path: str = CHAT, **rest: object) -> bytes:
     """One chat request on the wire."""
     return request_bytes(path, orjson.dumps({"model": model, "messages": [], **rest}), {})
@@ -50,6 +58,41 @@ async def test_a_stream_reports_usage_only_where_asked(stub: int) -> None:
     counts = orjson.loads(last[6:])["usage"]
     assert counts["completion_tokens"] == 48 + 16
     assert bare == 1 + counts["completion_tokens"] + 1  # the role before, the finish reason after
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_limit_is_kept_where_it_is_vllm(vllm: int, stub: int, streamed: bool) -> None:
+    """The stub ends the thinking after that many tokens if it is vLLM, and else ignores the field."""
+    body = {"model": THINKING, "stream": streamed, "thinking_token_budget": 1}
+    texts = []
+    async with aiohttp.ClientSession() as session:
+        for port in (vllm, stub):
+            async with session.post(f"http://127.0.0.1:{port}{CHAT}", json=body) as reply:
+                texts.append(contents(await reply.text(), streamed=streamed)[0])
+    assert texts == [f"<think>\n</think>\n\n{ANSWER}", f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"]
+
+
+async def test_vllm_gives_token_ids(vllm: int) -> None:
+    """One id a token where they are asked for, and the end tag's is the one that its tokenizer gives."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{vllm}") as session:
+        async with session.post("/tokenize", json={"prompt": "</think>"}) as reply:
+            (tag,) = (await reply.json())["tokens"]
+        async with session.post(CHAT, json={"model": THINKING, "return_token_ids": True}) as reply:
+            whole = await reply.json()
+    ids = whole["choices"][0]["token_ids"]
+    assert len(ids) == whole["usage"]["completion_tokens"]
+    assert ids.index(tag) == 47
+
+
+async def test_vllm_counts_with_every_event(vllm: int) -> None:
+    """With continuous counts each token's event tells how many there are so far."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{vllm}") as session:
+        body = {"model": THINKING, "stream": True, "stream_options": options}
+        async with session.post(CHAT, json=body) as reply:
+            lines = [line for line in (await reply.text()).splitlines() if line.startswith("data: {")]
+    counts = [orjson.loads(line[6:]).get("usage", {}).get("completion_tokens") for line in lines]
+    assert counts == [*range(65), None, 64]
 
 
 async def test_other_routes_are_missing(stub: int) -> None:

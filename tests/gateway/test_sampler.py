@@ -176,6 +176,8 @@ class Native(ScriptedBackend):
 
     refuses = False
     distrusted = False
+    proven = False
+    whole = 0
 
     def native_limit(self, body: Any, limit: int) -> Any:
         """The field of its own."""
@@ -186,9 +188,18 @@ class Native(ScriptedBackend):
         self.distrusted = self.refuses
         return self.refuses
 
-    def distrust_limit(self, body: Any) -> None:
+    def limit_kept(self, body: Any, kept: bool) -> None:
         """Remembered."""
-        self.distrusted = True
+        self.distrusted, self.proven = not kept, kept
+
+    def proven_limit(self, body: Any) -> bool:
+        """By what was seen."""
+        return self.proven
+
+    async def complete(self, plan: Any) -> Any:
+        """Counted."""
+        self.whole += 1
+        return await super().complete(plan)
 
     async def stream(self, plan: Any) -> Any:
         """Refuses what it can't do after all."""
@@ -205,6 +216,29 @@ async def test_an_engine_that_keeps_the_limit_is_left_to_do_so() -> None:
     outcome, _, content = await drawn(backend, thinking_token_budget=5)
     assert (outcome.enforced, content) == ("native", "The answer is 7.")
     assert [plan.get("own_limit") for plan in backend.bodies] == [5]
+
+
+async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
+    """The first request at its limit proves the engine; the next is one plain request, counted too."""
+    backend = Native(thinks(5))
+    await ran(backend, job_for(thinking_token_budget=5))
+    assert (backend.proven, backend.whole) == (True, 0)
+    _, outcome = await ran(backend, job_for(thinking_token_budget=5))
+    assert (backend.whole, outcome.enforced) == (1, "native")
+    assert (outcome.chosen[0].reasoning.split()[-1], outcome.chosen[0].content) == (
+        "step4",
+        "The answer is 7.",
+    )
+    assert 0 < outcome.reasoning <= 5
+
+
+async def test_a_proven_engine_that_passes_the_limit_is_watched_again() -> None:
+    """What comes whole is counted, and too much of it ends the trust."""
+    backend = Native(thinks(50))
+    backend.proven = True
+    _, outcome = await ran(backend, job_for(thinking_token_budget=5))
+    assert (backend.whole, outcome.reasoning > 5) == (1, True)
+    assert backend.distrusted
 
 
 async def test_an_engine_that_ignores_the_limit_is_cut_and_not_trusted_again() -> None:
