@@ -70,7 +70,7 @@ def is_free_form(samples: Sequence[Sample], answers: Sequence[Answer | None], *,
     """Whether the samples are talk, over which no class can be voted on.
 
     True where most whole samples declare no answer, or declare one that is itself longer
-    than `words` words. `answers` go with `samples`, one by one; tool calls are never talk,
+    than `words` words and no JSON. `answers` go with `samples`, one by one; tool calls are never talk,
     and truncated samples don't count, because their answer may be what was cut.
     """
     whole = [
@@ -78,7 +78,10 @@ def is_free_form(samples: Sequence[Sample], answers: Sequence[Answer | None], *,
         for sample, answer in zip(samples, answers, strict=True)
         if not sample.truncated and not sample.tool_calls
     ]
-    talk = sum(answer is None or len(answer.raw.split()) > words for answer in whole)
+    talk = sum(
+        answer is None or (not answer.raw.startswith(("{", "[")) and len(answer.raw.split()) > words)
+        for answer in whole
+    )
     return 2 * talk > len(whole)
 
 

@@ -123,7 +123,7 @@ async def test_unsure_streams_are_given_up() -> None:
 
 
 async def test_an_upstream_without_logprobs_still_serves() -> None:
-    """Its 400 about logprobs, for which the client never asked, is no failure; the vote goes on unweighted."""
+    """Its 400 about logprobs, for which the client never asked, is no failure: the vote is unweighted."""
 
     class Without(ScriptedBackend):
         async def stream(self, plan: Any) -> Any:
