@@ -41,6 +41,11 @@ class Service:
     _models: dict[str, Model] = field(default_factory=dict)
 
     @property
+    def scorers(self) -> tuple[str, ...]:
+        """The scorers that a client may name."""
+        return ("none", *self.engine.jury.scorers)
+
+    @property
     def level_names(self) -> tuple[str, ...]:
         """All levels that some model may be asked for."""
         own = [name for model in self.settings.models.values() for name in model.levels]

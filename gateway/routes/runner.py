@@ -81,8 +81,10 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
         samples=resolved.samples,
         max_samples=service.settings.max_samples,
         levels=model.levels,
+        scorers=service.scorers,
     )
-    return plan_job(body, asked, _reply(body, asked), model), resolved.name
+    cap = min(service.settings.auto_samples, service.settings.max_samples)
+    return plan_job(body, asked, _reply(body, asked), model, auto_cap=cap), resolved.name
 
 
 async def start_stream(
