@@ -155,6 +155,9 @@ class ScriptedBackend:
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         return "<rendered>" if self._renders else None
 
+    async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
+        return None
+
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> Plan:
