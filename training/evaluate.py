@@ -204,7 +204,14 @@ def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
         print(summary)
         return 0
     console = Console()
-    console.print(table(figures, best, args.by, f"{replies.about['model']} on {plan.about['data']}"))
+    console.print(
+        table(
+            figures,
+            best,
+            args.by,
+            f"{replies.about['model']}: {len(asked)} questions of {plan.about['data']}",
+        )
+    )
     console.print(f"On the frontier by {args.by}: {'; '.join(setting.name for setting in best)}.")
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from rich import box
 from rich.table import Table
 
 from training.grid import Setting
@@ -14,10 +15,15 @@ __all__ = ["table"]
 
 def table(figures: Sequence[Figure], best: Collection[Setting], by: By, title: str) -> Table:
     """One row a setting; a star stands before those that no other beats by the reading compared."""
-    made = Table(title=title, caption="% right with 95% Wilson intervals; * on the frontier")
-    made.add_column("setting")
-    for column in ("strict", "lenient", "tokens", "thinking", "samples", "seconds", "cut", "questions"):
-        made.add_column(f"{column}*" if column == by else column, justify="right")
+    made = Table(
+        title=title,
+        caption="% right with 95% Wilson intervals; * on the frontier",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    made.add_column("setting", no_wrap=True)
+    for column in ("strict", "lenient", "tokens", "thinking", "samples", "cut"):
+        made.add_column(f"{column}*" if column == by else column, justify="right", no_wrap=True)
     for figure in figures:
         made.add_row(
             f"{'*' if figure.setting in best else ' '} {figure.setting.name}",
@@ -26,9 +32,7 @@ def table(figures: Sequence[Figure], best: Collection[Setting], by: By, title: s
             f"{figure.tokens:.0f}",
             f"{figure.reasoning:.0f}",
             f"{figure.samples:.2f}",
-            f"{figure.seconds:.1f}",
             str(figure.truncated),
-            str(figure.questions),
         )
     return made
 
