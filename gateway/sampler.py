@@ -272,8 +272,11 @@ def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: b
     text = ThinkingText(replace(markup, opened=False) if thought else markup)
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
-    text.feed(content)
-    text.finish()
+    if markup.open in content or text.splitter.thinking or markup.answer:
+        text.feed(content)
+        text.finish()
+    else:
+        text.add_split("", content)
     return text
 
 

@@ -11,7 +11,7 @@ from gateway.backends.base import Chunk, Prompt
 from gateway.events import Delta, Enforced
 from gateway.merging import merge
 from policies.limiter import Decision, Limiter
-from policies.prompts import WAIT, closing
+from policies.prompts import LEAD_IN, WAIT, closing
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
 
@@ -43,6 +43,8 @@ class Turn(Enum):
     """Thinking has ended too early (s1): "Wait" stands in place of the end tag."""
     ANSWER = "answer"
     """The answer begins, and from here on it has to keep to a schema."""
+    LEAD_IN = "lead in"
+    """The model thought and then said nothing: the beginning of an answer is written for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Track:
         self._written = [terms.prefill]  # all that stands in the assistant's turn
         self._held_back = ""  # answer text that the next request will write again
         self._answering = False
+        self._led_in = False
         self._finish_reason: str | None = None
         self._engine_splits = False
         self._counted = 0  # tokens of this upstream request, as last told
@@ -192,19 +195,24 @@ class Track:
         self._usage = usage if not self._before else {}
 
     def unfinished(self) -> Turn | None:
-        """What is missing where the model ended in the middle of its thinking and a limit is kept."""
-        if self._terms.limit is None or self._answering or self._message.get("tool_calls"):
+        """What is missing at the reply's end, where a limit is kept: more thinking, its end, or an answer."""
+        if self._terms.limit is None or self._message.get("tool_calls"):
             return None
-        if not self.text.splitter.thinking and not (self._engine_splits and not self.text.content.strip()):
-            return None
-        return Turn.THINK_ON if self._limiter.close() is Decision.WAIT else Turn.CLOSE
+        blank = not self.text.content.strip()
+        if not self._answering and (self.text.splitter.thinking or (self._engine_splits and blank)):
+            return Turn.THINK_ON if self._limiter.close() is Decision.WAIT else Turn.CLOSE
+        silent = blank and self._finish_reason == "stop" and (self.forced or self.text.reasoning)
+        if silent and not self._led_in and not self._terms.staged:
+            self._led_in = True
+            return Turn.LEAD_IN
+        return None
 
     def resume(self, turn: Turn, prompt: Prompt | None) -> str:
         """Gets ready for the next upstream request; returns what the assistant has said up to there."""
         markup = self._terms.markup
         held = "".join(text for _, text in self.text.splitter.finish())  # blank space, or a piece of a tag
         written = "".join(self._written).removesuffix(held).removesuffix(self._held_back)
-        if prompt is None and markup.opened and not self._terms.prefill:
+        if prompt is None and markup.opened and not self._before and not self._terms.prefill:
             written = f"{markup.open}\n{written}"
         answered = self.text.content.removesuffix(self._held_back)
         thought = self.text.reasoning
@@ -217,6 +225,8 @@ class Track:
         elif thinking_on:
             written = written.rsplit(markup.close, 1)[0].rstrip() + WAIT
             thought += WAIT
+        elif turn is Turn.LEAD_IN:
+            written = f"{written.rstrip()}\n\n{LEAD_IN}"
         self._answering = not thinking_on
         self.text = ThinkingText(replace(markup, opened=thinking_on))
         self.text.add_split(thought, answered)

@@ -11,11 +11,15 @@ from fractions import Fraction
 
 from policies.thinking import Markup
 
-__all__ = ["LEVELS", "WAIT", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
+__all__ = ["LEAD_IN", "LEVELS", "WAIT", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
 
 
 WAIT = "\nWait,"
 """What stands in place of an end tag that comes too early (s1, arXiv:2501.19393)."""
+
+
+LEAD_IN = "The answer is"
+"""What a model goes on from that has thought and then says nothing; it is no part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
-        server, port = start(options)
+        _server, port = start(options)
     except Exception as error:  # noqa: BLE001 (whatever the engine raises, the parent shall say it)
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out, flush=True)
         os._exit(1)
@@ -30,7 +30,7 @@ def main() -> None:
         # A process forked from our parent can hold the pipe open after the parent's death.
         if os.getppid() != parent:
             break
-    del server
+    # No tidying up: the server's own shutdown now and then waits for ever, and nothing is to be saved.
     os._exit(0)
 
 

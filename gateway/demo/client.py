@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.backends.sse import EventParser
-from gateway.demo.questions import Question, Setting, messages
+from gateway.demo.questions import STOP, Question, Setting, messages
 
 __all__ = ["DemoFailed", "Reply", "SampleSeen", "ask", "served_model"]
 
-_SEED = 7
 _TIMEOUT = 600.0
 
 
@@ -81,10 +80,11 @@ def ask(address: tuple[str, int], model: str, question: Question, setting: Setti
     """
     body = {
         "model": model,
-        "messages": messages(question),
+        "messages": messages(question, thinking=setting.thinks),
         "temperature": 1.0,
-        "seed": _SEED,
+        "seed": question.seed,
         "max_tokens": setting.max_tokens,
+        "stop": [STOP],
         "stream": True,
         "stream_options": {"include_usage": True},
         "scaling": {"trace": True},

@@ -91,7 +91,7 @@ def _ask(
     right = verify(reply.content, question.gold)
     drawn = reply.counts.get("launched", setting.samples)
     result = Result(setting, right, reply.tokens, reply.seconds, drawn)
-    console.print(question_lines(question, reply, result, console.width))
+    console.print(question_lines(question, reply, result))
     return result
 
 

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SETTINGS", "Question", "Setting", "messages", "ten_questions"]
+__all__ = ["SETTINGS", "STOP", "Question", "Setting", "messages", "ten_questions"]
 
 _CAPITALS = {
     "Canada": "Ottawa",
@@ -31,18 +31,29 @@ _COUNTS = {
     "How many sides does a triangle have?": "3",
 }
 _EXAMPLES = (
-    ("What is 2 + 3?", "The answer is 5."),
-    ("What is the capital of Italy?", "The answer is Rome."),
-    ("How many wheels does a car have?", "The answer is 4."),
+    ("What is 2 + 3?", "2 and 3 more make 5.", "The answer is 5."),
+    (
+        "What is the capital of Italy?",
+        "Italy is a country in Europe. Its capital is Rome.",
+        "The answer is Rome.",
+    ),
+    (
+        "How many wheels does a car have?",
+        "A car has two wheels in front and two behind: 4.",
+        "The answer is 4.",
+    ),
 )
+STOP = "\nQuestion:"
+"""Where a reply ends that goes on to ask itself the next question."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and its right answer."""
+    """A question, its right answer, and the seed of its first sample (sample i has seed + i)."""
 
     text: str
     gold: str
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +64,14 @@ class Setting:
     samples: int
     max_tokens: int
 
+    @property
+    def thinks(self) -> bool:
+        """Whether any thinking is allowed."""
+        return self.budget != "off"
+
     def describe(self) -> str:
         """The setting in words."""
-        thinking = "No thinking" if self.budget == "off" else f"At most {self.budget} tokens of thinking"
+        thinking = f"At most {self.budget} tokens of thinking" if self.thinks else "No thinking"
         return f"{thinking}, {'one sample' if self.samples == 1 else f'{self.samples} samples and a vote'}"
 
 
@@ -71,19 +87,17 @@ def ten_questions(seed: int = 0) -> list[Question]:
     """Four sums, three capitals, three things to count."""
     rng = random.Random(seed)
     sums = [(rng.randint(2, 9), rng.randint(2, 9)) for _ in range(4)]
-    questions = [Question(f"What is {a} + {b}?", str(a + b)) for a, b in sums]
-    for country in rng.sample(sorted(_CAPITALS), 3):
-        questions.append(Question(f"What is the capital of {country}?", _CAPITALS[country]))
-    questions += [Question(text, _COUNTS[text]) for text in rng.sample(sorted(_COUNTS), 3)]
-    return questions
+    pairs = [(f"What is {a} + {b}?", str(a + b)) for a, b in sums]
+    countries = rng.sample(sorted(_CAPITALS), 3)
+    pairs += [(f"What is the capital of {country}?", _CAPITALS[country]) for country in countries]
+    pairs += [(text, _COUNTS[text]) for text in rng.sample(sorted(_COUNTS), 3)]
+    return [Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(pairs)]
 
 
-def messages(question: Question) -> list[dict[str, Any]]:
-    """The chat for a question: examples first, which show a small model how an answer looks."""
-    turns = [*_EXAMPLES, (question.text, None)]
-    chat = []
-    for asked, answered in turns:
-        chat.append({"role": "user", "content": asked})
-        if answered is not None:
-            chat.append({"role": "assistant", "content": answered})
-    return chat
+def messages(question: Question, *, thinking: bool) -> list[dict[str, Any]]:
+    """The chat for a question: examples first, which show a small model how to think and how to answer."""
+    examples = [
+        f"Question: {asked}\n" + (f"<think>\n{thought}\n</think>\n\n" if thinking else "") + answered
+        for asked, thought, answered in _EXAMPLES
+    ]
+    return [{"role": "user", "content": "\n\n".join([*examples, f"Question: {question.text}"])}]

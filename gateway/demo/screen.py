@@ -43,26 +43,29 @@ def live_view(question: Question, setting: Setting, reply: Reply, width: int) ->
     last = reply.samples[-1] if reply.samples else None
     thinking = reply.reasoning or (last.reasoning if last else "")
     answer = reply.content or (last.content if last else "")
-    if setting.budget != "off":
-        parts.append(_one_line("thinking", thinking, width, "dim italic", tail=True))
-    parts.append(_one_line("answer", answer, width, "", tail=True))
+    if setting.thinks:
+        parts.append(_end_of("thinking", thinking, width, "dim italic"))
+    parts.append(_end_of("answer", answer, width, ""))
     return Group(*parts)
 
 
-def question_lines(question: Question, reply: Reply, result: Result, width: int) -> RenderableType:
+def question_lines(question: Question, reply: Reply, result: Result) -> RenderableType:
     """A question once it is answered: for good, so that it reads well in a log too."""
     mark, style = {True: ("✓", "bold green"), False: ("✗", "red"), None: ("?", "yellow")}[result.right]
-    head = Text.assemble((f"  {mark} ", style), question.text, "  ")
-    head.append(_flat(reply.content) or "(nothing)", "bold" if result.right else "")
+    answer = (_flat(reply.content) or "(no answer)", "bold" if result.right else "")
+    lines = Table.grid(expand=True, padding=(0, 1, 0, 0))
+    lines.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    lines.add_column(justify="right", no_wrap=True, style="dim")
+    lines.add_row(
+        Text.assemble((f"  {mark} ", style), f"{question.text}  ", answer),
+        f"{result.tokens} tokens {result.seconds:5.1f} s",
+    )
     if reply.groups:
-        votes = ", ".join(f"{_flat(answer)} ×{count}" for answer, count in reply.groups[:4])
-        head.append(f"  [{votes}]", "cyan")
-    head.append(f"  {result.tokens} tokens, {result.seconds:.1f} s", "dim")
-    head.truncate(2 * width - 4, overflow="ellipsis")
-    lines: list[RenderableType] = [head]
+        votes = ", ".join(f"{_flat(text)[:24]} ×{count}" for text, count in reply.groups[:5])
+        lines.add_row(Text(f"    vote: {votes}", "cyan"))
     if reply.reasoning:
-        lines.append(_one_line("thinking", reply.reasoning, width, "dim italic"))
-    return Group(*lines)
+        lines.add_row(Text(f"    thinking: {_flat(reply.reasoning)}", "dim italic"))
+    return lines
 
 
 def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Table:
@@ -75,7 +78,7 @@ def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Tab
         if not own:
             continue
         table.add_row(
-            setting.budget if setting.budget == "off" else f"{setting.budget} tokens",
+            f"{setting.budget} tokens" if setting.thinks else setting.budget,
             str(setting.samples),
             f"{sum(result.right is True for result in own)} of {len(own)}",
             f"{sum(result.tokens for result in own):,}",
@@ -108,7 +111,7 @@ print(reply.model_extra["scaling"]["vote"])
 
 
 def _samples(reply: Reply, setting: Setting) -> Text:
-    line = Text("  samples   ", "dim")
+    line = Text.assemble(("  samples   ", "dim"))
     for sample in reply.samples:
         symbol, style = _STATUS.get(sample.status, ("?", ""))
         line.append(f"{symbol} ", style)
@@ -137,11 +140,11 @@ def _votes(groups: Sequence[tuple[str, int]]) -> list[Text]:
     ]
 
 
-def _one_line(label: str, text: str, width: int, style: str, *, tail: bool = False) -> Text:
-    """The beginning or the end of a text, on one line."""
+def _end_of(label: str, text: str, width: int, style: str) -> Text:
+    """The end of a text, on one line."""
     flat, room = _flat(text), max(width - 14, 20)
     if len(flat) > room:
-        flat = "…" + flat[-(room - 1) :] if tail else flat[: room - 1] + "…"
+        flat = "…" + flat[-(room - 1) :]
     return Text.assemble((f"  {label:<9} ", "dim"), (flat, style))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,9 +26,9 @@ def listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
-        where = f"{settings.host}:{settings.port}"
+        where, why = f"{settings.host}:{settings.port}", os.strerror(error.errno or 0)
         raise DemoFailed(
-            f"ThinkGate can't listen on {where}: {error.strerror}; choose another port with --port."
+            f"ThinkGate can't listen on {where}: {why}; choose another port with --port."
         ) from error
 
 

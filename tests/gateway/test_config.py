@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, Settings, load_settings
+from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings, load_settings
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -66,3 +66,10 @@ def test_a_wrong_key_type_does_not_show_the_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as told:
         load_settings(written(tmp_path, "upstream_key = [1234567]"), {})
     assert "1234567" not in str(told.value)
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/configuration.md names each one."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    fields = [*Settings.model_fields, *ModelSettings.model_fields, *LevelSettings.model_fields]
+    assert [field for field in fields if f"`{field}`" not in page] == []

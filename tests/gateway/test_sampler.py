@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.events import Delta, Outcome
-from tests.fakes import ScriptedBackend, Text, job_for, ran, says, thinks
+from tests.fakes import Script, ScriptedBackend, Text, job_for, ran, says, thinks
 
 BROKEN = UpstreamError(502, "broke off")
 ANSWER = says("The answer is 7.")
@@ -257,3 +257,21 @@ async def test_an_engine_that_refuses_the_limit_is_asked_without() -> None:
     outcome, _, content = await drawn(backend, thinking_token_budget=5)
     assert (outcome.enforced, content) == ("forced", "The answer is 7.")
     assert [plan.get("own_limit") for plan in backend.bodies] == [5, None, None]
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: bool) -> None:
+    """A model that ends its thinking, or is made to, and then says nothing goes on from a beginning."""
+    silence = Script((Text(""),))
+    script = thinks(3, answer="", close=close)
+    backend = ScriptedBackend(script, goes_on=[*([] if close else [silence]), says(" 7.")])
+    _, reasoning, content = await drawn(backend, thinking_token_budget=9)
+    assert backend.resumed[-1].endswith("</think>\n\nThe answer is")
+    assert (reasoning.split()[-1], content.strip()) == ("step2", "7.")
+
+
+async def test_silence_is_broken_once() -> None:
+    """A model that has nothing to say even then is left in peace."""
+    backend = ScriptedBackend(thinks(3, answer=""), goes_on=[Script((Text(""),))])
+    _, _, content = await drawn(backend, thinking_token_budget=9)
+    assert (content, len(backend.resumed)) == ("", 1)
