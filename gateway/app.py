@@ -25,7 +25,7 @@ from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
-from gateway.service import Service
+from gateway.service import Service, check_settings
 from gateway.stream import json_response
 
 __all__ = ["create_app", "make_backend", "make_jury"]
@@ -57,8 +57,12 @@ def make_jury(settings: Settings, pool: LatePool | None = None) -> Jury:
 
 
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
-    """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
+    """The gateway as an ASGI app. `backend` stands in for the one that the settings name.
+
+    Raises `ConfigError` for settings that can't be.
+    """
     settings = settings or Settings()
+    check_settings(settings)
     backend = backend or make_backend(settings)
     pool = LatePool(settings.math_workers) if settings.math_workers else None
     service = Service(settings, backend, Engine(backend, jury=make_jury(settings, pool)))

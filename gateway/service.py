@@ -12,14 +12,14 @@ from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.engine import Engine
-from gateway.errors import ModelNotFound, UpstreamError
+from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.metrics import Metrics
 from gateway.planning import Model
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered
 
-__all__ = ["Resolved", "Service", "describe_model", "levels_with"]
+__all__ = ["Resolved", "Service", "check_settings", "describe_model", "levels_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,15 @@ def describe_model(settings: Settings, resolved: Resolved) -> Model:
         cap,
         own.answer_reserve or settings.answer_reserve,
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Finds families and budgets that can't be before a client does. Raises `ConfigError`."""
+    for pattern in ("*", *settings.models):
+        try:
+            describe_model(settings, Resolved(pattern, None))
+        except BadRequest as error:
+            raise ConfigError(error.message) from error
 
 
 def levels_with(*changes: Mapping[str, LevelSettings]) -> Mapping[str, Level]:
