@@ -60,7 +60,9 @@ class Engine:
         if job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to go on from.
             return _Vote(self, self._backend, _Everything(job.reply.choices), job).run()
-        watched = limited and not self._backend.proven_limit(job.body)
+        level = job.model.levels.get(job.budget.effort or "")
+        waits = level is not None and level.waits > 0
+        watched = limited and (waits or not self._backend.proven_limit(job.body))
         if job.reply.choices > 1 or job.reply.stream or watched:
             return self._streamed(job)
         return self._plain(job)
@@ -87,11 +89,17 @@ class Engine:
             range(1),
             shaped.markup,
             answer_only=shaped.off is not None,
+            splits=self._backend.splits_thinking(body),
             close_ids=close_ids,
             enforced="none" if limit is None else "native",
         )
         if limit is not None and any(each.tally.reasoning > limit for each in drawn):
             self._backend.limit_kept(job.body, False)  # it is watched again from now on
+        if limit is not None and any(_silent(each.sample) for each in drawn):
+            async with aclosing(self._streamed(job)) as events:
+                async for event in events:  # watched, so that it is led to an answer
+                    yield _with_cost(event, drawn)
+            return
         yield Finished(_outcome(job, drawn, began, shaped.notes))
 
     async def _streamed(self, job: Job) -> AsyncGenerator[Event, None]:
@@ -514,6 +522,26 @@ def _outcome(job: Job, drawn: Sequence[Drawn], began: float, notes: Sequence[str
         notes=(*job.notes, *notes),
         envelope=drawn[0].envelope,
         usage=drawn[0].usage if len(drawn) == 1 else {},
+    )
+
+
+def _silent(sample: Sample) -> bool:
+    """Whether the model has thought, if that, and then said nothing."""
+    return not sample.content.strip() and not sample.tool_calls and not sample.truncated
+
+
+def _with_cost(event: Event, lost: Sequence[Drawn]) -> Event:
+    """The end of a run with the tokens of an earlier attempt counted in; other events as they are."""
+    if not isinstance(event, Finished):
+        return event
+    outcome = event.outcome
+    return Finished(
+        replace(
+            outcome,
+            generated=outcome.generated + sum(each.tally.completion for each in lost),
+            reasoning=outcome.reasoning + sum(each.tally.reasoning for each in lost),
+            upstream_prompt=outcome.upstream_prompt + sum(each.tally.upstream_prompt for each in lost),
+        )
     )
 
 

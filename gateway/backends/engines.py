@@ -56,7 +56,7 @@ class Engine:
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
     token_ids_field: ClassVar[str | None] = None
-    """The request field that has each choice of a reply come with its `token_ids`."""
+    """The request field that has a reply come with `prompt_token_ids`, and its choices with `token_ids`."""
     notices_hang_up: ClassVar[bool] = True
     """Whether it stops an unstreamed request, too, when the connection is closed."""
 
@@ -97,6 +97,7 @@ class Engine:
             usage,
             event,
             choice,
+            choice.get("token_ids") or (),
         )
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
