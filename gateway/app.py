@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from gateway.config import Settings
 from gateway.dialects import messages
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
+from gateway.recorder import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
 from gateway.routes.messages import messages_router
@@ -27,7 +29,7 @@ from gateway.routes.responses import responses_router
 from gateway.service import Service
 from gateway.stream import json_response
 
-__all__ = ["create_app", "make_backend"]
+__all__ = ["create_app", "make_backend", "make_recorder"]
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -42,19 +44,31 @@ def make_backend(settings: Settings) -> Backend:
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
-    """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
+def make_recorder(settings: Settings) -> Recorder | None:
+    """The recorder that the settings ask for, if they do."""
+    return Recorder(settings.record_to, settings.record_redact) if settings.record_to else None
+
+
+def create_app(
+    settings: Settings | None = None, backend: Backend | None = None, recorder: Recorder | None = None
+) -> FastAPI:
+    """The gateway as an ASGI app. `backend` and `recorder` stand in for those that the settings name."""
     settings = settings or Settings()
     backend = backend or make_backend(settings)
-    service = Service(settings, backend, Engine(backend))
+    recorder = recorder or make_recorder(settings)
+    service = Service(settings, backend, Engine(backend), recorder=recorder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
+            if recorder is not None:
+                await asyncio.to_thread(recorder.start)
             await backend.start()
             yield
         finally:
             await backend.close()
+            if recorder is not None:
+                await asyncio.to_thread(recorder.close)
 
     app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
     for router in (

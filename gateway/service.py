@@ -12,8 +12,10 @@ from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.engine import Engine
 from gateway.errors import ModelNotFound
+from gateway.events import Outcome
 from gateway.metrics import Metrics
-from gateway.planning import Model
+from gateway.planning import Job, Model
+from gateway.recorder import Recorder
 from policies.families import find_family
 from policies.prompts import LEVELS, Level
 
@@ -38,7 +40,19 @@ class Service:
     backend: Backend
     engine: Engine
     metrics: Metrics = field(default_factory=Metrics)
+    recorder: Recorder | None = None
     _models: dict[str, Model] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.recorder is not None:
+            recorder = self.recorder
+            self.metrics.unrecorded(lambda: recorder.dropped)
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """A request has come to its end: it is counted, and recorded where that is asked for."""
+        self.metrics.outcome(job, outcome)
+        if self.recorder is not None:
+            self.recorder.record(job, outcome)
 
     @property
     def level_names(self) -> tuple[str, ...]:
