@@ -18,7 +18,7 @@ def test_a_setting_is_asked_by_headers() -> None:
     assert Setting("low").headers == {"X-Reasoning-Budget": "low", "X-Samples": "1"}
     voted = Setting("default", 8, "majority", "adaptive")
     assert voted.headers == {"X-Samples": "8", "X-Vote": "majority", "X-Stop": "adaptive"}
-    assert voted.name == "default@8 majority adaptive"
+    assert voted.name == "default@8 adaptive"
 
 
 @pytest.mark.parametrize(

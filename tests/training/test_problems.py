@@ -13,7 +13,7 @@ from training.problems import DataError, Problem, choose, gym_problems, parse_pr
 
 
 def test_the_fields_of_the_known_sets_are_read() -> None:
-    """GSM8K's answer stands behind ####, MATH-500's question is its problem, and a number may be an answer."""
+    """GSM8K's answer stands behind ####, MATH-500 has a problem, and a number may be an answer."""
     lines = [
         json.dumps({"question": "How many?", "answer": "2+2 = <<2+2=4>>4\n#### 1,004"}),
         json.dumps({"problem": "Solve.", "solution": "...", "answer": "\\frac{1}{2}"}),

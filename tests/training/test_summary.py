@@ -35,7 +35,7 @@ def test_the_frontier_goes_from_cheap_to_dear(points: list[tuple[float, float]])
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_a_wilson_interval_holds_its_share(counts: tuple[int, int]) -> None:
-    """The interval lies in [0, 100], holds the share, is never a point, and mirrors that of the wrong ones."""
+    """The interval lies in [0, 100], holds the share, is never a point, and mirrors the wrong ones'."""
     right, count = counts
     share, mirrored = wilson(right, count), wilson(count - right, count)
     assert 0 <= share.low <= share.percent <= share.high <= 100
