@@ -81,6 +81,13 @@ def test_examples_are_never_asked(total: int, shots: int, count: int, seed: int)
     assert choose(problems, count, shots, seed) == (shown, asked)
 
 
+def test_a_copy_of_an_example_is_not_asked() -> None:
+    """A question that stands twice in the data is shown or asked, not both."""
+    problems = [Problem(str(i), "3 + 4?", "7") for i in range(3)]
+    with pytest.raises(DataError, match="there are 3"):
+        choose(problems, 1, 1, seed=1)
+
+
 def test_without_reasoning_gym_a_task_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is only asked for where a task is."""
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
@@ -94,6 +101,8 @@ def test_a_task_makes_the_same_questions_again() -> None:
     problems = gym_problems("chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1", 3, 1)
     assert [problem.id for problem in problems] == ["chain_sum/0", "chain_sum/1", "chain_sum/2"]
     assert problems == gym_problems("chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1", 3, 1)
+    few = gym_problems("chain_sum:min_terms=2,max_terms=2,min_digits=1,max_digits=1", 60, 1)
+    assert len({problem.question for problem in few}) == 60
     with pytest.raises(DataError, match="no_such_task"):
         gym_problems("no_such_task", 3, 1)
     with pytest.raises(DataError, match="max_terms must be >= min_terms"):
