@@ -22,6 +22,7 @@ TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
+_CUT = Decision.CUT  # looked up once: that costs as much as judging a chunk
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
 
@@ -268,7 +269,7 @@ class Track:
 
     def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
         """Whether the limit, an early end, or a schema's answer calls for another upstream request."""
-        if self._limiter.feed(thought, thinking) is Decision.CUT:
+        if self._limiter.feed(thought, thinking) is _CUT:
             return Turn.CLOSE
         if thinking or not self._bends:
             return None
