@@ -16,6 +16,7 @@ from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects import messages
+from gateway.election import Jury, LatePool
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
 from gateway.routes.chat import chat_router
@@ -27,7 +28,7 @@ from gateway.routes.responses import responses_router
 from gateway.service import Service
 from gateway.stream import json_response
 
-__all__ = ["create_app", "make_backend"]
+__all__ = ["create_app", "make_backend", "make_jury"]
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -42,19 +43,37 @@ def make_backend(settings: Settings) -> Backend:
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
+def make_jury(settings: Settings, pool: LatePool | None = None) -> Jury:
+    """How the settings have votes held; `pool` holds the grader's workers."""
+    return Jury(
+        pool,
+        launch=settings.launch,
+        concurrency=settings.concurrency,
+        free_form=settings.free_form,
+        scorer_seconds=settings.scorer_seconds,
+        top_logprobs=settings.top_logprobs,
+        window=settings.confidence_window,
+    )
+
+
 def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
     """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
     settings = settings or Settings()
     backend = backend or make_backend(settings)
-    service = Service(settings, backend, Engine(backend))
+    pool = LatePool(settings.math_workers) if settings.math_workers else None
+    service = Service(settings, backend, Engine(backend, jury=make_jury(settings, pool)))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             await backend.start()
+            if pool is not None:
+                pool.open()
             yield
         finally:
             await backend.close()
+            if pool is not None:
+                await pool.close_async()
 
     app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
     for router in (

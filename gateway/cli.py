@@ -15,7 +15,7 @@ from gateway.config import ConfigError, Settings, load_settings
 
 __all__ = ["main"]
 
-_COMMANDS = ("gateway.demo", "gateway.replay_command")
+_COMMANDS = ("gateway.demo", "gateway.replay_command", "gateway.handover")
 """Modules of further subcommands: each has `add_parser(subparsers)`, whose parser sets `run`."""
 
 

@@ -64,8 +64,9 @@ class Outcome:
 
     `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
     and `reasoning` count every token generated, aborted samples included; `prompt` is one
-    sample's prompt and `upstream_prompt` what the upstream read altogether; `usage` is the
-    engine's own, where all there is to count was one plain request.
+    sample's prompt and `upstream_prompt` what the upstream read altogether; `method` and
+    `scorer` are how the verdict came about; `scorer_tokens` is what scorers have read and
+    written; `usage` is the engine's own, where all there is to count was one plain request.
     """
 
     chosen: tuple[Sample, ...]
@@ -73,6 +74,9 @@ class Outcome:
     counts: Counts
     budget: Budget
     verdict: Verdict | None = None
+    method: str = ""
+    scorer: str = "none"
+    scorer_tokens: int = 0
     generated: int = 0
     reasoning: int = 0
     prompt: int = 0

@@ -14,6 +14,7 @@ from gateway.merging import merge
 from policies.limiter import Decision, Limiter
 from policies.prompts import LEAD_IN, WAIT, closing
 from policies.thinking import Markup, ThinkingText
+from scorers.confidence import ConfidenceWindow, compact, content_of
 from scorers.types import Sample, Usage
 
 __all__ = ["TEXT_FIELDS", "Drawn", "Tally", "Terms", "Track", "Turn", "envelope_of", "estimate_tokens"]
@@ -57,7 +58,9 @@ class Terms:
     `limit` is in thinking tokens (None: not limited), `total` caps thinking and answer
     together. `native`: the engine has been asked to keep the limit itself. `waits` bounds
     how often an early end is put off. `staged`: the answer has to be a request of its own,
-    because its schema would suppress the thinking. `prefill` stands in the assistant's turn
+    because its schema would suppress the thinking. `window`: the confidence is watched over
+    so many tokens (None: not at all), and of the logprobs themselves all is kept only where
+    `logged`. `prefill` stands in the assistant's turn
     before the model begins; `prefix` is the same with what the template would have written.
     """
 
@@ -69,6 +72,8 @@ class Terms:
     staged: bool = False
     prefill: str = ""
     prefix: str = ""
+    window: int | None = None
+    logged: bool = False
 
 
 @dataclass(slots=True)
@@ -76,6 +81,8 @@ class Tally:
     """Tokens of one sample so far, readable while it runs.
 
     `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them.
+    `lowest` is the lowest windowed confidence so far, `confidence` that of the whole, which
+    short samples have as well; None where no logprobs are known.
     """
 
     completion: int = 0
@@ -83,6 +90,8 @@ class Tally:
     prompt: int = 0
     upstream_prompt: int = 0
     estimated: bool = False
+    lowest: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,7 @@ class Track:
         self._before = 0  # tokens of earlier upstream requests
         self._prompt = 0  # prompt of this upstream request, as last told
         self._usage: Mapping[str, Any] = {}
+        self._confidence = None if terms.window is None else ConfidenceWindow(terms.window)
 
     @property
     def overrun(self) -> bool:
@@ -303,7 +313,10 @@ class Track:
         for key, value in choice.items():
             if value is None or key in _CHOICE_OWN:
                 continue
-            self._choice[key] = merge(self._choice.get(key), value, key)
+            if key == "logprobs" and self._confidence is not None:
+                self._choice[key] = merge(self._choice.get(key), self._watch(value), key)
+            else:
+                self._choice[key] = merge(self._choice.get(key), value, key)
             found = True
         for key, value in (choice.get("delta") or {}).items():
             if key in TEXT_FIELDS or value is None:
@@ -311,6 +324,14 @@ class Track:
             self._message[key] = merge(self._message.get(key), value, key)
             found = True
         return found
+
+    def _watch(self, logprobs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Feeds the confidence; what is to be kept of the logprobs, which in full take 10 KB a token."""
+        content = content_of(logprobs)
+        if self._confidence is not None:
+            self.tally.lowest = self._confidence.feed(content)
+            self.tally.confidence = self._confidence.trace
+        return logprobs if self._terms.logged else {"content": compact(content)}
 
     def _count(self, chunk: Chunk, text: str) -> int:
         """The tokens in this chunk: the engine's count, else an estimate of at least one."""
