@@ -20,7 +20,11 @@ Enforced = Literal["native", "forced", "prompt", "none"]
 
 @dataclass(slots=True)
 class Delta:
-    """New text of one sample; `raw` and `choice` are the upstream event, for its other fields."""
+    """New text of one sample.
+
+    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where
+    it has nothing else to say.
+    """
 
     index: int
     reasoning: str
