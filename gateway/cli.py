@@ -39,11 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        settings = load_settings(arguments.config, host=arguments.host, port=arguments.port)
+        return run_server(load_settings(arguments.config, host=arguments.host, port=arguments.port))
     except ConfigError as error:
         print(f"thinkgate: {error}", file=sys.stderr)
         return 2
-    return run_server(settings)
 
 
 def calm_collector() -> None:

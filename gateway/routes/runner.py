@@ -73,7 +73,7 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
     resolved = await service.resolve(body.get("model") or "")
     body["model"] = resolved.name
-    model = service.model(resolved)
+    model = await service.model(resolved)
     asked = read_budget(
         {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]},
         body,
@@ -81,8 +81,10 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
         samples=resolved.samples,
         max_samples=service.settings.max_samples,
         levels=model.levels,
+        scorers=service.scorers,
     )
-    return plan_job(body, asked, _reply(body, asked), model), resolved.name
+    cap = min(service.settings.auto_samples, service.settings.max_samples)
+    return plan_job(body, asked, _reply(body, asked), model, auto_cap=cap), resolved.name
 
 
 async def start_stream(
