@@ -223,13 +223,16 @@ def test_arguments_that_cannot_be_used(
     assert told in capsys.readouterr().err
 
 
-def test_a_file_of_something_else_is_left_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("text", ["some notes\n", "some notes", '{"about": \n', '{"about": 3}\n'])
+def test_a_file_of_something_else_is_left_alone(
+    data: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A results file that no evaluation wrote is named and not changed."""
     out = data.with_name("out.jsonl")
-    out.write_text("some notes\n")
+    out.write_text(text)
     assert evaluate(data) == 2
-    assert "line 1: not valid JSON" in capsys.readouterr().err
-    assert out.read_text() == "some notes\n"
+    assert str(out) in capsys.readouterr().err
+    assert out.read_text() == text
 
 
 def test_without_a_gateway_it_says_so(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
