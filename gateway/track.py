@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from gateway.backends.base import Chunk, Prompt
@@ -32,6 +33,8 @@ TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
+_CUT = Decision.CUT  # looked up once: that costs as much as judging a chunk
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
 
 
@@ -150,6 +153,8 @@ class Track:
         self.raw: Mapping[str, Any] = {}
         self.forced = False
         self._terms = terms
+        self._limited = terms.limit is not None
+        self._bends = terms.waits > 0 or terms.staged  # the thinking's own end may call for another request
         # An engine that keeps the limit itself closes the block right after the last token.
         self._limiter = Limiter(terms.limit, terms.waits, slack=1 if terms.native else 0)
         self._message: dict[str, Any] = {"role": "assistant"}
@@ -213,21 +218,22 @@ class Track:
                 self._count(chunk, "")
             return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
         by_engine = bool(chunk.reasoning and not chunk.content)
-        was_thinking = by_engine or self.text.splitter.thinking
+        splitter = self.text.splitter
+        was_thinking = by_engine or splitter.thinking
         reasoning, content = self._split(chunk)
-        thinking = by_engine or self.text.splitter.thinking
+        thinking = by_engine or splitter.thinking
         tokens = self._count(chunk, text)
         thought = 0
         if (reasoning or (was_thinking and thinking)) and not self._answering:
             thought = self._thought(chunk, tokens)
             self.tally.reasoning += thought
         turn = None
-        if self._terms.limit is not None and not self._answering:
+        if self._limited and not self._answering:
             turn = self._judge(thought, thinking, content)
             if turn is not None and turn is not Turn.CLOSE:
                 self._held_back, content = content, ""
         if reasoning or content or other:
-            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn
+            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice if other else _NOTHING), turn
         return None, turn
 
     def use(self, usage: Mapping[str, Any], *, alone: bool) -> None:
@@ -319,9 +325,9 @@ class Track:
 
     def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
         """Whether the limit, an early end, or a schema's answer calls for another upstream request."""
-        if self._limiter.feed(thought, thinking) is Decision.CUT:
+        if self._limiter.feed(thought, thinking) is _CUT:
             return Turn.CLOSE
-        if thinking:
+        if thinking or not self._bends:
             return None
         closed = self.text.splitter.closed or (self._engine_splits and bool(content))
         if closed and self._limiter.waits and self._limiter.close() is Decision.WAIT:

@@ -80,7 +80,7 @@ def test_every_setting_is_documented() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (Settings(family="qwen4"), "unknown family 'qwen4'"),
+        (Settings(family="qwen4"), "unknown model family 'qwen4'"),
         (Settings(default_budget="hgih"), "default_budget: unknown value 'hgih'"),
         (Settings(models={"a-*": ModelSettings(default_budget="deep")}), "unknown value 'deep'"),
     ],
