@@ -37,4 +37,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing ThinkGate, its embedded engine and the tools for its tests into $(VENV) (some 300 MB, once)."
 	@$(PIP_INSTALL) -e '.[local,dev]'
+	@$(PIP_INSTALL) --no-deps trl  # for the chat templates that it carries; its own needs are many and heavy
 	@touch $@

@@ -1,10 +1,11 @@
 """A model server without a model: canned OpenAI replies as fast as one Python process can write them.
 
-Two models: PLAIN answers in about 1 KB, THINKING puts a `<think>` block of 48 tokens before
-16 tokens of answer. A streamed reply is written the way vLLM's server writes one: every
-token is its own SSE event, its own HTTP chunk and its own write, and between two events of
-one stream all other streams get their turn, as in an engine's steps. There is no pause
-between the steps, so a reader that falls behind finds several events in one read.
+Three models: PLAIN answers in about 1 KB, THINKING puts a `<think>` block of 48 tokens before
+16 tokens of answer, and LONG one of 972 tokens before the same answer. A streamed reply is
+written the way vLLM's server writes one: every token is its own SSE event, its own HTTP
+chunk and its own write, and between two events of one stream all other streams get their
+turn, as in an engine's steps. There is no pause between the steps, so a reader that falls
+behind finds several events in one read.
 
 It is an engine of which nothing is known: besides `/v1/models` and `/v1/chat/completions`
 everything is a 404. With `vllm` it says that it is vLLM, as one started with
@@ -26,10 +27,12 @@ from typing import Any, Literal, cast, get_args
 import orjson
 import uvloop
 
-__all__ = ["ANSWER", "PLAIN", "THINKING", "THOUGHT", "Connection", "serve"]
+__all__ = ["ANSWER", "LONG", "PLAIN", "THINKING", "THOUGHT", "Connection", "events", "pieces", "serve"]
 
 PLAIN = "Qwen/Qwen2.5-7B-Instruct"
 THINKING = "Qwen/Qwen3-8B"
+LONG = "Qwen/Qwen3-32B"
+MODELS = (PLAIN, THINKING, LONG)
 
 THOUGHT = (
     "Okay, the user asks for the sum of the first ten odd numbers. Those are one, three, five, and so on, "
@@ -54,8 +57,9 @@ def tokens_of(text: str, count: int) -> list[str]:
 
 def pieces(model: str, limit: int | None = None) -> list[str]:
     """The tokens of a model's one reply, in order; `limit` cuts the thinking, tags not counted."""
-    if model == THINKING:
-        thought = ["\n", *tokens_of(THOUGHT, 44), "\n"][:limit]
+    if model != PLAIN:
+        rounds = 1 if model == THINKING else 22
+        thought = ["\n", *tokens_of(" ".join([THOUGHT] * rounds), 44 * rounds), "\n"][:limit]
         return ["<think>", *thought, "</think>", "\n\n", *tokens_of(ANSWER, 15)]
     return tokens_of(PARAGRAPH * 4, 150)
 
@@ -108,47 +112,46 @@ def event(model: str, choices: list[dict[str, Any]], **rest: Any) -> bytes:
         "choices": choices,
         **rest,
     }
-    return http_chunk(b"data: " + orjson.dumps(body) + b"\n\n")
+    return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
 
 
-def stream(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
-    """Every write of a streamed reply, the head first; `counts` says which events tell the usage."""
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
-    head += b"transfer-encoding: chunked\r\n\r\n"
+def events(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
+    """Every event of a streamed reply; `counts` says which of them tell the usage."""
     deltas = [{"role": "assistant", "content": ""}, *({"content": token} for token in tokens)]
-    events = []
+    written = []
     for place, delta in enumerate(deltas):
         more = {"usage": usage(place)} if counts == "each" else {}
-        events.append(event(model, [choice(delta)], **more))
-    events.append(event(model, [choice({}, finish="stop")]))
+        written.append(event(model, [choice(delta)], **more))
+    written.append(event(model, [choice({}, finish="stop")]))
     if counts != "none":
-        events.append(event(model, [], usage=usage(len(tokens))))
-    return [head, *events, http_chunk(b"data: [DONE]\n\n"), http_chunk(b"")]
+        written.append(event(model, [], usage=usage(len(tokens))))
+    return [*written, b"data: [DONE]\n\n"]
+
+
+def stream(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
+    """Every write of a streamed reply, the head first."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    head += b"transfer-encoding: chunked\r\n\r\n"
+    return [head, *map(http_chunk, events(model, tokens, counts)), http_chunk(b"")]
 
 
 def listing(**more: Any) -> bytes:
     """The reply to `/v1/models`."""
     return response(
         "200 OK",
-        {"object": "list", "data": [{"id": m, "object": "model", **more} for m in (PLAIN, THINKING)]},
+        {"object": "list", "data": [{"id": m, "object": "model", **more} for m in MODELS]},
     )
 
 
-MODELS = {False: listing(), True: listing(owned_by="vllm", max_model_len=32768)}
+LISTED = {False: listing(), True: listing(owned_by="vllm", max_model_len=32768)}
 MISSING = response("404 Not Found", {"detail": "Not Found"})
-WHOLE = {
-    (model, ids): completion(model, pieces(model), ids=ids)
-    for model in (PLAIN, THINKING)
-    for ids in (False, True)
-}
+WHOLE = {(model, ids): completion(model, pieces(model), ids=ids) for model in MODELS for ids in (False, True)}
 STREAMED = {
-    (model, counts): stream(model, pieces(model), counts)
-    for model in (PLAIN, THINKING)
-    for counts in get_args(Counts)
+    (model, counts): stream(model, pieces(model), counts) for model in MODELS for counts in get_args(Counts)
 }
 
 
@@ -185,7 +188,7 @@ class Connection(asyncio.Protocol):
 
     def answer(self, target: bytes, body: bytes) -> None:
         if target == b"/v1/models":
-            self.transport.write(MODELS[self.vllm])
+            self.transport.write(LISTED[self.vllm])
         elif target == b"/v1/chat/completions":
             self.complete(orjson.loads(body))
         elif target == b"/tokenize" and self.vllm:
@@ -197,7 +200,7 @@ class Connection(asyncio.Protocol):
     def complete(self, asked: dict[str, Any]) -> None:
         model = asked["model"]
         limit = asked.get("thinking_token_budget") if self.vllm else None
-        tokens = None if limit is None or limit > len(pieces(THINKING)) else pieces(model, limit)
+        tokens = None if limit is None or limit > len(pieces(model)) else pieces(model, limit)
         if asked.get("stream"):
             options = asked.get("stream_options") or {}
             counts: Counts = "last" if options.get("include_usage") else "none"

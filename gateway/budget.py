@@ -21,8 +21,8 @@ from scorers.votes import VOTES
 
 __all__ = ["AUTO", "SCORERS", "Asked", "Scaling", "Thinking", "parse_thinking", "read_budget", "split_suffix"]
 
-SCORERS = ("none",)
-"""The scorers a client may name."""
+SCORERS = ("none", "confidence")
+"""The scorers that a client may name everywhere."""
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class Scaling(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    samples: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
     vote: str | None = None
     scorer: str | None = None
     stop: str | None = None
@@ -71,7 +71,7 @@ class Asked:
     """What a request asks for, before the model's own limits are known. None: nothing was said."""
 
     thinking: Thinking | None = None
-    samples: int = 1
+    samples: int | Literal["auto"] = 1
     vote: str = "majority"
     scorer: str = "none"
     stop: str = "adaptive"
@@ -107,6 +107,7 @@ def read_budget(
     samples: int | None = None,
     max_samples: int = 64,
     levels: Collection[str] = LEVELS,
+    scorers: Collection[str] = SCORERS,
 ) -> Asked:
     """Reads and takes away from `body` all that says how much to spend.
 
@@ -121,14 +122,16 @@ def read_budget(
         )
     if level is not None:
         thinking.append(_Claim("model", "model", Thinking(level)))
-    counts = _claims(headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples")
+    counts: list[_Claim[Any]] = _claims(
+        headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
+    )
     if samples is not None:
         counts.append(_Claim("model", "model", samples))
     votes = _claims(headers, "X-Vote", str.strip, scaling.vote, "scaling.vote")
-    scorers = _claims(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
+    judges = _claims(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
     stops = _claims(headers, "X-Stop", str.strip, scaling.stop, "scaling.stop")
     for count in counts:
-        if not 1 <= count.value <= max_samples:
+        if count.value != "auto" and not 1 <= count.value <= max_samples:
             raise BadRequest(
                 f"{count.field}: {count.value} samples; allowed: 1 to {max_samples}.",
                 param=count.field,
@@ -136,8 +139,8 @@ def read_budget(
             )
     for vote in votes:
         _known(vote, VOTES)
-    for scorer in scorers:
-        _known(scorer, SCORERS)
+    for scorer in judges:
+        _known(scorer, scorers)
     for stop in stops:
         try:
             parse_stop(stop.value)
@@ -147,7 +150,7 @@ def read_budget(
         "thinking": thinking,
         "samples": counts,
         "vote": votes,
-        "scorer": scorers,
+        "scorer": judges,
         "stop": stops,
     }
     return Asked(
@@ -182,9 +185,11 @@ def _known(claim: _Claim[str], allowed: Any) -> None:
         raise one_of(claim.value, allowed, param=claim.field)
 
 
-def _samples_header(text: str) -> int:
+def _samples_header(text: str) -> int | Literal["auto"]:
+    if text.strip() == "auto":
+        return "auto"
     if not _TOKENS.fullmatch(text.strip()):
-        raise one_of(text, ["a whole number from 1"], param="X-Samples")
+        raise one_of(text, ["auto", "a whole number from 1"], param="X-Samples")
     return int(text)
 
 
@@ -307,15 +312,17 @@ def _scaling(value: object) -> Scaling:
     try:
         return Scaling.model_validate(value)
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        param = ".".join(str(part) for part in ("scaling", *problem["loc"]))
+        problem, *others = error.errors(include_input=False, include_url=False)
+        param = ".".join(str(part) for part in ("scaling", *problem["loc"][:1]))
         if problem["type"] == "extra_forbidden":
             raise BadRequest(
                 f"{param}: unknown field; allowed in scaling: {', '.join(Scaling.model_fields)}.",
                 param=param,
                 code="invalid_value",
             ) from error
-        raise BadRequest(f"{param}: {problem['msg']}.", param=param, code="invalid_value") from error
+        choices = [each["msg"] for each in others if each["loc"][:1] == problem["loc"][:1]]
+        told = ", or: ".join([problem["msg"], *choices])
+        raise BadRequest(f"{param}: {told}.", param=param, code="invalid_value") from error
 
 
 def _contradiction(one: str, other: str, param: str) -> BadRequest:

@@ -6,16 +6,20 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
 
 from policies.stopping import parse_stop
+from scorers.confidence import WINDOW
 from scorers.votes import VOTES
 
-__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Settings", "load_settings"]
+__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Redactable", "Settings", "load_settings"]
 
 _PREFIX = "THINKGATE_"
+
+Redactable = Literal["question", "reasoning", "text"]
+"""What may be left out of a recording: the user's words, the thinking, the replies' own text."""
 
 
 class ConfigError(Exception):
@@ -83,6 +87,22 @@ class Settings(BaseModel):
     """Seconds the upstream may stay silent before a request is given up."""
     max_samples: Annotated[int, Field(ge=1)] = 64
     """The most samples one request may draw."""
+    auto_samples: Annotated[int, Field(ge=1)] = 8
+    """The most samples where difficulty says how many are drawn (`X-Samples: auto`)."""
+    launch: Literal["waves", "all"] = "waves"
+    """Whether a vote starts as many samples as its stop may need, or all of them at once."""
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    """The most samples of one request in flight. None: no cap."""
+    free_form: str = "mbr"
+    """What chooses among free texts, over which no answers can be counted: mbr, first, or a scorer."""
+    math_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that compare answers by computer algebra, started when first needed. 0: none."""
+    scorer_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds a scorer may take, before the vote goes on without it."""
+    top_logprobs: Annotated[int, Field(ge=2)] = 20
+    """Log probabilities asked for with every token where confidence counts (DeepConf's k)."""
+    confidence_window: Annotated[int, Field(ge=1)] = WINDOW
+    """Tokens over which confidence is averaged."""
     answer_reserve: Annotated[int, Field(ge=1)] = 1024
     """Tokens kept for the answer where thinking is limited (at most a quarter of the context)."""
     default_budget: str | None = None
@@ -92,11 +112,20 @@ class Settings(BaseModel):
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
+    record_to: Path | None = None
+    """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
+    record_redact: tuple[Redactable, ...] = ()
+    """What is left out of it (see docs/replay.md); in the environment a list with commas."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16
     embedded_context: Annotated[int, Field(ge=256)] = 2048
     """Context length of each of the embedded engine's slots, in tokens."""
+
+    @field_validator("record_redact", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def load_settings(

@@ -10,26 +10,27 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.backends.base import Backend, Plan
-from gateway.budget import AUTO
+from gateway.budget import AUTO, Asked, parse_thinking
+from gateway.election import Decision, Election, Jury
 from gateway.errors import UpstreamError
 from gateway.events import Counts, Delta, Enforced, Event, Finished, Outcome, Progress, Status
-from gateway.planning import Job
+from gateway.planning import Job, Model, Reply, plan_job
 from gateway.sampler import Order, Rendering, draw, split_reply
+from gateway.stream import fold
 from gateway.track import Drawn, Tally
+from gateway.watching import delta_as_asked, refuses_logprobs, sample_as_asked, watched
 from policies.escalation import AutoPolicy
+from policies.families import find_family
 from policies.prompts import thinking_limit
 from policies.stopping import VotePolicy
 from policies.types import Ask, Budget, Policy, State, Step, Stream
-from scorers.answers import equivalent_async, extract
-from scorers.grouping import AsyncGrouper
-from scorers.types import Ballot, Sample, Verdict
-from scorers.votes import VOTES
+from scorers.types import Sample, ScorerError, Verdict
 
 __all__ = ["Engine"]
 
@@ -37,11 +38,16 @@ _SEEDS = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bit
 
 
 class Engine:
-    """Runs jobs on one backend. Needs nothing else, so one serves all requests of an app."""
+    """Runs jobs on one backend, so one serves all requests of an app.
 
-    def __init__(self, backend: Backend, policy: Policy | None = None) -> None:
+    `jury` is how its votes are held; `policy` stands in for the one that the jury and the
+    budget call for.
+    """
+
+    def __init__(self, backend: Backend, policy: Policy | None = None, jury: Jury | None = None) -> None:
+        self.jury = jury or Jury()
         self._backend = backend
-        self._policy = policy or VotePolicy()
+        self._policy = policy or VotePolicy(self.jury.launch, self.jury.concurrency)
 
     def run(self, job: Job) -> AsyncGenerator[Event, None]:
         """The job's events; the last one is `Finished`. Raises `UpstreamError` where no sample came through.
@@ -50,10 +56,10 @@ class Engine:
         """
         limited = job.budget.thinking_tokens is not None
         if job.votes or job.budget.effort == AUTO:
-            return _Vote(self._backend, self._policy_for(job), job).run()
+            return _Vote(self, self._backend, self._policy_for(job), job).run()
         if job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to go on from.
-            return _Vote(self._backend, _Everything(job.reply.choices), job).run()
+            return _Vote(self, self._backend, _Everything(job.reply.choices), job).run()
         watched = limited and not self._backend.proven_limit(job.body)
         if job.reply.choices > 1 or job.reply.stream or watched:
             return self._streamed(job)
@@ -104,10 +110,10 @@ class Engine:
 
     def _policy_for(self, job: Job) -> Policy:
         """The policy that an app was given, or the one that the budget calls for."""
-        if job.budget.effort == AUTO:
+        if job.budget.effort == AUTO or job.auto_samples:
             context = job.model.context
             levels = {name: thinking_limit(level, context) for name, level in job.model.levels.items()}
-            return AutoPolicy(levels=levels)
+            return AutoPolicy(levels=levels, concurrency=self.jury.concurrency)
         return self._policy
 
 
@@ -167,7 +173,6 @@ class _Books:
 
     drawn: dict[int, Drawn] = field(default_factory=dict)
     status: dict[int, Status] = field(default_factory=dict)
-    answers: dict[int, str] = field(default_factory=dict)
     lost: list[Tally] = field(default_factory=list)
     launched: int = 0
     failure: UpstreamError | None = None
@@ -188,16 +193,17 @@ class _Books:
 class _Vote:
     """One request's samples, drawn as the policy says and combined by its vote."""
 
-    def __init__(self, backend: Backend, policy: Policy, job: Job) -> None:
+    def __init__(self, engine: Engine, backend: Backend, policy: Policy, job: Job) -> None:
+        self._engine = engine
         self._backend = backend
         self._policy = policy
         self._job = job
         self._began = time.monotonic()
         self._books = _Books()
-        self._grouper = AsyncGrouper(equivalent_async)
+        self._election = Election(job, engine.jury)
         self._running: dict[int, _Running] = {}
         self._queue: asyncio.Queue[Delta | Drawn | _Failed | BaseException] = asyncio.Queue()
-        self._orders = _Orders(backend, job)
+        self._orders = _Orders(backend, watched(job, engine.jury))
         self._notes: dict[str, None] = {}
         self._live: int | None = None
         self._rng = random.Random()
@@ -218,11 +224,11 @@ class _Vote:
                     continue
                 if isinstance(event, Delta):
                     if self._shown(event.index):
-                        yield event
+                        yield delta_as_asked(event, self._job.body)
                 else:
                     for progress in await self._book(event):
                         yield progress
-            yield Finished(self._finish(step.reason))
+            yield Finished(await self._finish(step.reason))
         finally:
             await self._stop_all()
 
@@ -231,9 +237,9 @@ class _Vote:
         drawn = books.drawn
         return State(
             self._job.budget,
-            self._grouper.groups,
+            self._election.groups,
             tuple(
-                Stream(index, tally.completion)
+                Stream(index, tally.completion, tally.lowest)
                 for running in self._running.values()
                 for index, tally in running.tallies.items()
                 if index not in books.status
@@ -243,6 +249,11 @@ class _Vote:
             launched=books.launched,
             order=tuple(drawn),
             lengths={index: each.sample.usage.completion for index, each in drawn.items()},
+            confidences={
+                index: each.tally.confidence
+                for index, each in drawn.items()
+                if each.tally.confidence is not None
+            },
             lost=sum(tally.completion for tally in books.lost),
         )
 
@@ -282,6 +293,10 @@ class _Vote:
                     elif self._shown(event.index):
                         self._queue.put_nowait(event)
         except UpstreamError as error:
+            if order.terms.window is not None and len(left) == len(indices) and refuses_logprobs(error):
+                self._unwatched()
+                self._start(budget, indices)
+                return
             if len(indices) > 1 and len(left) == len(indices) and _refuses_n(error):
                 for index in indices:
                     self._start(budget, (index,))
@@ -290,6 +305,11 @@ class _Vote:
             return
         for index in left:  # an upstream that gave fewer choices than it was asked for
             self._start(budget, (index,))
+
+    def _unwatched(self) -> None:
+        """From here on without logprobs, which the upstream doesn't give."""
+        self._orders = _Orders(self._backend, self._job)
+        self._notes["the upstream gives no logprobs, so no confidence is known"] = None
 
     def _crashed(self, task: asyncio.Task[None]) -> None:
         """A bug in a draw must end the request, not leave it waiting."""
@@ -330,11 +350,8 @@ class _Vote:
         sample = event.sample
         if sample.index in books.status:  # aborted while its last event was under way
             return []
-        answer = None if sample.truncated else extract(sample.content)
         books.drawn[sample.index] = event
-        votes = await self._grouper.add(sample, answer)
-        if answer is not None:
-            books.answers[sample.index] = answer.raw
+        votes = await self._election.add(sample)
         books.status[sample.index] = (
             "truncated" if sample.truncated else "finished" if votes else "unanswered"
         )
@@ -343,7 +360,8 @@ class _Vote:
     def _progress(self, index: int, sample: Sample | None) -> Progress:
         books = self._books
         counts = books.counts(self._job.budget.samples)
-        return Progress(index, books.status[index], books.answers.get(index), sample, counts, self._verdict())
+        standing = self._election.standing([drawn.sample for drawn in books.drawn.values()])
+        return Progress(index, books.status[index], self._election.answer(index), sample, counts, standing)
 
     def _abort(self, indices: frozenset[int]) -> None:
         for index in indices:
@@ -359,26 +377,22 @@ class _Vote:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _verdict(self) -> Verdict:
-        samples = [drawn.sample for drawn in self._books.drawn.values()]
-        ballot = Ballot(
-            min_share=self._job.min_share, shortest_first=self._job.budget.stop.startswith("first-")
-        )
-        return VOTES[self._job.budget.vote](self._grouper.groups, samples, ballot)
-
-    def _finish(self, reason: str) -> Outcome:
+    async def _finish(self, reason: str) -> Outcome:
         """The outcome. Raises the upstream's error where every sample failed."""
         books, job = self._books, self._job
         if not books.drawn:
             raise books.failure or UpstreamError(502, "No sample was finished within the limits.")
-        verdict = self._verdict()
+        samples = [drawn.sample for drawn in books.drawn.values()]
+        model = _Asked(self._engine, job, self._spent())
+        decision = await self._election.decide(samples, model, self._seconds_left()) if job.votes else None
         notes: list[str] = []
         counts = books.counts(job.budget.samples)
         if counts.failed:
             notes.append(f"{counts.failed} of {counts.launched} samples failed ({books.failure})")
-        if job.votes:
-            ranking = _ranking(verdict, [drawn.sample for drawn in books.drawn.values()])
-            if verdict.winner is None:
+        if decision is not None:
+            ranking = _ranking(decision.verdict, samples)
+            notes += decision.notes
+            if decision.verdict.winner is None:
                 notes.append("no sample has an answer that counts; the first complete one is returned")
         else:
             ranking = sorted(books.drawn)
@@ -390,8 +404,13 @@ class _Vote:
         return replace(
             outcome,
             counts=counts,
-            verdict=verdict if job.votes else None,
-            chosen=outcome.chosen[: job.reply.choices],
+            verdict=None if decision is None else decision.verdict,
+            method="" if decision is None else decision.method,
+            scorer="none" if decision is None else decision.scorer,
+            scores={} if decision is None else decision.scores,
+            scorer_tokens=model.tokens,
+            chosen=tuple(sample_as_asked(each, job.body) for each in outcome.chosen[: job.reply.choices]),
+            drawn=tuple(sample_as_asked(each, job.body) for each in outcome.drawn),
             generated=sum(tally.completion for tally in everything),
             reasoning=sum(tally.reasoning for tally in everything),
             upstream_prompt=sum(tally.upstream_prompt for tally in everything),
@@ -399,7 +418,23 @@ class _Vote:
             saved=max(0, round(unspent)) if job.votes else 0,
             stop=reason if job.votes else "none",
             notes=(*outcome.notes, *notes),
-            trace=tuple(self._trace(index) for index in sorted(books.status)) if job.reply.trace else (),
+            trace=self._traces(decision) if job.reply.trace else (),
+        )
+
+    def _spent(self) -> int:
+        """Tokens generated so far, aborted samples included."""
+        everything = [*(each.tally for each in self._books.drawn.values()), *self._books.lost]
+        return sum(tally.completion for tally in everything)
+
+    def _seconds_left(self) -> float | None:
+        limit = self._job.budget.limits.max_seconds
+        return None if limit is None else max(0.0, limit - (time.monotonic() - self._began))
+
+    def _traces(self, decision: Decision | None) -> tuple[Mapping[str, Any], ...]:
+        scores = {} if decision is None else decision.scores
+        return tuple(
+            self._trace(index) | ({"score": scores[index]} if index in scores else {})
+            for index in sorted(self._books.status)
         )
 
     def _trace(self, index: int) -> dict[str, Any]:
@@ -407,10 +442,42 @@ class _Vote:
         told: dict[str, Any] = {"index": index, "status": self._books.status[index]}
         if drawn is not None:
             sample = drawn.sample
-            told |= {"answer": self._books.answers.get(index), "tokens": sample.usage.completion}
+            told |= {"answer": self._election.answer(index), "tokens": sample.usage.completion}
             told |= {"reasoning_tokens": sample.usage.reasoning, "finish_reason": sample.finish_reason}
             told |= {"reasoning": sample.reasoning, "content": sample.content}
         return told
+
+
+class _Asked:
+    """The request's own model as a scorer may ask it (a `scorers.types.Model`): limits hold, tokens count.
+
+    `spent` are the tokens that the request has already generated.
+    """
+
+    def __init__(self, engine: Engine, job: Job, spent: int) -> None:
+        self._engine = engine
+        self._job = job
+        self._spent = spent
+        self.tokens = 0
+
+    def count(self, tokens: int) -> None:
+        """See `Model`."""
+        self.tokens += tokens
+
+    async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
+        """See `Model`. `reasoning_effort` is the budget, off unless said; `model` may name another."""
+        most = self._job.budget.limits.max_tokens
+        if most is not None and self._spent >= most:
+            raise ScorerError("the request's limit in tokens is reached")
+        model = self._job.model
+        if (name := params.pop("model", model.name)) != model.name:
+            model = Model(name, find_family(name))
+        thinking = parse_thinking(params.pop("reasoning_effort", "off"), "reasoning_effort", model.levels)
+        body = {"model": name, "messages": list(messages), **params}
+        outcome = await fold(self._engine.run(plan_job(body, Asked(thinking), Reply(), model)))
+        self._spent += outcome.generated
+        self.tokens += outcome.generated + outcome.upstream_prompt
+        return outcome.chosen[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_
 from policies.shaping import Shaped, shape, strip_thinking
 from policies.types import Budget
 
-__all__ = ["Approach", "Job", "Model", "Reply", "plan_job"]
+__all__ = ["AUTO_SAMPLES", "Approach", "Job", "Model", "Reply", "plan_job"]
 
 _BYTES_PER_PROMPT_TOKEN = 3  # low on purpose: a prompt taken for longer than it is leaves room
-_AUTO_SAMPLES = 8
+AUTO_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,12 @@ class Approach:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, ready for the engine. `asked` is the client's own word for its budget, if any."""
+    """One request, ready for the engine. `asked` is the client's own word for its budget, if any.
+
+    `auto_samples`: `budget.samples` is only the most that may be drawn, and difficulty says how
+    many are. `window`: the samples' confidence is watched over so many tokens.
+    `logged`: the client wants the logprobs themselves.
+    """
 
     body: Mapping[str, Any]
     model: Model
@@ -87,6 +92,9 @@ class Job:
     overridden: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     min_share: float = 0.0
+    auto_samples: bool = False
+    window: int | None = None
+    logged: bool = False
 
     @property
     def votes(self) -> bool:
@@ -118,6 +126,8 @@ class Job:
             waits=level.waits if level else 0,
             prefill=shaped.prefill,
             prefix=shaped.prefix,
+            window=self.window,
+            logged=self.logged,
         )
         if native is not None and limit is not None:
             return Approach(
@@ -138,8 +148,13 @@ class Job:
         )
 
 
-def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) -> Job:
-    """Puts a request's wishes and its model's limits together. `body` is the chat request as cleaned."""
+def plan_job(
+    body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model, *, auto_cap: int = AUTO_SAMPLES
+) -> Job:
+    """Puts a request's wishes and its model's limits together. `body` is the chat request as cleaned.
+
+    `auto_cap` is the most samples where difficulty says how many are drawn.
+    """
     notes: list[str] = []
     sources = dict(asked.sources)
     thinking = asked.thinking
@@ -147,13 +162,19 @@ def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) 
         thinking = model.default
         sources["thinking"] = "default"
     level = model.levels.get(thinking.effort or "") if thinking else None
-    samples, vote, stop = asked.samples, asked.vote, asked.stop
+    samples: Any = asked.samples
+    vote, stop = asked.vote, asked.stop
     if level is not None:  # what a level brings along, where the client says nothing else
         samples = samples if "samples" in sources else level.samples or samples
         vote = vote if "vote" in sources else level.vote or vote
         stop = stop if "stop" in sources else level.stop or stop
-    if thinking is not None and thinking.effort == AUTO and "samples" not in sources:
-        samples = _AUTO_SAMPLES
+    if "vote" not in sources and asked.scorer != "none":
+        vote = "weighted"
+    auto_samples = samples == AUTO
+    if auto_samples or (thinking is not None and thinking.effort == AUTO and "samples" not in sources):
+        samples = max(auto_cap, reply.choices)
+        if "stop" in sources:
+            notes.append(f'the stop "{stop}" has no say: "auto" itself finds how many samples are enough')
     if samples > 1 and body.get("temperature") == 0:
         samples = 1
         reply = replace(reply, choices=1)
@@ -183,7 +204,17 @@ def plan_job(body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model) 
     said = str(thinking) if thinking else None
     if any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}
-    return Job(body, model, budget, reply, said, asked.overridden, tuple(notes), asked.scaling.min_share)
+    return Job(
+        body,
+        model,
+        budget,
+        reply,
+        said,
+        asked.overridden,
+        tuple(notes),
+        asked.scaling.min_share,
+        auto_samples=auto_samples,
+    )
 
 
 def _limit(

@@ -17,10 +17,12 @@ def report(job: Job, outcome: Outcome, **more: Any) -> dict[str, Any]:
     scaling: dict[str, Any] = {
         "budget": _budget(job, outcome),
         "samples": _samples(outcome.counts),
-        "vote": _vote(job, outcome.verdict, outcome.stop) if outcome.verdict is not None else None,
+        "vote": _vote(job, outcome.verdict, outcome.method, outcome.scorer, outcome.stop)
+        if outcome.verdict is not None
+        else None,
         "usage": {
             "upstream_prompt_tokens": outcome.upstream_prompt,
-            "scorer_tokens": 0,
+            "scorer_tokens": outcome.scorer_tokens,
             "saved_tokens": outcome.saved,
             "seconds": round(outcome.seconds, 3),
             "estimated": outcome.estimated,
@@ -45,7 +47,7 @@ def progress_report(job: Job, progress: Progress) -> dict[str, Any]:
     return {
         "progress": told,
         "samples": _samples(progress.counts),
-        "vote": _vote(job, progress.verdict, None),
+        "vote": _vote(job, progress.verdict, "majority", "none", None),
     }
 
 
@@ -77,13 +79,13 @@ def _samples(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in counts.__slots__}
 
 
-def _vote(job: Job, verdict: Verdict, stop: str | None) -> Mapping[str, Any]:
+def _vote(job: Job, verdict: Verdict, method: str, scorer: str, stop: str | None) -> Mapping[str, Any]:
     groups = verdict.groups
     lead = groups[0].weight if groups else 0.0
     margin = lead - (groups[1].weight if len(groups) > 1 else 0.0)
     return {
-        "method": job.budget.vote,
-        "scorer": job.budget.scorer,
+        "method": method,
+        "scorer": scorer,
         "stop": job.budget.stop,
         "stopped_by": stop,
         "share": round(verdict.share, 4),

@@ -67,7 +67,7 @@ class Order:
     fallback: Order | None = None
 
 
-async def draw(
+def draw(
     backend: Backend, order: Order, tallies: Sequence[Tally] = (), *, deltas: bool = True
 ) -> AsyncGenerator[Delta | Drawn, None]:
     """Draws the order's samples: their `deltas` as they come, if wanted, and each one whole at its end.
@@ -75,6 +75,14 @@ async def draw(
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
     """
+    if order.fallback is None:  # a layer less for every chunk
+        return _draw(backend, order, tallies, deltas)
+    return _draw_or_fall_back(backend, order, order.fallback, tallies, deltas)
+
+
+async def _draw_or_fall_back(
+    backend: Backend, order: Order, fallback: Order, tallies: Sequence[Tally], deltas: bool
+) -> AsyncGenerator[Delta | Drawn, None]:
     begun = False
     try:
         async with aclosing(_draw(backend, order, tallies, deltas)) as events:
@@ -82,11 +90,11 @@ async def draw(
                 begun = True
                 yield event
     except UpstreamError as error:
-        if begun or order.fallback is None or not backend.refuses_limit(order.body, error):
+        if begun or not backend.refuses_limit(order.body, error):
             raise
     else:
         return
-    async with aclosing(_draw(backend, order.fallback, tallies, deltas)) as events:
+    async with aclosing(_draw(backend, fallback, tallies, deltas)) as events:
         async for event in events:
             yield event
 

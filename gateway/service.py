@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -11,13 +12,16 @@ from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.engine import Engine
-from gateway.errors import ModelNotFound
+from gateway.errors import BadRequest, ModelNotFound, UpstreamError
+from gateway.events import Outcome
 from gateway.metrics import Metrics
-from gateway.planning import Model
-from policies.families import find_family
+from gateway.planning import Job, Model
+from gateway.recorder import Recorder
+from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
+from policies.templates import probes, refine_rendered
 
-__all__ = ["Resolved", "Service", "describe_model", "levels_with"]
+__all__ = ["Resolved", "Service", "check_settings", "describe_model", "levels_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,28 @@ class Service:
     backend: Backend
     engine: Engine
     metrics: Metrics = field(default_factory=Metrics)
+    probe_seconds: float = 5.0
+    """For all of a template's probes; an engine renders one in milliseconds."""
+    recorder: Recorder | None = None
     _models: dict[str, Model] = field(default_factory=dict)
+    _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
+    _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The scorers that a client may name."""
+        return ("none", *self.engine.jury.scorers)
+
+    def __post_init__(self) -> None:
+        if self.recorder is not None:
+            recorder = self.recorder
+            self.metrics.unrecorded(lambda: recorder.dropped)
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """A request has come to its end: it is counted, and recorded where that is asked for."""
+        self.metrics.outcome(job, outcome)
+        if self.recorder is not None:
+            self.recorder.record(job, outcome)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -69,25 +94,61 @@ class Service:
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:
         """The budgets a model may be asked for."""
-        return (*self.model(Resolved(card.name, card)).levels, AUTO)
+        return (*describe_model(self.settings, Resolved(card.name, card)).levels, AUTO)
 
-    def model(self, resolved: Resolved) -> Model:
-        """All that is known of a model; remembered by name."""
+    async def model(self, resolved: Resolved) -> Model:
+        """All that is known of a model; remembered by name.
+
+        The first time, its chat template is asked as well, which beats the family table; a
+        family that the settings name is the operator's word and stays as it is.
+        """
         model = self._models.get(resolved.name)
         if model is None or model.card is not resolved.card:
             model = describe_model(self.settings, resolved)
             if resolved.card is not None:  # only names the upstream knows, so that the memory stays small
+                if not _own_settings(self.settings, resolved.name).family and not self.settings.family:
+                    model = replace(model, family=await self._learned(model.family, resolved.card))
                 self._models[resolved.name] = model
         return model
+
+    async def _learned(self, family: Family, card: ModelCard) -> Family:
+        """The family as the model's own template has it; the table's row where nothing can be learned."""
+        key = card.name, card.base  # a card is made anew whenever the models are listed
+        async with self._learning:
+            if key not in self._families:
+                try:
+                    async with asyncio.timeout(self.probe_seconds):
+                        prompts = await self._rendered(family, card.name)
+                except TimeoutError:
+                    prompts = {}
+                except UpstreamError:
+                    return family  # the engine is down; the next request tries again
+                self._families[key] = refine_rendered(family, prompts)
+            return self._families[key]
+
+    async def _rendered(self, family: Family, model: str) -> dict[str, str]:
+        """The probes' prompts; where the engine doesn't render the first one, no other is tried."""
+        prompts: dict[str, str] = {}
+        requests = probes(family)
+        first = requests.pop("default", None)
+        if first is None or (prompt := await self.backend.prompt_text({**first, "model": model})) is None:
+            return prompts
+        prompts["default"] = prompt
+        bodies = [{**body, "model": model} for body in requests.values()]
+        rendered = await asyncio.gather(*map(self.backend.prompt_text, bodies))
+        told = zip(requests, rendered, strict=True)
+        return prompts | {name: prompt for name, prompt in told if prompt is not None}
+
+
+def _own_settings(settings: Settings, model: str) -> ModelSettings:
+    """What the settings say of just this model: the first pattern that fits its name."""
+    fitting = (own for glob, own in settings.models.items() if fnmatchcase(model.lower(), glob.lower()))
+    return next(fitting, ModelSettings())
 
 
 def describe_model(settings: Settings, resolved: Resolved) -> Model:
     """What the settings and the family table say of a model. Raises `ConfigError`."""
-    name = resolved.name.lower()
-    own = next(
-        (value for pattern, value in settings.models.items() if fnmatchcase(name, pattern.lower())),
-        ModelSettings(),
-    )
+    own = _own_settings(settings, resolved.name)
     base = resolved.card.base if resolved.card else None
     try:
         family = find_family(resolved.name, base_model=base, explicit=own.family or settings.family)
@@ -105,6 +166,15 @@ def describe_model(settings: Settings, resolved: Resolved) -> Model:
         cap,
         own.answer_reserve or settings.answer_reserve,
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Finds families and budgets that can't be before a client does. Raises `ConfigError`."""
+    for pattern in ("*", *settings.models):
+        try:
+            describe_model(settings, Resolved(pattern, None))
+        except BadRequest as error:
+            raise ConfigError(error.message) from error
 
 
 def levels_with(*changes: Mapping[str, LevelSettings]) -> Mapping[str, Level]:

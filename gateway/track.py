@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from gateway.backends.base import Chunk, Prompt
@@ -13,6 +14,7 @@ from gateway.merging import merge
 from policies.limiter import Decision, Limiter
 from policies.prompts import LEAD_IN, WAIT, closing
 from policies.thinking import Markup, ThinkingText
+from scorers.confidence import ConfidenceWindow, compact, content_of
 from scorers.types import Sample, Usage
 
 __all__ = ["TEXT_FIELDS", "Drawn", "Tally", "Terms", "Track", "Turn", "envelope_of", "estimate_tokens"]
@@ -21,6 +23,8 @@ TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
+_CUT = Decision.CUT  # looked up once: that costs as much as judging a chunk
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
 
 
@@ -54,7 +58,9 @@ class Terms:
     `limit` is in thinking tokens (None: not limited), `total` caps thinking and answer
     together. `native`: the engine has been asked to keep the limit itself. `waits` bounds
     how often an early end is put off. `staged`: the answer has to be a request of its own,
-    because its schema would suppress the thinking. `prefill` stands in the assistant's turn
+    because its schema would suppress the thinking. `window`: the confidence is watched over
+    so many tokens (None: not at all), and of the logprobs themselves all is kept only where
+    `logged`. `prefill` stands in the assistant's turn
     before the model begins; `prefix` is the same with what the template would have written.
     """
 
@@ -66,6 +72,8 @@ class Terms:
     staged: bool = False
     prefill: str = ""
     prefix: str = ""
+    window: int | None = None
+    logged: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +81,8 @@ class Tally:
     """Tokens of one sample so far, readable while it runs.
 
     `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them.
+    `lowest` is the lowest windowed confidence so far, `confidence` that of the whole, which
+    short samples have as well; None where no logprobs are known.
     """
 
     completion: int = 0
@@ -80,6 +90,8 @@ class Tally:
     prompt: int = 0
     upstream_prompt: int = 0
     estimated: bool = False
+    lowest: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,8 @@ class Track:
         self.raw: Mapping[str, Any] = {}
         self.forced = False
         self._terms = terms
+        self._limited = terms.limit is not None
+        self._bends = terms.waits > 0 or terms.staged  # the thinking's own end may call for another request
         # An engine that keeps the limit itself closes the block right after the last token.
         self._limiter = Limiter(terms.limit, terms.waits, slack=1 if terms.native else 0)
         self._message: dict[str, Any] = {"role": "assistant"}
@@ -126,6 +140,7 @@ class Track:
         self._before = 0  # tokens of earlier upstream requests
         self._prompt = 0  # prompt of this upstream request, as last told
         self._usage: Mapping[str, Any] = {}
+        self._confidence = None if terms.window is None else ConfidenceWindow(terms.window)
 
     @property
     def overrun(self) -> bool:
@@ -157,21 +172,22 @@ class Track:
                 self._count(chunk, "")
             return (Delta(self.index, "", "", chunk.raw, chunk.choice) if other else None), None
         by_engine = bool(chunk.reasoning and not chunk.content)
-        was_thinking = by_engine or self.text.splitter.thinking
+        splitter = self.text.splitter
+        was_thinking = by_engine or splitter.thinking
         reasoning, content = self._split(chunk)
-        thinking = by_engine or self.text.splitter.thinking
+        thinking = by_engine or splitter.thinking
         tokens = self._count(chunk, text)
         thought = 0
         if (reasoning or (was_thinking and thinking)) and not self._answering:
             thought = tokens
             self.tally.reasoning += tokens
         turn = None
-        if self._terms.limit is not None and not self._answering:
+        if self._limited and not self._answering:
             turn = self._judge(thought, thinking, content)
             if turn is not None and turn is not Turn.CLOSE:
                 self._held_back, content = content, ""
         if reasoning or content or other:
-            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice), turn
+            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice if other else _NOTHING), turn
         return None, turn
 
     def use(self, usage: Mapping[str, Any], *, alone: bool) -> None:
@@ -263,9 +279,9 @@ class Track:
 
     def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
         """Whether the limit, an early end, or a schema's answer calls for another upstream request."""
-        if self._limiter.feed(thought, thinking) is Decision.CUT:
+        if self._limiter.feed(thought, thinking) is _CUT:
             return Turn.CLOSE
-        if thinking:
+        if thinking or not self._bends:
             return None
         closed = self.text.splitter.closed or (self._engine_splits and bool(content))
         if closed and self._limiter.waits and self._limiter.close() is Decision.WAIT:
@@ -297,7 +313,10 @@ class Track:
         for key, value in choice.items():
             if value is None or key in _CHOICE_OWN:
                 continue
-            self._choice[key] = merge(self._choice.get(key), value, key)
+            if key == "logprobs" and self._confidence is not None:
+                self._choice[key] = merge(self._choice.get(key), self._watch(value), key)
+            else:
+                self._choice[key] = merge(self._choice.get(key), value, key)
             found = True
         for key, value in (choice.get("delta") or {}).items():
             if key in TEXT_FIELDS or value is None:
@@ -305,6 +324,14 @@ class Track:
             self._message[key] = merge(self._message.get(key), value, key)
             found = True
         return found
+
+    def _watch(self, logprobs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Feeds the confidence; what is to be kept of the logprobs, which in full take 10 KB a token."""
+        content = content_of(logprobs)
+        if self._confidence is not None:
+            self.tally.lowest = self._confidence.feed(content)
+            self.tally.confidence = self._confidence.trace
+        return logprobs if self._terms.logged else {"content": compact(content)}
 
     def _count(self, chunk: Chunk, text: str) -> int:
         """The tokens in this chunk: the engine's count, else an estimate of at least one."""

@@ -26,7 +26,12 @@ _KWARGS = ("enable_thinking", "thinking")
 
 
 def probes(family: Family) -> dict[str, dict[str, Any]]:
-    """Requests to render, by name: nothing said, the family's own on and off, and the usual kwargs."""
+    """Requests to render, by name: nothing said, the family's own on and off, and the usual kwargs.
+
+    None at all for a family of which a template can tell nothing: one that doesn't think by itself.
+    """
+    if _untold(family):
+        return {}
     body = {"messages": [{"role": "user", "content": _QUESTION}]}
     on = shape(family, body, Budget(effort="high"), None).body
     off = shape(family, body, Budget(effort="off"), None).body
@@ -43,7 +48,7 @@ def refine_rendered(family: Family, prompts: Mapping[str, str]) -> Family:
     A switch that changes nothing in the prompt is none: it is replaced by one that does, or
     taken away. Where the row and the prompts say the same, the very same row comes back.
     """
-    if family.default == "never" or family.opens == "gateway" or "default" not in prompts:
+    if _untold(family) or "default" not in prompts:
         return family
     default, on, off = (prompts.get(name, "") for name in ("default", "on", "off"))
     if not (family.off and on and off and on != off):
@@ -101,6 +106,10 @@ def render(template: str, body: Mapping[str, Any]) -> str | None:
     except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
     return str(text)
+
+
+def _untold(family: Family) -> bool:
+    return family.default == "never" or family.opens == "gateway"
 
 
 def _raise(message: str) -> NoReturn:

@@ -16,15 +16,37 @@ from scorers.mathpool import MathPool
 from scorers.reading import key_of, read
 from scorers.types import Answer
 
-__all__ = ["canonical_json", "equivalent", "equivalent_async", "extract", "verify", "verify_async"]
+__all__ = [
+    "MAX_QUICK",
+    "canonical_json",
+    "equivalent",
+    "equivalent_async",
+    "extract",
+    "extract_async",
+    "verify",
+    "verify_async",
+]
 
-MAX_QUICK = 150  # characters of an answer that the event loop may spend time on
+MAX_QUICK = 150
+"""Characters of an answer that the event loop may spend time on."""
+
+MAX_QUICK_TEXT = 2_000  # the same of a reply; a long one may be one JSON value, read whole
 
 
 def extract(text: str) -> Answer | None:
     """The last answer that `text` declares; None where it declares none, and then it is no vote."""
     raw = declared(text)
     return None if raw is None else _answer(raw)
+
+
+async def extract_async(text: str) -> Answer | None:
+    """`extract` that leaves what may take long to a thread."""
+    if len(text) > MAX_QUICK_TEXT:
+        return await asyncio.to_thread(extract, text)
+    raw = declared(text)
+    if raw is None:
+        return None
+    return await asyncio.to_thread(_answer, raw) if len(raw) > MAX_QUICK else _answer(raw)
 
 
 def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:

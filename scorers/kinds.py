@@ -6,14 +6,17 @@ anything, and `is_free_form` says when that is so.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scorers.answers import canonical_json, extract
+from scorers.answers import canonical_json, extract, extract_async
 from scorers.types import Answer, Sample
 
-__all__ = ["answer_json", "answer_tools", "is_free_form", "read_answer"]
+__all__ = ["answer_json", "answer_tools", "is_free_form", "read_answer", "read_answer_async"]
+
+MAX_QUICK_JSON = 2_000  # characters of JSON that the event loop may spend time on
 
 
 def read_answer(sample: Sample, *, as_json: bool = False) -> Answer | None:
@@ -21,6 +24,16 @@ def read_answer(sample: Sample, *, as_json: bool = False) -> Answer | None:
     if sample.tool_calls:
         return answer_tools(sample)
     return answer_json(sample.content) if as_json else extract(sample.content)
+
+
+async def read_answer_async(sample: Sample, *, as_json: bool = False) -> Answer | None:
+    """`read_answer` that leaves what may take long to a thread."""
+    if not sample.tool_calls and not as_json:
+        return await extract_async(sample.content)
+    written = [sample.content, *(str(call.get("function")) for call in sample.tool_calls)]
+    if sum(map(len, written)) > MAX_QUICK_JSON:
+        return await asyncio.to_thread(read_answer, sample, as_json=as_json)
+    return read_answer(sample, as_json=as_json)
 
 
 def answer_tools(sample: Sample) -> Answer | None:
@@ -57,7 +70,7 @@ def is_free_form(samples: Sequence[Sample], answers: Sequence[Answer | None], *,
     """Whether the samples are talk, over which no class can be voted on.
 
     True where most whole samples declare no answer, or declare one that is itself longer
-    than `words` words. `answers` go with `samples`, one by one; tool calls are never talk,
+    than `words` words and no JSON. `answers` go with `samples`, one by one; tool calls are never talk,
     and truncated samples don't count, because their answer may be what was cut.
     """
     whole = [
@@ -65,7 +78,10 @@ def is_free_form(samples: Sequence[Sample], answers: Sequence[Answer | None], *,
         for sample, answer in zip(samples, answers, strict=True)
         if not sample.truncated and not sample.tool_calls
     ]
-    talk = sum(answer is None or len(answer.raw.split()) > words for answer in whole)
+    talk = sum(
+        answer is None or (not answer.raw.startswith(("{", "[")) and len(answer.raw.split()) > words)
+        for answer in whole
+    )
     return 2 * talk > len(whole)
 
 

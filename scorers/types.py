@@ -6,7 +6,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Answer", "Ballot", "Group", "Model", "Sample", "Scorer", "Usage", "Verdict", "Vote"]
+__all__ = [
+    "Answer",
+    "Ballot",
+    "Group",
+    "Model",
+    "Sample",
+    "Scorer",
+    "ScorerError",
+    "Usage",
+    "Verdict",
+    "Vote",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,10 @@ class Vote(Protocol):
         ...
 
 
+class ScorerError(Exception):
+    """A scorer could not do its work; the vote goes on without it."""
+
+
 class Model(Protocol):
     """What a scorer may ask of a model; the engine hands one in, so that limits and usage count."""
 
@@ -115,14 +130,21 @@ class Model(Protocol):
         """One plain reply; `params` are OpenAI request fields. Raises what the engine raises."""
         ...
 
+    def count(self, tokens: int) -> None:
+        """Takes down tokens that a scorer has spent elsewhere than by `complete`."""
+        ...
+
 
 class Scorer(Protocol):
     """Gives each sample a weight in [0, 1], or None where it has no opinion."""
 
-    needs_logprobs: bool
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether the samples have to come with `logprobs`."""
+        ...
 
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
     ) -> list[float | None]:
-        """One weight for each sample, in their order."""
+        """One weight for each sample, in their order. Raises `ScorerError` where it can't."""
         ...

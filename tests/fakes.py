@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
 from gateway.budget import read_budget
+from gateway.election import Jury
 from gateway.engine import Engine
 from gateway.errors import UpstreamError
 from gateway.events import Event, Finished, Outcome
@@ -153,6 +154,9 @@ class ScriptedBackend:
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         return "<rendered>" if self._renders else None
+
+    async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
+        return None
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
@@ -304,9 +308,9 @@ def job_for(
     return plan_job(asked_for, asked, reply, model)
 
 
-async def ran(backend: ScriptedBackend, job: Job) -> tuple[list[Event], Outcome]:
+async def ran(backend: ScriptedBackend, job: Job, jury: Jury | None = None) -> tuple[list[Event], Outcome]:
     """All events of a job, and its outcome."""
-    async with aclosing(Engine(backend).run(job)) as running:
+    async with aclosing(Engine(backend, jury=jury).run(job)) as running:
         events = [event async for event in running]
     last = events[-1]
     assert isinstance(last, Finished)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.loadgen import Load, measure, request_bytes
 from benchmarks.overhead import Result, contents, summarize
-from benchmarks.stub_upstream import ANSWER, PLAIN, THINKING, THOUGHT, Connection
+from benchmarks.stub_upstream import ANSWER, LONG, PLAIN, THINKING, THOUGHT, Connection
 
 CHAT = "/v1/chat/completions"
 
@@ -101,7 +101,7 @@ async def test_other_routes_are_missing(stub: int) -> None:
         async with session.get("/version") as reply:
             assert reply.status == 404
         async with session.get("/v1/models") as reply:
-            assert [model["id"] for model in (await reply.json())["data"]] == [PLAIN, THINKING]
+            assert [model["id"] for model in (await reply.json())["data"]] == [PLAIN, THINKING, LONG]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -75,6 +75,10 @@ class Backend(Protocol):
         """A chat request's rendered prompt, ready to be continued; None where the engine can't tell."""
         ...
 
+    async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
+        """A chat request's rendered prompt as text, special tokens and all; None where it can't be told."""
+        ...
+
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> Plan:

@@ -127,6 +127,10 @@ class Engine:
         """How to have a bare text tokenized: path, request body, and the reply's key."""
         return "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False}, "tokens"
 
+    def detokenize(self, model: str, tokens: list[int]) -> tuple[str, dict[str, Any], str]:
+        """How to have token ids turned into text, special tokens and all; as `tokenize`."""
+        return "/detokenize", {"model": model, "tokens": tokens}, "prompt"
+
     def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
         """How to have a rendered chat tokenized, special tokens and all; as `tokenize`."""
         return "/tokenize", {"model": model, "prompt": prompt, "add_special_tokens": False}, "tokens"

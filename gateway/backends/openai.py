@@ -125,6 +125,20 @@ class OpenAIBackend:
             return None  # an older engine, or a proxy that hides the route
         return self.engine.rendered(reply)
 
+    async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
+        """The rendered prompt, turned back into text where the engine renders to token ids."""
+        prompt = await self.render(body)
+        if not isinstance(prompt, list):
+            return prompt
+        path, request, key = self.engine.detokenize(str(body.get("model", "")), prompt)
+        try:
+            text = (await self._post_json(self._root + path, request)).get(key)
+        except UpstreamUnreachable:
+            raise
+        except UpstreamError:
+            return None
+        return text if isinstance(text, str) else None
+
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> Plan:

@@ -33,7 +33,7 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
             return await _stream(service, job, exchange, model)
         outcome = await fold(service.engine.run(job))
         body = exchange.reply(job, outcome, model)
-        service.metrics.outcome(job, outcome)
+        service.finished(job, outcome)
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
         return json_response(body, headers=headers)
 
@@ -73,7 +73,7 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
     resolved = await service.resolve(body.get("model") or "")
     body["model"] = resolved.name
-    model = service.model(resolved)
+    model = await service.model(resolved)
     asked = read_budget(
         {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]},
         body,
@@ -81,8 +81,10 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
         samples=resolved.samples,
         max_samples=service.settings.max_samples,
         levels=model.levels,
+        scorers=service.scorers,
     )
-    return plan_job(body, asked, _reply(body, asked), model), resolved.name
+    cap = min(service.settings.auto_samples, service.settings.max_samples)
+    return plan_job(body, asked, _reply(body, asked), model, auto_cap=cap), resolved.name
 
 
 async def start_stream(
@@ -104,7 +106,7 @@ async def _stream(service: Service, job: Job, exchange: Exchange, model: str) ->
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, Outcome):
-            service.metrics.outcome(job, end)
+            service.finished(job, end)
 
     source = write(service.engine.run(job), exchange.writer(job, model), ended)
     return await start_stream(source, _headers(job), lambda: service.metrics.end(status))

@@ -34,9 +34,16 @@ _LEVEL = {"anyOf": [{"type": "string", "enum": list(LEVELS)}, {"type": "string",
 _COUNT = {"type": ["integer", "null"], "minimum": 1}
 _HEADERS = [
     _header("X-Reasoning-Budget", "How long to think: a level, or thinking tokens.", _LEVEL),
-    _header("X-Samples", "How many samples to draw.", {"type": "integer", "minimum": 1}),
+    _header(
+        "X-Samples",
+        "How many samples to draw; auto: as many as it takes.",
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]},
+    ),
     _header("X-Vote", "How samples are combined.", {"type": "string", "enum": list(VOTES)}),
-    _header("X-Stop", "When to stop drawing: none, adaptive, window, first-<m>.", {"type": "string"}),
+    _header(
+        "X-Stop", "When to stop drawing: none, adaptive, window, first-<m>, confident.", {"type": "string"}
+    ),
+    _header("X-Scorer", "What weighs the samples; none, confidence, or another name.", {"type": "string"}),
 ]
 _SWITCH = {"type": ["boolean", "null"]}
 _OBJECT = {"type": ["object", "null"]}

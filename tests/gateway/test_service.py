@@ -1,0 +1,192 @@
+"""What the app knows of a model, and how it comes to know it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from gateway.backends.base import ModelCard
+from gateway.backends.openai import OpenAIBackend
+from gateway.config import ModelSettings, Settings
+from gateway.engine import Engine
+from gateway.errors import UpstreamUnreachable
+from gateway.service import Service
+from policies.families import Family, find_family
+from policies.templates import probes
+from tests.fakes import ScriptedBackend, says
+from tests.upstream import Events, Json, Upstream, upstream
+
+OPENS, CLOSES = "<user>q<assistant><think>\n", "<user>q<assistant><think>\n\n</think>\n\n"
+
+
+class Rendering(ScriptedBackend):
+    """An engine that renders chats by a template; `asked` are the requests it rendered, in order."""
+
+    def __init__(self, template: Callable[[Mapping[str, Any]], str | None], *models: str) -> None:
+        super().__init__(says("Hello."))
+        self.template = template
+        self.names = models or ("tiny",)
+        self.asked: list[Mapping[str, Any]] = []
+        self.down = False
+
+    async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
+        """The template's prompt, a moment later."""
+        self.asked.append(body)
+        await asyncio.sleep(0)
+        if self.down:
+            raise UpstreamUnreachable("down")
+        return self.template(body)
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        """New cards each time, as an engine's list is read anew."""
+        return {name: ModelCard(name, context=4096) for name in self.names}
+
+
+def opening(body: Mapping[str, Any]) -> str:
+    """A template that always opens a block."""
+    return OPENS
+
+
+def switched(body: Mapping[str, Any]) -> str:
+    """A template with a switch that the generic row doesn't know."""
+    return OPENS if (body.get("chat_template_kwargs") or {}).get("thinking", True) else CLOSES
+
+
+def service_of(backend: Any, settings: Settings | None = None) -> Service:
+    """A service in front of this engine."""
+    return Service(settings or Settings(), backend, Engine(backend))
+
+
+async def family_of(service: Service, model: str = "tiny") -> Family:
+    """The family that a request for this model would be shaped for."""
+    return (await service.model(await service.resolve(model))).family
+
+
+@asynccontextmanager
+async def in_front_of(server: Upstream) -> AsyncIterator[Service]:
+    """A service in front of a scripted server."""
+    backend = OpenAIBackend(server.base_url)
+    await backend.start()
+    try:
+        yield service_of(backend)
+    finally:
+        await backend.close()
+
+
+async def test_a_block_that_the_template_opens_is_known() -> None:
+    """A name that says nothing, and a template that opens the block: the reply is read from inside it."""
+    family = await family_of(service_of(Rendering(opening)))
+    assert (family.opens, family.default, family.without) == ("template", "always", "prefill")
+
+
+async def test_the_templates_own_switch_is_found() -> None:
+    """Off is then the switch that works, instead of a request in the system prompt."""
+    family = await family_of(service_of(Rendering(switched)))
+    assert family.off is not None
+    assert family.off.kwargs == {"thinking": False}
+    assert family.default == "on"
+
+
+async def test_the_template_beats_the_table() -> None:
+    """A Qwen3 by name, whose template has another switch than Qwen3's."""
+    family = await family_of(service_of(Rendering(switched, "qwen3-tuned")), "qwen3-tuned")
+    assert family.off is not None
+    assert family.off.kwargs == {"thinking": False}
+    assert family.opens == "template"
+
+
+async def test_the_operators_word_beats_the_template() -> None:
+    """A family named in the settings, for all models or this one, is taken as it is; nothing is asked."""
+    backend = Rendering(opening)
+    named = [
+        Settings(family="qwen3"),
+        Settings(family="mimo", models={"tin*": ModelSettings(family="qwen3")}),
+    ]
+    for settings in named:
+        assert await family_of(service_of(backend, settings)) == find_family("", explicit="qwen3")
+    assert not backend.asked
+
+
+async def test_a_template_is_asked_once() -> None:
+    """By many requests at once, and again after the model list was read anew."""
+    backend = Rendering(opening)
+    service = service_of(backend)
+    families = await asyncio.gather(*(family_of(service) for _ in range(8)))
+    assert {family.opens for family in families} == {"template"}
+    assert (await family_of(service)).opens == "template"
+    assert len(backend.asked) == len(probes(find_family("tiny")))
+
+
+async def test_each_model_has_its_own_template() -> None:
+    """One upstream, two models: every probe names its model."""
+    backend = Rendering(lambda body: OPENS if body["model"] == "a" else "<user>q<assistant>", "a", "b")
+    service = service_of(backend)
+    assert (await family_of(service, "a")).opens == "template"
+    assert (await family_of(service, "b")).opens == "model"
+
+
+async def test_what_does_not_render_leaves_the_row() -> None:
+    """After the first probe failed no other is tried, nor is that one again."""
+    backend = Rendering(lambda body: None)
+    service = service_of(backend)
+    for _ in range(2):
+        assert await family_of(service) == find_family("tiny")
+    assert len(backend.asked) == 1
+
+
+async def test_a_server_that_never_renders_holds_up_one_request_only() -> None:
+    """After a while the row has to do, for the requests to come as well."""
+    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+        server.answers("/tokenize", Events([asyncio.Event()]))
+        service.probe_seconds = 0.01
+        assert await family_of(service) == find_family("tiny")
+        await service.backend.models(refresh=True)
+        assert await family_of(service) == find_family("tiny")
+        assert len(server.asked("/tokenize")) <= 1
+
+
+async def test_an_engine_that_is_down_is_asked_again() -> None:
+    """The row holds for now; once the engine is there, its template is learned."""
+    backend = Rendering(opening)
+    backend.down = True
+    service = service_of(backend)
+    assert (await family_of(service)).opens == "model"
+    backend.down = False
+    assert (await family_of(service)).opens == "template"
+
+
+async def test_a_model_that_does_not_think_is_not_probed() -> None:
+    """No template could tell anything about one whose blocks the gateway opens."""
+    backend = Rendering(opening, "SmolLM2-135M-Instruct")
+    assert (await family_of(service_of(backend), "SmolLM2-135M-Instruct")).opens == "gateway"
+    assert not backend.asked
+
+
+async def test_a_text_template_over_http() -> None:
+    """llama.cpp's `/apply-template`."""
+    async with upstream(owned_by="llamacpp") as server, in_front_of(server) as service:
+        server.answers("/apply-template", Json({"prompt": OPENS}))
+        assert (await family_of(service)).opens == "template"
+        assert server.asked("/apply-template")[0]["messages"][0]["role"] == "user"
+
+
+async def test_a_template_in_token_ids_over_http() -> None:
+    """vLLM's `/tokenize`, turned back by `/detokenize`."""
+    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+        server.answers("/tokenize", Json({"tokens": [3, 1, 2]}))
+        server.answers("/detokenize", Json({"prompt": OPENS}))
+        assert (await family_of(service)).opens == "template"
+        assert server.asked("/detokenize")[0] == {"model": "tiny", "tokens": [3, 1, 2]}
+
+
+async def test_a_server_without_the_route_is_asked_for_it_once() -> None:
+    """One 404 a model, and none where the engine has no such route at all."""
+    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+        for _ in range(3):
+            assert await family_of(service) == find_family("tiny")
+            await service.backend.models(refresh=True)
+        assert len(server.asked("/tokenize")) == 1
+        assert not server.asked("/detokenize")
+    async with upstream() as server, in_front_of(server) as service:
+        await family_of(service)
+        assert {path for path, _, _ in server.requests} == {"/v1/models"}

@@ -1,0 +1,25 @@
+"""`python -m training COMMAND`: what `thinkgate` hands over to."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+__all__: list[str] = []
+
+_COMMANDS: Mapping[str, str] = {"eval": "training.evaluate"}
+"""Each module has `main(arguments)`, which returns the exit status."""
+
+
+def _main(arguments: list[str]) -> int:
+    name, *rest = arguments or [""]
+    if name not in _COMMANDS:
+        print(f"usage: python -m training {{{','.join(_COMMANDS)}}} ...", file=sys.stderr)
+        return 2
+    status: int = importlib.import_module(_COMMANDS[name]).main(rest)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""The settings that an evaluation compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from policies.stopping import parse_stop
+from policies.voting import parse_vote
+
+__all__ = ["DEFAULT", "Setting", "grid"]
+
+DEFAULT = "default"
+"""The budget of a request that says nothing about thinking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What one round of questions asks of the gateway; a single sample has neither vote nor stop."""
+
+    budget: str
+    samples: int = 1
+    vote: str = ""
+    stop: str = ""
+
+    @property
+    def name(self) -> str:
+        """As "low" or "low@8 adaptive"."""
+        return self.budget if self.samples == 1 else f"{self.budget}@{self.samples} {self.rule}"
+
+    @property
+    def rule(self) -> str:
+        """The vote and the stopping rule, as a replay names them: "majority", "adaptive", "best+adaptive"."""
+        if self.vote == "majority" and self.stop != "none":
+            return self.stop
+        return self.vote if self.stop == "none" else f"{self.vote}+{self.stop}"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request headers that ask for it."""
+        said = {} if self.budget == DEFAULT else {"X-Reasoning-Budget": self.budget}
+        said["X-Samples"] = str(self.samples)
+        return said if self.samples == 1 else {**said, "X-Vote": self.vote, "X-Stop": self.stop}
+
+
+def grid(
+    budgets: Iterable[str], samples: Iterable[int], votes: Sequence[str], stops: Sequence[str]
+) -> list[Setting]:
+    """Every combination once. Raises ValueError for an unknown vote or stopping rule, or no samples."""
+    for stop in stops:
+        parse_stop(stop)
+    votes = [parse_vote(vote) for vote in votes]
+    settings: dict[Setting, None] = {}
+    for budget, count, vote, stop in product(budgets, samples, votes, stops):
+        if count < 1:
+            raise ValueError(f"at least one sample has to be drawn, not {count}")
+        settings[Setting(budget) if count == 1 else Setting(budget, count, vote, stop)] = None
+    return list(settings)

@@ -1,0 +1,132 @@
+"""Questions with known answers: from JSON lines, or made by reasoning-gym."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["DataError", "Problem", "choose", "gym_problems", "parse_problems", "read_problems"]
+
+_QUESTIONS = ("question", "problem")
+_HASHES = re.compile(r".*####\s*(.*?)\s*", re.DOTALL)
+
+
+class DataError(Exception):
+    """The data can't be used; the message names the file, line or task and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question and its right answer; `id` is unique within a data set."""
+
+    id: str
+    question: str
+    gold: str
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems of a file of JSON lines, gzipped or not; see `parse_problems`. Raises DataError."""
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode()
+    except (EOFError, UnicodeDecodeError, zlib.error, OSError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    try:
+        return parse_problems(text.split("\n"))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def parse_problems(lines: Iterable[str]) -> list[Problem]:
+    """One problem for each line that isn't blank; its id is the line's number. Raises DataError.
+
+    The question is in "question" (GSM8K) or "problem" (MATH-500), the answer in "answer": as it
+    is, or behind the last #### of a worked solution.
+    """
+    problems = [_problem(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not problems:
+        raise DataError("holds no questions")
+    return problems
+
+
+def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
+    """`count` problems of a reasoning-gym task, "chain_sum" or "chain_sum:max_terms=2,max_digits=1".
+
+    The same task, count and seed give the same problems. Raises DataError, also where the
+    task has questions without one right answer, which no grader but its own could mark.
+    """
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise DataError(
+            "a task needs the reasoning-gym package: pip install 'thinkgate[eval]' (or reasoning-gym)"
+        ) from error
+    name, options = _task(task)
+    try:
+        made = list(reasoning_gym.create_dataset(name, size=count, seed=seed, **options))
+    except (ValueError, TypeError, AssertionError) as error:
+        raise DataError(f"task {task!r}: {error}") from error
+    for entry in made:
+        if not str(entry["answer"] or "").strip():
+            raise DataError(f"task {task!r} has questions without one right answer: {entry['question']!r}")
+    return [
+        Problem(f"{name}/{place}", str(entry["question"]), str(entry["answer"]))
+        for place, entry in enumerate(made)
+    ]
+
+
+def choose(
+    problems: Sequence[Problem], count: int, shots: int, seed: int
+) -> tuple[list[Problem], list[Problem]]:
+    """(examples, asked): `shots` problems to show, and `count` others (0: all) to ask, in their order.
+
+    Which ones depends on the seed alone. Raises DataError where there are too few.
+    """
+    most = len(problems) - shots
+    wanted = count or most
+    if not 0 < wanted <= most:
+        raise DataError(f"{wanted} questions and {shots} examples were asked for; there are {len(problems)}")
+    drawn = random.Random(seed).sample(range(len(problems)), shots + wanted)
+    return [problems[i] for i in drawn[:shots]], [problems[i] for i in sorted(drawn[shots:])]
+
+
+def _problem(number: int, line: str) -> Problem:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"line {number}: not valid JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise DataError(f"line {number}: must be a JSON object")
+    question = next((fields[name] for name in _QUESTIONS if name in fields), None)
+    if not isinstance(question, str) or not question.strip():
+        raise DataError(f"line {number}: needs a question (or problem) with text")
+    answer = fields.get("answer")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise DataError(f"line {number}: needs an answer, a string or a number")
+    hashes = _HASHES.fullmatch(str(answer))
+    gold = hashes[1] if hashes else str(answer).strip()
+    if not gold:
+        raise DataError(f"line {number}: the answer is empty")
+    return Problem(str(number), question.strip(), gold)
+
+
+def _task(task: str) -> tuple[str, dict[str, Any]]:
+    """ "chain_sum:max_terms=2" -> ("chain_sum", {"max_terms": 2}); values are JSON, else text."""
+    name, _, rest = task.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise DataError(f"task {task!r}: {part!r} should be option=value")
+        try:
+            options[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key.strip()] = value
+    return name.strip(), options
