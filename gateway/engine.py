@@ -11,7 +11,7 @@ from gateway.budget import AUTO
 from gateway.election import Jury
 from gateway.events import Event, Finished
 from gateway.orders import Orders
-from gateway.outcomes import outcome_of
+from gateway.outcomes import is_silent, outcome_of, with_cost
 from gateway.planning import Job
 from gateway.poll import Everything, Poll
 from gateway.sampler import draw, split_reply
@@ -48,7 +48,9 @@ class Engine:
         if job.reply.choices > 1 and (limited or job.approach(job.budget).terms.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to go on from.
             return self._poll(job, Everything(job.reply.choices))
-        watched = limited and not self._backend.proven_limit(job.body)
+        level = job.model.levels.get(job.budget.effort or "")
+        waits = level is not None and level.waits > 0
+        watched = limited and (waits or not self._backend.proven_limit(job.body))
         if job.reply.choices > 1 or job.reply.stream or watched:
             return self._streamed(job)
         return self._plain(job)
@@ -80,9 +82,15 @@ class Engine:
             answer_only=shaped.off is not None,
             close_ids=close_ids,
             enforced="none" if limit is None else "native",
+            splits=self._backend.splits_thinking(body),
         )
         if limit is not None and any(each.tally.reasoning > limit for each in drawn):
             self._backend.limit_kept(job.body, False)  # it is watched again from now on
+        if limit is not None and any(is_silent(each.sample) for each in drawn):
+            async with aclosing(self._streamed(job)) as events:
+                async for event in events:  # watched, so that it is led to an answer
+                    yield with_cost(event, drawn)
+            return
         yield Finished(outcome_of(job, drawn, began, shaped.notes))
 
     async def _streamed(self, job: Job) -> AsyncGenerator[Event, None]:
