@@ -225,8 +225,7 @@ class ChatStream:
     def _chunk(self, choices: list[dict[str, Any]], raw: Mapping[str, Any], **more: Any) -> bytes:
         chunk = {**raw, **self._head, "choices": choices}
         for counts in ("usage", "timings"):
-            if counts in chunk:
-                del chunk[counts]
+            chunk.pop(counts, None)
         if more:
             chunk |= more
         return event(orjson.dumps(chunk))
