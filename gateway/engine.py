@@ -407,6 +407,7 @@ class _Vote:
             verdict=None if decision is None else decision.verdict,
             method="" if decision is None else decision.method,
             scorer="none" if decision is None else decision.scorer,
+            scores={} if decision is None else decision.scores,
             scorer_tokens=model.tokens,
             chosen=tuple(sample_as_asked(each, job.body) for each in outcome.chosen[: job.reply.choices]),
             drawn=tuple(sample_as_asked(each, job.body) for each in outcome.drawn),
