@@ -25,6 +25,7 @@ from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
+from gateway.scoring import Scoring
 from gateway.service import Service
 from gateway.stream import json_response
 
@@ -43,10 +44,11 @@ def make_backend(settings: Settings) -> Backend:
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_jury(settings: Settings, pool: LatePool | None = None) -> Jury:
+def make_jury(settings: Settings, scoring: Scoring, pool: LatePool | None = None) -> Jury:
     """How the settings have votes held; `pool` holds the grader's workers."""
     return Jury(
         pool,
+        scoring.scorers,
         launch=settings.launch,
         concurrency=settings.concurrency,
         free_form=settings.free_form,
@@ -60,8 +62,9 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
     """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
     settings = settings or Settings()
     backend = backend or make_backend(settings)
+    scoring = Scoring(settings.scorers)
     pool = LatePool(settings.math_workers) if settings.math_workers else None
-    service = Service(settings, backend, Engine(backend, jury=make_jury(settings, pool)))
+    service = Service(settings, backend, Engine(backend, jury=make_jury(settings, scoring, pool)))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,6 +75,7 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
             yield
         finally:
             await backend.close()
+            await scoring.close()
             if pool is not None:
                 await pool.close_async()
 
