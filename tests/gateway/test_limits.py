@@ -131,7 +131,8 @@ async def test_a_proven_engines_plain_reply_shows_no_ids() -> None:
         message = {"role": "assistant", "content": "No.", "reasoning": ""}
         choices = [{"index": 0, "message": message, "finish_reason": "stop", "token_ids": [CLOSE, 2]}]
         usage = {"prompt_tokens": 5, "completion_tokens": 2}
-        server.answers(CHAT, ends, Json({"choices": choices, "usage": usage, "prompt_token_ids": [1]}))
+        plain = Json({"choices": choices, "usage": usage, "prompt_token_ids": [1]})
+        server.answers(CHAT, ends, plain, ends)
         await ask(2)
         reply = await ask(2)
         assert "stream" not in server.asked(CHAT)[-1]
