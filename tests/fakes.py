@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,22 @@ from gateway.events import Event, Finished, Outcome
 from gateway.planning import Job, Model, Reply, plan_job
 from policies.families import find_family
 
-__all__ = ["Script", "ScriptedBackend", "Text", "job_for", "ran", "says", "text", "thinks", "until"]
+__all__ = [
+    "MODEL",
+    "Script",
+    "ScriptedBackend",
+    "Text",
+    "call",
+    "calls",
+    "groups",
+    "job_for",
+    "ran",
+    "says",
+    "text",
+    "thinks",
+    "until",
+    "vote_for",
+]
 
 MODEL = "tiny"
 
@@ -74,6 +89,25 @@ def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
     return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
 
 
+def call(index: int, arguments: str, call_id: str | None = None) -> Text:
+    """A chunk with a part of a tool call, as engines stream it: the id and name come with the first."""
+    named = {} if call_id is None else {"id": call_id, "type": "function"}
+    function = {"arguments": arguments} if call_id is None else {"name": "weather", "arguments": arguments}
+    return Text(delta={"tool_calls": [{"index": index, **named, "function": function}]})
+
+
+def calls() -> Script:
+    """A reply that says a word and then calls a tool twice, the first time in two chunks."""
+    return says(
+        "Let me see.",
+        call(0, "", "call_1"),
+        call(0, '{"city": '),
+        call(0, '"Ulm"}'),
+        call(1, '{"city": "Jena"}', "call_2"),
+        finish="tool_calls",
+    )
+
+
 def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) -> Script:
     """A reply with `count` tokens of thinking between tags, then the answer."""
     tags = (Text("<think>"), *(Text(f"step{i} ") for i in range(count)))
@@ -123,32 +157,14 @@ class ScriptedBackend:
 
     async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         scripts = self._take(plan)
-        self.open += 1
-        ended = False
-        try:
+        with self._running():
             async for chunk in self._play(scripts):
                 yield chunk
-            ended = True
-        except UpstreamError:
-            ended = True
-            raise
-        finally:
-            self.open -= 1
-            self.dropped += not ended
 
     async def complete(self, plan: Plan) -> Response:
         scripts = self._take(plan)
-        self.open += 1
-        ended = False
-        try:
+        with self._running():
             choices = [await self._whole(place, script) for place, script in enumerate(scripts)]
-            ended = True
-        except UpstreamError:
-            ended = True
-            raise
-        finally:
-            self.open -= 1
-            self.dropped += not ended
         usage = {"usage": self._usage_of(scripts)} if self._usage else {}
         return Response({**self._head("chat.completion"), "choices": choices, **usage})
 
@@ -203,6 +219,21 @@ class ScriptedBackend:
 
     async def close(self) -> None:
         pass
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Counts a request as open, and as dropped where it came neither to its end nor to an error."""
+        self.open += 1
+        ended = False
+        try:
+            yield
+            ended = True
+        except UpstreamError:
+            ended = True
+            raise
+        finally:
+            self.open -= 1
+            self.dropped += not ended
 
     def _take(self, plan: Plan) -> list[Script]:
         self.plans.append(plan)
@@ -321,3 +352,15 @@ async def ran(backend: ScriptedBackend, job: Job, jury: Jury | None = None) -> t
     last = events[-1]
     assert isinstance(last, Finished)
     return events, last.outcome
+
+
+def vote_for(samples: int, stop: str = "none", **fields: Any) -> Job:
+    """A job that votes over so many samples."""
+    scaling = {"samples": samples, "stop": stop, **fields.pop("scaling", {})}
+    return job_for(scaling=scaling, **fields)
+
+
+def groups(outcome: Outcome) -> list[tuple[str, int]]:
+    """The vote's classes: answer and number of samples."""
+    assert outcome.verdict is not None
+    return [(group.answer.raw, len(group.members)) for group in outcome.verdict.groups]

@@ -9,25 +9,13 @@ import pytest
 
 from gateway.election import Jury, LatePool
 from gateway.errors import UpstreamError
-from gateway.events import Delta, Outcome
+from gateway.events import Delta
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
-from tests.fakes import Script, ScriptedBackend, Text, job_for, ran, says
+from tests.fakes import Script, ScriptedBackend, Text, groups, job_for, ran, says, vote_for
 
 SEVEN = says("The answer is ", "\\boxed{7}.")
 EIGHT = says("The answer is ", "\\boxed{8}.")
-
-
-def vote_for(samples: int, stop: str = "none", **fields: Any) -> Any:
-    """A job that votes over so many samples."""
-    scaling = {"samples": samples, "stop": stop, **fields.pop("scaling", {})}
-    return job_for(scaling=scaling, **fields)
-
-
-def groups(outcome: Outcome) -> list[tuple[str, int]]:
-    """The vote's classes: answer and number of samples."""
-    assert outcome.verdict is not None
-    return [(group.answer.raw, len(group.members)) for group in outcome.verdict.groups]
 
 
 def sure(text: str, surety: float, tokens: int = 4) -> Script:

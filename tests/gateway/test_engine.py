@@ -7,24 +7,12 @@ import pytest
 
 from gateway.engine import Engine
 from gateway.errors import UpstreamError
-from gateway.events import Delta, Outcome, Progress
-from tests.fakes import ScriptedBackend, Text, job_for, ran, says, thinks, until
+from gateway.events import Delta, Progress
+from tests.fakes import ScriptedBackend, Text, groups, job_for, ran, says, thinks, until, vote_for
 
 BROKEN = UpstreamError(502, "out of order")
 SEVEN = says("The answer is ", "\\boxed{7}.")
 EIGHT = says("The answer is ", "\\boxed{8}.")
-
-
-def vote_for(samples: int, stop: str = "none", **fields: Any) -> Any:
-    """A job that votes over so many samples."""
-    scaling = {"samples": samples, "stop": stop, **fields.pop("scaling", {})}
-    return job_for(scaling=scaling, **fields)
-
-
-def groups(outcome: Outcome) -> list[tuple[str, int]]:
-    """The vote's classes: answer and number of samples."""
-    assert outcome.verdict is not None
-    return [(group.answer.raw, len(group.members)) for group in outcome.verdict.groups]
 
 
 async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:

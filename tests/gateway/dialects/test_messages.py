@@ -14,7 +14,7 @@ from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects.messages_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
-from tests.fakes import Script, ScriptedBackend, Text, says, thinks
+from tests.fakes import Script, ScriptedBackend, Text, call, calls, says, thinks
 from tests.serving import serving
 from tests.upstream import Json, upstream
 
@@ -22,13 +22,6 @@ WEATHER = {"name": "weather", "description": "Now.", "input_schema": {"type": "o
 ASKS = {"role": "user", "content": "hi"}
 TALK: dict[str, Any] = {"model": "tiny", "max_tokens": 4096, "messages": [ASKS]}
 THINKING = {"type": "enabled", "budget_tokens": 1024}
-
-
-def call(index: int, arguments: str, call_id: str | None = None) -> Text:
-    """A chunk with a part of a tool call, as engines stream it: the id and name come with the first."""
-    named = {} if call_id is None else {"id": call_id, "type": "function"}
-    function = {"arguments": arguments} if call_id is None else {"name": "weather", "arguments": arguments}
-    return Text(delta={"tool_calls": [{"index": index, **named, "function": function}]})
 
 
 @asynccontextmanager
@@ -177,16 +170,8 @@ class TestStreams:
 
     async def test_tool_calls_stream_their_input(self) -> None:
         """Input comes as it is written, one block a call, and makes whole objects at the end."""
-        script = says(
-            "Let me see.",
-            call(0, "", "call_1"),
-            call(0, '{"city": '),
-            call(0, '"Ulm"}'),
-            call(1, '{"city": "Jena"}', "call_2"),
-            finish="tool_calls",
-        )
         async with (
-            client_of(script) as (client, _),
+            client_of(calls()) as (client, _),
             client.messages.stream(**TALK, tools=[WEATHER]) as stream,
         ):
             message = await stream.get_final_message()

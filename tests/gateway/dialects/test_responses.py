@@ -12,18 +12,11 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.dialects.responses_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
-from tests.fakes import Script, ScriptedBackend, Text, says, thinks
+from tests.fakes import Script, ScriptedBackend, Text, calls, says, thinks
 from tests.serving import serving
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 TALK = {"model": "tiny", "input": "hi"}
-
-
-def call(index: int, arguments: str, call_id: str | None = None) -> Text:
-    """A chunk with a part of a tool call, as engines stream it: the id and name come with the first."""
-    named = {} if call_id is None else {"id": call_id, "type": "function"}
-    function = {"arguments": arguments} if call_id is None else {"name": "weather", "arguments": arguments}
-    return Text(delta={"tool_calls": [{"index": index, **named, "function": function}]})
 
 
 @asynccontextmanager
@@ -182,16 +175,8 @@ class TestStreams:
 
     async def test_tool_calls_stream_their_arguments(self) -> None:
         """Arguments come as they are written, one item a call, and make whole JSON at the end."""
-        script = says(
-            "Let me see.",
-            call(0, "", "call_1"),
-            call(0, '{"city": '),
-            call(0, '"Ulm"}'),
-            call(1, '{"city": "Jena"}', "call_2"),
-            finish="tool_calls",
-        )
         async with (
-            client_of(script) as (client, _),
+            client_of(calls()) as (client, _),
             client.responses.stream(**TALK, tools=[WEATHER]) as stream,
         ):
             deltas = [
