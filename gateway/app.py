@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from gateway.dialects import messages
 from gateway.election import Jury, LatePool
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
+from gateway.recorder import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
 from gateway.routes.messages import messages_router
@@ -26,10 +28,10 @@ from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
 from gateway.scoring import Scoring
-from gateway.service import Service
+from gateway.service import Service, check_settings
 from gateway.stream import json_response
 
-__all__ = ["create_app", "make_backend", "make_jury"]
+__all__ = ["create_app", "make_backend", "make_jury", "make_recorder"]
 
 
 def make_backend(settings: Settings) -> Backend:
@@ -58,17 +60,32 @@ def make_jury(settings: Settings, scoring: Scoring, pool: LatePool | None = None
     )
 
 
-def create_app(settings: Settings | None = None, backend: Backend | None = None) -> FastAPI:
-    """The gateway as an ASGI app. `backend` stands in for the one that the settings name."""
+def make_recorder(settings: Settings) -> Recorder | None:
+    """The recorder that the settings ask for, if they do."""
+    return Recorder(settings.record_to, settings.record_redact) if settings.record_to else None
+
+
+def create_app(
+    settings: Settings | None = None, backend: Backend | None = None, recorder: Recorder | None = None
+) -> FastAPI:
+    """The gateway as an ASGI app. `backend` and `recorder` stand in for those that the settings name.
+
+    Raises `ConfigError` for settings that can't be.
+    """
     settings = settings or Settings()
+    check_settings(settings)
     backend = backend or make_backend(settings)
+    recorder = recorder or make_recorder(settings)
     scoring = Scoring(settings.scorers)
     pool = LatePool(settings.math_workers) if settings.math_workers else None
-    service = Service(settings, backend, Engine(backend, jury=make_jury(settings, scoring, pool)))
+    jury = make_jury(settings, scoring, pool)
+    service = Service(settings, backend, Engine(backend, jury=jury), recorder=recorder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
+            if recorder is not None:
+                await asyncio.to_thread(recorder.start)
             await backend.start()
             if pool is not None:
                 pool.open()
@@ -78,6 +95,8 @@ def create_app(settings: Settings | None = None, backend: Backend | None = None)
             await scoring.close()
             if pool is not None:
                 await pool.close_async()
+            if recorder is not None:
+                await asyncio.to_thread(recorder.close)
 
     app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
     for router in (

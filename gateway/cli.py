@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import importlib
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -39,11 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        settings = load_settings(arguments.config, host=arguments.host, port=arguments.port)
+        return run_server(load_settings(arguments.config, host=arguments.host, port=arguments.port))
     except ConfigError as error:
         print(f"thinkgate: {error}", file=sys.stderr)
         return 2
-    return run_server(settings)
 
 
 def calm_collector() -> None:
@@ -61,25 +61,27 @@ def run_server(settings: Settings) -> int:
     """Serves until it is told to stop; the exit status is 1 where it can't start."""
     import uvicorn
 
-    from gateway.app import create_app, make_backend
+    from gateway.app import create_app, make_backend, make_recorder
     from gateway.backends.local import EngineFailed
     from gateway.backends.model_store import ModelUnavailable
+    from gateway.recorder import RecorderFailed
 
     try:
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        print(f"thinkgate: can't listen on {where}: {error.strerror}.", file=sys.stderr)
+        print(f"thinkgate: can't listen on {where}: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
-    backend = make_backend(settings)
-    config = uvicorn.Config(
-        create_app(settings, backend), access_log=False, log_level="warning", lifespan="on"
-    )
+    backend, recorder = make_backend(settings), make_recorder(settings)
+    app = create_app(settings, backend, recorder)
+    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on")
 
     async def serve() -> int:
         try:
-            await backend.start()  # ahead of the app's own, which then finds it running
-        except (EngineFailed, ModelUnavailable) as error:
+            if recorder is not None:
+                recorder.start()
+            await backend.start()  # both ahead of the app's own start, which then finds them running
+        except (EngineFailed, ModelUnavailable, RecorderFailed) as error:
             print(f"thinkgate: {error}", file=sys.stderr)
             return 1
         calm_collector()

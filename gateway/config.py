@@ -24,9 +24,12 @@ from policies.stopping import parse_stop
 from scorers.confidence import WINDOW
 from scorers.votes import VOTES
 
-__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Settings", "load_settings"]
+__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Redactable", "Settings", "load_settings"]
 
 _PREFIX = "THINKGATE_"
+
+Redactable = Literal["question", "reasoning", "text"]
+"""What may be left out of a recording: the user's words, the thinking, the replies' own text."""
 
 
 class ConfigError(Exception):
@@ -121,11 +124,20 @@ class Settings(BaseModel):
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
+    record_to: Path | None = None
+    """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
+    record_redact: tuple[Redactable, ...] = ()
+    """What is left out of it (see docs/replay.md); in the environment a list with commas."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16
     embedded_context: Annotated[int, Field(ge=256)] = 2048
     """Context length of each of the embedded engine's slots, in tokens."""
+
+    @field_validator("record_redact", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _known_scorers(self) -> Settings:

@@ -20,7 +20,11 @@ Enforced = Literal["native", "forced", "prompt", "none"]
 
 @dataclass(slots=True)
 class Delta:
-    """New text of one sample; `raw` and `choice` are the upstream event, for its other fields."""
+    """New text of one sample.
+
+    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where
+    it has nothing else to say.
+    """
 
     index: int
     reasoning: str
@@ -61,8 +65,9 @@ class Outcome:
     `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
     and `reasoning` count every token generated, aborted samples included; `prompt` is one
     sample's prompt and `upstream_prompt` what the upstream read altogether; `method` and
-    `scorer` are how the verdict came about; `scorer_tokens` is what scorers have read and
-    written; `usage` is the engine's own, where all there is to count was one plain request.
+    `scorer` are how the verdict came about, `scores` the scorer's weights by sample index,
+    where it had an opinion; `scorer_tokens` is what scorers have read and written; `usage`
+    is the engine's own, where all there is to count was one plain request.
     """
 
     chosen: tuple[Sample, ...]
@@ -84,6 +89,7 @@ class Outcome:
     enforced: Enforced = "none"
     limit: int | None = None
     notes: tuple[str, ...] = ()
+    scores: Mapping[int, float] = field(default_factory=dict)
     trace: tuple[Mapping[str, Any], ...] = ()
     envelope: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)

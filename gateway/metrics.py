@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.events import Outcome
@@ -79,6 +81,11 @@ class Metrics:
         if job.asked is not None and outcome.chosen:
             level = job.budget.effort or "number"
             self._thinking.labels(level).observe(outcome.chosen[0].usage.reasoning)
+
+    def unrecorded(self, count: Callable[[], int]) -> None:
+        """Has the requests watched that the recorder could not write; `count` tells how many."""
+        name, told = "thinkgate_requests_unrecorded", "Requests that were to be recorded and could not be."
+        Gauge(name, told, registry=self.registry).set_function(count)
 
     def text(self) -> bytes:
         """The exposition that Prometheus scrapes."""

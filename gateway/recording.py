@@ -9,6 +9,10 @@ A sample's own "answer" (null: it has none) and "correct" are believed; otherwis
 reads the answer from the text and compares it with the question's. Without "tokens" they
 are the logged ones, else a quarter of the characters. Scores are weights in [0, 1]; where
 any of a file's lies outside, all of them are taken for logits.
+
+A gateway's own traffic (`record_to`) has no right answers. It can be replayed for agreement:
+an answer then counts as right where it is the one that the vote of all the question's
+samples comes to.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,8 +31,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, Vali
 from policies.replay import Question, Recorded
 from scorers.answers import equivalent, extract, verify
 from scorers.confidence import ConfidenceScorer, ConfidenceWindow
+from scorers.grouping import Grouper
 from scorers.mathpool import MathPool
-from scorers.types import Answer
+from scorers.types import Answer, Sample
 
 __all__ = ["LatePool", "RecordingError", "parse_questions", "read_questions"]
 
@@ -87,7 +92,7 @@ class _Line(BaseModel):
 
 
 def read_questions(
-    path: Path, confidence: ConfidenceScorer, *, pool: MathPool | None = None
+    path: Path, confidence: ConfidenceScorer, *, pool: MathPool | None = None, agreement: bool = False
 ) -> list[Question]:
     """The questions of a file, gzipped or not; see `parse_questions`. Raises RecordingError and OSError."""
     raw = path.read_bytes()
@@ -95,22 +100,27 @@ def read_questions(
         text = (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode()
     except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error) as error:
         raise RecordingError(f"{path} can't be read: {error}") from error
-    return parse_questions(text.split("\n"), confidence, pool=pool)
+    return parse_questions(text.split("\n"), confidence, pool=pool, agreement=agreement)
 
 
 def parse_questions(
-    lines: Iterable[str], confidence: ConfidenceScorer, *, pool: MathPool | None = None
+    lines: Iterable[str],
+    confidence: ConfidenceScorer,
+    *,
+    pool: MathPool | None = None,
+    agreement: bool = False,
 ) -> list[Question]:
     """One question for each line that isn't blank. Raises RecordingError.
 
     `confidence` reads the samples' logprobs, where there are any; `pool` holds the grader's
-    workers, without which it compares canonical forms alone.
+    workers, without which it compares canonical forms alone. With `agreement` the majority of
+    a question's own samples stands for its right answer, whatever the line says of it.
     """
     questions = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                questions.append(_question(_Line.model_validate_json(line), confidence, pool))
+                questions.append(_question(_Line.model_validate_json(line), confidence, pool, agreement))
             except ValidationError as error:
                 raise RecordingError(f"line {number}: {_explain(error)}") from error
             except RecordingError as error:
@@ -120,7 +130,7 @@ def parse_questions(
     return _weighed(questions)
 
 
-def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None) -> Question:
+def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None, agreement: bool) -> Question:
     @cache
     def same(first: Answer, new: Answer) -> bool | None:
         return equivalent(first, new, pool)
@@ -129,11 +139,14 @@ def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None) 
     for position, sample in enumerate(line.samples):
         if sample.text is None and "answer" not in sample.model_fields_set:
             raise RecordingError(f"samples.{position}: needs a text or an answer")
-        if sample.correct is None and line.answer is None:
+        if sample.correct is None and line.answer is None and not agreement:
             raise RecordingError(
-                f"samples.{position}: has no correct, and the question no answer to compare it with"
+                f"samples.{position}: has no correct, and the question no answer to compare it with "
+                "(a recording without right answers can be replayed with --agreement)"
             )
         samples.append(_recorded(sample, line.answer, confidence.window, pool))
+    if agreement:
+        samples = _agreeing(samples, same)
     sure = confidence.weigh([_logged(sample) for sample in line.samples])
     return Question(tuple(replace(s, sureness=w) for s, w in zip(samples, sure, strict=True)), same)
 
@@ -161,6 +174,16 @@ def _recorded(sample: _Sample, gold: str | None, window: int, pool: MathPool | N
         confidence=watched.trace,
         effort=sample.effort,
     )
+
+
+def _agreeing(samples: Sequence[Recorded], same: Callable[[Answer, Answer], bool | None]) -> list[Recorded]:
+    """The samples, right where they give the answer that the majority of all of them gives."""
+    grouper = Grouper(same)
+    for index, each in enumerate(samples):
+        finish = "length" if each.truncated else "stop"
+        grouper.add(Sample(index, each.text, finish_reason=finish), each.answer)
+    leading = grouper.groups[0].members if grouper.groups else ()
+    return [replace(each, correct=index in leading) for index, each in enumerate(samples)]
 
 
 def _logged(sample: _Sample) -> list[dict[str, Any]]:

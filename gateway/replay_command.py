@@ -60,6 +60,11 @@ def add_parser(subparsers: Any) -> None:
         "--shuffles", type=_natural, default=20, help="orders to average (0: the recorded one)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--agreement",
+        action="store_true",
+        help="without right answers: agreement with the vote of all samples",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw the figures")
     parser.set_defaults(run=run)
@@ -75,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
         scorer, _, measure = args.scorer.partition(":")
         sureness = ConfidenceScorer(measure or "bottom", args.window)
         with closing(LatePool()) as pool:
-            questions = _weigh(read_questions(args.file, sureness, pool=pool), scorer)
+            questions = _weigh(
+                read_questions(args.file, sureness, pool=pool, agreement=args.agreement), scorer
+            )
             figures = compare(
                 questions,
                 _asked(args.vote, args.stop),
@@ -92,9 +99,11 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if args.json:
         rows = [{k: v if k == "name" else round(v, 3) for k, v in asdict(f).items()} for f in figures]
-        print(json.dumps({"settings": rows, "questions": len(questions), "shuffles": args.shuffles}))
+        told = {"settings": rows, "questions": len(questions), "shuffles": args.shuffles}
+        print(json.dumps(told | {"measure": "agreement" if args.agreement else "accuracy"}))
     else:
-        _print_table(figures, f"{len(questions)} questions, {args.shuffles or 'no'} shuffles")
+        title = f"{len(questions)} questions, {args.shuffles or 'no'} shuffles"
+        _print_table(figures, title, "% agreeing" if args.agreement else "% right")
     return 0
 
 
@@ -165,11 +174,11 @@ def _weigh(questions: list[Question], scorer: str) -> list[Question]:
     return weighed
 
 
-def _print_table(figures: Sequence[Figure], title: str) -> None:
+def _print_table(figures: Sequence[Figure], title: str, measure: str) -> None:
     full = next(figure.tokens for figure in figures if figure.name == "majority")
     table = Table(title=f"Replay: {title}")
     table.add_column("setting")
-    for column in ("% right", "95% interval", "samples", "tokens", "tokens saved"):
+    for column in (measure, "95% interval", "samples", "tokens", "tokens saved"):
         table.add_column(column, justify="right")
     for figure in figures:
         saved = f"{100 * (1 - figure.tokens / full):.0f}%" if full else ""

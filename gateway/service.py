@@ -12,14 +12,16 @@ from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.engine import Engine
-from gateway.errors import ModelNotFound, UpstreamError
+from gateway.errors import BadRequest, ModelNotFound, UpstreamError
+from gateway.events import Outcome
 from gateway.metrics import Metrics
-from gateway.planning import Model
+from gateway.planning import Job, Model
+from gateway.recorder import Recorder
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered
 
-__all__ = ["Resolved", "Service", "describe_model", "levels_with"]
+__all__ = ["Resolved", "Service", "check_settings", "describe_model", "levels_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
+    recorder: Recorder | None = None
     _models: dict[str, Model] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -50,6 +53,17 @@ class Service:
     def scorers(self) -> tuple[str, ...]:
         """The scorers that a client may name."""
         return ("none", *self.engine.jury.scorers)
+
+    def __post_init__(self) -> None:
+        if self.recorder is not None:
+            recorder = self.recorder
+            self.metrics.unrecorded(lambda: recorder.dropped)
+
+    def finished(self, job: Job, outcome: Outcome) -> None:
+        """A request has come to its end: it is counted, and recorded where that is asked for."""
+        self.metrics.outcome(job, outcome)
+        if self.recorder is not None:
+            self.recorder.record(job, outcome)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -152,6 +166,15 @@ def describe_model(settings: Settings, resolved: Resolved) -> Model:
         cap,
         own.answer_reserve or settings.answer_reserve,
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Finds families and budgets that can't be before a client does. Raises `ConfigError`."""
+    for pattern in ("*", *settings.models):
+        try:
+            describe_model(settings, Resolved(pattern, None))
+        except BadRequest as error:
+            raise ConfigError(error.message) from error
 
 
 def levels_with(*changes: Mapping[str, LevelSettings]) -> Mapping[str, Level]:

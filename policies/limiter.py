@@ -17,6 +17,9 @@ class Decision(Enum):
     """The model wants to stop too early: have it think on (s1's "Wait")."""
 
 
+_CONTINUE, _CUT, _WAIT = Decision  # looking a member up costs more than all else that a chunk is judged by
+
+
 class Limiter:
     """Counts thinking tokens. `limit` None: no limit; `waits`: how often an early end is put off.
 
@@ -37,15 +40,15 @@ class Limiter:
         """Adds a chunk's thinking tokens; `thinking` says that the block is still open after it."""
         self.used += tokens
         if thinking and self.limit is not None and self.used >= self.limit + self._slack:
-            return Decision.CUT
-        return Decision.CONTINUE
+            return _CUT
+        return _CONTINUE
 
     def close(self) -> Decision:
         """The model ended its block by itself: let it (CONTINUE), or have it think on (WAIT)."""
         if self.waits > 0 and (self.limit is None or self.used < self.limit):
             self.waits -= 1
-            return Decision.WAIT
-        return Decision.CONTINUE
+            return _WAIT
+        return _CONTINUE
 
 
 def share_tokens(limit: int, reserve: int, total: int | None) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from training.problems import Problem
 
 __all__ = ["FORMS", "Form", "chat_for"]
 
-_PHRASE = re.compile(r"\banswer is:?[ \t]*([^\n]{1,400})", re.IGNORECASE)
+_PHRASE = re.compile(r"\banswer is:?[ \t]*", re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.{1,4000}?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOX = "\\boxed{"
 
@@ -53,8 +53,8 @@ def _boxed(text: str) -> str | None:
 
 def _phrased(text: str) -> str | None:
     """What stands behind the last "answer is", up to the line's end."""
-    found = _PHRASE.findall(text)
-    return (found[-1].strip().rstrip(".").strip() or None) if found else None
+    parts = _PHRASE.split(text)
+    return (parts[-1].split("\n")[0].strip().rstrip(".").strip() or None) if len(parts) > 1 else None
 
 
 def _tagged(text: str) -> str | None:

@@ -26,8 +26,15 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As "low" or "low@8 majority adaptive"."""
-        return self.budget if self.samples == 1 else f"{self.budget}@{self.samples} {self.vote} {self.stop}"
+        """As "low" or "low@8 adaptive"."""
+        return self.budget if self.samples == 1 else f"{self.budget}@{self.samples} {self.rule}"
+
+    @property
+    def rule(self) -> str:
+        """The vote and the stopping rule, as a replay names them: "majority", "adaptive", "best+adaptive"."""
+        if self.vote == "majority" and self.stop != "none":
+            return self.stop
+        return self.vote if self.stop == "none" else f"{self.vote}+{self.stop}"
 
     @property
     def headers(self) -> Mapping[str, str]:

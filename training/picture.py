@@ -46,7 +46,7 @@ def _over_samples(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     for figure in figures:
         setting = figure.setting
         if setting.samples > 1:
-            name = f"{setting.budget}, {setting.vote}, {setting.stop}"
+            name = f"{setting.budget}, {setting.rule}"
             start = [single[setting.budget]] if setting.budget in single else []
             lines.setdefault(name, start).append(figure)
     return lines
@@ -57,6 +57,6 @@ def _over_budgets(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     for figure in figures:
         setting = figure.setting
         one = setting.samples == 1
-        name = "one sample" if one else f"{setting.samples} samples, {setting.vote}, {setting.stop}"
+        name = "one sample" if one else f"{setting.samples} samples, {setting.rule}"
         lines.setdefault(name, []).append(figure)
     return lines

@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = ["DataError", "Problem", "choose", "gym_problems", "parse_problems", "read_problems"]
 
+_REPEATS = 4  # as many are made at most as are wanted, times this, to find different ones
 _QUESTIONS = ("question", "problem")
 _HASHES = re.compile(r".*####\s*(.*?)\s*", re.DOTALL)
 
@@ -57,7 +58,7 @@ def parse_problems(lines: Iterable[str]) -> list[Problem]:
 
 
 def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
-    """`count` problems of a reasoning-gym task, "chain_sum" or "chain_sum:max_terms=2,max_digits=1".
+    """`count` different problems of a reasoning-gym task, as "chain_sum" or "chain_sum:max_terms=2".
 
     The same task, count and seed give the same problems. Raises DataError, also where the
     task has questions without one right answer, which no grader but its own could mark.
@@ -70,16 +71,13 @@ def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
         ) from error
     name, options = _task(task)
     try:
-        made = list(reasoning_gym.create_dataset(name, size=count, seed=seed, **options))
+        made = reasoning_gym.create_dataset(name, size=_REPEATS * count, seed=seed, **options)
+        problems = _different(name, made, count)
     except (ValueError, TypeError, AssertionError) as error:
         raise DataError(f"task {task!r}: {error}") from error
-    for entry in made:
-        if not str(entry["answer"] or "").strip():
-            raise DataError(f"task {task!r} has questions without one right answer: {entry['question']!r}")
-    return [
-        Problem(f"{name}/{place}", str(entry["question"]), str(entry["answer"]))
-        for place, entry in enumerate(made)
-    ]
+    if len(problems) < count:
+        raise DataError(f"task {task!r} has too few different questions: {len(problems)} of {count}")
+    return problems
 
 
 def choose(
@@ -87,14 +85,30 @@ def choose(
 ) -> tuple[list[Problem], list[Problem]]:
     """(examples, asked): `shots` problems to show, and `count` others (0: all) to ask, in their order.
 
-    Which ones depends on the seed alone. Raises DataError where there are too few.
+    Which ones depends on the seed alone; what is shown is never asked, in no copy of it either.
+    Raises DataError where there are too few.
     """
-    most = len(problems) - shots
-    wanted = count or most
-    if not 0 < wanted <= most:
+    order = random.Random(seed).sample(range(len(problems)), len(problems))
+    examples = [problems[i] for i in order[:shots]]
+    shown = {example.question for example in examples}
+    others = [i for i in order[shots:] if problems[i].question not in shown]
+    wanted = count or len(others)
+    if len(examples) < shots or not 0 < wanted <= len(others):
         raise DataError(f"{wanted} questions and {shots} examples were asked for; there are {len(problems)}")
-    drawn = random.Random(seed).sample(range(len(problems)), shots + wanted)
-    return [problems[i] for i in drawn[:shots]], [problems[i] for i in sorted(drawn[shots:])]
+    return examples, [problems[i] for i in sorted(others[:wanted])]
+
+
+def _different(name: str, made: Iterable[dict[str, Any]], count: int) -> list[Problem]:
+    """The first `count` with questions of their own. Raises ValueError for one without a right answer."""
+    problems: dict[str, Problem] = {}
+    for place, entry in enumerate(made):
+        if len(problems) == count:
+            break
+        question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
+        if not answer:
+            raise ValueError(f"has questions without one right answer: {question!r}")
+        problems.setdefault(question, Problem(f"{name}/{place}", question, answer))
+    return list(problems.values())
 
 
 def _problem(number: int, line: str) -> Problem:

@@ -12,6 +12,9 @@ from typing import IO, Any
 __all__ = ["Replies", "Reply", "ResultsError", "open_replies"]
 
 
+_HEAD = b'{"about": '
+
+
 class ResultsError(Exception):
     """The file can't be gone on with; the message says why."""
 
@@ -79,6 +82,8 @@ def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
     written is dropped. Raises ResultsError and OSError.
     """
     held = path.read_bytes() if path.exists() else b""
+    if held[: len(_HEAD)] != _HEAD[: len(held)]:
+        raise ResultsError(f"{path} is no file of an evaluation; choose another with --out")
     whole = held[: held.rfind(b"\n") + 1]
     lines = whole.splitlines()
     known: dict[tuple[str, str], Reply] = {}
@@ -95,7 +100,7 @@ def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
 
 def _same(path: Path, ours: Mapping[str, Any], theirs: object) -> Mapping[str, Any]:
     if not isinstance(theirs, dict):
-        raise ResultsError(f"{path} is no file of an evaluation; choose another with --out")
+        raise ResultsError(f"{path}, line 1: says nothing of an evaluation")
     differing = [
         f"{name}: {theirs.get(name)!r}, not {value!r}"
         for name, value in ours.items()

@@ -29,14 +29,16 @@ def served(command: str) -> Iterator[str]:
         process = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise ServingFailed(f"{command!r} can't be run: {error.strerror}") from error
-    assert process.stdout is not None, "it was started with a pipe"
-    try:
-        found = next(filter(None, map(_ADDRESS.search, process.stdout)), None)
-        if found is None:
-            raise ServingFailed(f"{command!r} ended without serving")
-        # What else it prints is read away, so that it never waits for a full pipe.
-        threading.Thread(target=deque, args=(process.stdout, 0), daemon=True).start()
-        yield found[0]
-    finally:
-        process.terminate()
-        process.wait()
+    # What it prints beside its address is read away, so that it never waits for a full pipe.
+    drain = threading.Thread(target=deque, args=(process.stdout, 0), daemon=True)
+    with process:
+        try:
+            found = next(filter(None, map(_ADDRESS.search, process.stdout or ())), None)
+            if found is None:
+                raise ServingFailed(f"{command!r} ended without serving")
+            drain.start()
+            yield found[0]
+        finally:
+            process.terminate()
+            if drain.is_alive():
+                drain.join()

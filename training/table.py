@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from rich import box
 from rich.table import Table
 
 from training.grid import Setting
@@ -18,7 +17,8 @@ def table(figures: Sequence[Figure], best: Collection[Setting], by: By, title: s
     made = Table(
         title=title,
         caption="% right with 95% Wilson intervals; * on the frontier",
-        box=box.SIMPLE_HEAD,
+        box=None,
+        padding=(0, 2, 0, 0),
         pad_edge=False,
     )
     made.add_column("setting", no_wrap=True)

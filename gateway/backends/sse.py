@@ -18,9 +18,13 @@ class EventParser:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Takes the next bytes, cut anywhere; returns the payloads that are complete."""
+        if not self._buffer and not self._data and block.startswith(b"data: ") and block.endswith(b"\n\n"):
+            payloads = block[6:-2].split(b"\n\ndata: ")  # the usual block: whole events of one line each
+            if block.count(b"\n") == 2 * len(payloads) and b"\r" not in block:
+                return payloads
         buffer = self._buffer + block if self._buffer else block
         *lines, self._buffer = buffer.split(b"\n")
-        payloads: list[bytes] = []
+        payloads = []
         for line in lines:
             field = line.removesuffix(b"\r")
             if field.startswith(b"data:"):

@@ -21,6 +21,7 @@ __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]
 
 _DELTA = frozenset({"role", "content", "reasoning", "reasoning_content"})  # what the gateway writes itself
 _CHOICE = frozenset({"index", "delta", "message", "finish_reason"})
+_CHOICE_SIZE = 3  # fields of a chunk's choice that has no others
 
 
 class ChatExchange:
@@ -111,6 +112,8 @@ class ChatStream:
 
     def __init__(self, job: Job, model: str) -> None:
         self._job = job
+        self._votes = job.votes
+        self._hides = job.reply.exclude_reasoning
         self._head: dict[str, Any] = {
             "id": _new_id(),
             "object": "chat.completion.chunk",
@@ -127,25 +130,27 @@ class ChatStream:
         """New text of a sample that is shown as it comes; empty where nothing of it is to be shown."""
         if not self._begun and delta.raw:
             self._head |= {key: delta.raw[key] for key in ("id", "created", "model") if key in delta.raw}
-        place = 0 if self._job.votes else delta.index
-        self._shown_live = delta.index if self._job.votes else None
+        place = delta.index
+        if self._votes:
+            self._shown_live, place = place, 0
         self._live_length += len(delta.content)
-        fields: dict[str, Any] = {} if place in self._begun else {"role": "assistant"}
-        upstream = delta.choice.get("delta") or {}
-        fields |= {key: value for key, value in upstream.items() if value is not None and key not in _DELTA}
-        fields |= self._text(delta.reasoning, delta.content)
-        choice = {key: value for key, value in delta.choice.items() if key not in _CHOICE}
-        hidden = bool(delta.reasoning) and self._job.reply.exclude_reasoning
-        if not fields and (hidden or all(value is None for value in choice.values())):
+        fields = self._text(delta.reasoning, delta.content)
+        choice: dict[str, Any] = {"index": place, "delta": fields, "finish_reason": None}
+        if delta.choice:
+            upstream = delta.choice.get("delta") or {}
+            fields |= {k: v for k, v in upstream.items() if v is not None and k not in _DELTA}
+            choice |= {k: v for k, v in delta.choice.items() if v is not None and k not in _CHOICE}
+        if place not in self._begun:
+            fields = choice["delta"] = {"role": "assistant", **fields}
+        if not fields and (len(choice) == _CHOICE_SIZE or delta.reasoning):  # or it belongs to hidden text
             return b""
         self._begun.add(place)
-        empty = not delta.content and not delta.reasoning and set(fields) <= {"role"}
-        choice |= {"index": place, "delta": fields, "finish_reason": None}
         chunk = self._chunk([choice], delta.raw)
-        if empty and not self._spoken:  # nothing to show yet, and it may still fail with a status of its own
-            self._held += chunk
-            return b""
-        self._spoken = True
+        if not self._spoken:
+            if not delta.content and not delta.reasoning and fields.keys() <= {"role"}:
+                self._held += chunk  # nothing to show yet, and it may still fail with a status of its own
+                return b""
+            self._spoken = True
         return self._release() + chunk if self._held else chunk
 
     def progress(self, progress: Progress) -> bytes:
@@ -211,7 +216,7 @@ class ChatStream:
 
     def _text(self, reasoning: str, content: str) -> dict[str, Any]:
         text: dict[str, Any] = {}
-        if reasoning and not self._job.reply.exclude_reasoning:
+        if reasoning and not self._hides:
             text["reasoning_content"] = text["reasoning"] = reasoning
         if content:
             text["content"] = content
@@ -219,9 +224,10 @@ class ChatStream:
 
     def _chunk(self, choices: list[dict[str, Any]], raw: Mapping[str, Any], **more: Any) -> bytes:
         chunk = {**raw, **self._head, "choices": choices}
-        chunk.pop("usage", None)
-        chunk.pop("timings", None)
-        chunk |= more
+        for counts in ("usage", "timings"):
+            chunk.pop(counts, None)
+        if more:
+            chunk |= more
         return event(orjson.dumps(chunk))
 
 

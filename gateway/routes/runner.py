@@ -33,7 +33,7 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
             return await _stream(service, job, exchange, model)
         outcome = await fold(service.engine.run(job))
         body = exchange.reply(job, outcome, model)
-        service.metrics.outcome(job, outcome)
+        service.finished(job, outcome)
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
         return json_response(body, headers=headers)
 
@@ -106,7 +106,7 @@ async def _stream(service: Service, job: Job, exchange: Exchange, model: str) ->
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, Outcome):
-            service.metrics.outcome(job, end)
+            service.finished(job, end)
 
     source = write(service.engine.run(job), exchange.writer(job, model), ended)
     return await start_stream(source, _headers(job), lambda: service.metrics.end(status))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app import create_app
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings, load_settings
+from tests.fakes import ScriptedBackend, says
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -73,3 +75,23 @@ def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     fields = [*Settings.model_fields, *ModelSettings.model_fields, *LevelSettings.model_fields]
     assert [field for field in fields if f"`{field}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (Settings(family="qwen4"), "unknown model family 'qwen4'"),
+        (Settings(default_budget="hgih"), "default_budget: unknown value 'hgih'"),
+        (Settings(models={"a-*": ModelSettings(default_budget="deep")}), "unknown value 'deep'"),
+    ],
+)
+def test_what_only_the_tables_know_is_checked_at_the_start(settings: Settings, told: str) -> None:
+    """A family or a budget that can't be stops the gateway before a client meets it."""
+    with pytest.raises(ConfigError, match=told):
+        create_app(settings, ScriptedBackend(says("4")))
+
+
+def test_a_level_of_ones_own_may_be_the_default() -> None:
+    """Levels and the budgets that name them may be set together."""
+    settings = Settings(default_budget="deep", levels={"deep": LevelSettings(tokens=9)})
+    assert create_app(settings, ScriptedBackend(says("4"))).title == "ThinkGate"
