@@ -22,9 +22,9 @@ from tests.vllm.server import VllmServer, serve
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = "{question} {answer}"
-ASKED = "What is 3 + 4 ?"
-ANSWERS = [f"The answer is {number} ." for number in range(19)]
-TEXTS = [*(f"{ASKED} {answer}" for answer in ANSWERS), "What is 9 + 9 ? 18", "Why ?"]
+ASKED = "3 + 4 ="
+ANSWERS = [str(number) for number in range(19)]
+TEXTS = [*(f"{ASKED} {answer}" for answer in ANSWERS), "9 + 9 = 18 = 9 + 9", "Why ?"]
 """Of different lengths, so that a batch needs padding."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3}
 

@@ -2,7 +2,7 @@
 
 Runs inside vLLM's own environment (it needs torch and transformers): `python tiny_classifier.py DIRECTORY`.
 
-The text is "What is 3 + 4 ? The answer is 7 ." with both numbers from 0 to 9, the label whether
+The text is "3 + 4 = 7" with both numbers from 0 to 9, the label whether
 the answer is right. Every fifth pair of numbers is kept out of training; what the classifier
 says of those fits the calibration beside its weights and is printed with the area under the ROC
 curve. Deterministic on one machine: one thread, one seed.
@@ -19,26 +19,23 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-__all__ = ["TEMPLATE", "build"]
+__all__ = ["build"]
 
 HEAD_SIZE = 64
 """vLLM's attention on a CPU takes head sizes 32, 64, 80, 96, 112 and 128."""
-STEPS = 700
-TEMPLATE = "{question} {answer}"
-WORDS = ("[PAD]", "[UNK]", "What", "is", "+", "?", "The", "answer", ".", *map(str, range(19)))
+STEPS = 1_500
+WORDS = ("[PAD]", "[UNK]", "+", "=", *map(str, range(19)))
 
 
 def text_of(a: int, b: int, answer: int) -> str:
     """One claim."""
-    return f"What is {a} + {b} ? The answer is {answer} ."
+    return f"{a} + {b} = {answer}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word, sign or number."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[PAD]"
     )
