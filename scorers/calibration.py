@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log, log1p
+from math import exp, fsum, isfinite, log, log1p
 from pathlib import Path
 from typing import Any
 
@@ -71,18 +71,33 @@ def fit(probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 
     high, low = (right + 1) / (right + 2), 1 / (len(labels) - right + 2)
     targets = [high if label else low for label in labels]
     a, b = 0.0, log((right + 1) / (len(labels) - right + 1))
+    loss = _loss(values, targets, a, b)
     for _ in range(steps):
         guesses = [logistic(a * value + b) for value in values]
         errors = [guess - target for guess, target in zip(guesses, targets, strict=True)]
         curves = [guess * (1 - guess) for guess in guesses]
-        ga = sum(e * v for e, v in zip(errors, values, strict=True))
-        gb = sum(errors)
-        haa = sum(c * v * v for c, v in zip(curves, values, strict=True)) + 1e-9
-        hab = sum(c * v for c, v in zip(curves, values, strict=True))
-        hbb = sum(curves) + 1e-9
+        ga, gb = _dot(errors, values), fsum(errors)
+        haa = fsum(c * v * v for c, v in zip(curves, values, strict=True)) + 1e-9
+        hab, hbb = _dot(curves, values), fsum(curves) + 1e-9
         determinant = haa * hbb - hab * hab
         if determinant <= 0:
             break
-        a -= (hbb * ga - hab * gb) / determinant
-        b -= (haa * gb - hab * ga) / determinant
+        da, db = (hbb * ga - hab * gb) / determinant, (haa * gb - hab * ga) / determinant
+        step = 1.0
+        while (new := _loss(values, targets, a - step * da, b - step * db)) > loss and step > 1e-6:
+            step /= 2  # Newton's full step may overshoot
+        if new >= loss - 1e-12:
+            break
+        a, b, loss = a - step * da, b - step * db, new
     return Calibration(a, b)
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    """The scalar product."""
+    return fsum(x * y for x, y in zip(one, other, strict=True))
+
+
+def _loss(values: Sequence[float], targets: Sequence[float], a: float, b: float) -> float:
+    """The cross-entropy of the targets, without overflow: log(1 + e^z) - t z."""
+    lines = [a * value + b for value in values]
+    return fsum(max(z, 0.0) + log1p(exp(-abs(z))) - t * z for z, t in zip(lines, targets, strict=True))

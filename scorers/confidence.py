@@ -55,6 +55,10 @@ class _Tops(Sequence[Entry]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def values(self) -> list[float]:
+        """The log probabilities, all of them possible ones."""
+        return self._values.tolist()
+
     @overload
     def __getitem__(self, place: int) -> Entry: ...
     @overload
@@ -99,6 +103,8 @@ def self_certainty(content: Sequence[Entry]) -> float | None:
 
 
 def _top(entry: Entry) -> list[float]:
+    if isinstance(compacted := entry.get("top_logprobs"), _Tops):
+        return compacted.values()
     return [float(top["logprob"]) for top in entry.get("top_logprobs") or () if _possible(top["logprob"])]
 
 

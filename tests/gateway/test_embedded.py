@@ -242,3 +242,18 @@ async def test_what_operators_look_at(plain: httpx.AsyncClient, embedded: Embedd
     assert (await plain.get("/health")).status_code == 200
     assert (await plain.get("/ready")).status_code == 200
     assert "thinkgate_requests_running 0.0" in (await plain.get("/metrics")).text
+
+
+@pytest.mark.parametrize("scorer", ["confidence", "judge"])
+async def test_a_vote_is_weighed_by_a_real_scorer(
+    plain: httpx.AsyncClient, embedded: EmbeddedGateway, scorer: str
+) -> None:
+    """By the engine's own logprobs, which the client doesn't get, or by asking the model as a judge."""
+    ask = {"model": embedded.model, "messages": QUESTION, "max_tokens": 40, "seed": 1, "temperature": 0.7}
+    headers = {"X-Samples": "4", "X-Scorer": scorer, "X-Stop": "none", "X-Vote": "best"}
+    body = (await plain.post(PATH, json=ask, headers=headers)).raise_for_status().json()
+    scaling = body["scaling"]
+    assert scaling["vote"]["scorer"] == scorer
+    assert body["choices"][0]["logprobs"] is None
+    assert not any("logprobs" in note or "failed" in note for note in scaling["notes"])
+    assert (scaling["usage"]["scorer_tokens"] > 0) is (scorer == "judge")

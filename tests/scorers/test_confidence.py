@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scorers.confidence import (
     ConfidenceScorer,
     ConfidenceWindow,
+    compact,
     content_of,
     mean_logprob,
     self_certainty,
@@ -140,3 +141,20 @@ def test_unknown_measures_are_refused() -> None:
 def test_content_of_nothing() -> None:
     """Absent and empty logprobs hold no tokens."""
     assert (content_of(None), content_of({"content": None})) == ((), ())
+
+
+@pytest.mark.parametrize("measure", ["bottom", "lowest", "mean", "tail", "certainty", "probability"])
+async def test_compact_logprobs_say_the_same(measure: str) -> None:
+    """What the gateway keeps of long traces weighs them as the whole of it would."""
+    content = [
+        {
+            "token": "a",
+            "logprob": -0.5 * n,
+            "top_logprobs": [{"logprob": -0.25 * n}, {"logprob": -9999.0}, {"logprob": -1.0 * n}],
+        }
+        for n in range(1, 9)
+    ]
+    other = content[:3]
+    scorer = ConfidenceScorer(measure, window=4)
+    whole = scorer.weigh([content, other])
+    assert scorer.weigh([compact(content), compact(other)]) == pytest.approx(whole, rel=1e-6)

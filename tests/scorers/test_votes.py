@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from scorers.grouping import Grouper, each_alone
 from scorers.types import Answer, Ballot, Group, Sample, Usage, Verdict, Vote
-from scorers.votes import VOTES, best, best_of_majority, borda, confidence, majority, mbr, overlap, weighted
+from scorers.votes import (
+    MAX_WORDS,
+    VOTES,
+    best,
+    best_of_majority,
+    borda,
+    confidence,
+    majority,
+    mbr,
+    overlap,
+    weighted,
+)
 
 
 def finished(
@@ -237,3 +248,9 @@ def test_every_vote_ranks_the_votable(answers: list[str], scores: list[float], n
     assert sorted(verdict.ranking) == votable
     assert verdict.winner == (verdict.ranking[0] if votable else None)
     assert 0 <= verdict.share <= 1 + 1e-9
+
+
+def test_only_the_ends_of_long_texts_are_compared() -> None:
+    """So that hostile lengths cost no time; the beginnings may differ."""
+    end = " ".join(map(str, range(MAX_WORDS)))
+    assert overlap("one beginning " + end, "and another " + end) == 1.0
