@@ -1,0 +1,154 @@
+"""The OpenAPI document is true, and whatever a client sends is answered by what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from gateway.app import create_app
+from gateway.backends.base import Endpoint
+from gateway.config import Settings
+from tests.fakes import MODEL, ScriptedBackend, thinks
+
+
+class Upstream(ScriptedBackend):
+    """A scripted engine that also counts prompts and relays."""
+
+    async def count(self, body: Mapping[str, Any]) -> int | None:
+        """Always the same."""
+        return 10
+
+    async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """A reply in one piece."""
+        yield b'{"object": "text_completion"}'
+
+
+SIMPLE: Mapping[str, Any] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "1 + 1?"}],
+    "input": "1 + 1?",
+    "system": None,
+    "tools": None,
+}
+APP = create_app(Settings(), Upstream(thinks(3)))
+DOCUMENT = schemathesis.openapi.from_dict(APP.openapi())
+DOCUMENT.app = APP
+OPERATIONS = {
+    operation.label: operation for operation in (found.ok() for found in DOCUMENT.get_all_operations())
+}
+GENERATING = [label for label in OPERATIONS if label.startswith("POST")]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+bounded = settings(
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+
+
+def check_refusal(path: str, status: int, payload: bytes) -> None:
+    """A refusal has the shape that the path's clients read, and says what is wrong with what."""
+    assert 400 <= status < 500
+    body = orjson.loads(payload)
+    assert (body.get("type") == "error") == path.startswith("/v1/messages")
+    error = body["error"]
+    assert error["type"]
+    assert error.get("param") or re.search("body|JSON", error["message"]), error
+    if (param := error.get("param")) is not None:
+        assert param.partition(".")[0].partition("[")[0] in error["message"]
+
+
+@pytest.mark.parametrize("label", GENERATING)
+def test_what_the_document_allows_is_answered_as_it_says(label: str) -> None:
+    """A request within the document is answered within it, status, headers and body; refusals say why.
+
+    The model and the conversation are set: the document can't know what there is.
+    """
+    statuses = set()
+
+    @bounded
+    @given(case=OPERATIONS[label].as_strategy(GenerationMode.POSITIVE))
+    def holds(case: Case) -> None:
+        if isinstance(case.body, dict):
+            case.body |= {key: value for key, value in SIMPLE.items() if key in ("model", *case.body)}
+        response = case.call()
+        case.validate_response(response, checks=CHECKS)
+        statuses.add(response.status_code)
+        if response.status_code != 200:
+            check_refusal(case.path, response.status_code, response.content)
+
+    holds()
+    assert 200 in statuses, f"no request came through, only {statuses}"
+
+
+@pytest.mark.parametrize("label", GENERATING)
+def test_what_the_document_forbids_does_no_harm(label: str) -> None:
+    """Any request outside of the document is answered, or refused with a word of why."""
+
+    @bounded
+    @given(case=OPERATIONS[label].as_strategy(GenerationMode.NEGATIVE))
+    def holds(case: Case) -> None:
+        response = case.call()
+        case.validate_response(response, checks=CHECKS)
+        if response.status_code != 200:
+            check_refusal(case.path, response.status_code, response.content)
+
+    holds()
+
+
+HEADERS = st.sampled_from(
+    re.findall(
+        r"\S+",
+        """
+        x-reasoning-budget x-samples x-vote x-scorer x-stop x-request-id content-type content-encoding
+        accept accept-encoding authorization x-api-key anthropic-version expect cookie origin host
+        """,
+    )
+)
+VALUES = st.binary(max_size=12) | st.sampled_from(
+    re.findall(rb"\S+", "high 0 8 -1 1e3 auto first-2 first-0 majority none ½ ٣ 999999999999".encode())
+)
+VALID = orjson.dumps({**SIMPLE, "max_tokens": 9})
+PAYLOADS = st.one_of(
+    st.just(VALID),
+    st.binary(max_size=40),
+    st.integers(0, len(VALID)).map(lambda end: VALID[:end]),
+    st.sampled_from(
+        [b"[" * 5000, b'{"a":' * 5000, b'{"messages": 1e999}', b'"\xed\xa0\x80"', b"\xff\xfe{\x00}\x00"]
+    ),
+)
+
+
+@pytest.mark.parametrize("path", [label.removeprefix("POST ") for label in GENERATING])
+@bounded
+@given(headers=st.lists(st.tuples(HEADERS.map(str.encode), VALUES), max_size=4), payload=PAYLOADS)
+async def test_odd_headers_and_payloads_do_no_harm(
+    path: str, headers: list[tuple[bytes, bytes]], payload: bytes
+) -> None:
+    """Headers of any bytes, some twice, and payloads that aren't JSON are answered, or refused by name."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
+        response = await client.post(path, headers=headers, content=payload)
+    assert response.headers.get_list("x-request-id")
+    if response.status_code != 200:
+        check_refusal(path, response.status_code, response.content)
