@@ -44,8 +44,11 @@ class Limiter:
         return _CONTINUE
 
     def close(self) -> Decision:
-        """The model ended its block by itself: let it (CONTINUE), or have it think on (WAIT)."""
-        if self.waits > 0 and (self.limit is None or self.used < self.limit):
+        """The block has ended: let it (CONTINUE), or have the model think on (WAIT).
+
+        Next to the limit it may have been the engine that ended it: that is no early end.
+        """
+        if self.waits > 0 and (self.limit is None or self.used + 2 * self._slack < self.limit):
             self.waits -= 1
             return _WAIT
         return _CONTINUE

@@ -54,3 +54,12 @@ def test_the_answer_always_has_room(limit: int, reserve: int, total: int | None)
     assert 0 <= thinking <= limit
     assert whole == (limit + reserve if total is None else total)
     assert whole - thinking >= min(reserve, max(whole // 2, 1))
+
+
+def test_an_engines_own_end_is_not_put_off() -> None:
+    """With slack for an engine that keeps the limit, an end next to the limit is the limit's."""
+    kept, early = Limiter(8, 2, slack=1), Limiter(8, 2, slack=1)
+    kept.feed(7, True)
+    early.feed(5, True)
+    assert kept.close() is Decision.CONTINUE
+    assert early.close() is Decision.WAIT

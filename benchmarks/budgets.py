@@ -1,0 +1,235 @@
+"""Asks for every budget, streamed and not, and fails where a limit was passed or an answer was empty.
+
+    python -m benchmarks.budgets --page docs/budgets.md --json benchmarks/results/budgets.json
+    python -m benchmarks.budgets --only embedded              # without the real vLLM
+
+Engines: the embedded one, and the real vLLM with the tiny model of its tests (see
+tests/vllm/tiny_model.py; `tests/vllm/install.sh` sets it up), once with a reasoning config,
+so that it keeps limits itself, and once without. Each budget is asked for with every seed of
+`SEEDS` at temperature 1 and once greedily; the tiny model never stops thinking when greedy,
+so that every limit is met there. `used` is what the gateway counted while it drew the samples
+(the most over all of them), `recounted` are the tokens that the engine's own tokenizer finds
+in the text of the thinking that came back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import HttpUrl
+
+from gateway.app import create_app
+from gateway.backends.embedded import EmbeddedBackend
+from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+from gateway.config import Settings
+from policies.prompts import LEVELS
+from tests.serving import events_of, serving_in_thread
+from tests.vllm.server import REASONING_OPTIONS, serve
+
+BUDGETS = (*LEVELS, "auto", "0", "8", "64")
+ENGINES = ("embedded", "vllm-native", "vllm-forced")
+SEEDS = (1, 2)
+QUESTION = [{"role": "user", "content": "What is two plus five? Put the answer in \\boxed{}."}]
+TESTS = Path(__file__).resolve().parent.parent / "tests" / "vllm"
+BEGIN, END = "<!-- budgets:begin -->", "<!-- budgets:end -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway, and how to ask its engine for the tokens of a text."""
+
+    name: str
+    url: str
+    model: str
+    tokenizer: str
+    headers: dict[str, str]
+
+    def tokens(self, http: httpx.Client, text: str) -> int:
+        """The tokens of a text, whether or not blank space that stood before it has been taken away."""
+        return min(self._tokens(http, text), self._tokens(http, f" {text}")) if text else 0
+
+    def _tokens(self, http: httpx.Client, text: str) -> int:
+        body = {"model": self.model, "prompt": text, "content": text, "add_special_tokens": False}
+        return len(http.post(self.tokenizer, json=body, headers=self.headers).json()["tokens"])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One budget on one engine, over all requests for it."""
+
+    engine: str
+    asked: str
+    stream: bool
+    requests: int
+    samples: int
+    limit: int | None
+    enforced: str
+    used: int
+    recounted: int
+    over: int
+    empty: int
+
+
+@contextmanager
+def embedded() -> Iterator[Target]:
+    engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
+    with serving_in_thread(create_app(Settings(), EmbeddedBackend(engine))) as url:
+        root = engine.base_url.removesuffix("/v1")
+        key = {"Authorization": f"Bearer {engine.api_key}"}
+        yield Target("embedded", url, engine.model_name, f"{root}/tokenize", key)
+
+
+@contextmanager
+def vllm(name: str, options: tuple[str, ...]) -> Iterator[Target]:
+    """The real vLLM; raises SystemExit where it isn't installed."""
+    python = (
+        os.environ.get("THINKGATE_VLLM_PYTHON")
+        or subprocess.run(
+            [TESTS / "install.sh", "--where"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
+    if not Path(python).exists():
+        raise SystemExit(f"vLLM is not installed in {python}: run tests/vllm/install.sh")
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        model = Path(directory) / "tiny"
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        subprocess.run([python, TESTS / "tiny_model.py", model], env=environment, check=True)
+        server = stack.enter_context(serve(python, model, Path(directory) / "log", options))
+        settings = Settings(upstream=HttpUrl(f"{server.base_url}/v1"))
+        url = stack.enter_context(serving_in_thread(create_app(settings)))
+        yield Target(name, url, server.model, f"{server.base_url}/tokenize", {})
+
+
+def target(name: str) -> Any:
+    if name == "embedded":
+        return embedded()
+    return vllm(name, REASONING_OPTIONS if name == "vllm-native" else ())
+
+
+async def row(target: Target, http: httpx.AsyncClient, asked: str, stream: bool) -> Row:
+    settings: list[dict[str, Any]] = [{"seed": seed} for seed in SEEDS] + [{"temperature": 0}]
+    replies = await asyncio.gather(*(reply(target, http, asked, stream, fields) for fields in settings))
+    budgets = [each["scaling"]["budget"] for each in replies]
+    used = [max(each["used"]) for each in replies]
+    limits = [budget["limit"] for budget in budgets]
+    with httpx.Client() as plain:
+        recounted = [target.tokens(plain, each["reasoning"]) for each in replies]
+    return Row(
+        target.name,
+        asked,
+        stream,
+        len(replies),
+        sum(len(each["used"]) for each in replies),
+        max((limit for limit in limits if limit is not None), default=None),
+        "+".join(sorted({budget["enforced"] for budget in budgets})),
+        max(used),
+        max(recounted),
+        sum(limit is not None and most > limit for most, limit in zip(used, limits, strict=True)),
+        sum(not each["content"].strip() for each in replies),
+    )
+
+
+async def reply(
+    target: Target, http: httpx.AsyncClient, asked: str, stream: bool, fields: dict[str, Any]
+) -> dict[str, Any]:
+    """The reply's texts and report; `used` are the thinking tokens of each sample."""
+    body = {"model": target.model, "messages": QUESTION, "scaling": {"trace": True}, "stream": stream}
+    response = await http.post(
+        f"{target.url}/v1/chat/completions", json={**body, **fields}, headers={"X-Reasoning-Budget": asked}
+    )
+    if response.status_code != 200:
+        raise SystemExit(f"{target.name}, {asked}: {response.text}")
+    if stream:
+        events = events_of(response.text)
+        deltas = [choice["delta"] for event in events for choice in event["choices"]]
+        scaling = next(event["scaling"] for event in reversed(events) if "budget" in event.get("scaling", {}))
+    else:
+        whole = response.json()
+        deltas, scaling = [whole["choices"][0]["message"]], whole["scaling"]
+    traced = [each["reasoning_tokens"] for each in scaling["trace"] if "reasoning_tokens" in each]
+    return {
+        "content": "".join(delta.get("content") or "" for delta in deltas),
+        "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
+        "scaling": scaling,
+        "used": traced or [scaling["budget"]["used"]],
+    }
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=900) as http:
+        yield http
+
+
+async def measure(target: Target) -> list[Row]:
+    async with client() as http:
+        return [await row(target, http, asked, stream) for asked in BUDGETS for stream in (False, True)]
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| engine | asked | limit | kept by | requests (samples) | used, whole | used, streamed | recounted |"
+        " over the limit | empty answers |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for whole, streamed in zip(rows[::2], rows[1::2], strict=True):
+        both = (whole, streamed)
+        kept = "+".join(sorted({name for each in both for name in each.enforced.split("+")}))
+        lines.append(
+            f"| {whole.engine} | `{whole.asked}` | {'–' if whole.limit is None else whole.limit} | {kept} "
+            f"| {sum(each.requests for each in both)} ({sum(each.samples for each in both)}) "
+            f"| {whole.used} | {streamed.used} | {max(each.recounted for each in both)} "
+            f"| {sum(each.over for each in both)} | {sum(each.empty for each in both)} |"
+        )
+    return "\n".join(lines)
+
+
+def put_into(page: Path, text: str) -> None:
+    """Replaces what stands between the page's markers; the rest stays."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{page} has no {BEGIN} ... {END}")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, help="engines to ask")
+    parser.add_argument("--page", type=Path, help="a page between whose markers the table goes")
+    parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for name in arguments.only:
+        with target(name) as ready:
+            rows += asyncio.run(measure(ready))
+    text = table(rows)
+    print(text)
+    bad = [row for row in rows if row.over or row.empty]
+    for each in bad:
+        print(f"FAILED: {each}", file=sys.stderr)
+    if bad:
+        raise SystemExit(1)
+    if arguments.json:
+        figures = json.dumps([asdict(row) for row in rows], indent=1)
+        arguments.json.write_text(figures + "\n", encoding="utf-8")
+    if arguments.page:
+        put_into(arguments.page, text)
+
+
+if __name__ == "__main__":
+    main()
