@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -128,7 +128,7 @@ class RequestId:
             return
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
-        request_id = sent if usable else uuid.uuid4().hex.encode()
+        request_id = sent if usable else b"%032x" % random.getrandbits(128)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

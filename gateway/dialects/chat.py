@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -232,4 +232,4 @@ class ChatStream:
 
 
 def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
+    return f"chatcmpl-{random.getrandbits(128):032x}"  # as good a name as uuid4's, without a system call

@@ -75,7 +75,11 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     body["model"] = resolved.name
     model = await service.model(resolved)
     asked = read_budget(
-        {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]},
+        {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in request.scope["headers"]
+            if name.startswith(b"x-")
+        },
         body,
         level=resolved.level,
         samples=resolved.samples,
