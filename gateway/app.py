@@ -27,6 +27,7 @@ from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
+from gateway.scoring import Scoring
 from gateway.service import Service, check_settings
 from gateway.stream import json_response
 
@@ -45,10 +46,11 @@ def make_backend(settings: Settings) -> Backend:
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_jury(settings: Settings, pool: LatePool | None = None) -> Jury:
+def make_jury(settings: Settings, scoring: Scoring, pool: LatePool | None = None) -> Jury:
     """How the settings have votes held; `pool` holds the grader's workers."""
     return Jury(
         pool,
+        scoring.scorers,
         launch=settings.launch,
         concurrency=settings.concurrency,
         free_form=settings.free_form,
@@ -74,8 +76,10 @@ def create_app(
     check_settings(settings)
     backend = backend or make_backend(settings)
     recorder = recorder or make_recorder(settings)
+    scoring = Scoring(settings.scorers)
     pool = LatePool(settings.math_workers) if settings.math_workers else None
-    service = Service(settings, backend, Engine(backend, jury=make_jury(settings, pool)), recorder=recorder)
+    jury = make_jury(settings, scoring, pool)
+    service = Service(settings, backend, Engine(backend, jury=jury), recorder=recorder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,6 +92,7 @@ def create_app(
             yield
         finally:
             await backend.close()
+            await scoring.close()
             if pool is not None:
                 await pool.close_async()
             if recorder is not None:

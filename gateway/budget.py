@@ -14,15 +14,13 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadRequest, one_of
+from gateway.scoring import SCORERS
 from policies.prompts import LEVELS
 from policies.stopping import parse_stop
 from policies.types import Limits
 from scorers.votes import VOTES
 
-__all__ = ["AUTO", "SCORERS", "Asked", "Scaling", "Thinking", "parse_thinking", "read_budget", "split_suffix"]
-
-SCORERS = ("none", "confidence")
-"""The scorers that a client may name everywhere."""
+__all__ = ["AUTO", "Asked", "Scaling", "Thinking", "parse_thinking", "read_budget", "split_suffix"]
 
 T = TypeVar("T")
 
@@ -107,7 +105,7 @@ def read_budget(
     samples: int | None = None,
     max_samples: int = 64,
     levels: Collection[str] = LEVELS,
-    scorers: Collection[str] = SCORERS,
+    scorers: Collection[str] = ("none", *SCORERS),
 ) -> Asked:
     """Reads and takes away from `body` all that says how much to spend.
 

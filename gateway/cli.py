@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import importlib
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def run_server(settings: Settings) -> int:
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
         where = f"{settings.host}:{settings.port}"
-        print(f"thinkgate: can't listen on {where}: {error.strerror}.", file=sys.stderr)
+        print(f"thinkgate: can't listen on {where}: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
     backend, recorder = make_backend(settings), make_recorder(settings)
     app = create_app(settings, backend, recorder)

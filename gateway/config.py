@@ -8,8 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from gateway.scoring import SCORERS, AnyScorer, check_scorers
 from policies.stopping import parse_stop
 from scorers.confidence import WINDOW
 from scorers.votes import VOTES
@@ -109,6 +119,8 @@ class Settings(BaseModel):
     budget_cap: Annotated[int, Field(ge=0)] | None = None
     list_variants: bool = False
     """Whether /v1/models lists `name:low` and so on, for clients that can send no header."""
+    scorers: dict[str, AnyScorer] = {}
+    """By the name that clients say (`X-Scorer`); see docs/votes.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
@@ -126,6 +138,13 @@ class Settings(BaseModel):
     @classmethod
     def _listed(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _known_scorers(self) -> Settings:
+        check_scorers(self.scorers)
+        if self.free_form not in {"mbr", "first", *SCORERS, *self.scorers}:
+            raise ValueError(f"free_form: {self.free_form!r} is neither mbr, first nor a scorer")
+        return self
 
 
 def load_settings(
@@ -158,7 +177,11 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
         field = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        if not field:
+            lines.append(f"{problem['msg'].removeprefix('Value error, ')}.")
+        elif problem["type"] == "extra_forbidden" and len(problem["loc"]) > 1:
+            lines.append(f"{field}: unknown setting.")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown setting; known: {', '.join(Settings.model_fields)}.")
         else:
             lines.append(f"{field} ({_PREFIX}{field.upper()}): {problem['msg']}.")

@@ -12,15 +12,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from types import MappingProxyType
 from typing import Literal
 
 from gateway.errors import GatewayError
 from gateway.planning import Job
+from gateway.scoring import SCORERS
 from policies.stopping import parse_stop
 from policies.voting import decide
 from scorers.answers import MAX_QUICK, equivalent, equivalent_async
-from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.confidence import WINDOW
 from scorers.grouping import AsyncGrouper, each_alone
 from scorers.kinds import is_free_form, read_answer_async
 from scorers.mathpool import MathPool
@@ -30,7 +30,6 @@ __all__ = ["Decision", "Election", "Jury", "LatePool"]
 
 _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
-_BUILT_IN: Mapping[str, Scorer] = MappingProxyType({"confidence": ConfidenceScorer()})
 
 
 class LatePool(MathPool):
@@ -82,7 +81,7 @@ class Jury:
     """
 
     pool: MathPool | None = None
-    scorers: Mapping[str, Scorer] = field(default_factory=lambda: _BUILT_IN)
+    scorers: Mapping[str, Scorer] = field(default_factory=lambda: SCORERS)
     launch: Literal["waves", "all"] = "waves"
     concurrency: int | None = None
     free_form: str = "mbr"

@@ -13,10 +13,20 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.backends.base import Backend, Plan, Prompt
+from gateway.backends.base import Backend, Chunk, Plan, Prompt
 from gateway.errors import UpstreamError
 from gateway.events import Delta, Enforced
-from gateway.track import TEXT_FIELDS, Drawn, Tally, Terms, Track, Turn, envelope_of, estimate_tokens
+from gateway.track import (
+    TEXT_FIELDS,
+    Drawn,
+    Tally,
+    Terms,
+    Track,
+    Turn,
+    envelope_of,
+    estimate_tokens,
+    tokens_before,
+)
 from policies.prompts import WAIT
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
@@ -108,7 +118,11 @@ async def _draw(
             async for event in events:
                 yield event
         return
-    track = Track(order.indices[0], order.terms, tallies[0])
+    splits = backend.splits_thinking(order.body)
+    close = None
+    if order.terms.limit is not None:
+        close = await backend.token_ids(str(order.body.get("model", "")), order.terms.markup.close)
+    track = Track(order.indices[0], order.terms, tallies[0], splits=splits, close=close or ())
     plan = await _first_plan(backend, order)
     while True:
         turn: Turn | None = None
@@ -116,6 +130,8 @@ async def _draw(
             async with aclosing(backend.stream(plan)) as chunks:
                 async for chunk in chunks:
                     if chunk.index == 0:
+                        if (room := track.room(chunk)) is not None:
+                            chunk = await _cut(backend, order, chunk, *room)  # noqa: PLW2901
                         delta, turn = track.feed(chunk)
                         if deltas and delta is not None:
                             yield delta
@@ -146,8 +162,9 @@ async def _draw_together(
     All but the last to finish are given when they finish, so that a vote shows its progress
     and a failure later on spoils only the others.
     """
+    splits = backend.splits_thinking(order.body)
     tracks = [
-        Track(index, order.terms, tally, first=index == order.indices[0])
+        Track(index, order.terms, tally, first=index == order.indices[0], splits=splits)
         for index, tally in zip(order.indices, tallies, strict=True)
     ]
     left = list(tracks)
@@ -179,6 +196,22 @@ async def _draw_together(
                 yield event
 
 
+async def _cut(backend: Backend, order: Order, chunk: Chunk, fit: int, tokens: int) -> Chunk:
+    """The chunk's thinking as far as its first `fit` tokens go; by its length where ids don't tell."""
+    text = chunk.reasoning or chunk.content
+    kept = await backend.text_of(str(order.body.get("model", "")), chunk.ids[:fit]) if chunk.ids else None
+    kept = (kept or "").rstrip("\ufffd")  # the beginning of a character
+    start = text.find(kept) if kept else -1
+    if start < 0 or text[:start].strip():
+        start, kept = 0, text[: max(1, len(text) * fit // tokens)]
+    text = text[: start + len(kept)]
+    choice = chunk.choice
+    if entries := (choice.get("logprobs") or {}).get("content"):
+        choice = {**choice, "logprobs": {**choice["logprobs"], "content": entries[:fit]}}
+    content, reasoning = ("", text) if chunk.reasoning else (text, "")
+    return replace(chunk, content=content, reasoning=reasoning, choice=choice, dropped=tokens - fit)
+
+
 def _last_of(track: Track) -> list[Delta | Drawn]:
     """What is left to tell of a sample that has come to its end."""
     held_back = track.end()
@@ -206,7 +239,7 @@ async def _first_plan(backend: Backend, order: Order) -> Plan:
         return await backend.resume(order.body, prompt, prefix, order.terms.total)
     if len(order.indices) > 1:
         return Plan({**order.body, "n": len(order.indices)})
-    return Plan(order.body)
+    return Plan(order.body, ids=order.terms.limit is not None)
 
 
 async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -> Plan:
@@ -217,7 +250,8 @@ async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -
     body = order.body
     if order.schema is not None and turn is not Turn.THINK_ON:
         body = {**body, "response_format": order.schema}
-    return await backend.resume(body, prompt, written, left)
+    plan = await backend.resume(body, prompt, written, left)
+    return replace(plan, ids=True) if turn is Turn.THINK_ON else plan
 
 
 def split_reply(
@@ -226,26 +260,31 @@ def split_reply(
     markup: Markup,
     *,
     answer_only: bool = False,
+    splits: bool = False,
     close_ids: Sequence[int] | None = None,
     enforced: Enforced = "none",
 ) -> list[Drawn]:
     """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices.
 
     `answer_only`: thinking is switched off, so that a reply which the engine takes for
-    thinking alone is the answer (vLLM's parsers do that, unstreamed). `close_ids`: the
-    reply's choices come with their `token_ids`, in which the end tag reads so.
+    thinking alone is the answer (vLLM's parsers do that, unstreamed). `splits`: the engine is
+    known to split thinking off. `close_ids`: the reply's choices come with their `token_ids`,
+    in which the end tag reads so.
     """
     choices = body.get("choices") or ()
     usage = body.get("usage") or {}
     envelope = envelope_of(body)
-    own = _REPLY_OWN if close_ids is None else _REPLY_OWN | {"token_ids"}  # asked for by the gateway
+    own = _REPLY_OWN
+    if close_ids is not None:  # then the gateway had asked for the ids
+        own |= {"token_ids"}
+        envelope.pop("prompt_token_ids", None)
     drawn = []
     for index, choice in zip(indices, choices, strict=False):
         message = choice.get("message") or {}
-        text = _split_message(message, markup, answer_only=answer_only)
+        text = _split_message(message, markup, answer_only=answer_only, splits=splits)
         tally = _tally(usage, text, len(choices))
         if close_ids is not None and isinstance(ids := choice.get("token_ids"), list) and text.reasoning:
-            tally.reasoning, tally.estimated = _before(ids, close_ids), len(choices) > 1
+            tally.reasoning, tally.estimated = tokens_before(ids, close_ids), len(choices) > 1
         sample = Sample(
             index,
             text.content,
@@ -264,20 +303,17 @@ def split_reply(
     return drawn
 
 
-def _before(ids: Sequence[int], part: Sequence[int]) -> int:
-    """How many ids come before `part`; all of them where it isn't there."""
-    size = len(part)
-    places = (place for place in range(len(ids) - size + 1) if list(ids[place : place + size]) == list(part))
-    return next(places, len(ids))
-
-
-def _split_message(message: Mapping[str, Any], markup: Markup, *, answer_only: bool) -> ThinkingText:
+def _split_message(
+    message: Mapping[str, Any], markup: Markup, *, answer_only: bool, splits: bool
+) -> ThinkingText:
     """A message's thinking and answer, split by the engine or, where it doesn't, by the tags."""
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
     content = message.get("content") or ""
+    # vLLM says "" of thinking that ended before its first token, and nothing at all without a parser.
+    splits = splits or bool(thought) or (message.get("reasoning") == "" and markup.close not in content)
     if answer_only and not content:
         thought, content = "", thought
-    text = ThinkingText(replace(markup, opened=False) if thought else markup)
+    text = ThinkingText(replace(markup, opened=False) if splits else markup)
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
     if markup.open in content or text.splitter.thinking or markup.answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -17,7 +17,17 @@ from policies.thinking import Markup, ThinkingText
 from scorers.confidence import ConfidenceWindow, compact, content_of
 from scorers.types import Sample, Usage
 
-__all__ = ["TEXT_FIELDS", "Drawn", "Tally", "Terms", "Track", "Turn", "envelope_of", "estimate_tokens"]
+__all__ = [
+    "TEXT_FIELDS",
+    "Drawn",
+    "Tally",
+    "Terms",
+    "Track",
+    "Turn",
+    "envelope_of",
+    "estimate_tokens",
+    "tokens_before",
+]
 
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
@@ -26,6 +36,13 @@ _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the templ
 _CUT = Decision.CUT  # looked up once: that costs as much as judging a chunk
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
+
+
+def tokens_before(ids: Sequence[int], part: Sequence[int]) -> int:
+    """How many ids come before `part`; all of them where it isn't there."""
+    size = len(part)
+    places = (place for place in range(len(ids) - size + 1) if list(ids[place : place + size]) == list(part))
+    return next(places, len(ids))
 
 
 def estimate_tokens(text: str) -> int:
@@ -113,14 +130,26 @@ class Drawn:
 class Track:
     """One choice of a streamed reply as it grows, over all upstream requests that it takes.
 
-    `first`: of the choices that share a request, this one counts the prompt.
+    `first`: of the choices that share a request, this one counts the prompt. `splits`: the
+    engine is known to tell thinking from answer itself, so that content is never thinking.
+    `close`: the end tag's token ids, where the chunks come with theirs.
     """
 
-    def __init__(self, index: int, terms: Terms, tally: Tally, *, first: bool = True) -> None:
+    def __init__(
+        self,
+        index: int,
+        terms: Terms,
+        tally: Tally,
+        *,
+        first: bool = True,
+        splits: bool = False,
+        close: Sequence[int] = (),
+    ) -> None:
         self.index = index
         self._first = first
+        self._close = close
         self.tally = tally
-        self.text = ThinkingText(terms.markup)
+        self.text = ThinkingText(replace(terms.markup, opened=False) if splits else terms.markup)
         self.raw: Mapping[str, Any] = {}
         self.forced = False
         self._terms = terms
@@ -160,6 +189,23 @@ class Track:
         reached = limit is not None and 0 < limit <= self._limiter.used + _LIMIT_TOLERANCE
         return self._terms.native and reached and not self.forced and bool(self.text.content)
 
+    def room(self, chunk: Chunk) -> tuple[int, int] | None:
+        """Where a chunk holds more thinking than the limit allows: how many of its how many tokens fit.
+
+        Engines put many tokens into one chunk when a reader lags behind.
+        """
+        limit = self._terms.limit
+        if limit is None or self._answering or chunk.tokens is None:
+            return None
+        tokens, left = chunk.tokens - self._counted, limit - self._limiter.used
+        if tokens <= max(left, 1):
+            return None
+        text = self.text.splitter
+        if not (chunk.reasoning or text.thinking or self._terms.markup.open in chunk.content):
+            return None
+        thought = self._thought(chunk, tokens)
+        return (left, tokens) if thought > left > 0 else None
+
     def feed(self, chunk: Chunk) -> tuple[Delta | None, Turn | None]:
         """Takes one chunk: what is new in it, and whether to go on otherwise."""
         self.raw = chunk.raw
@@ -179,8 +225,8 @@ class Track:
         tokens = self._count(chunk, text)
         thought = 0
         if (reasoning or (was_thinking and thinking)) and not self._answering:
-            thought = tokens
-            self.tally.reasoning += tokens
+            thought = self._thought(chunk, tokens)
+            self.tally.reasoning += thought
         turn = None
         if self._limited and not self._answering:
             turn = self._judge(thought, thinking, content)
@@ -287,6 +333,16 @@ class Track:
         if closed and self._limiter.waits and self._limiter.close() is Decision.WAIT:
             return Turn.THINK_ON
         return Turn.ANSWER if content and self._terms.staged else None
+
+    def _thought(self, chunk: Chunk, tokens: int) -> int:
+        """How many of a thinking chunk's tokens come before its end tag."""
+        if chunk.dropped:
+            return tokens - chunk.dropped
+        if chunk.ids and self._close:
+            return tokens_before(chunk.ids, self._close)
+        end = len(chunk.reasoning) or chunk.content.find(self._terms.markup.close)
+        text = len(chunk.reasoning + chunk.content)
+        return tokens if end < 0 or end == text else max(1, round(tokens * end / text))
 
     def _split(self, chunk: Chunk) -> tuple[str, str]:
         if self._answering:  # whatever comes now is answer, in whichever field

@@ -26,10 +26,14 @@ __all__ = [
     "majority",
     "mbr",
     "overlap",
+    "similarities",
     "weighted",
 ]
 
 PLAIN = Ballot()
+
+MAX_WORDS = 2_000
+"""Words of a text that are compared."""
 
 
 def majority(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN) -> Verdict:
@@ -104,7 +108,26 @@ def confidence(
 
 def overlap(one: str, other: str) -> float:
     """How much two texts share, in [0, 1]: F1 of their longest common subsequence of words (ROUGE-L)."""
-    return Indel.normalized_similarity(one.split(), other.split())
+    return similarities([one, other])(0, 1)
+
+
+def similarities(texts: Sequence[str]) -> Callable[[int, int], float]:
+    """`overlap` of any two of the texts, by their places; each text is taken apart only once.
+
+    Only the last `MAX_WORDS` words of a text are compared, which bounds one comparison to
+    well under a millisecond.
+    """
+    codes: dict[str, str] = {}
+    spelled = [
+        "".join(codes.setdefault(word, _character(len(codes))) for word in text.split()[-MAX_WORDS:])
+        for text in texts
+    ]
+    return lambda i, j: Indel.normalized_similarity(spelled[i], spelled[j])
+
+
+def _character(number: int) -> str:
+    """The character that stands for a word, so that texts compare as fast as strings do."""
+    return chr(number + 1 if number < 0xD7FF else number + 0x801)  # no surrogates
 
 
 def mbr(
@@ -112,23 +135,25 @@ def mbr(
     samples: Sequence[Sample],
     ballot: Ballot = PLAIN,
     *,
-    similarity: Callable[[str, str], float] = overlap,
+    similarity: Callable[[str, str], float] | None = None,
 ) -> Verdict:
     """The sample most similar to the others: minimum Bayes risk, for free text.
 
     Classes don't matter: every sample with text that was not truncated is votable and a
     class of its own, weighing its mean similarity to the others (each weighted by its
-    score), which is also the `share`. A sample alone is as similar as can be. Symmetric
-    `similarity` is assumed; N samples take N(N-1)/2 comparisons.
+    score), which is also the `share`. A sample alone is as similar as can be. A symmetric
+    `similarity` may stand in for `overlap`; N samples take N(N-1)/2 comparisons.
     """
     alone = each_alone(samples)
+    texts = [group.answer.raw for group in alone]
+    alike = similarities(texts) if similarity is None else lambda i, j: similarity(texts[i], texts[j])
     score = _scores(alone, ballot)
     close: dict[int, list[float]] = {i: [] for i in score}
-    for one, other in combinations(alone, 2):
-        (i,), (j,) = one.members, other.members
-        alike = similarity(one.answer.raw, other.answer.raw)
-        close[i].append(score[j] * alike)
-        close[j].append(score[i] * alike)
+    for one, other in combinations(range(len(alone)), 2):
+        (i,), (j,) = alone[one].members, alone[other].members
+        value = alike(one, other)
+        close[i].append(score[j] * value)
+        close[j].append(score[i] * value)
 
     def centrality(group: Group) -> float:
         (i,) = group.members

@@ -202,6 +202,12 @@ class ScriptedBackend:
     async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
         return None
 
+    async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
+        return None
+
+    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
+        return False
+
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         return self._served
 

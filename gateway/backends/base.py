@@ -27,10 +27,14 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request to an engine: the endpoint and the JSON body, without `stream`."""
+    """One request to an engine: the endpoint and the JSON body, without `stream`.
+
+    `ids`: a streamed reply's chunks should come with their token ids, where the engine has them.
+    """
 
     body: Mapping[str, Any]
     endpoint: Endpoint = "chat/completions"
+    ids: bool = False
 
 
 @dataclass(slots=True)
@@ -39,7 +43,8 @@ class Chunk:
 
     `content` and `reasoning` are the new text, the latter where the engine splits thinking
     itself. `tokens` counts the tokens this choice has generated so far, where the engine
-    says; `usage` is the engine's own, cumulative. `raw` is the whole event as it came and
+    says; `usage` is the engine's own, cumulative. `ids` are the new tokens, where they were
+    asked for; `dropped` counts those whose text has been cut off. `raw` is the whole event as it came and
     `choice` its one choice.
     """
 
@@ -51,6 +56,8 @@ class Chunk:
     usage: Mapping[str, Any] | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=dict)
+    ids: Sequence[int] = ()
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,14 @@ class Backend(Protocol):
 
     async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
         """A text's token ids; remembered, so for texts that recur only. None where the engine can't tell."""
+        ...
+
+    async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
+        """Token ids as text, special tokens and all; None where the engine can't tell."""
+        ...
+
+    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
+        """Whether the engine has been seen to tell this model's thinking from its answer itself."""
         ...
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:

@@ -35,7 +35,6 @@ _CHAT_ONLY = frozenset(
         "parallel_tool_calls",
         "prediction",
         "reasoning_effort",
-        "response_format",
         "store",
         "stream",
         "stream_options",
@@ -56,7 +55,7 @@ class Engine:
     render_path: ClassVar[str | None] = None
     """A route, below the server's root, that renders a chat without running it."""
     token_ids_field: ClassVar[str | None] = None
-    """The request field that has each choice of a reply come with its `token_ids`."""
+    """The request field that has a reply come with `prompt_token_ids`, and its choices with `token_ids`."""
     notices_hang_up: ClassVar[bool] = True
     """Whether it stops an unstreamed request, too, when the connection is closed."""
 
@@ -97,6 +96,7 @@ class Engine:
             usage,
             event,
             choice,
+            choice.get("token_ids") or (),
         )
 
     def tokens_so_far(self, event: Mapping[str, Any], choice: Mapping[str, Any]) -> int | None:
@@ -215,6 +215,15 @@ class LlamaCpp(Engine):
     def rendered(self, reply: Mapping[str, Any]) -> Prompt | None:
         prompt = reply.get("prompt")
         return prompt if isinstance(prompt, str) and prompt else None
+
+    def completion(self, body: Mapping[str, Any], prompt: Prompt, max_tokens: int | None) -> dict[str, Any]:
+        request = super().completion(body, prompt, max_tokens)
+        form = request.pop("response_format", None)  # only its chat route reads that
+        if isinstance(form, dict) and form.get("type") in ("json_schema", "json_object"):
+            wrapped = form.get("json_schema")
+            own = wrapped.get("schema") if isinstance(wrapped, dict) else form.get("schema")
+            request["json_schema"] = own or {"type": "object"}
+        return request
 
     def tokenize_prompt(self, model: str, prompt: str) -> tuple[str, dict[str, Any], str]:
         return "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, "tokens"

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import secrets
 import signal
 import sys
@@ -26,6 +27,8 @@ __all__ = ["EmbeddedEngine", "EmbeddedOptions", "EngineFailed", "cpu_quota", "pa
 
 _log = logging.getLogger(__name__)
 _COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("llama_server.py")))
+_COMPLAINT = re.compile(r"[\d.]+ E (?:\w+ +)?\w+: (.+)")
+"""A line that llama.cpp logs for an error: time, level, sometimes a component, function, message."""
 _GRACE = 5.0
 """Seconds the engine has to end by itself once it is told to."""
 
@@ -211,8 +214,12 @@ def _explain(error: str | None, complaints: deque[str], code: int, model: Path) 
         return "The embedded engine is not installed; run: pip install 'thinkgate[local]'."
     if error and "libgomp" in error:
         return "The embedded engine needs the system library libgomp (on Debian: apt-get install libgomp1)."
-    if error is None:
+    said = [match[1] for line in complaints if (match := _COMPLAINT.match(line))]
+    if said:  # the first is the cause, the rest are its consequences
+        why = said[0]
+    elif error is not None:
+        why = error
+    else:
         ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        error = f"it ended with {ended}"
-    last = f" ({complaints[-1]})" if complaints else ""
-    return f"The embedded engine could not start with {model}: {error}{last}."
+        why = f"it ended with {ended}" + (f" ({complaints[-1]})" if complaints else "")
+    return f"The embedded engine could not start with {model}: {why.rstrip('.')}."

@@ -38,6 +38,7 @@ class OpenAIBackend:
         self._listing = asyncio.Lock()
         self._keeps_limit: dict[Any, bool] = {}  # by model, what was seen of its native limits
         self._token_ids: dict[tuple[str, str], list[int]] = {}
+        self._splits: set[Any] = set()  # models whose thinking the engine was seen to split off
         self.engine: Engine = engine_of(None)
 
     def connect_to(self, base_url: str, api_key: str | None) -> None:
@@ -74,11 +75,17 @@ class OpenAIBackend:
                     folding.add(chunk)
             return Response(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
+        if any(_thinking(choice.get("message") or {}) for choice in reply.get("choices") or ()):
+            self._splits.add(plan.body.get("model"))
         return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
     async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """One streamed request; counts of tokens are asked for in the engine's own way."""
+        model = plan.body.get("model")
         body = self.engine.counting({**plan.body, "stream": True})
+        hidden = plan.ids and self.engine.token_ids_field not in (None, *plan.body)
+        if hidden:
+            body[str(self.engine.token_ids_field)] = True
         try:
             async with self._open(f"{self._base}/{plan.endpoint}", body) as response:
                 if response.status >= 400:
@@ -88,7 +95,13 @@ class OpenAIBackend:
                     for payload in parser.feed(block):
                         if payload == b"[DONE]":
                             return
-                        for chunk in self.engine.chunks(_event(payload)):
+                        event = _event(payload)
+                        chunks = self.engine.chunks(event)
+                        if hidden:
+                            _hide_ids(event)
+                        for chunk in chunks:
+                            if chunk.reasoning:
+                                self._splits.add(model)
                             yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
@@ -130,14 +143,7 @@ class OpenAIBackend:
         prompt = await self.render(body)
         if not isinstance(prompt, list):
             return prompt
-        path, request, key = self.engine.detokenize(str(body.get("model", "")), prompt)
-        try:
-            text = (await self._post_json(self._root + path, request)).get(key)
-        except UpstreamUnreachable:
-            raise
-        except UpstreamError:
-            return None
-        return text if isinstance(text, str) else None
+        return await self.text_of(str(body.get("model", "")), prompt)
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
@@ -183,6 +189,21 @@ class OpenAIBackend:
             reply = await self._post_json(self._root + path, request)
             known = self._token_ids[model, text] = list(reply[key])
         return known
+
+    async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
+        """By the engine's own tokenizer."""
+        path, request, key = self.engine.detokenize(model, list(ids))
+        try:
+            text = (await self._post_json(self._root + path, request)).get(key)
+        except UpstreamUnreachable:
+            raise
+        except UpstreamError:
+            return None
+        return text if isinstance(text, str) else None
+
+    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
+        """By what was seen so far."""
+        return body.get("model") in self._splits
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """`GET /v1/models`; an engine without that route serves no names we could know."""
@@ -278,6 +299,17 @@ def _event(payload: bytes) -> dict[str, Any]:
         status = code if isinstance(code, int) and 400 <= code < 600 else 502
         raise UpstreamError(status, str(details.get("message", "The upstream failed.")), details)
     return value
+
+
+def _thinking(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("reasoning_content") or message.get("reasoning"))
+
+
+def _hide_ids(event: dict[str, Any]) -> None:
+    """Takes out what only the gateway had asked for."""
+    for part in (event, *(event.get("choices") or ())):
+        part.pop("token_ids", None)
+        part.pop("prompt_token_ids", None)
 
 
 def _upstream_error(status: int, payload: bytes) -> UpstreamError:

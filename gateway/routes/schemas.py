@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.budget import AUTO, SCORERS, Scaling
+from gateway.budget import AUTO, Scaling
+from gateway.scoring import SCORERS
 from policies.prompts import LEVELS
 from scorers.votes import VOTES
 
@@ -50,8 +51,8 @@ _HEADERS = [
     _header("X-Vote", "How the samples are combined.", {"type": "string", "enum": list(VOTES)}),
     _header(
         "X-Scorer",
-        f"What weighs the samples: {', '.join(SCORERS)}, or another that the operator has added.",
-        {"type": "string", "examples": list(SCORERS)},
+        f"What weighs the samples: {', '.join(['none', *SCORERS])}, or another that the operator has added.",
+        {"type": "string", "examples": ["none", *SCORERS]},
     ),
     _header("X-Stop", "When enough samples are drawn.", _STOP),
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from gateway.election import Jury, LatePool
 from gateway.errors import UpstreamError
 from gateway.events import Delta
+from scorers.judge import JudgeScorer
+from scorers.types import ScorerError
 from tests.fakes import Script, ScriptedBackend, Text, groups, job_for, ran, says, vote_for
 
 SEVEN = says("The answer is ", "\\boxed{7}.")
@@ -214,3 +217,153 @@ def test_confidence_is_a_number_of_nats() -> None:
     """The helper above writes what it says."""
     entry = sure("x", 2.0).steps[0].choice["logprobs"]["content"][0]  # type: ignore[union-attr]
     assert math.exp(entry["logprob"]) == pytest.approx(math.exp(-2.0))
+
+
+class Slow:
+    """A scorer that never comes to an end."""
+
+    needs_logprobs = False
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def score(self, messages: Any, samples: Any, model: Any) -> list[float | None]:
+        """See `Scorer`."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+        return []
+
+
+class Weighs:
+    """A scorer that gives each sample a weight by its text, or fails."""
+
+    needs_logprobs = False
+
+    def __init__(self, weights: dict[str, float], tokens: int = 0, error: Exception | None = None) -> None:
+        self._weights, self._tokens, self._error = weights, tokens, error
+        self.seen: list[int] = []
+
+    async def score(self, messages: Any, samples: Any, model: Any) -> list[float | None]:
+        """See `Scorer`."""
+        if self._error is not None:
+            raise self._error
+        model.count(self._tokens)
+        self.seen = [sample.index for sample in samples]
+        return [self._weights.get(sample.content) for sample in samples]
+
+
+def scored(samples: int, **fields: Any) -> Any:
+    """A job that votes by the scorer "mine"; the stop is "none"."""
+    job = vote_for(samples, **fields)
+    vote = job.budget.vote if "vote" in job.budget.sources else "weighted"
+    return replace(job, budget=replace(job.budget, scorer="mine", vote=vote))
+
+
+async def test_a_scorer_named_means_a_weighted_vote() -> None:
+    """Its scores decide, and what it spent is told apart from the samples' tokens."""
+    mine = Weighs({"The answer is \\boxed{8}.": 0.9, "The answer is \\boxed{7}.": 0.2}, tokens=30)
+    _, outcome = await ran(ScriptedBackend(SEVEN, SEVEN, EIGHT), scored(3), Jury(scorers={"mine": mine}))
+    assert outcome.chosen[0].content == "The answer is \\boxed{8}."
+    assert (outcome.method, outcome.scorer, outcome.scorer_tokens) == ("weighted", "mine", 30)
+    assert outcome.generated == 6
+
+
+async def test_only_what_votes_is_scored() -> None:
+    """Truncated and unanswered samples cost the scorer nothing."""
+    mine = Weighs({})
+    cut = says("The answer is \\boxed{8}.", finish="length")
+    prose = says("I could think about this for a long time and never come to any end at all, really")
+    await ran(ScriptedBackend(cut, SEVEN, prose), scored(3), Jury(scorers={"mine": mine}))
+    assert mine.seen == [1]
+
+
+async def test_a_late_scorer_is_left_behind() -> None:
+    """The vote goes on unweighted, and the response says so."""
+    slow = Slow()
+    jury = Jury(scorers={"mine": slow}, scorer_seconds=0.01)
+    _, outcome = await ran(ScriptedBackend(EIGHT, SEVEN, SEVEN), scored(3), jury)
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
+    assert any('"mine" took longer than 0.01 s' in note for note in outcome.notes)
+    assert slow.ended
+
+
+async def test_the_requests_own_limit_holds_for_the_scorer() -> None:
+    """`max_seconds` is the end of everything."""
+    job = scored(3, scaling={"max_seconds": 0.2})
+    _, outcome = await ran(ScriptedBackend(EIGHT, SEVEN, SEVEN), job, Jury(scorers={"mine": Slow()}))
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
+    assert any("took longer than" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize("error", [ScorerError("no weights"), UpstreamError(503, "no judge")])
+async def test_a_broken_scorer_costs_only_its_weights(error: Exception) -> None:
+    """The vote goes on unweighted, and the response says why."""
+    jury = Jury(scorers={"mine": Weighs({}, error=error)})
+    _, outcome = await ran(ScriptedBackend(EIGHT, SEVEN, SEVEN), scored(3), jury)
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
+    assert any(f"failed ({error})" in note for note in outcome.notes)
+
+
+async def test_scores_outside_their_range_count_as_no_opinion() -> None:
+    """A scorer can't buy the vote."""
+    mine = Weighs({"The answer is \\boxed{8}.": 99.0, "The answer is \\boxed{7}.": 0.5})
+    _, outcome = await ran(ScriptedBackend(EIGHT, SEVEN, SEVEN), scored(3), Jury(scorers={"mine": mine}))
+    assert outcome.chosen[0].content == "The answer is \\boxed{7}."
+
+
+async def test_free_text_goes_to_the_best_scored() -> None:
+    """With a scorer, talk is chosen by it rather than by similarity."""
+    talk = [f"I could think about this for a long time, {word}, and never come to any end" for word in "abc"]
+    mine = Weighs({talk[0]: 0.1, talk[1]: 0.7, talk[2]: 0.2})
+    _, outcome = await ran(ScriptedBackend(*map(says, talk)), scored(3), Jury(scorers={"mine": mine}))
+    assert outcome.method == "best"
+    assert outcome.chosen[0].content == talk[1]
+
+
+async def test_free_text_may_have_a_scorer_of_its_own() -> None:
+    """The setting `free_form` names it; other requests go without."""
+    talk = [f"I could think about this for a long time, {word}, and never come to any end" for word in "abc"]
+    jury = Jury(scorers={"mine": Weighs({talk[2]: 0.7})}, free_form="mine")
+    _, outcome = await ran(ScriptedBackend(*map(says, talk)), vote_for(3), jury)
+    assert (outcome.scorer, outcome.chosen[0].content) == ("mine", talk[2])
+    _, outcome = await ran(ScriptedBackend(SEVEN), vote_for(3), jury)
+    assert outcome.scorer == "none"
+
+
+async def test_a_judge_asks_the_requests_own_model() -> None:
+    """Without thinking, unless it is told otherwise; its tokens are the scorer's."""
+    verdict = says("The most consistent one is \\boxed{1}.", Text("", tokens=1))
+    backend = ScriptedBackend(SEVEN, EIGHT, SEVEN, verdict, prompt_tokens=10)
+    job = vote_for(3, headers={"X-Scorer": "judge"}, family="qwen3")
+    _, outcome = await ran(backend, job, Jury(scorers={"judge": JudgeScorer(rounds=1)}))
+    assert outcome.scorer_tokens == 12
+    assert outcome.generated == 6
+    asked = backend.bodies[-1]
+    assert asked["temperature"] == 0
+    assert asked["chat_template_kwargs"] == {"enable_thinking": False}
+    assert outcome.verdict is not None
+    assert sum(group.weight for group in outcome.verdict.groups) == 1
+
+
+async def test_a_limit_in_tokens_holds_for_the_judge() -> None:
+    """Once it is reached, the judge is not asked any more."""
+    backend = ScriptedBackend(SEVEN)
+    job = vote_for(3, headers={"X-Scorer": "judge"}, scaling={"max_tokens": 6})
+    _, outcome = await ran(backend, job, Jury(scorers={"judge": JudgeScorer("grade")}))
+    assert len(backend.plans) == 1
+    assert any("limit in tokens" in note for note in outcome.notes)
+
+
+async def test_a_client_that_goes_away_ends_the_scorer() -> None:
+    """Nothing is left running for nobody."""
+    slow = Slow()
+    running = asyncio.create_task(
+        ran(ScriptedBackend(SEVEN), scored(2), Jury(scorers={"mine": slow}, scorer_seconds=60))
+    )
+    done, _ = await asyncio.wait({running}, timeout=0.1)
+    assert not done
+    running.cancel()
+    await asyncio.wait({running})
+    assert slow.ended

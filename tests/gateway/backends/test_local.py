@@ -167,8 +167,18 @@ async def test_a_file_cut_short_is_one_sentence(engine: EmbeddedEngine, tmp_path
     cut = tmp_path / "cut.gguf"
     with ensure_model().open("rb") as whole:
         cut.write_bytes(whole.read(100_000))
-    with pytest.raises(EngineFailed, match=rf"^The embedded engine could not start with {cut}: .*\.$"):
+    with pytest.raises(
+        EngineFailed, match=rf"^The embedded engine could not start with {cut}: failed to .*\.$"
+    ):
         await EmbeddedEngine(EmbeddedOptions(cut)).start()
+
+
+@pytest.mark.embedded
+async def test_a_missing_adapter_is_named(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """What llama.cpp says first, the cause, is what the message says."""
+    lora = tmp_path / "adapter.gguf"
+    with pytest.raises(EngineFailed, match=rf": failed to open '{lora}': No such file or directory\.$"):
+        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=lora)).start()
 
 
 @pytest.mark.parametrize(

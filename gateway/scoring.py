@@ -1,0 +1,202 @@
+"""From `[scorers.<name>]` in the settings to the scorers that clients may name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+
+from scorers.agreement import AgreementScorer
+from scorers.calibration import Calibration, read_calibration
+from scorers.combined import CombinedScorer
+from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.judge import RUBRIC, JudgeScorer
+from scorers.local_classifier import LocalClassifier
+from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
+from scorers.types import Scorer, ScorerError
+
+__all__ = ["SCORERS", "AnyScorer", "Scoring", "check_scorers"]
+
+CALIBRATION_FILE = "calibration.json"
+"""Looked for beside the weights of a classifier in a local directory."""
+
+SCORERS: Mapping[str, Scorer] = MappingProxyType(
+    {"confidence": ConfidenceScorer(), "agreement": AgreementScorer(), "judge": JudgeScorer()}
+)
+"""The scorers that need no settings. To add one, write it in `scorers/` and name it here."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConfidenceTable(_Table):
+    """`kind = "confidence"`: how sure the model was of its own tokens."""
+
+    kind: Literal["confidence"]
+    measure: Literal["bottom", "lowest", "mean", "tail", "certainty", "probability"] = "bottom"
+    window: Annotated[int, Field(ge=1)] = WINDOW
+
+
+class AgreementTable(_Table):
+    """`kind = "agreement"`: how much the others agree."""
+
+    kind: Literal["agreement"]
+
+
+class JudgeTable(_Table):
+    """`kind = "judge"`: a language model that picks or grades."""
+
+    kind: Literal["judge"]
+    method: Literal["pick", "grade"] = "pick"
+    model: str | None = None
+    effort: str = "off"
+    rubric: str = RUBRIC
+    rounds: Annotated[int, Field(ge=1, le=16)] = 2
+    seed: int = 0
+    characters: Annotated[int, Field(ge=1)] = 24_000
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    concurrency: Annotated[int, Field(ge=1)] = 8
+
+
+class TrainedTable(_Table):
+    """`kind = "trained"`: a classifier behind `url`, or in the local `directory`."""
+
+    kind: Literal["trained"]
+    url: HttpUrl | None = None
+    key: SecretStr | None = None
+    key_env: str | None = None
+    """Name of an environment variable that holds the key, so that the file needn't."""
+    model: str | None = None
+    endpoint: Literal["classify", "score"] = "classify"
+    directory: Path | None = None
+    template: str = TEMPLATE
+    label: int = -1
+    batch: Annotated[int, Field(ge=1)] = 64
+    max_tokens: Annotated[int, Field(ge=1)] = 4096
+    calibration: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TrainedTable:
+        if (self.url is None) == (self.directory is None):
+            raise ValueError("a trained scorer has either a url or a directory")
+        if "{answer}" not in self.template:
+            raise ValueError("the template has no {answer}")
+        return self
+
+
+class CombinedTable(_Table):
+    """`kind = "combined"`: other scorers by name, each with its weight."""
+
+    kind: Literal["combined"]
+    weights: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+
+AnyScorer = Annotated[
+    ConfidenceTable | AgreementTable | JudgeTable | TrainedTable | CombinedTable, Field(discriminator="kind")
+]
+
+
+def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
+    """Raises ValueError where a name can't be used, or a combination names what can't be combined."""
+    single = {*SCORERS, *(name for name, table in tables.items() if not isinstance(table, CombinedTable))}
+    for name, table in tables.items():
+        if name == "none":
+            raise ValueError('no scorer can be called "none"')
+        if isinstance(table, CombinedTable) and (unknown := table.weights.keys() - single):
+            raise ValueError(f"{name}.weights: {', '.join(sorted(unknown))} is no single scorer")
+
+
+class Scoring:
+    """An app's scorers by name, and what they hold open. Raises ValueError where a file can't be used."""
+
+    def __init__(self, tables: Mapping[str, AnyScorer]) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._classifiers: list[LocalClassifier] = []
+        single = {
+            name: self._make(table) for name, table in tables.items() if not isinstance(table, CombinedTable)
+        }
+        self.scorers: dict[str, Scorer] = {**SCORERS, **single}
+        for name, table in tables.items():
+            if isinstance(table, CombinedTable):
+                parts = [(self.scorers[part], weight) for part, weight in table.weights.items()]
+                self.scorers[name] = CombinedScorer(parts)
+
+    async def close(self) -> None:
+        """Frees what is held."""
+        for classifier in self._classifiers:
+            classifier.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _make(self, table: ConfidenceTable | AgreementTable | JudgeTable | TrainedTable) -> Scorer:
+        options = {name: value for name, value in table if name != "kind"}
+        if isinstance(table, TrainedTable):
+            return self._trained(table)
+        if isinstance(table, ConfidenceTable):
+            return ConfidenceScorer(**options)
+        return JudgeScorer(**options) if isinstance(table, JudgeTable) else AgreementScorer()
+
+    def _trained(self, table: TrainedTable) -> Scorer:
+        calibration = _calibration(table)
+        if table.directory is not None:
+            local = LocalClassifier(
+                table.directory,
+                template=table.template,
+                label=table.label,
+                max_tokens=table.max_tokens,
+                batch=min(table.batch, 16),
+            )
+            self._classifiers.append(local)
+            return TrainedScorer(local, calibration)
+        key = table.key.get_secret_value() if table.key else None
+        if key is None and table.key_env is not None:
+            key = os.environ.get(table.key_env)
+        served = ServedClassifier(
+            str(table.url),
+            self._post,
+            model=table.model,
+            key=key,
+            endpoint=table.endpoint,
+            template=table.template,
+            label=table.label,
+            batch=table.batch,
+        )
+        return TrainedScorer(served, calibration)
+
+    async def _post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Mapping[str, Any]:
+        """See `scorers.trained.Post`. The time limit is the caller's."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None, sock_connect=10))
+        told = {**headers, "Content-Type": "application/json"}
+        try:
+            async with self._session.post(url, data=orjson.dumps(body), headers=told) as response:
+                payload = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, OSError) as error:
+            raise ScorerError(f"its server can't be reached ({type(error).__name__})") from error
+        value: Any = None
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(payload)
+        if status >= 400 or not isinstance(value, dict):
+            raise ScorerError(f"its server answered {status}")
+        return value
+
+
+def _calibration(table: TrainedTable) -> Calibration:
+    """The calibration from the file named, or the one beside a local model's weights, or none."""
+    path = table.calibration
+    if path is None and table.directory is not None and (table.directory / CALIBRATION_FILE).exists():
+        path = table.directory / CALIBRATION_FILE
+    try:
+        return Calibration() if path is None else read_calibration(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the calibration {path} can't be used: {error}") from error

@@ -1,0 +1,49 @@
+"""How much the other samples agree with each one: by their answers, or else by their words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import fsum
+from typing import Any
+
+from scorers.kinds import read_answer
+from scorers.types import Model, Sample
+from scorers.votes import similarities
+
+__all__ = ["AgreementScorer"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementScorer:
+    """The mean agreement with the other samples, in [0, 1].
+
+    Two samples that declare an answer agree fully or not at all, by the answers' canonical
+    forms; others by the overlap of their words (`scorers.votes.overlap`), which is the
+    utility of minimum Bayes risk decoding. So it weighs free text and worked answers alike,
+    and can be combined with scorers that look at one sample alone.
+    """
+
+    needs_logprobs: bool = field(default=False, init=False)
+
+    async def score(
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+    ) -> list[float | None]:
+        """See `Scorer`; the model is not asked. N samples take N(N-1)/2 comparisons, in a thread."""
+        return await asyncio.to_thread(_agreements, samples)
+
+
+def _agreements(samples: Sequence[Sample]) -> list[float | None]:
+    if len(samples) < 2:
+        return [None for _ in samples]
+    answers = [read_answer(sample) for sample in samples]
+    alike = similarities([sample.content for sample in samples])
+    agreed: list[list[float]] = [[] for _ in samples]
+    for i, j in combinations(range(len(samples)), 2):
+        one, other = answers[i], answers[j]
+        value = alike(i, j) if one is None or other is None else float(one.key == other.key)
+        agreed[i].append(value)
+        agreed[j].append(value)
+    return [fsum(values) / len(values) for values in agreed]

@@ -1,0 +1,88 @@
+"""From a classifier's own probabilities to ones that mean what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, isfinite, log, log1p
+from pathlib import Path
+from typing import Any
+
+__all__ = ["UNCALIBRATED", "Calibration", "fit", "logistic", "logit", "read_calibration"]
+
+_EDGE = 1e-7  # as near to 0 and 1 as a probability's logit is taken
+
+
+def logistic(value: float) -> float:
+    """1 / (1 + e^-x), without overflow."""
+    return 1 / (1 + exp(-value)) if value >= 0 else exp(value) / (1 + exp(value))
+
+
+def logit(probability: float) -> float:
+    """The inverse of `logistic`, finite also for 0 and 1."""
+    clipped = min(max(probability, _EDGE), 1 - _EDGE)
+    return log(clipped) - log1p(-clipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A straight line through the logits: Platt scaling (Platt 1999), of which temperature is a part."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, probability: float) -> float:
+        """The calibrated probability."""
+        if (self.scale, self.shift) == (1.0, 0.0):
+            return probability
+        return logistic(self.scale * logit(probability) + self.shift)
+
+
+UNCALIBRATED = Calibration()
+"""Takes a probability for what it says."""
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration in a JSON file: scale and shift, or temperature, or logit_mean and logit_sigma.
+
+    The last two are vLLM's: the logit less the mean, over sigma. Raises OSError, and ValueError
+    where the file holds something else.
+    """
+    return _parsed(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _parsed(value: Any) -> Calibration:
+    known = {"scale", "shift", "temperature", "logit_mean", "logit_sigma"}
+    if not isinstance(value, Mapping) or not known & value.keys():
+        raise ValueError(f"a calibration is an object with some of {', '.join(sorted(known))}")
+    numbers = {key: float(value[key]) for key in known & value.keys()}
+    sigma = numbers.get("logit_sigma", 1.0) * numbers.get("temperature", 1.0)
+    if not all(map(isfinite, numbers.values())) or sigma <= 0:
+        raise ValueError("a calibration's numbers are finite, its temperature and sigma above 0")
+    scale = numbers.get("scale", 1.0) / sigma
+    return Calibration(scale, numbers.get("shift", 0.0) - scale * numbers.get("logit_mean", 0.0))
+
+
+def fit(probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 50) -> Calibration:
+    """Platt's line by Newton's method, with his smoothed targets, which keep it finite on separable data."""
+    values = [logit(each) for each in probabilities]
+    right = sum(labels)
+    high, low = (right + 1) / (right + 2), 1 / (len(labels) - right + 2)
+    targets = [high if label else low for label in labels]
+    a, b = 0.0, log((right + 1) / (len(labels) - right + 1))
+    for _ in range(steps):
+        guesses = [logistic(a * value + b) for value in values]
+        errors = [guess - target for guess, target in zip(guesses, targets, strict=True)]
+        curves = [guess * (1 - guess) for guess in guesses]
+        ga = sum(e * v for e, v in zip(errors, values, strict=True))
+        gb = sum(errors)
+        haa = sum(c * v * v for c, v in zip(curves, values, strict=True)) + 1e-9
+        hab = sum(c * v for c, v in zip(curves, values, strict=True))
+        hbb = sum(curves) + 1e-9
+        determinant = haa * hbb - hab * hab
+        if determinant <= 0:
+            break
+        a -= (hbb * ga - hab * gb) / determinant
+        b -= (haa * gb - hab * ga) / determinant
+    return Calibration(a, b)

@@ -1,0 +1,42 @@
+"""Several scorers as one, each with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+from scorers.together import together
+from scorers.types import Model, Sample, Scorer
+
+__all__ = ["CombinedScorer"]
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedScorer:
+    """The weighted mean of what `parts` say of a sample, over those that have an opinion.
+
+    The parts work side by side. Where one fails, so does the whole.
+    """
+
+    parts: Sequence[tuple[Scorer, float]]
+
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether one of the parts does."""
+        return any(scorer.needs_logprobs for scorer, _ in self.parts)
+
+    async def score(
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+    ) -> list[float | None]:
+        """See `Scorer`."""
+        columns = await together(scorer.score(messages, samples, model) for scorer, _ in self.parts)
+        weights = [weight for _, weight in self.parts]
+        return [_mean(row, weights) for row in zip(*columns, strict=True)]
+
+
+def _mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [(v, w) for v, w in zip(values, weights, strict=True) if v is not None]
+    total = fsum(weight for _, weight in known)
+    return fsum(value * weight for value, weight in known) / total if total > 0 else None

@@ -1,0 +1,95 @@
+"""A sequence classifier from a local directory, on the CPU, in a thread of its own.
+
+Needs torch and transformers, which are loaded with the first request and not before. The
+weights must be safetensors and the code transformers' own: nothing in the directory is run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from scorers.trained import TEMPLATE, Case, filled
+from scorers.types import ScorerError
+
+__all__ = ["LocalClassifier"]
+
+
+class LocalClassifier:
+    """Classifies with a model that `transformers` can load; `close` ends its thread.
+
+    `batch` texts are run at once, each cut to its last `max_tokens` tokens. With one label
+    the probability is its sigmoid, with more the softmax of `label`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        template: str = TEMPLATE,
+        label: int = -1,
+        max_tokens: int = 4096,
+        batch: int = 16,
+    ) -> None:
+        self._directory = directory
+        self._template = template
+        self._label = label
+        self._max_tokens = max_tokens
+        self._batch = batch
+        self._threads = ThreadPoolExecutor(1, "classifier")
+        self._run: Callable[[Sequence[str]], tuple[list[float], int]] | None = None
+
+    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
+        """See `Classifier`. A caller that goes away leaves at most one batch running."""
+        loop = asyncio.get_running_loop()
+        texts = [filled(self._template, case) for case in cases]
+        probabilities: list[float] = []
+        tokens = 0
+        for start in range(0, len(texts), self._batch):
+            part = texts[start : start + self._batch]
+            values, used = await loop.run_in_executor(self._threads, self._classify, part)
+            probabilities += values
+            tokens += used
+        return probabilities, tokens
+
+    def close(self) -> None:
+        """Ends the thread when its work is done."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _classify(self, texts: Sequence[str]) -> tuple[list[float], int]:
+        if self._run is None:
+            try:
+                self._run = _load(self._directory, self._label, self._max_tokens)
+            except (ImportError, OSError, ValueError) as error:
+                raise ScorerError(f"the classifier in {self._directory} can't be loaded ({error})") from error
+        return self._run(texts)
+
+
+def _load(directory: Path, label: int, max_tokens: int) -> Callable[[Sequence[str]], tuple[list[float], int]]:
+    """The model, ready to give probabilities and the number of tokens read."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, truncation_side="left")
+    model = AutoModelForSequenceClassification.from_pretrained(
+        directory, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    ).eval()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+
+    def run(texts: Sequence[str]) -> tuple[list[float], int]:
+        inputs = tokenizer(
+            list(texts), return_tensors="pt", padding=True, truncation=True, max_length=max_tokens
+        )
+        inputs.pop("token_type_ids", None)
+        with torch.inference_mode():
+            logits = model(**inputs).logits
+        one = logits.shape[-1] == 1
+        values = torch.sigmoid(logits[:, 0]) if one else torch.softmax(logits, -1)[:, label]
+        return values.tolist(), int(inputs["attention_mask"].sum())
+
+    return run

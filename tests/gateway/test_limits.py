@@ -1,0 +1,157 @@
+"""Limits on an engine like vLLM, scripted on the wire: many tokens at once, split thinking, schemas."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from gateway.app import create_app
+from gateway.backends.engines import VLLM, LlamaCpp
+from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
+from tests.upstream import Events, Json, Upstream, chunk, upstream
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CLOSE = 9
+"""The end tag's token id; `/tokenize` answers everything with it."""
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+
+
+@asynccontextmanager
+async def asking(family: str = "deepseek-r1") -> AsyncIterator[tuple[Upstream, Any]]:
+    """A scripted vLLM, and a function that asks a gateway in front of it; gives the reply's JSON."""
+    async with upstream(owned_by="vllm") as server:
+        served = {"id": "tiny", "owned_by": "vllm", "max_model_len": 4096}
+        server.answers("/v1/models", Json({"data": [served]}))
+        server.answers("/tokenize", Json({"tokens": [CLOSE]}))
+        server.answers(COMPLETIONS, Events([completion("Seven."), completion("", "stop")]))
+        backend = OpenAIBackend(server.base_url)
+        await backend.start()
+        transport = httpx.ASGITransport(create_app(Settings(family=family), backend))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+
+            async def ask(budget: object, **fields: Any) -> Any:
+                body = {"model": "tiny", "messages": [{"role": "user", "content": "q"}], **fields}
+                response = await client.post(CHAT, json=body, headers={"X-Reasoning-Budget": str(budget)})
+                assert response.status_code == 200, response.text
+                return response.json()
+
+            yield server, ask
+        await backend.close()
+
+
+def completion(text: str, finish: str | None = None) -> dict[str, Any]:
+    """One event of a streamed text completion."""
+    return {"id": "up-2", "choices": [{"index": 0, "text": text, "finish_reason": finish}]}
+
+
+def says(text: str, ids: list[int], so_far: int, **event: Any) -> dict[str, Any]:
+    """One event of a streamed chat reply with its token ids and vLLM's running count."""
+    told = chunk(text, usage={"prompt_tokens": 5, "completion_tokens": so_far}, **event)
+    told["choices"][0]["token_ids"] = ids
+    return told
+
+
+async def test_tokens_beyond_the_limit_are_cut_off() -> None:
+    """Five tokens at once where two fit: the engine's own tokenizer says what their text is."""
+    async with asking() as (server, ask):
+        server.answers("/detokenize", Json({"prompt": " two three"}))
+        server.answers(
+            CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6)])
+        )
+        reply = await ask(3)
+        assert server.asked("/detokenize") == [{"model": "tiny", "tokens": [2, 3]}]
+        assert server.asked(CHAT)[-1]["return_token_ids"] is True
+    message = reply["choices"][0]["message"]
+    assert (message["reasoning"], message["content"]) == ("one two three", "Seven.")
+    assert reply["scaling"]["budget"]["used"] == 3
+    assert reply["usage"]["completion_tokens"] >= 6  # what was cut off was generated all the same
+
+
+async def test_the_end_tag_is_found_among_many_tokens() -> None:
+    """A chunk that holds the end of the thinking and half of the answer counts up to the tag."""
+    async with asking() as (server, ask):
+        whole = says(" two</think>The answer is 7.", [2, CLOSE, 3, 4, 5, 6, 7], 8)
+        server.answers(CHAT, Events([says("one", [1], 1), whole, chunk(finish="stop")]))
+        reply = await ask(3)
+        assert not server.asked(COMPLETIONS)
+    assert reply["choices"][0]["message"]["content"] == "The answer is 7."
+    assert reply["scaling"]["budget"]["used"] == 2
+    assert "token_ids" not in str(reply)
+
+
+async def test_without_ids_the_length_of_the_text_decides() -> None:
+    """Half of a chunk's tokens fit, so half of its text is kept."""
+    async with asking() as (server, ask):
+        event = chunk("abcdefgh", usage={"prompt_tokens": 5, "completion_tokens": 4})
+        server.answers(CHAT, Events([event]))
+        reply = await ask(2)
+    assert reply["choices"][0]["message"]["reasoning"] == "abcd"
+    assert reply["scaling"]["budget"]["used"] == 2
+
+
+async def test_an_engine_that_splits_is_known_from_then_on() -> None:
+    """Thinking that ends before its first token leaves no trace in a stream but the answer."""
+    async with asking() as (server, ask):
+        thinking = chunk(usage={"prompt_tokens": 5, "completion_tokens": 1})
+        thinking["choices"][0]["delta"] = {"reasoning": "one"}
+        server.answers(
+            CHAT,
+            Events([thinking, says("Seven.", [3], 3), chunk(finish="stop")]),
+            Events([says("Eight.", [3], 2), chunk(finish="stop")]),
+        )
+        first, second = await ask(50), await ask(50)
+    assert first["choices"][0]["message"]["content"] == "Seven."
+    message = second["choices"][0]["message"]
+    assert (message["content"], message.get("reasoning")) == ("Eight.", None)
+
+
+async def test_a_proven_engine_that_falls_silent_is_led_to_an_answer() -> None:
+    """Its one plain reply has no answer, so the request goes out again, watched; all tokens are counted."""
+    async with asking() as (server, ask):
+        thinking = chunk(usage={"prompt_tokens": 5, "completion_tokens": 2})
+        thinking["choices"][0]["delta"] = {"reasoning": "one two"}
+        ends = Events([thinking, says("Yes.", [3], 4), chunk(finish="stop")])
+        silent = {"role": "assistant", "content": None, "reasoning": "hm"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 3}
+        choices = [{"index": 0, "message": silent, "finish_reason": "stop", "token_ids": [1, CLOSE, 2]}]
+        server.answers(CHAT, ends, Json({"choices": choices, "usage": usage, "prompt_token_ids": [1]}), ends)
+        await ask(2)
+        reply = await ask(2)
+    assert reply["choices"][0]["message"]["content"] == "Yes."
+    assert reply["usage"]["completion_tokens"] == 3 + 4
+    assert reply["usage"]["completion_tokens_details"]["reasoning_tokens"] == 1 + 2
+
+
+async def test_a_proven_engines_plain_reply_shows_no_ids() -> None:
+    """What the gateway had asked for itself is taken out again; thinking that is "" is no thinking."""
+    async with asking() as (server, ask):
+        ends = Events([says("one two", [1, 2], 2), says("</think>Yes.", [CLOSE, 3], 4), chunk(finish="stop")])
+        message = {"role": "assistant", "content": "No.", "reasoning": ""}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop", "token_ids": [CLOSE, 2]}]
+        usage = {"prompt_tokens": 5, "completion_tokens": 2}
+        plain = Json({"choices": choices, "usage": usage, "prompt_token_ids": [1]})
+        server.answers(CHAT, ends, plain, ends)
+        await ask(2)
+        reply = await ask(2)
+        assert "stream" not in server.asked(CHAT)[-1]
+        waiting = await ask("max", stream=False)
+        assert server.asked(CHAT)[-1]["stream"] is True  # an early end can only be put off in a stream
+    assert reply["choices"][0]["message"]["content"] == "No."
+    assert reply["scaling"]["budget"]["used"] == 0
+    assert "token_ids" not in str(reply)
+    assert waiting["choices"]
+
+
+def test_a_schema_goes_along_in_each_engines_words() -> None:
+    """vLLM's completions read `response_format`, llama.cpp's only `json_schema`."""
+    body = {"model": "m", "messages": [], "response_format": SCHEMA}
+    assert VLLM().completion(body, "p", None)["response_format"] == SCHEMA
+    asked = LlamaCpp().completion(body, "p", None)
+    assert asked["json_schema"] == {"type": "object"}
+    assert "response_format" not in asked
+    anything = LlamaCpp().completion({**body, "response_format": {"type": "json_object"}}, "p", None)
+    assert anything["json_schema"] == {"type": "object"}
+    plain = LlamaCpp().completion({**body, "response_format": {"type": "text"}}, "p", None)
+    assert "json_schema" not in plain
