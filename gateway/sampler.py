@@ -199,11 +199,17 @@ async def _draw_together(
 async def _cut(backend: Backend, order: Order, chunk: Chunk, fit: int, tokens: int) -> Chunk:
     """The chunk's thinking as far as its first `fit` tokens go; by its length where ids don't tell."""
     text = chunk.reasoning or chunk.content
-    kept = await backend.text_of(str(order.body.get("model", "")), chunk.ids[:fit]) if chunk.ids else None
+    kept = (
+        await backend.text_of(str(order.body.get("model", "")), chunk.ids[:fit])
+        if chunk.ids and fit
+        else None
+    )
     kept = (kept or "").rstrip("\ufffd")  # the beginning of a character
+    if not fit:
+        text = ""
     start = text.find(kept) if kept else -1
     if start < 0 or text[:start].strip():
-        start, kept = 0, text[: max(1, len(text) * fit // tokens)]
+        start, kept = 0, text[: len(text) * fit // tokens]
     text = text[: start + len(kept)]
     choice = chunk.choice
     if entries := (choice.get("logprobs") or {}).get("content"):

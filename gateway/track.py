@@ -163,6 +163,7 @@ class Track:
         self._held_back = ""  # answer text that the next request will write again
         self._answering = False
         self._led_in = False
+        self._cut = False  # text beyond the limit has been cut off
         self._finish_reason: str | None = None
         self._engine_splits = False
         self._counted = 0  # tokens of this upstream request, as last told
@@ -175,7 +176,8 @@ class Track:
     def overrun(self) -> bool:
         """Whether the gateway had to end the thinking although the engine had been asked to."""
         limit = self._terms.limit
-        return self._terms.native and self.forced and limit is not None and self._limiter.used > limit
+        passed = self._cut or (limit is not None and self._limiter.used > limit)
+        return self._terms.native and self.forced and passed
 
     @property
     def finished(self) -> bool:
@@ -198,13 +200,13 @@ class Track:
         if limit is None or self._answering or chunk.tokens is None:
             return None
         tokens, left = chunk.tokens - self._counted, limit - self._limiter.used
-        if tokens <= max(left, 1):
+        if tokens <= left:
             return None
         text = self.text.splitter
         if not (chunk.reasoning or text.thinking or self._terms.markup.open in chunk.content):
             return None
         thought = self._thought(chunk, tokens)
-        return (left, tokens) if thought > left > 0 else None
+        return (max(left, 0), tokens) if thought > left else None
 
     def feed(self, chunk: Chunk) -> tuple[Delta | None, Turn | None]:
         """Takes one chunk: what is new in it, and whether to go on otherwise."""
@@ -212,7 +214,12 @@ class Track:
         if chunk.finish_reason is not None:
             self._finish_reason = chunk.finish_reason
         other = self._keep(chunk.choice)
+        self._cut = self._cut or chunk.dropped > 0
         text = chunk.reasoning + chunk.content
+        if chunk.dropped and not text:  # not even one token of thinking was allowed
+            self._count(chunk, "")
+            self._open()
+            return None, Turn.CLOSE
         if not text:
             if chunk.tokens is not None:  # a token without text, such as the end of the reply
                 self._count(chunk, "")
@@ -342,7 +349,7 @@ class Track:
             return tokens_before(chunk.ids, self._close)
         end = len(chunk.reasoning) or chunk.content.find(self._terms.markup.close)
         text = len(chunk.reasoning + chunk.content)
-        return tokens if end < 0 or end == text else max(1, round(tokens * end / text))
+        return tokens if end < 0 or end == text else -(-tokens * end // text)  # a part of a token is one
 
     def _split(self, chunk: Chunk) -> tuple[str, str]:
         if self._answering:  # whatever comes now is answer, in whichever field
@@ -351,8 +358,7 @@ class Track:
         if thought := chunk.reasoning:
             if not self._engine_splits:
                 thought = thought.removeprefix(self._terms.markup.open)  # some parsers leave the tag in
-                if not self._terms.markup.opened:
-                    self._written.append(self._terms.markup.open + "\n")
+                self._open()
                 self.text.splitter.thinking = False  # the engine has taken the tags out
                 self._engine_splits = True
             self._written.append(thought)
@@ -362,6 +368,11 @@ class Track:
             more, content = self.text.feed(chunk.content)
             reasoning += more
         return reasoning, content
+
+    def _open(self) -> None:
+        """Puts the opening tag, which the engine or the gateway has taken out, where it stood."""
+        if not self._terms.markup.opened and not self._engine_splits and not self.text.splitter.thinking:
+            self._written.append(self._terms.markup.open + "\n")
 
     def _keep(self, choice: Mapping[str, Any]) -> bool:
         """Remembers the fields that aren't text (tool calls, logprobs, vendors'); whether there were any."""

@@ -91,6 +91,23 @@ async def test_without_ids_the_length_of_the_text_decides() -> None:
     assert reply["scaling"]["budget"]["used"] == 2
 
 
+async def test_off_is_no_token_of_thinking_where_nothing_switches_it_off() -> None:
+    """A model that is only asked not to think has its block closed before its first token."""
+    async with asking("generic") as (server, ask):
+        split = chunk(usage={"prompt_tokens": 5, "completion_tokens": 1})
+        split["choices"][0]["delta"] = {"reasoning": "one"}
+        for begins in (split, says("<think>\none two", [1, 2, 3], 3), says("<think>", [1], 1)):
+            server.answers(CHAT, Events([begins, says(" three", [4], 4)]))
+            reply = await ask("off")
+            prompt = server.asked("/tokenize")[-1]["prompt"]
+            assert reply["choices"][0]["message"]["content"] == "Seven."
+            assert "reasoning" not in reply["choices"][0]["message"]
+            assert reply["scaling"]["budget"]["used"] == 0
+            assert prompt.startswith("<think>\n")
+            assert prompt.endswith("\n</think>\n\n")
+            assert "one" not in prompt
+
+
 async def test_an_engine_that_splits_is_known_from_then_on() -> None:
     """Thinking that ends before its first token leaves no trace in a stream but the answer."""
     async with asking() as (server, ask):
