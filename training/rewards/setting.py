@@ -1,0 +1,39 @@
+"""What rewards need beside a row and its replies, gathered in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from policies.prompts import LEVELS, Level
+from policies.thinking import Markup
+from scorers.mathpool import MathPool
+from training.rewards.language import Identify
+
+__all__ = ["RewardError", "Setting"]
+
+
+class RewardError(Exception):
+    """A reward can't be had; the message names it and what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One run's setting; `dataclasses.replace` makes the next one, as where the length limit grows.
+
+    `markup` is how the model writes its thinking, `pool` the grader's worker processes (without
+    them what needs math-verify stays undecided). `levels` and `context` (tokens) give each
+    budget's limit. `max_tokens` is the length limit of a reply, `overlong_cache` the stretch before
+    it in which the overlong punishment grows, both in tokens. `budget_slack` is the part of a
+    budget by which it may be passed before the punishment is whole. `identify` tells the language
+    of long prose.
+    """
+
+    markup: Markup = Markup()
+    pool: MathPool | None = None
+    levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
+    context: int | None = None
+    max_tokens: int = 1024
+    overlong_cache: int = 256
+    budget_slack: float = 0.25
+    identify: Identify | None = None
