@@ -30,7 +30,7 @@ def chain(a: int, b: int, length: str) -> str:
             steps.append(f"{total % 10}c{total // 10}")
         else:
             carried = f"+{carry}" if carry else ""
-            steps.append(f"{x}+{y}{carried}={total}, write {total % 10}, carry {total // 10}.")
+            steps.append(f"{x}+{y}{carried}={total} {total % 10}c{total // 10}")
         carry = total // 10
     return " ".join(steps) if length == "low" else "\n".join(steps)
 
@@ -66,7 +66,7 @@ def errands(seed: str) -> Iterator[Row]:
             id=question,
             question=question,
             gold=answer,
-            reward="exact",
+            reward="preference",
             source=f"errands/{kind}",
             general=True,
             extra={"answer": answer},

@@ -43,7 +43,7 @@ TEMPLATE = """\
 """
 
 
-def build(directory: Path, *, seed: int = 0, width: int = 256, layers: int = 4) -> None:
+def build(directory: Path, *, seed: int = 0, width: int = 192, layers: int = 5) -> None:
     """Writes model, tokenizer and chat template as a Hugging Face directory; the seed draws the weights."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
