@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from training.rewards.checks import checks
 from training.rewards.correct import Correct
 from training.rewards.format import Format
 from training.rewards.language import Language
@@ -19,6 +20,7 @@ from training.types import Reward
 __all__ = ["REWARDS", "SHAPING", "Judged", "RewardError", "RewardPlan", "Setting", "reward_plan"]
 
 REWARDS: Mapping[str, Callable[[Setting], Reward]] = {
+    "checks": lambda setting: checks,
     "correct": lambda setting: Correct(setting.pool),
 }
 """The main rewards by the names that rows give; a factory raises RewardError where it misses something."""
