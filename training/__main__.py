@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 __all__: list[str] = []
 
-_COMMANDS: Mapping[str, str] = {"eval": "training.evaluate"}
+_COMMANDS: Mapping[str, str] = {"eval": "training.evaluate", "train": "training.train"}
 """Each module has `main(arguments)`, which returns the exit status."""
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from policies.families import FAMILIES, Family, find_family
 from policies.prompts import LEVELS, Level
+from training.data.budgets import NO_BUDGET
 
 __all__ = [
     "STAGES",
@@ -56,7 +57,7 @@ class Lora(_Table):
 class ModelSource(_Table):
     """Where a model comes from: a directory or GGUF file, with an adapter's directory or a fresh adapter.
 
-    `path` "tiny" is the model that training makes from nothing, `path` "smollm2" the embedded engine's.
+    With a stage `base` the path is only a name: that stage makes the model from nothing.
     """
 
     path: str
@@ -108,8 +109,8 @@ class _Steps(_Table):
     every: Positive = 25
     """Steps between evaluations."""
     save_every: Positive = 25
-    budgets: Weights = {"": 1.0}
-    """Levels by weight at which rows are asked; "" is no budget."""
+    budgets: Weights = {NO_BUDGET: 1.0}
+    """Levels by weight at which rows are asked; "none" is without a budget."""
     general: Share = 0.0
     """The share of general rows among the training rows."""
     seconds: Annotated[float, Field(gt=0)] | None = None
@@ -224,7 +225,7 @@ class TrainConfig(_Table):
             table = getattr(self, stage.replace("-", "_"))
             if table is None:
                 raise ValueError(f"pipeline: there is no table [{stage}]")
-            if unknown := sorted(set(table.budgets) - {*LEVELS, ""}):
+            if unknown := sorted(set(table.budgets) - {*LEVELS, NO_BUDGET}):
                 raise ValueError(f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}")
         return self
 

@@ -79,7 +79,7 @@ class Prompter:
         tokenized as it will be in serving. Raises ValueError where the two don't meet.
         """
         markup = prompt.markup
-        block = ""
+        block = f"{markup.close}\n\n" if markup.opened else ""  # a block that was opened for it must be closed
         if thinking:
             opening = "" if markup.opened else f"{markup.open}\n"
             block = f"{opening}{thinking}\n{markup.close}\n\n"

@@ -8,7 +8,9 @@ from dataclasses import replace
 from itertools import islice
 
 from training.config import Source
-from training.problems import DataError, Problem, gym_problems, read_problems
+from training.data.rows import gym_rows, read_rows
+from training.data.stories import stories
+from training.problems import DataError
 from training.tiny.arithmetic import additions, errands
 from training.types import Row
 
@@ -19,13 +21,13 @@ def _gym(source: Source, seed: str) -> Iterator[Row]:
     if source.task is None or source.count is None:
         raise DataError("a source of kind gym needs a task and a count")
     number = random.Random(seed).getrandbits(31)
-    return map(_row(source.task.partition(":")[0]), gym_problems(source.task, source.count, number))
+    return iter(gym_rows(source.task, source.count, number))
 
 
 def _jsonl(source: Source, seed: str) -> Iterator[Row]:
     if source.path is None:
         raise DataError("a source of kind jsonl needs a path")
-    return map(_row(source.path.name), read_problems(source.path))
+    return iter(read_rows(source.path))
 
 
 SOURCES: Mapping[str, Callable[[Source, str], Iterator[Row]]] = {
@@ -33,6 +35,7 @@ SOURCES: Mapping[str, Callable[[Source, str], Iterator[Row]]] = {
     "errands": lambda source, seed: errands(seed),
     "gym": _gym,
     "jsonl": _jsonl,
+    "stories": lambda source, seed: stories(seed),
 }
 """Each gives rows, perhaps without end; the same source and seed give the same rows. Raises DataError."""
 
@@ -72,6 +75,3 @@ def held_out(sources: Sequence[Source], count: int) -> list[Row]:
     """The questions to evaluate on; they don't depend on the run's seed, so that runs can be compared."""
     return collect(sources, count, seed=-1)
 
-
-def _row(source: str) -> Callable[[Problem], Row]:
-    return lambda problem: Row(problem.id, problem.question, problem.gold, source=source)

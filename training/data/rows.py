@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.data.chains import worked_chains
 from training.problems import DataError, Problem, gym_problems, parse_problems
 from training.types import Row
 
@@ -26,11 +27,14 @@ def rows_of(problems: Iterable[Problem], source: str) -> list[Row]:
 
 
 def gym_rows(task: str, count: int, seed: int) -> list[Row]:
-    """Rows of a reasoning-gym task, see `training.problems.gym_problems`. Raises DataError."""
-    return [
-        Row(f"gym/{seed}/{each.id}", each.question, each.gold, source=task.partition(":")[0])
-        for each in gym_problems(task, count, seed)
-    ]
+    """Rows of a reasoning-gym task, with worked chains where those can be written. Raises DataError."""
+    name = task.partition(":")[0]
+    rows = []
+    for each in gym_problems(task, count, seed):
+        chains = worked_chains(name, each.metadata)
+        extra = {"chains": chains} if chains else {}
+        rows.append(Row(f"gym/{seed}/{each.id}", each.question, each.gold, source=name, extra=extra))
+    return rows
 
 
 def read_lines(path: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Additions with worked chains of thought: what the tiny model learns to reason about.
 
 The chain is the schoolbook's, column by column from the right, at two lengths: "low" notes only
-what a column writes and carries, "high" works each column out. Every row carries both, in
+what each column comes to, its carry included, "high" works each column out. Every row carries both, in
 `extra["chains"]`, so that a level's teacher is the row itself.
 """
 
@@ -12,10 +12,7 @@ from collections.abc import Iterator
 
 from training.types import Row
 
-__all__ = ["CHAINS", "additions", "chain", "errands"]
-
-CHAINS = {"minimal": "low", "low": "low", "medium": "high", "high": "high", "max": "high"}
-"""Which of the two chains stands for a level's thinking; "off" has none."""
+__all__ = ["additions", "chain", "errands"]
 
 _WORDS = ("apple", "bird", "cloud", "door", "egg", "fish", "goat", "hat", "ink", "jam", "kite", "leaf")
 
@@ -26,11 +23,8 @@ def chain(a: int, b: int, length: str) -> str:
     carry = 0
     for x, y in zip(_digits(a, b), _digits(b, a), strict=True):
         total = x + y + carry
-        if length == "low":
-            steps.append(f"{total % 10}c{total // 10}")
-        else:
-            carried = f"+{carry}" if carry else ""
-            steps.append(f"{x}+{y}{carried}={total} {total % 10}c{total // 10}")
+        carried = f"+{carry}" if carry else ""
+        steps.append(str(total) if length == "low" else f"{x}+{y}{carried}={total}")
         carry = total // 10
     return " ".join(steps) if length == "low" else "\n".join(steps)
 

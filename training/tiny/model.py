@@ -23,7 +23,6 @@ __all__ = ["build"]
 
 HEAD_SIZE = 64
 CONTEXT = 1024
-VOCABULARY = 512
 SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<think>", "</think>")
 TEMPLATE = """\
@@ -43,7 +42,7 @@ TEMPLATE = """\
 """
 
 
-def build(directory: Path, *, seed: int = 0, width: int = 192, layers: int = 5) -> None:
+def build(directory: Path, *, seed: int = 0, width: int = 256, layers: int = 3) -> None:
     """Writes model, tokenizer and chat template as a Hugging Face directory; the seed draws the weights."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
@@ -79,13 +78,15 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(SPECIAL) - len(TAGS) - 1,
+        vocab_size=320,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.add_special_tokens(["<|pad|>", *SPECIAL])
-    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    # A sentence that never changes carries the meaning of one word, so it is one token.
+    words = (*TAGS, "What is ", *(level.prompt for level in LEVELS.values()))
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", pad_token="<|pad|>"
     )
@@ -98,5 +99,3 @@ def _corpus() -> Iterable[str]:
         yield from (row.question, *row.extra["chains"].values())
     for row in islice(errands("tokenizer"), 100):
         yield from (row.question, row.extra["answer"])
-    for level in LEVELS.values():
-        yield from [level.prompt] * 50

@@ -11,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from training.config import RlTable
 from training.trainer.rollout import Rollout
-from training.trainer.watch import Watch
+from training.trainer.watch import Watch, quieten
 
 __all__ = ["train_grpo"]
 
@@ -39,6 +39,7 @@ def train_grpo(
         rollout_func=rollout,
         callbacks=[watch],
     )
+    quieten(trainer)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 

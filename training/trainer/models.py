@@ -57,7 +57,7 @@ def _lora(settings: Lora) -> LoraConfig:
 
 def _place(source: ModelSource) -> tuple[tuple[str], dict[str, Any]]:
     """The positional and named arguments by which transformers finds the model; nothing is downloaded for a path."""
-    path = Path(source.path)
+    path = Path(source.path).expanduser()
     if path.suffix == ".gguf":
         return (str(path.parent),), {"gguf_file": path.name}
-    return (source.path,), {}
+    return (str(path),), {}

@@ -10,12 +10,13 @@ that a resumed run draws what an uninterrupted one would have drawn.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from training.advantages import Normalisation, advantages
+from training.data.budgets import BudgetSampler
 from training.filters import live, next_batch
 from training.lengths import LengthSchedule, LengthState, next_length, start_length
 from training.prompting import Prompt, Prompter
@@ -29,13 +30,12 @@ __all__ = ["Group", "Rollout", "RolloutSettings"]
 class RolloutSettings:
     """How a step is drawn.
 
-    `samples` replies to each of `groups` questions; `budgets` are the levels by weight, "" for
-    none; `rounds` bounds dynamic sampling, 1 turns it off; `normalise` is `advantages`' unit.
+    `samples` replies to each question; `rounds` bounds dynamic sampling, 1 turns it off;
+    `normalise` is `advantages`' unit.
     """
 
     samples: int
-    groups: int
-    budgets: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+    budgets: BudgetSampler
     rounds: int = 1
     normalise: Normalisation = "group"
     length: LengthSchedule = LengthSchedule(256, 256)
@@ -108,7 +108,7 @@ class Rollout:
 
     def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:
         settings = self._settings
-        prompts = [self._prompter.prompt(row, self._budget(row, step)) for row in rows]
+        prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
         asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]
         _limit(trainer, self.length.limit)
         ids, logprobs = trainer._generate_single_turn(asked, None, {}, settings.samples)
@@ -122,13 +122,6 @@ class Rollout:
                 Group(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
             )
         return groups
-
-    def _budget(self, row: Row, step: int) -> str | None:
-        """The level a row is asked at in a step; general rows are asked without one."""
-        if row.general:
-            return None
-        names, weights = zip(*self._settings.budgets.items(), strict=True)
-        return random.Random(f"{self._settings.seed} {step} {row.id}").choices(names, weights)[0] or None
 
     def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
         """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""

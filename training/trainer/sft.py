@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from training.config import SftTable
 from training.prompting import Prompt
-from training.trainer.watch import Watch
+from training.trainer.watch import Watch, quieten
 
 __all__ = ["Example", "train_sft"]
 
@@ -66,6 +66,7 @@ def train_sft(
     trainer = SFTTrainer(
         model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[watch]
     )
+    quieten(trainer)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 

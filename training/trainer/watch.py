@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from rich.progress import Progress
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from training.guards import Convergence, Divergence, DivergenceState, converged, watch_accuracy, watch_step
 
-__all__ = ["Rules", "Seen", "Watch"]
+__all__ = ["Rules", "Seen", "Watch", "quieten"]
 
 STATE = "thinkgate.json"
 
@@ -39,6 +41,34 @@ class Seen:
     divergence: DivergenceState = field(default_factory=DivergenceState)
     trained: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+class _Bar(TrainerCallback):
+    """A progress bar where there is a terminal to show it on."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(transient=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts it where a resumed run goes on."""
+        self._task = self._progress.add_task("training", total=state.max_steps, completed=state.global_step)
+        self._progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step on."""
+        self._progress.update(self._task, completed=state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Takes it off the screen."""
+        self._progress.stop()
+
+
+def quieten(trainer: Any) -> None:
+    """One bar in place of transformers' line for every step: the figures are in the metrics file."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if sys.stderr.isatty():
+        trainer.add_callback(_Bar())
 
 
 class Watch(TrainerCallback):
