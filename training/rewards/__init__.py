@@ -15,6 +15,8 @@ from training.rewards.language import Language
 from training.rewards.length import KimiLength, Obedience, SoftOverlong
 from training.rewards.plan import Judged, RewardPlan, Shaping, shaped
 from training.rewards.setting import RewardError, Setting
+from training.rewards.unit_tests import UnitTests
+from training.sandbox import Sandbox, SandboxError, open_sandbox
 from training.types import Reward
 
 __all__ = ["REWARDS", "SHAPING", "Judged", "RewardError", "RewardPlan", "Setting", "reward_plan"]
@@ -22,6 +24,7 @@ __all__ = ["REWARDS", "SHAPING", "Judged", "RewardError", "RewardPlan", "Setting
 REWARDS: Mapping[str, Callable[[Setting], Reward]] = {
     "checks": lambda setting: checks,
     "correct": lambda setting: Correct(setting.pool),
+    "tests": lambda setting: UnitTests(_sandbox(setting), setting.sandbox_workers),
 }
 """The main rewards by the names that rows give; a factory raises RewardError where it misses something."""
 
@@ -58,3 +61,12 @@ def reward_plan(
         main_weight=main_weight,
         leave_out_unfinished=leave_out_unfinished,
     )
+
+
+def _sandbox(setting: Setting) -> Sandbox:
+    if setting.sandbox is not None:
+        return setting.sandbox
+    try:
+        return open_sandbox()
+    except SandboxError as error:
+        raise RewardError(f"the reward 'tests' runs code in a sandbox alone: {error}") from error

@@ -9,6 +9,7 @@ from policies.prompts import LEVELS, Level
 from policies.thinking import Markup
 from scorers.mathpool import MathPool
 from training.rewards.language import Identify
+from training.sandbox import Sandbox
 
 __all__ = ["RewardError", "Setting"]
 
@@ -26,7 +27,8 @@ class Setting:
     budget's limit. `max_tokens` is the length limit of a reply, `overlong_cache` the stretch before
     it in which the overlong punishment grows, both in tokens. `budget_slack` is the part of a
     budget by which it may be passed before the punishment is whole. `identify` tells the language
-    of long prose.
+    of long prose. `sandbox` runs the code that "tests" judges, `sandbox_workers` programs at a time;
+    where it isn't given one is opened.
     """
 
     markup: Markup = Markup()
@@ -37,3 +39,5 @@ class Setting:
     overlong_cache: int = 256
     budget_slack: float = 0.25
     identify: Identify | None = None
+    sandbox: Sandbox | None = None
+    sandbox_workers: int = 4
