@@ -13,15 +13,45 @@ from training.rewards.correct import Correct
 from training.rewards.format import Format
 from training.rewards.language import Language
 from training.rewards.length import KimiLength, Obedience, SoftOverlong
+from training.rewards.majority import Majority
 from training.rewards.plan import Judged, RewardPlan, Shaping, shaped
+from training.rewards.preference import Preference
+from training.rewards.rubric import Rubric
 from training.rewards.setting import RewardError, Setting
+from training.rewards.unit_tests import UnitTests
+from training.sandbox import SandboxError, open_sandbox
 from training.types import Reward
 
 __all__ = ["REWARDS", "SHAPING", "Judged", "RewardError", "RewardPlan", "Setting", "reward_plan"]
 
+
+def _tests(setting: Setting) -> Reward:
+    try:
+        sandbox = setting.sandbox or open_sandbox()
+    except SandboxError as error:
+        raise RewardError(f"the reward 'tests' runs code in a sandbox alone: {error}") from error
+    return UnitTests(sandbox, setting.sandbox_workers)
+
+
+def _rubric(setting: Setting) -> Reward:
+    if setting.judge is None:
+        raise RewardError("the reward 'rubric' needs a judge: the URL and the name of a model")
+    return Rubric(setting.judge)
+
+
+def _preference(setting: Setting) -> Reward:
+    if setting.preference is None:
+        raise RewardError("the reward 'preference' needs a preference model")
+    return Preference(setting.preference, setting.preference_centre)
+
+
 REWARDS: Mapping[str, Callable[[Setting], Reward]] = {
     "checks": lambda setting: checks,
     "correct": lambda setting: Correct(setting.pool),
+    "majority": lambda setting: Majority(setting.min_share, setting.pool),
+    "preference": _preference,
+    "rubric": _rubric,
+    "tests": _tests,
 }
 """The main rewards by the names that rows give; a factory raises RewardError where it misses something."""
 
