@@ -42,7 +42,12 @@ def make_backend(settings: Settings) -> Backend:
     from gateway.backends.embedded import EmbeddedBackend
     from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 
-    options = EmbeddedOptions(settings.embedded_model, settings.embedded_slots, settings.embedded_context)
+    options = EmbeddedOptions(
+        settings.embedded_model,
+        settings.embedded_slots,
+        settings.embedded_context,
+        settings.embedded_adapter,
+    )
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 

@@ -8,7 +8,11 @@ from collections.abc import Mapping
 
 __all__: list[str] = []
 
-_COMMANDS: Mapping[str, str] = {"eval": "training.evaluate"}
+_COMMANDS: Mapping[str, str] = {
+    "adapter": "training.adapters",
+    "canary": "training.canary",
+    "eval": "training.evaluate",
+}
 """Each module has `main(arguments)`, which returns the exit status."""
 
 
