@@ -23,10 +23,12 @@ from gateway.errors import GatewayError, internal_error
 from gateway.recorder import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
+from gateway.routes.feedback import feedback_router
 from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
+from gateway.routes.runner import REQUEST_ID
 from gateway.scoring import Scoring
 from gateway.service import Service, check_settings
 from gateway.stream import json_response
@@ -42,7 +44,12 @@ def make_backend(settings: Settings) -> Backend:
     from gateway.backends.embedded import EmbeddedBackend
     from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 
-    options = EmbeddedOptions(settings.embedded_model, settings.embedded_slots, settings.embedded_context)
+    options = EmbeddedOptions(
+        settings.embedded_model,
+        settings.embedded_slots,
+        settings.embedded_context,
+        settings.embedded_adapter,
+    )
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
@@ -105,6 +112,7 @@ def create_app(
         messages_router(service),
         completions_router(service),
         models_router(service),
+        feedback_router(service),
         ops_router(service),
     ):
         app.router.routes.extend(router.routes)
@@ -129,6 +137,7 @@ class RequestId:
         sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
         request_id = sent if usable else b"%032x" % random.getrandbits(128)
+        scope[REQUEST_ID] = request_id.decode("ascii")
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

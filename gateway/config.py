@@ -130,6 +130,8 @@ class Settings(BaseModel):
     """What is left out of it (see docs/replay.md); in the environment a list with commas."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
+    embedded_adapter: Path | None = None
+    """A LoRA in GGUF form that it serves on top of the model, under the adapter's own name."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16
     embedded_context: Annotated[int, Field(ge=256)] = 2048
     """Context length of each of the embedded engine's slots, in tokens."""

@@ -7,9 +7,12 @@ from typing import Any
 
 __all__ = [
     "BadRequest",
+    "Conflict",
     "GatewayError",
     "ModelNotFound",
     "NotSupported",
+    "Unavailable",
+    "Unknown",
     "UpstreamError",
     "UpstreamUnreachable",
     "internal_error",
@@ -39,6 +42,24 @@ class BadRequest(GatewayError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class Conflict(BadRequest):
+    """The request can be, but not with the settings that this gateway runs with."""
+
+    status = 409
+
+
+class Unknown(BadRequest):
+    """What the request is about isn't there."""
+
+    status = 404
+
+
+class Unavailable(GatewayError):
+    """It can't be done now; a later try may."""
+
+    status = 503
 
 
 class ModelNotFound(BadRequest):

@@ -3,6 +3,7 @@
 Off unless a path is set. One line is one request: the question, every finished sample with the
 answer the grader reads in it, the vote's winner, what was asked and what it cost. Lines
 are made and written by a thread of its own; a full queue drops lines, counts them, and never waits.
+Feedback on a recorded answer is a line of its own, `{"feedback": {"id", ...}}`, after the answer's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,11 +29,12 @@ from gateway.planning import Job
 from scorers.answers import extract
 from scorers.types import Sample
 
-__all__ = ["Recorder", "RecorderFailed", "recorded"]
+__all__ = ["Ids", "Recorder", "RecorderFailed", "recorded", "remarked"]
 
 _log = logging.getLogger(__name__)
 _QUEUE = 1000  # requests waiting to be written
 _BATCH = 200
+_REMEMBERED = 50_000  # answers whose ids are known, for feedback: some 10 MB
 
 
 class RecorderFailed(Exception):
@@ -39,10 +42,29 @@ class RecorderFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Ids:
+    """By what names an answer may be spoken of: its own id, and the request's."""
+
+    completion: str = ""
+    request: str = ""
+
+
+_NAMELESS = Ids()
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
     when: float
     job: Job
     outcome: Outcome
+    ids: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Remark:
+    when: float
+    id: str
+    words: Mapping[str, Any]
 
 
 class Recorder:
@@ -53,10 +75,19 @@ class Recorder:
     names what is left out.
     """
 
-    def __init__(self, path: Path, redact: Collection[Redactable] = (), waiting: int = _QUEUE) -> None:
+    def __init__(
+        self,
+        path: Path,
+        redact: Collection[Redactable] = (),
+        waiting: int = _QUEUE,
+        remembered: int = _REMEMBERED,
+    ) -> None:
         self._path = path
         self._redact = frozenset(redact)
-        self._queue: queue.Queue[_Entry | None] = queue.Queue(waiting)
+        self._queue: queue.Queue[_Entry | _Remark | None] = queue.Queue(waiting)
+        self._known: dict[str, str] = {}  # any id -> the completion's
+        self._order: deque[Ids] = deque()
+        self._remembered = remembered
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
         self._missed = 0  # counted by the event loop
         self._unwritten = 0  # counted by the thread
@@ -76,12 +107,38 @@ class Recorder:
             raise RecorderFailed(f"record_to: {self._path} can't be written ({error.strerror}).") from error
         self._thread.start()
 
-    def record(self, job: Job, outcome: Outcome) -> None:
+    def record(self, job: Job, outcome: Outcome, ids: Ids = _NAMELESS) -> None:
         """Takes note of a request that has come to its end; never waits."""
         try:
-            self._queue.put_nowait(_Entry(time.time(), job, outcome))
+            self._queue.put_nowait(_Entry(time.time(), job, outcome, ids))
         except queue.Full:
             self._missed += 1
+            return
+        if ids.completion:
+            self._remember(ids)
+
+    def find(self, any_id: str) -> str | None:
+        """The completion's id of an answer recorded since the start, the last 50,000 of them; else None."""
+        return self._known.get(any_id)
+
+    def remark(self, completion: str, words: Mapping[str, Any]) -> bool:
+        """Takes note of what was said of a recorded answer; False where the queue is full."""
+        try:
+            self._queue.put_nowait(_Remark(time.time(), completion, words))
+        except queue.Full:
+            return False
+        return True
+
+    def _remember(self, ids: Ids) -> None:
+        self._order.append(ids)
+        self._known[ids.completion] = ids.completion
+        if ids.request:
+            self._known[ids.request] = ids.completion
+        while len(self._order) > self._remembered:
+            old = self._order.popleft()
+            for name in (old.completion, old.request):
+                if self._known.get(name) == old.completion:
+                    del self._known[name]
 
     def close(self) -> None:
         """Writes what is left and ends; blocks meanwhile. Without a start there is nothing to end."""
@@ -98,7 +155,7 @@ class Recorder:
             open_ = batch[-1] is not None
             self._write([entry for entry in batch if entry is not None])
 
-    def _write(self, entries: Sequence[_Entry]) -> None:
+    def _write(self, entries: Sequence[_Entry | _Remark]) -> None:
         lines = [line for entry in entries if (line := self._line(entry)) is not None]
         try:
             if lines:
@@ -107,9 +164,12 @@ class Recorder:
             self._unwritten += len(lines)
             _log.warning("%d requests were not recorded: %s", len(lines), error)
 
-    def _line(self, entry: _Entry) -> bytes | None:
+    def _line(self, entry: _Entry | _Remark) -> bytes | None:
+        if isinstance(entry, _Remark):
+            line = remarked(entry.id, entry.words, entry.when, self._redact)
+        else:
+            line = recorded(entry.job, entry.outcome, entry.when, self._redact, entry.ids)
         try:
-            line = recorded(entry.job, entry.outcome, entry.when, self._redact)
             return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         except orjson.JSONEncodeError as error:  # half a character, as a cut reply may end in
             self._unwritten += 1
@@ -125,13 +185,29 @@ class Recorder:
             file.write(block)
 
 
-def recorded(job: Job, outcome: Outcome, when: float, redact: Collection[str] = ()) -> dict[str, Any]:
+def remarked(
+    completion: str, words: Mapping[str, Any], when: float, redact: Collection[str] = ()
+) -> dict[str, Any]:
+    """The line of one feedback; a comment is the user's words, as the question is."""
+    said = {word: value for word, value in words.items() if word != "comment" or "question" not in redact}
+    return {"feedback": {"id": completion, **said}, "time": _stamp(when)}
+
+
+def _stamp(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds")
+
+
+def recorded(
+    job: Job, outcome: Outcome, when: float, redact: Collection[str] = (), ids: Ids = _NAMELESS
+) -> dict[str, Any]:
     """The line of one request; `when` in seconds since 1970, `winner` the place of a sample in the list."""
     samples = sorted(outcome.drawn, key=lambda sample: sample.index)
     verdict, budget = outcome.verdict, job.budget
     winner = None if verdict is None else verdict.winner
+    named = {"id": ids.completion, "request_id": ids.request} if ids.completion else {}
     line = {
-        "time": datetime.fromtimestamp(when, UTC).isoformat(timespec="milliseconds"),
+        **named,
+        "time": _stamp(when),
         "model": job.model.name,
         "question": _question(job.body),
         "samples": [_sample(sample, outcome.scores.get(sample.index), redact) for sample in samples],

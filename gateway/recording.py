@@ -10,7 +10,16 @@ reads the answer from the text and compares it with the question's. Without "tok
 are the logged ones, else a quarter of the characters. Scores are weights in [0, 1]; where
 any of a file's lies outside, all of them are taken for logits.
 
-A gateway's own traffic (`record_to`) has no right answers. It can be replayed for agreement:
+A gateway's own traffic (`record_to`) has no right answers but those that clients have sent
+(`POST /v1/feedback`), which are lines of their own:
+
+    {"feedback": {"id", "answer"?, "correct"?}}
+
+They are joined with the line of the same "id": "answer" is the question's, "correct" the label
+of the sample that was returned, whose answer is then the question's if it was right. Where a
+file has feedback, questions that still can't be judged are left out.
+
+Traffic can also be replayed for agreement:
 an answer then counts as right where it is the one that the vote of all the question's
 samples comes to.
 """
@@ -87,8 +96,20 @@ class _Sample(BaseModel):
 class _Line(BaseModel):
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
+    id: str | None = None
     answer: str | None = None
     samples: Annotated[list[_Sample], Field(min_length=1)]
+    winner: Annotated[int, Field(ge=0)] | None = None
+
+
+class _Said(BaseModel):
+    id: str
+    answer: str | None = None
+    correct: StrictBool | None = None
+
+
+class _Feedback(BaseModel):
+    feedback: _Said | None = None
 
 
 def read_questions(
@@ -117,17 +138,51 @@ def parse_questions(
     a question's own samples stands for its right answer, whatever the line says of it.
     """
     questions = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                questions.append(_question(_Line.model_validate_json(line), confidence, pool, agreement))
-            except ValidationError as error:
-                raise RecordingError(f"line {number}: {_explain(error)}") from error
-            except RecordingError as error:
-                raise RecordingError(f"line {number}: {error}") from error
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    said: dict[str, list[_Said]] = {}
+    for number, line in numbered:
+        try:
+            if remark := _feedback(line):
+                said.setdefault(remark.id, []).append(remark)
+        except ValidationError as error:
+            raise RecordingError(f"line {number}: {_explain(error)}") from error
+    for number, line in numbered:
+        try:
+            if said and _feedback(line):
+                continue
+            held = _Line.model_validate_json(line)
+            for remark in said.get(held.id or "", ()):
+                _join(held, remark)
+            if said and not agreement and not _judged(held):
+                continue
+            questions.append(_question(held, confidence, pool, agreement))
+        except ValidationError as error:
+            raise RecordingError(f"line {number}: {_explain(error)}") from error
+        except RecordingError as error:
+            raise RecordingError(f"line {number}: {error}") from error
     if not questions:
         raise RecordingError("the recording holds no questions")
     return _weighed(questions)
+
+
+def _feedback(line: str) -> _Said | None:
+    """The feedback that a line is; None for a line of samples."""
+    return _Feedback.model_validate_json(line).feedback if '"feedback"' in line else None
+
+
+def _join(line: _Line, said: _Said) -> None:
+    """Puts feedback where the line has room for it; later feedback wins."""
+    place = line.winner if line.winner is not None else 0
+    returned = line.samples[min(place, len(line.samples) - 1)]
+    if said.correct is not None:
+        returned.correct = said.correct
+        if said.correct and said.answer is None:
+            line.answer = returned.answer or line.answer
+    line.answer = said.answer or line.answer
+
+
+def _judged(line: _Line) -> bool:
+    return line.answer is not None or all(sample.correct is not None for sample in line.samples)
 
 
 def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None, agreement: bool) -> Question:

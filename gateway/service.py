@@ -16,7 +16,7 @@ from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.events import Outcome
 from gateway.metrics import Metrics
 from gateway.planning import Job, Model
-from gateway.recorder import Recorder
+from gateway.recorder import Ids, Recorder
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered
@@ -59,11 +59,11 @@ class Service:
             recorder = self.recorder
             self.metrics.unrecorded(lambda: recorder.dropped)
 
-    def finished(self, job: Job, outcome: Outcome) -> None:
+    def finished(self, job: Job, outcome: Outcome, ids: Ids) -> None:
         """A request has come to its end: it is counted, and recorded where that is asked for."""
         self.metrics.outcome(job, outcome)
         if self.recorder is not None:
-            self.recorder.record(job, outcome)
+            self.recorder.record(job, outcome, ids)
 
     @property
     def level_names(self) -> tuple[str, ...]:

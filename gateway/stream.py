@@ -26,6 +26,11 @@ class ClientGone(Exception):
 class Writer(Protocol):
     """A dialect's way of writing events; see `gateway.dialects.chat.ChatStream`."""
 
+    @property
+    def id(self) -> str:
+        """The reply's own id, as far as it is known by now."""
+        ...
+
     def delta(self, delta: Delta) -> bytes:
         """New text of a sample; may be empty."""
         ...

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -45,13 +47,14 @@ SIMPLE: Mapping[str, Any] = {
     "system": None,
     "tools": None,
 }
-APP = create_app(Settings(), Upstream(thinks(3)))
+APP = create_app(Settings(record_to=Path(os.devnull)), Upstream(thinks(3)))
 DOCUMENT = schemathesis.openapi.from_dict(APP.openapi())
 DOCUMENT.app = APP
 OPERATIONS = {
     operation.label: operation for operation in (found.ok() for found in DOCUMENT.get_all_operations())
 }
-GENERATING = [label for label in OPERATIONS if label.startswith("POST")]
+POSTS = [label for label in OPERATIONS if label.startswith("POST")]
+GENERATING = [label for label in POSTS if label != "POST /v1/feedback"]  # which needs an id that there is
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -102,7 +105,7 @@ def test_what_the_document_allows_is_answered_as_it_says(label: str) -> None:
     assert 200 in statuses, f"no request came through, only {statuses}"
 
 
-@pytest.mark.parametrize("label", GENERATING)
+@pytest.mark.parametrize("label", POSTS)
 def test_what_the_document_forbids_does_no_harm(label: str) -> None:
     """Any request outside of the document is answered, or refused with a word of why."""
 
@@ -140,7 +143,7 @@ PAYLOADS = st.one_of(
 )
 
 
-@pytest.mark.parametrize("path", [label.removeprefix("POST ") for label in GENERATING])
+@pytest.mark.parametrize("path", [label.removeprefix("POST ") for label in POSTS])
 @bounded
 @given(headers=st.lists(st.tuples(HEADERS.map(str.encode), VALUES), max_size=4), payload=PAYLOADS)
 async def test_odd_headers_and_payloads_do_no_harm(

@@ -8,7 +8,12 @@ from collections.abc import Mapping
 
 __all__: list[str] = []
 
-_COMMANDS: Mapping[str, str] = {"eval": "training.evaluate", "train": "training.train"}
+_COMMANDS: Mapping[str, str] = {
+    "adapter": "training.adapters",
+    "canary": "training.canary",
+    "eval": "training.evaluate",
+    "train": "training.train",
+}
 """Each module has `main(arguments)`, which returns the exit status."""
 
 

@@ -48,6 +48,10 @@ class Client:
             raise AskFailed(f"{self._url} is no ThinkGate: its reply does not say what was done")
         return reply, time.monotonic() - began
 
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """What the gateway answers to any other request; `path` is below /v1. Raises AskFailed."""
+        return await self._json("POST", path, json=body)
+
     async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         for wait in (*self._waits, None):
             try:
@@ -65,12 +69,14 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(url: str, seconds: float, waits: Sequence[float] = _WAITS) -> AsyncIterator[Client]:
+async def connected(
+    url: str, seconds: float, waits: Sequence[float] = _WAITS, *, key: str | None = None
+) -> AsyncIterator[Client]:
     """A client of the gateway at `url`, which ends in /v1; `seconds` is the most that one request may take.
 
-    A key in the environment's THINKGATE_KEY goes along.
+    The key, or else the one in the environment's THINKGATE_KEY, goes along.
     """
-    key = os.environ.get("THINKGATE_KEY")
+    key = key or os.environ.get("THINKGATE_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limit = aiohttp.ClientTimeout(total=seconds)
     async with aiohttp.ClientSession(headers=headers, timeout=limit) as http:

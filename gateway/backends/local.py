@@ -43,8 +43,8 @@ class EmbeddedOptions:
 
     `model_path` is any GGUF file (None: SmolLM2-135M-Instruct, fetched once); `slots` is how
     many samples run at a time, `context` the tokens each of them may hold: both cost memory
-    (SmolLM2: 23 KiB a token). `lora` is an adapter in GGUF form; `threads` None means one
-    per core that this process may use.
+    (SmolLM2: 23 KiB a token). `lora` is an adapter in GGUF form, and then gives the model its
+    name; `threads` None means one per core that this process may use.
     """
 
     model_path: Path | None = None
@@ -65,7 +65,8 @@ class EmbeddedEngine:
         self.options = options = options or EmbeddedOptions()
         self._command = command
         self.api_key = secrets.token_urlsafe(32)
-        self.model_name = SMOLLM2.name if options.model_path is None else options.model_path.stem
+        named = options.lora or options.model_path
+        self.model_name = SMOLLM2.name if named is None else named.stem
         self._port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -95,7 +96,7 @@ class EmbeddedEngine:
         async with self._starting:
             if self.pid is not None:
                 return
-            model = await asyncio.to_thread(_model_file, self.options.model_path)
+            model = await asyncio.to_thread(_files, self.options)
             await self._launch(model)
 
     async def close(self) -> None:
@@ -175,17 +176,24 @@ class EmbeddedEngine:
             _log.debug("embedded engine: %s", text)
 
 
-def _model_file(path: Path | None) -> Path:
-    if path is None:
+def _files(options: EmbeddedOptions) -> Path:
+    """The model's file, once it and the adapter's are known to be GGUF files."""
+    if options.lora is not None:
+        _check_gguf(options.lora, "adapter")
+    if options.model_path is None:
         return ensure_model()
+    _check_gguf(options.model_path, "model")
+    return options.model_path
+
+
+def _check_gguf(path: Path, what: str) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelUnavailable(f"The model {path} can't be read: {error.strerror}.") from error
+        raise ModelUnavailable(f"The {what} {path} can't be read: {error.strerror}.") from error
     if magic != b"GGUF":
-        raise ModelUnavailable(f"The model {path} is not a GGUF file.")
-    return path
+        raise ModelUnavailable(f"The {what} {path} is not a GGUF file.")
 
 
 def patient_threads(environ: Mapping[str, str]) -> dict[str, str]:

@@ -46,6 +46,9 @@ class Block:
 class BlockFormat(Protocol):
     """A dialect's words for what happens to a reply's blocks; each answer is whole events."""
 
+    id: str
+    """The reply's own id."""
+
     def begin(self, raw: Mapping[str, Any]) -> bytes:
         """The reply begins; `raw` is the upstream's first event, empty where there is none yet."""
         ...
@@ -87,6 +90,11 @@ class BlockStream:
         self._calls: dict[int, Block] = {}
         self._shown_live: int | None = None
         self._live_length = 0
+
+    @property
+    def id(self) -> str:
+        """The reply's id."""
+        return self._form.id
 
     def delta(self, delta: Delta) -> bytes:
         """New text of the one sample that is shown as it comes.

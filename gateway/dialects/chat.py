@@ -126,6 +126,11 @@ class ChatStream:
         self._spoken = False
         self._held = b""  # chunks without text, from before the first that has some
 
+    @property
+    def id(self) -> str:
+        """The completion's id: the engine's own from its first chunk on."""
+        return str(self._head["id"])
+
     def delta(self, delta: Delta) -> bytes:
         """New text of a sample that is shown as it comes; empty where nothing of it is to be shown."""
         if not self._begun and delta.raw:

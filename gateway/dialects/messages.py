@@ -51,7 +51,7 @@ class MessagesExchange:
         """The unstreamed message."""
         sample = outcome.chosen[0]
         return {
-            **_message(str(outcome.envelope.get("model", model))),
+            **_message(str(outcome.envelope.get("model", model)), _new_id()),
             "content": [_block(block) for block in blocks_of(job, sample)],
             **_stop(sample),
             "usage": _usage(outcome),
@@ -76,11 +76,12 @@ class _Form:
 
     def __init__(self, model: str) -> None:
         self._model = model
+        self.id = _new_id()
 
     def begin(self, raw: Mapping[str, Any]) -> bytes:
         prompt = (raw.get("usage") or {}).get("prompt_tokens") or 0  # known only later by most engines
         message = {
-            **_message(str(raw.get("model", self._model))),
+            **_message(str(raw.get("model", self._model)), self.id),
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -125,8 +126,12 @@ class _Form:
         return _event("error", error=body["error"])
 
 
-def _message(model: str) -> Json:
-    return {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+def _message(model: str, message_id: str) -> Json:
+    return {"id": message_id, "type": "message", "role": "assistant", "model": model}
+
+
+def _new_id() -> str:
+    return f"msg_{uuid.uuid4().hex}"
 
 
 def _block(block: Block) -> Json:

@@ -66,8 +66,9 @@ class _Form:
         self._ids: dict[int, str] = {}
         self._events = 0
         self.output: list[Json] = []
+        self.id = f"resp_{uuid.uuid4().hex}"
         self._response: Json = {
-            "id": f"resp_{uuid.uuid4().hex}",
+            "id": self.id,
             "object": "response",
             "created_at": int(time.time()),
             "status": "in_progress",

@@ -15,11 +15,14 @@ from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
+from gateway.recorder import Ids
 from gateway.service import Service
 from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
-__all__ = ["answer", "attended", "plan", "start_stream"]
+__all__ = ["REQUEST_ID", "answer", "attended", "plan", "start_stream"]
 
+REQUEST_ID = "thinkgate.request_id"
+"""Where a request's scope holds what its reply's `X-Request-Id` will say."""
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
 
 
@@ -30,10 +33,10 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
         exchange = read(payload)
         job, model = await plan(service, request, exchange.chat)
         if job.reply.stream:
-            return await _stream(service, job, exchange, model)
+            return await _stream(service, job, exchange, model, request)
         outcome = await fold(service.engine.run(job))
         body = exchange.reply(job, outcome, model)
-        service.finished(job, outcome)
+        service.finished(job, outcome, Ids(str(body["id"]), _request_id(request)))
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
         return json_response(body, headers=headers)
 
@@ -103,16 +106,19 @@ async def start_stream(
     return EventStream(source, first, headers, ended)
 
 
-async def _stream(service: Service, job: Job, exchange: Exchange, model: str) -> EventStream:
+async def _stream(
+    service: Service, job: Job, exchange: Exchange, model: str, request: Request
+) -> EventStream:
     status = CLIENT_CLOSED_REQUEST
+    writer = exchange.writer(job, model)
 
     def ended(end: Outcome | int) -> None:
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, Outcome):
-            service.finished(job, end)
+            service.finished(job, end, Ids(writer.id, _request_id(request)))
 
-    source = write(service.engine.run(job), exchange.writer(job, model), ended)
+    source = write(service.engine.run(job), writer, ended)
     return await start_stream(source, _headers(job), lambda: service.metrics.end(status))
 
 
@@ -131,6 +137,10 @@ def _reply(body: dict[str, Any], asked: Asked) -> Reply:
         asked.scaling.stream,
         asked.scaling.trace,
     )
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope.get(REQUEST_ID, ""))
 
 
 def _headers(job: Job) -> dict[str, str]:

@@ -13,7 +13,14 @@ from gateway.scoring import SCORERS
 from policies.prompts import LEVELS
 from scorers.votes import VOTES
 
-__all__ = ["CHAT_OPENAPI", "COMPLETIONS_OPENAPI", "COUNT_OPENAPI", "MESSAGES_OPENAPI", "RESPONSES_OPENAPI"]
+__all__ = [
+    "CHAT_OPENAPI",
+    "COMPLETIONS_OPENAPI",
+    "COUNT_OPENAPI",
+    "MESSAGES_OPENAPI",
+    "RESPONSES_OPENAPI",
+    "feedback_openapi",
+]
 
 _Schema = dict[str, Any]
 
@@ -275,6 +282,26 @@ MESSAGES_OPENAPI = _operation(
     "A message, or its events.",
     error=_ANTHROPIC_ERROR,
 )
+
+
+def feedback_openapi(body: _Schema) -> dict[str, Any]:
+    """The document of `/v1/feedback`; `body` is its request's schema."""
+    told = _operation(
+        [],
+        {},
+        _reply(["object", "id"], object={"const": "feedback"}, id=_schema("string", "The completion's id.")),
+        "The feedback is recorded beside the answer.",
+        streams=False,
+        headers=[],
+    )
+    told["requestBody"]["content"]["application/json"]["schema"] = body
+    responses = {status: told["responses"][status] for status in ("200", "400", "500")}
+    refusal = responses["400"]["content"]
+    responses["404"] = {"description": "No answer recorded lately has this id.", "content": refusal}
+    responses["409"] = {"description": "The gateway keeps no recording (`record_to`).", "content": refusal}
+    responses["503"] = {"description": "Too many lines wait to be written.", "content": refusal}
+    return {**told, "responses": responses}
+
 
 COUNT_OPENAPI = _operation(
     ["messages"],

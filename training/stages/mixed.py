@@ -30,5 +30,6 @@ def run(stage: Stage) -> Path:
         rows = list({drawn.row.id: drawn.row for drawn in mix.take(0, 2 * table.rows)}.values())
     setting = Setting()
     if any(row.reward == "preference" for row in rows):
-        setting = Setting(preference=preference_model(stage, before, general))
+        model, centre = preference_model(stage, before, general)
+        setting = Setting(preference=model, preference_centre=centre)
     return reinforce(stage, before, rows, setting)

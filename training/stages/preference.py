@@ -21,7 +21,7 @@ from trl import RewardConfig, RewardTrainer
 from scorers.answers import verify
 from training.data.instructions import preferences_among
 from training.prompting import Prompter
-from training.rewards import Preference
+from training.rewards.preference import PreferenceModel
 from training.stages.run import Stage
 from training.trainer.drawing import draw
 from training.trainer.watch import quieten
@@ -34,8 +34,8 @@ _EPOCHS = 3
 _RATE = 3e-4
 
 
-def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> Preference:
-    """Trains the model into the stage's folder, unless it is there; its scores' mean on good replies is the centre."""
+def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> tuple[PreferenceModel, float]:
+    """The model, trained into the stage's folder unless it is there, and the mean of its scores on good replies."""
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
     if not (directory / "config.json").exists():
@@ -43,7 +43,7 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> P
     judge = _Judge(directory, tokenizer, prompter)
     known = [row for row in rows if "answer" in row.extra][:64]
     scores = judge([row.question for row in known], [row.extra["answer"] for row in known])
-    return Preference(judge, centre=sum(scores) / len(scores) if scores else 0.0)
+    return judge, sum(scores) / len(scores) if scores else 0.0
 
 
 def _pairs(policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int) -> list[dict[str, list[int]]]:

@@ -173,12 +173,20 @@ async def test_a_file_cut_short_is_one_sentence(engine: EmbeddedEngine, tmp_path
         await EmbeddedEngine(EmbeddedOptions(cut)).start()
 
 
-@pytest.mark.embedded
-async def test_a_missing_adapter_is_named(engine: EmbeddedEngine, tmp_path: Path) -> None:
-    """What llama.cpp says first, the cause, is what the message says."""
+async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
+    """Before anything is fetched or started."""
     lora = tmp_path / "adapter.gguf"
-    with pytest.raises(EngineFailed, match=rf": failed to open '{lora}': No such file or directory\.$"):
+    with pytest.raises(
+        ModelUnavailable, match=rf"^The adapter {lora} can't be read: No such file or directory\.$"
+    ):
         await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=lora)).start()
+
+
+@pytest.mark.embedded
+async def test_a_model_is_no_adapter(engine: EmbeddedEngine) -> None:
+    """What llama.cpp has against an adapter is what the message says."""
+    with pytest.raises(EngineFailed, match=r"expect general\.type to be 'adapter'"):
+        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=ensure_model())).start()
 
 
 @pytest.mark.parametrize(

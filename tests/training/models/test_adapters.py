@@ -1,0 +1,118 @@
+"""A LoRA from PEFT, converted and served by the embedded engine, says what PEFT's own model says."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+pytest.importorskip("gguf")
+pytest.importorskip("xllamacpp")
+
+from gateway.backends.local import EmbeddedEngine, EmbeddedOptions  # noqa: E402
+from gateway.backends.model_store import ensure_model  # noqa: E402
+from training.adapters import AdapterError, convert  # noqa: E402
+from training.canary import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
+from training.client import connected  # noqa: E402
+
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),  # in peft
+]
+
+PROMPTS = ("The capital of France is Paris, and the capital of Italy is", "def add(a, b):\n    return")
+LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, dequantised, in Hugging Face's form."""
+    model, tokenizer = load(ensure_model())
+    directory = tmp_path_factory.mktemp("base")
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return Path(directory)
+
+
+@pytest.fixture(scope="module", params=["plain", "scaled by pattern"])
+def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT LoRA over SmolLM2's every linear layer, with weights large enough to be seen."""
+    model, _ = load(base)
+    more: dict[str, Any] = {}
+    size = 0.06
+    if request.param != "plain":
+        size = 0.04
+        more = {
+            "use_rslora": True,
+            "rank_pattern": {"q_proj": 2},
+            "alpha_pattern": {"k_proj": 5, "up_proj": 9},
+        }
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS, **more)
+    adapted = peft.get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * size)
+    directory = tmp_path_factory.mktemp("adapter")
+    adapted.save_pretrained(directory)
+    return Path(directory)
+
+
+@pytest.fixture(scope="module")
+def drawn(
+    adapter: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[tuple[list[int], Drawn]]:
+    """Prompts, and what the embedded engine with the converted adapter goes on with."""
+    lora = tmp_path_factory.mktemp("gguf") / "taught.gguf"
+    assert convert(adapter, ensure_model(), lora) == 30 * len(LAYERS)
+    _, tokenizer = load(base)
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+
+    async def ask() -> list[Drawn]:
+        engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=lora))
+        async with engine, connected(engine.base_url, 60, key=engine.api_key) as client:
+            assert await client.served_model() == "taught"
+            return [await draw(client, "taught", prompt, tokens=24) for prompt in prompts]
+
+    return list(zip(prompts, asyncio.run(ask()), strict=True))
+
+
+def compared(drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path | None = None) -> Agreement:
+    """The engine's log probabilities beside those of Hugging Face's model with this adapter."""
+    model, _ = load(base, adapter)
+    ours = [value for prompt, each in drawn for value in token_logprobs(model, prompt, each.ids)]
+    return agreement(ours, [value for _, each in drawn for value in each.logprobs])
+
+
+def test_the_engine_serves_what_peft_has(
+    drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path
+) -> None:
+    """The same adapter agrees to within four-bit rounding; the base model without it is far off."""
+    same, alone = compared(drawn, base, adapter), compared(drawn, base)
+    print(f"\nwith the adapter {same}\nbase alone {alone}")
+    assert same.tokens >= 24
+    assert same.holds()
+    assert not alone.holds()
+    assert alone.mean > 5 * same.mean
+
+
+def test_the_base_is_read_from_either_form(adapter: Path, base: Path, tmp_path: Path) -> None:
+    """A GGUF file and a directory tell the same of the base, and so the same file comes out."""
+    convert(adapter, base, tmp_path / "one.gguf")
+    convert(adapter, ensure_model(), tmp_path / "two.gguf")
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+
+
+def test_what_cannot_be_said_is_refused(adapter: Path, tmp_path: Path) -> None:
+    """DoRA and the like have no form in llama.cpp's format; nothing is written."""
+    for file in adapter.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    with pytest.raises(AdapterError, match="use_dora"):
+        convert(tmp_path, ensure_model(), tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()

@@ -1,0 +1,217 @@
+"""LoRA adapters for the embedded engine: from Hugging Face PEFT's directory to llama.cpp's GGUF file.
+
+`python -m training adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapter = "FILE"`
+has the gateway serve it. Needs the packages gguf and safetensors, and torch to read bfloat16.
+
+What differs between the two formats:
+- names: `...layers.3.self_attn.q_proj.lora_A.weight` is `blk.3.attn_q.weight.lora_a`;
+- llama.cpp's Llama keeps the rows of Q and K in another order (rotary pairs side by side, as
+  in Meta's own weights), so B of these two has its rows moved in the same way;
+- one file has one alpha, and llama.cpp scales by alpha / rank: whatever else PEFT scales by
+  (rank-stabilised LoRA, ranks and alphas by pattern) is multiplied into B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["AdapterError", "Base", "convert", "gguf_name", "main", "read_base", "scaling"]
+
+_TARGETS: Mapping[str, str] = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+_ARCHITECTURES: Mapping[str, str] = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""Hugging Face's `model_type` -> llama.cpp's name."""
+_REORDERED = frozenset({"llama"})
+"""Architectures whose Q and K llama.cpp keeps in another order of rows."""
+_TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight")
+_LAYER = re.compile(r"(?:.+\.)?layers\.(\d+)\.(.+)")
+
+
+class AdapterError(Exception):
+    """The adapter can't be converted; the message is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What has to be known of the base model: llama.cpp's name of its architecture, and its heads."""
+
+    architecture: str
+    heads: int
+    kv_heads: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 1 where the adapter can't be converted."""
+    parser = argparse.ArgumentParser(prog="python -m training adapter", description=__doc__.split("\n")[0])
+    parser.add_argument("adapter", type=Path, help="directory with adapter_config.json")
+    parser.add_argument("--base", type=Path, required=True, help="the base model: a GGUF file or a directory")
+    parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
+    args = parser.parse_args(arguments)
+    try:
+        count = convert(args.adapter, args.base, args.out)
+    except AdapterError as error:
+        print(f"adapter: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.out}: {count} weights adapted, {args.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def convert(adapter: Path, base: Path, out: Path, *, half: bool = True) -> int:
+    """Writes the PEFT adapter in the directory `adapter` as `out`; returns how many weights it changes.
+
+    `base` is the base model's GGUF file or Hugging Face directory. With `half` values are
+    stored in 16 bits. Raises AdapterError.
+    """
+    import numpy as np
+    from gguf import GGUFWriter
+
+    config = _config(adapter)
+    model = read_base(base)
+    pairs = _pairs(_tensors(adapter))
+    alpha = float(config["lora_alpha"])
+    # Under its own name only once it is whole.
+    part = out.with_name(out.name + ".part")
+    writer = GGUFWriter(part, model.architecture)
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", alpha)
+    for module, (a, b) in sorted(pairs.items()):
+        name = gguf_name(module)
+        rank = a.shape[0]
+        if b.shape[1] != rank:
+            raise AdapterError(f"{module}: A has rank {rank} and B {b.shape[1]}.")
+        scaled = b * (scaling(config, module, rank) * rank / alpha)
+        for suffix, values in (("lora_a", a), ("lora_b", _rows(scaled, name, model))):
+            stored = np.ascontiguousarray(values, dtype=np.float16 if half else np.float32)
+            if not np.isfinite(stored).all():
+                raise AdapterError(f"{module}: holds values that are no finite 16-bit numbers.")
+            writer.add_tensor(f"{name}.{suffix}", stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    part.replace(out)
+    return len(pairs)
+
+
+def gguf_name(module: str) -> str:
+    """llama.cpp's name for a module's weight. Raises AdapterError for one that can't be adapted there."""
+    found = _LAYER.fullmatch(module)
+    target = _TARGETS.get(found[2]) if found else None
+    if found is None or target is None:
+        raise AdapterError(f"{module}: only {', '.join(_TARGETS)} of a layer can be adapted.")
+    return f"blk.{found[1]}.{target}.weight"
+
+
+def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """The factor that PEFT puts before B A: alpha / r, or alpha / sqrt(r) where rank-stabilised (rsLoRA).
+
+    A module's own alpha comes from `alpha_pattern`, whose keys match the end of its name.
+    """
+    alpha = float(config["lora_alpha"])
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if re.fullmatch(rf"(?:.*\.)?{pattern}", module):
+            alpha = float(value)
+            break
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def reordered(weight: Any, heads: int) -> Any:
+    """The rows of an array in llama.cpp's order: within each head (i, i + half) become neighbours."""
+    rows = weight.shape[0]
+    shape = (heads, 2, rows // heads // 2, *weight.shape[1:])
+    return weight.reshape(shape).swapaxes(1, 2).reshape(weight.shape)
+
+
+def _rows(b: Any, name: str, base: Base) -> Any:
+    """B as llama.cpp wants its rows."""
+    heads = {"attn_q": base.heads, "attn_k": base.kv_heads}.get(name.split(".")[2])
+    return b if heads is None or base.architecture not in _REORDERED else reordered(b, heads)
+
+
+def read_base(path: Path) -> Base:
+    """What is to be known of the base model, from its GGUF file or its config.json. Raises AdapterError."""
+    if path.is_dir():
+        config = _json(path / "config.json")
+        kind = str(config.get("model_type"))
+        if kind not in _ARCHITECTURES:
+            raise AdapterError(f"{path}: {kind} can't be converted; known: {', '.join(_ARCHITECTURES)}.")
+        heads = int(config["num_attention_heads"])
+        return Base(_ARCHITECTURES[kind], heads, int(config.get("num_key_value_heads") or heads))
+    from gguf import GGUFReader
+
+    try:
+        fields = GGUFReader(path).fields
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} can't be read as GGUF: {error}.") from error
+    architecture = str(fields["general.architecture"].contents())
+    if architecture not in _ARCHITECTURES.values():
+        raise AdapterError(f"{path}: {architecture} can't be converted.")
+    heads = int(fields[f"{architecture}.attention.head_count"].contents())
+    told = fields.get(f"{architecture}.attention.head_count_kv")
+    return Base(architecture, heads, heads if told is None else int(told.contents()))
+
+
+def _config(adapter: Path) -> Mapping[str, Any]:
+    """The adapter's configuration. Raises AdapterError for what llama.cpp's format can't say."""
+    config = _json(adapter / "adapter_config.json")
+    if config.get("peft_type") != "LORA":
+        raise AdapterError(f"{adapter} holds {config.get('peft_type')}, not LORA.")
+    for field in ("use_dora", "modules_to_save", "lora_bias"):
+        if config.get(field):
+            raise AdapterError(f"{adapter}: {field} has no form in a GGUF adapter.")
+    if config.get("bias", "none") != "none":
+        raise AdapterError(f"{adapter}: trained biases have no form in a GGUF adapter.")
+    if not config.get("lora_alpha"):
+        raise AdapterError(f"{adapter}: lora_alpha is missing or 0.")
+    return config
+
+
+def _tensors(adapter: Path) -> Mapping[str, Any]:
+    """The adapter's tensors as numpy arrays of 32-bit floats."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        held = load_file(adapter / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{adapter}/adapter_model.safetensors can't be read: {error}.") from error
+    return {name: tensor.float().numpy() for name, tensor in held.items()}
+
+
+def _pairs(tensors: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """(A, B) by module."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        found = _TENSOR.fullmatch(name)
+        if found is None:
+            raise AdapterError(f"{name} is no LoRA weight.")
+        parts.setdefault(found["module"], {})[found["part"]] = tensor
+    if not parts or any(len(pair) < 2 for pair in parts.values()):
+        raise AdapterError("a LoRA has both an A and a B for each module it adapts.")
+    return {module: (pair["A"], pair["B"]) for module, pair in parts.items()}
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} can't be read: {error}.") from error
+    if not isinstance(held, dict):
+        raise AdapterError(f"{path} is no JSON object.")
+    return held
