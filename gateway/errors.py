@@ -10,6 +10,7 @@ __all__ = [
     "GatewayError",
     "ModelNotFound",
     "NotSupported",
+    "Unauthorized",
     "UpstreamError",
     "UpstreamUnreachable",
     "internal_error",
@@ -39,6 +40,12 @@ class BadRequest(GatewayError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class Unauthorized(BadRequest):
+    """The gateway has keys, and none of them came with the request."""
+
+    status = 401
 
 
 class ModelNotFound(BadRequest):
