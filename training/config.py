@@ -118,7 +118,7 @@ class _Steps(_Table):
 
 
 class SftTable(_Steps):
-    """Supervised fine-tuning on replies: of a teacher (`cold-start`), or of the policy itself (`rejection`)."""
+    """Supervised fine-tuning on replies of a teacher (`cold-start`) or of the policy (`rejection`)."""
 
     teacher: Literal["worked", "policy", "endpoint"] = "worked"
     """Who writes them: the rows' own worked chains, the stage before, or an OpenAI-compatible endpoint."""
@@ -226,7 +226,9 @@ class TrainConfig(_Table):
             if table is None:
                 raise ValueError(f"pipeline: there is no table [{stage}]")
             if unknown := sorted(set(table.budgets) - {*LEVELS, NO_BUDGET}):
-                raise ValueError(f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}")
+                raise ValueError(
+                    f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}"
+                )
         return self
 
 

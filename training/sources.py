@@ -74,4 +74,3 @@ def collect(sources: Sequence[Source], count: int, seed: int, *, without: Iterab
 def held_out(sources: Sequence[Source], count: int) -> list[Row]:
     """The questions to evaluate on; they don't depend on the run's seed, so that runs can be compared."""
     return collect(sources, count, seed=-1)
-

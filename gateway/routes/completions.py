@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from gateway.auth import key_of
 from gateway.backends.sse import event
 from gateway.dialects.base import json_object, refuse, string
 from gateway.errors import GatewayError
@@ -56,7 +57,9 @@ async def _check(service: Service, request: Request, model: object, scaling: boo
             raise refuse(header, _WHY)
     if scaling:
         raise refuse("scaling", _WHY)
-    resolved = await service.resolve("" if model is None else string(model, "model"))
+    key = key_of(request)
+    name = "" if model is None else string(model, "model")
+    resolved = await service.resolve(name, key.models if key else ("*",))
     if resolved.level is not None or resolved.samples is not None:
         raise refuse("model", f"{model}: {_WHY}")
 

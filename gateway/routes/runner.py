@@ -10,13 +10,15 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.auth import key_of
 from gateway.budget import Asked, read_budget
+from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
 from gateway.recorder import Ids
-from gateway.service import Service
+from gateway.service import Service, limited
 from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
 __all__ = ["REQUEST_ID", "answer", "attended", "plan", "start_stream"]
@@ -74,9 +76,13 @@ async def attended(
 
 async def plan(service: Service, request: Request, body: dict[str, Any]) -> tuple[Job, str]:
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
-    resolved = await service.resolve(body.get("model") or "")
+    key = key_of(request)
+    resolved = await service.resolve(body.get("model") or "", key.models if key else ("*",))
     body["model"] = resolved.name
-    model = await service.model(resolved)
+    allowances = _allowances(service, request)
+    model = limited(await service.model(resolved), allowances)
+    caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
+    max_samples = min([service.settings.max_samples, *caps])
     asked = read_budget(
         {
             name.decode("latin-1"): value.decode("latin-1")
@@ -86,12 +92,22 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
         body,
         level=resolved.level,
         samples=resolved.samples,
-        max_samples=service.settings.max_samples,
+        max_samples=max_samples,
         levels=model.levels,
         scorers=service.scorers,
     )
-    cap = min(service.settings.auto_samples, service.settings.max_samples)
-    return plan_job(body, asked, _reply(body, asked), model, auto_cap=cap), resolved.name
+    auto_cap = min(service.settings.auto_samples, max_samples)
+    reply = _reply(body, asked)
+    job = plan_job(body, asked, reply, model, auto_cap=auto_cap, max_samples=max_samples)
+    return job, resolved.name
+
+
+def _allowances(service: Service, request: Request) -> dict[str, Allowance]:
+    """What bears on the request beside its model, by who gave it; the first beats the next."""
+    path = request.scope["path"].removesuffix("/count_tokens")
+    route = next((own for route, own in service.settings.routes.items() if route == path), None)
+    found: dict[str, Allowance | None] = {"key": key_of(request), "route": route}
+    return {by: allowance for by, allowance in found.items() if allowance is not None}
 
 
 async def start_stream(

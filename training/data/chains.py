@@ -60,7 +60,9 @@ def _legs(metadata: Mapping[str, Any]) -> dict[str, str] | None:
     steps, totals = [], []
     for animal, count in metadata["animals"].items():
         legs = ANIMALS[animal] * count
-        steps.append(f"{count} {animal}: {count} * {ANIMALS[animal]} = {legs}, {total} + {legs} = {total + legs}")
+        steps.append(
+            f"{count} {animal}: {count} * {ANIMALS[animal]} = {legs}, {total} + {legs} = {total + legs}"
+        )
         total += legs
         totals.append(str(total))
     return {"low": ", ".join(totals), "high": "\n".join(steps)}

@@ -70,9 +70,14 @@ def taught(
         replies = ask_endpoint(table, rows, asked)
     else:
         drawn = draw(
-            model, prompter, prompts,
-            samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
-        )  # fmt: skip
+            model,
+            prompter,
+            prompts,
+            samples=table.samples,
+            temperature=table.temperature,
+            max_tokens=table.max_tokens,
+            seed=stage.seed,
+        )
         replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
     examples: list[Example] = []
     told = {"asked": len(rows), "wrong": 0, "unfit": 0}

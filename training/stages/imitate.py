@@ -20,7 +20,7 @@ def imitate(
     start: Path | None,
     gather: Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
 ) -> Path:
-    """Trains on what `gather` collects with the model it starts from: (examples, their rows, figures for the card)."""
+    """Trains on what `gather` collects with the model: (examples, their rows, figures for the card)."""
     model, tokenizer, prompter = stage.load(start)
     examples, rows, told = gather(model, prompter)
     held = stage.held_out()
@@ -34,6 +34,19 @@ def imitate(
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
-    train_sft(model, tokenizer, examples, stage.table, watch, stage.directory, seed=stage.seed, resume=resume)
-    ended = {"ended": watch.reason, "seconds": round(watch.seen.trained, 1), "accuracies": watch.seen.accuracies}
+    train_sft(
+        model,
+        tokenizer,
+        examples,
+        table=stage.table,
+        watch=watch,
+        directory=stage.directory,
+        seed=stage.seed,
+        resume=resume,
+    )
+    ended = {
+        "ended": watch.reason,
+        "seconds": round(watch.seen.trained, 1),
+        "accuracies": watch.seen.accuracies,
+    }
     return stage.finish(model, tokenizer, rows, {**told, "examples": len(examples), **ended})

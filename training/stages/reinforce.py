@@ -74,8 +74,22 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
-    train_grpo(model, tokenizer, len(rows), rollout, table, watch, stage.directory, seed=stage.seed, resume=resume)
-    told |= {"ended": watch.reason, "seconds": round(watch.seen.trained, 1), "accuracies": watch.seen.accuracies}
+    train_grpo(
+        model,
+        tokenizer,
+        len(rows),
+        rollout=rollout,
+        table=table,
+        watch=watch,
+        directory=stage.directory,
+        seed=stage.seed,
+        resume=resume,
+    )
+    told |= {
+        "ended": watch.reason,
+        "seconds": round(watch.seen.trained, 1),
+        "accuracies": watch.seen.accuracies,
+    }
     return stage.finish(model, tokenizer, rows, told)
 
 
@@ -88,9 +102,7 @@ def _filtered(
     asked = [row for row in rows if not row.general]
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
-    drawn = draw(
-        model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed
-    )
+    drawn = draw(model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed)
     plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in asked}, {})
     found = by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},

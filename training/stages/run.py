@@ -17,7 +17,7 @@ import torch
 from transformers import set_seed
 
 from scorers.answers import verify
-from training.config import RlTable, SftTable, StageName, TrainConfig
+from training.config import StageName, TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
 from training.prompting import Prompter
@@ -111,13 +111,15 @@ class Stage:
         return collect(self.config.general, count, self.seed) if count else []
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
-        """Greedy on held-out questions: the share right, tokens of thinking, the share that ended by itself."""
+        """Greedy on held-out questions: the share right, thinking tokens, the share that ended."""
         held = self.config.held_out
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
         return {
-            "accuracy": fmean(verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)),
+            "accuracy": fmean(
+                verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)
+            ),
             "thinking": fmean(c.thought for c in replies),
             "finished": fmean(c.finished for c in replies),
         }

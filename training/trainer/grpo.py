@@ -20,11 +20,11 @@ def train_grpo(
     model: Any,
     tokenizer: Any,
     count: int,
+    *,
     rollout: Rollout,
     table: RlTable,
     watch: Watch,
     directory: Path,
-    *,
     seed: int,
     resume: Path | None,
 ) -> None:

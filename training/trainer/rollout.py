@@ -36,9 +36,9 @@ class RolloutSettings:
 
     samples: int
     budgets: BudgetSampler
+    length: LengthSchedule
     rounds: int = 1
     normalise: Normalisation = "group"
-    length: LengthSchedule = LengthSchedule(256, 256)
     seed: int = 0
 
 
@@ -142,7 +142,9 @@ class Rollout:
         for budget in sorted({group.prompt.budget or "none" for group in groups}):
             asked = [group for group in groups if (group.prompt.budget or "none") == budget]
             self.figures[f"accuracy/{budget}"] = _mean([x for group in asked for x in group.judged.main])
-            self.figures[f"thinking/{budget}"] = fmean(c.thought for group in asked for c in group.completions)
+            self.figures[f"thinking/{budget}"] = fmean(
+                c.thought for group in asked for c in group.completions
+            )
         self.drawn = [group.row.id for group in chosen]
 
 

@@ -134,10 +134,19 @@ class Watch(TrainerCallback):
         if "loss" not in logs:
             return
         entropy = logs.get("entropy")
-        self._write({"step": state.global_step, "seconds": round(self.seen.trained, 2), **_kept(logs), **self._figures()})
+        self._write(
+            {
+                "step": state.global_step,
+                "seconds": round(self.seen.trained, 2),
+                **_kept(logs),
+                **self._figures(),
+            }
+        )
         if self._rules.divergence is not None:
             loss = float(logs["loss"])
-            self.seen.divergence, action = watch_step(self._rules.divergence, self.seen.divergence, loss, entropy)
+            self.seen.divergence, action = watch_step(
+                self._rules.divergence, self.seen.divergence, loss, entropy
+            )
             self._act(action, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
