@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ def imitate(
 ) -> Path:
     """Trains on what `gather` collects with the model: (examples, their rows, figures for the card)."""
     model, tokenizer, prompter = stage.load(start)
+    began = time.monotonic()
     examples, rows, told = gather(model, prompter)
+    gathering = time.monotonic() - began
     held = stage.held_out()
     watch = Watch(
         stage.table.every,
@@ -31,6 +34,7 @@ def imitate(
         stage.directory / "metrics.jsonl",
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
+    watch.seen.trained = gathering  # drawing what is imitated is part of the stage's cost
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)

@@ -20,6 +20,7 @@ from scorers.answers import verify
 from training.config import StageName, TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
+from training.plots import curves, read_metrics
 from training.prompting import Prompter
 from training.sources import collect, held_out
 from training.trainer.drawing import draw
@@ -147,6 +148,8 @@ class Stage:
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
         }
+        plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
+        (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return self.directory / "model"
 

@@ -31,6 +31,10 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
     arguments, options = _place(source)
     dtype = getattr(torch, source.dtype)
     model = AutoModelForCausalLM.from_pretrained(*arguments, dtype=dtype, **options)
+    if getattr(model, "hf_quantizer", None) is not None:
+        # A GGUF file's weights were dequantized while loading: the trainer may take them for plain ones.
+        model.hf_quantizer, model.is_quantized = None, False
+        del model.config.quantization_config
     if source.adapter is not None:
         model = PeftModel.from_pretrained(model, source.adapter, is_trainable=train)
     elif source.lora is not None:
