@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.problems import DataError
 from training.prompting import Prompter
 from training.stages.run import Stage
 from training.trainer.sft import Example, train_sft
@@ -26,6 +27,10 @@ def imitate(
     began = time.monotonic()
     examples, rows, told = gather(model, prompter)
     gathering = time.monotonic() - began
+    if not examples:
+        raise DataError(
+            f"{stage.name}: none of the replies to {len(rows)} questions was right and fit to imitate"
+        )
     held = stage.held_out()
     watch = Watch(
         stage.table.every,
