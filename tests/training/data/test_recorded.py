@@ -71,7 +71,8 @@ def test_ratings_make_preferences(tmp_path: Path) -> None:
         {"question": "d?", "samples": SAMPLES, "winner": 1},
         {"question": "e?", "samples": [sample("1"), sample(None, finish_reason="length")], "winner": 0,
          "feedback": {"rating": 1}},
-        {"question": "f?", "samples": [sample(None), {"text": "Other."}], "winner": 0, "feedback": {"rating": 1}},
+        {"question": "f?", "samples": [sample(None), {"text": "Other."}], "winner": 0,
+         "feedback": {"rating": 1}},
     )  # fmt: skip
     pairs = recorded_preferences(file)
     assert [(pair.row.question, pair.chosen, pair.rejected) for pair in pairs] == [
