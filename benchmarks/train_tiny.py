@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean, stdev
@@ -43,7 +43,8 @@ def main() -> None:
         return
     began = time.monotonic()
     with ThreadPoolExecutor(chosen.workers) as pool:
-        failed = [seed for seed, code in zip(chosen.seeds, pool.map(_start(chosen), chosen.seeds), strict=True) if code]
+        codes = list(pool.map(_start(chosen), chosen.seeds))
+    failed = [seed for seed, code in zip(chosen.seeds, codes, strict=True) if code]
     if failed:
         sys.exit(f"seeds that failed: {failed}")
     found = [json.loads((chosen.output / f"seed-{s}" / "figures.json").read_text()) for s in chosen.seeds]
@@ -61,11 +62,12 @@ def main() -> None:
     chosen.page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
 
 
-def _start(chosen: argparse.Namespace):
+def _start(chosen: argparse.Namespace) -> Callable[[int], int]:
     def start(seed: int) -> int:
         log = chosen.output / f"seed-{seed}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "benchmarks.train_tiny", "--one", str(seed), "--output", str(chosen.output)]
+        command = [sys.executable, "-m", "benchmarks.train_tiny", "--one", str(seed)]
+        command += ["--output", str(chosen.output)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         print(f"seed {seed}: training, see {log}", flush=True)
         with log.open("a", encoding="utf-8") as file:
@@ -129,7 +131,7 @@ def _lend(stage: Path, place: Path) -> None:
 
 def _table(found: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        "| model | off, greedy | low, greedy | high, greedy | high, one sample | high, vote of 8 | tokens: low, high |",
+        "| model | off | low | high | high, one sample | high, vote of 8 | tokens low, high |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in found[0]["models"]:
@@ -140,7 +142,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> str:
             _cell([row["high"]["greedy"] for row in rows]),
             _cell([row["high"]["sampled"] for row in rows]),
             _cell([row["high"]["majority@8"] for row in rows]),
-            f"{fmean(row['low']['thinking'] for row in rows):.0f}, {fmean(row['high']['thinking'] for row in rows):.0f}",
+            ", ".join(f"{fmean(row[level]['thinking'] for row in rows):.0f}" for level in ("low", "high")),
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
