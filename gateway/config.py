@@ -124,6 +124,8 @@ class Settings(BaseModel):
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
+    aliases: Path | None = None
+    """A TOML or JSON file of names that stand for models (see docs/publishing.md); reread when replaced."""
     record_to: Path | None = None
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()

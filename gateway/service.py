@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
+from gateway.aliases import Aliases, Route
 from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
@@ -32,6 +33,7 @@ class Resolved:
     card: ModelCard | None
     level: str | None = None
     samples: int | None = None
+    route: Route | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Service:
     backend: Backend
     engine: Engine
     metrics: Metrics = field(default_factory=Metrics)
+    aliases: Aliases = field(default_factory=Aliases)
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
     recorder: Recorder | None = None
@@ -58,6 +61,8 @@ class Service:
         if self.recorder is not None:
             recorder = self.recorder
             self.metrics.unrecorded(lambda: recorder.dropped)
+        if self.aliases.configured:
+            self.metrics.aliases(lambda: self.aliases.error is not None)
 
     def finished(self, job: Job, outcome: Outcome, ids: Ids) -> None:
         """A request has come to its end: it is counted, and recorded where that is asked for."""
@@ -71,11 +76,33 @@ class Service:
         own = [name for model in self.settings.models.values() for name in model.levels]
         return tuple(dict.fromkeys([*LEVELS, *self.settings.levels, *own, AUTO]))
 
-    async def resolve(self, model: str) -> Resolved:
+    async def resolve(self, model: str, key: str = "") -> Resolved:
         """The upstream model that is meant, and what the name's suffix asks for.
 
-        An upstream's exact name wins; an unknown name has the list read once more. An
-        upstream that lists nothing gets every name as it is. Raises `ModelNotFound`.
+        An alias comes first, and `key` chooses among its targets; then an upstream's exact
+        name; then either with a suffix. Raises `ModelNotFound`, and `UpstreamError` where an
+        alias's target isn't served.
+        """
+        route, level, samples = self.aliases.route(model, key), None, None
+        if route is None and self.aliases.table and model not in await self.backend.models():
+            name, level, samples = split_suffix(model, self.level_names)
+            route = self.aliases.route(name, key)
+        if route is None:
+            return await self._upstream(model)
+        try:
+            resolved = await self._upstream(route.target)
+        except ModelNotFound as error:
+            told = (
+                f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve."
+            )
+            self.metrics.routed(route, 502)
+            raise UpstreamError(502, told) from error
+        return replace(resolved, level=level, samples=samples, route=route)
+
+    async def _upstream(self, model: str) -> Resolved:
+        """The upstream model of this name, or of this name and a suffix; an unknown name refreshes the list.
+
+        An upstream that lists nothing gets every name as it is. Raises `ModelNotFound`.
         """
         known = await self.backend.models()
         for refreshed in (False, True):
@@ -90,7 +117,7 @@ class Service:
                 return Resolved(name, known[name], level, samples)
             if not model and len(known) == 1:
                 return Resolved(*next((name, card) for name, card in known.items()))
-        raise ModelNotFound(model, known)
+        raise ModelNotFound(model, [*known, *self.aliases.table])
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:
         """The budgets a model may be asked for."""

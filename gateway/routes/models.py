@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from gateway.aliases import Target
 from gateway.backends.base import ModelCard
 from gateway.errors import ModelNotFound
 from gateway.service import Service
@@ -21,8 +24,8 @@ def models_router(service: Service) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models() -> Response:
-        """The upstream's models, with all that it says of them."""
-        cards = await service.backend.models(refresh=True)
+        """The upstream's models, with all that it says of them, and the aliases, with their targets."""
+        cards = await _cards(service)
         listed = [dict(card.raw) for card in cards.values()]
         if service.settings.list_variants:
             listed += [_variant(card, level) for card in cards.values() for level in service.levels(card)]
@@ -31,12 +34,31 @@ def models_router(service: Service) -> APIRouter:
     @router.get("/v1/models/{model:path}")
     async def get_model(model: str) -> Response:
         """One model."""
-        cards = await service.backend.models(refresh=True)
+        cards = await _cards(service)
         if model not in cards:
             raise ModelNotFound(model, cards)
         return json_response(cards[model].raw)
 
     return router
+
+
+async def _cards(service: Service) -> Mapping[str, ModelCard]:
+    """The upstream's models and the aliases, which hide models of the same name."""
+    cards = await service.backend.models(refresh=True)
+    return {
+        **cards,
+        **{name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()},
+    }
+
+
+def _alias(name: str, targets: Sequence[Target], cards: Mapping[str, ModelCard]) -> ModelCard:
+    """An alias looks like the target with the largest share."""
+    largest = max(targets, key=lambda target: target.share)
+    card = cards.get(
+        largest.model, ModelCard(largest.model, raw={"object": "model", "owned_by": "thinkgate"})
+    )
+    shares = [target.model_dump() for target in targets]
+    return replace(card, name=name, raw={**card.raw, "id": name, "targets": shares})
 
 
 def _variant(card: ModelCard, level: str) -> dict[str, Any]:
