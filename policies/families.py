@@ -415,6 +415,8 @@ FAMILIES: tuple[Family, ...] = (
     # Hugging Face. SmolLM2 is an instruct model: it thinks because the gateway opens the block for it.
     Family("smollm3", ("*smollm3*",), "template", default="on", **_kwarg("enable_thinking")),
     Family("smollm2", ("*smollm2*",), "card", opens="gateway", default="off"),
+    # What `thinkgate train` makes from nothing.
+    Family("thinkgate", ("*thinkgate*",), "template", opens="template", default="on", **_kwarg("enable_thinking")),
     # Others
     Family(
         "apriel",

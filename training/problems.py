@@ -7,8 +7,8 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,15 @@ class DataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question and its right answer; `id` is unique within a data set."""
+    """A question and its right answer; `id` is unique within a data set.
+
+    `metadata` is what a reasoning-gym task tells of how it made the question.
+    """
 
     id: str
     question: str
     gold: str
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def read_problems(path: Path) -> list[Problem]:
@@ -107,7 +111,7 @@ def _different(name: str, made: Iterable[dict[str, Any]], count: int) -> list[Pr
         question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
         if not answer:
             raise ValueError(f"has questions without one right answer: {question!r}")
-        problems.setdefault(question, Problem(f"{name}/{place}", question, answer))
+        problems.setdefault(question, Problem(f"{name}/{place}", question, answer, entry.get("metadata", {})))
     return list(problems.values())
 
 

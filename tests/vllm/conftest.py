@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vllm.server import REASONING_OPTIONS, VllmServer, serve
+from tests.vllm.server import REASONING_OPTIONS, ROOMY, VllmServer, serve
 
 HERE = Path(__file__).parent
 
@@ -59,7 +59,7 @@ def reasoning_server(
 ) -> Iterator[VllmServer]:
     """A vLLM that splits off the thinking (deepseek_r1) and keeps `thinking_token_budget`."""
     log = tmp_path_factory.mktemp("reasoning") / "vllm.log"
-    with serve(vllm_python, tiny_model, log, REASONING_OPTIONS) as server:
+    with serve(vllm_python, tiny_model, log, REASONING_OPTIONS, context=ROOMY) as server:
         yield server
 
 
@@ -68,7 +68,8 @@ def plain_server(
     vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
     """A vLLM that leaves the thinking in the text and refuses `thinking_token_budget`."""
-    with serve(vllm_python, tiny_model, tmp_path_factory.mktemp("plain") / "vllm.log") as server:
+    log = tmp_path_factory.mktemp("plain") / "vllm.log"
+    with serve(vllm_python, tiny_model, log, context=ROOMY) as server:
         yield server
 
 

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import httpx
 
-__all__ = ["MODEL", "REASONING_OPTIONS", "VllmServer", "serve"]
+__all__ = ["MODEL", "REASONING_OPTIONS", "ROOMY", "VllmServer", "serve"]
 
 MODEL = "tiny"
 CONTEXT = 4096
+ROOMY = 131_072
+"""A context that takes the tiny model minutes to fill: what asks for most of it ends by an abort alone."""
 REASONING_OPTIONS = (
     "--reasoning-parser",
     "deepseek_r1",
@@ -48,10 +50,11 @@ class VllmServer:
     http: httpx.Client
     """For asking the server directly, with time enough for a busy machine."""
 
-    def metric(self, name: str) -> float:
-        """The sum of a metric's samples, over all labels."""
-        text = self.http.get("/metrics").raise_for_status().text
-        values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(f"{name}{{")]
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's samples, over all labels or those with this one."""
+        lines = self.http.get("/metrics").raise_for_status().text.splitlines()
+        fitting = (line for line in lines if line.startswith(f"{name}{{") and label in line)
+        values = [float(line.rsplit(" ", 1)[1]) for line in fitting]
         if not values:
             raise LookupError(f"vLLM has no metric {name}")
         return sum(values)
@@ -67,9 +70,14 @@ class VllmServer:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"vLLM still has {self.running()} sequences running")
 
-    def generated(self) -> int:
-        """How many tokens have been generated since the start, aborted ones included."""
-        return int(self.metric("vllm:generation_tokens_total"))
+    def started(self) -> int:
+        """How many sequences have had their first token since the start; n=4 counts four."""
+        return int(self.metric("vllm:time_to_first_token_seconds_count"))
+
+    def completed(self) -> int:
+        """How many sequences have come to an end of their own, rather than by an abort."""
+        name = "vllm:request_success_total"
+        return int(self.metric(name) - self.metric(name, 'finished_reason="abort"'))
 
 
 def free_port() -> int:
@@ -80,7 +88,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(python: str, model: Path, log: Path, options: Sequence[str] = ()) -> Iterator[VllmServer]:
+def serve(
+    python: str, model: Path, log: Path, options: Sequence[str] = (), *, context: int = CONTEXT
+) -> Iterator[VllmServer]:
     """Runs vLLM's API server until the block ends; about 40 seconds to start.
 
     Raises RuntimeError with the end of the log where it dies on the way up or takes longer
@@ -88,7 +98,7 @@ def serve(python: str, model: Path, log: Path, options: Sequence[str] = ()) -> I
     """
     port = free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--model", str(model), "--served-model-name", MODEL, "--max-model-len", str(CONTEXT)]
+    command += ["--model", str(model), "--served-model-name", MODEL, "--max-model-len", str(context)]
     command += ["--dtype", "bfloat16", "--enforce-eager", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -132,7 +132,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         num_attention_heads=HEADS,
         num_key_value_heads=2,
         head_dim=HEAD_SIZE,
-        max_position_embeddings=4096,
+        max_position_embeddings=131_072,
         tie_word_embeddings=False,
         bos_token_id=token_id(tokenizer, "<|begin|>"),
         eos_token_id=token_id(tokenizer, "<|end|>"),

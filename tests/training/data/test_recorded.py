@@ -1,0 +1,114 @@
+"""Recorded traffic with feedback, and sets of the hub, as rows."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.data.hub import HubSet, hub_rows, rows_of_records
+from training.data.recorded import recorded_preferences, recorded_rows
+from training.problems import DataError
+from training.types import Row
+
+
+def recorded(path: Path, *requests: dict[str, Any]) -> Path:
+    """A file of recorded requests."""
+    file = path / "traffic.jsonl"
+    file.write_text("\n".join(map(json.dumps, requests)), encoding="utf-8")
+    return file
+
+
+def sample(answer: str | None, **more: Any) -> dict[str, Any]:
+    """One sample as the gateway records it."""
+    return {"text": f"So: {answer}.", "answer": answer, "finish_reason": "stop", **more}
+
+
+SAMPLES = [sample("41"), sample("42"), sample("42.0")]
+
+
+def test_feedback_tells_right_answers(tmp_path: Path) -> None:
+    """A given answer is gold, and so is the winner's where it was called right; the rest has no label."""
+    file = recorded(
+        tmp_path,
+        {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": {"answer": " 43 "}},
+        {"question": "b?", "samples": SAMPLES, "winner": 1, "feedback": {"correct": True}},
+        {"question": "c?", "samples": SAMPLES, "winner": 1, "feedback": {"correct": False}},
+        {"question": "d?", "samples": SAMPLES, "winner": 1, "feedback": {"rating": 1}},
+        {"question": "e?", "samples": SAMPLES[:1], "winner": None, "feedback": {"correct": True}},
+        {"question": "f?", "samples": SAMPLES, "winner": None, "feedback": {"correct": True}},
+        {"samples": SAMPLES, "winner": 1, "feedback": {"correct": True}},
+    )
+    rows = recorded_rows(file)
+    assert {row.question: row.gold for row in rows} == {"a?": "43", "b?": "42", "e?": "41"}
+    assert {row.reward for row in rows} == {"correct"}
+    assert {row.question for row in recorded_rows(file, unlabelled=True) if row.reward == "majority"} == {
+        "c?",
+        "d?",
+        "f?",
+    }
+
+
+def test_the_latest_word_counts(tmp_path: Path) -> None:
+    """A question asked twice is one row, and a label is never lost to a later request without one."""
+    file = recorded(
+        tmp_path,
+        {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}},
+        {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "2"}},
+        {"question": "a?", "samples": SAMPLES},
+    )
+    assert [row.gold for row in recorded_rows(file, unlabelled=True)] == ["2"]
+
+
+def test_ratings_make_preferences(tmp_path: Path) -> None:
+    """A liked winner beats a sample that answers otherwise, a disliked one loses; copies are no pair."""
+    file = recorded(
+        tmp_path,
+        {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": {"rating": 1}},
+        {"question": "b?", "samples": SAMPLES, "winner": 1, "feedback": {"rating": -1}},
+        {"question": "c?", "samples": SAMPLES[1:], "winner": 0, "feedback": {"correct": True}},
+        {"question": "d?", "samples": SAMPLES, "winner": 1},
+        {"question": "e?", "samples": [sample("1"), sample(None, finish_reason="length")], "winner": 0,
+         "feedback": {"rating": 1}},
+        {"question": "f?", "samples": [sample(None), {"text": "Other."}], "winner": 0, "feedback": {"rating": 1}},
+    )  # fmt: skip
+    pairs = recorded_preferences(file)
+    assert [(pair.row.question, pair.chosen, pair.rejected) for pair in pairs] == [
+        ("a?", "So: 42.", "So: 41."),
+        ("b?", "So: 41.", "So: 42."),
+        ("f?", "So: None.", "Other."),
+    ]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"question": "a?"}', '{"question": "a?", "samples": [1]}'])
+def test_what_is_no_recording_is_told(tmp_path: Path, line: str) -> None:
+    """The line is named."""
+    file = tmp_path / "traffic.jsonl"
+    file.write_text(line, encoding="utf-8")
+    with pytest.raises(DataError, match="line 1"):
+        recorded_rows(file)
+
+
+def test_records_of_any_set_become_rows() -> None:
+    """Columns are named where they are called otherwise, and fixed fields go to every row."""
+    wanted = HubSet(
+        "org/code",
+        columns={"question": "prompt", "tests": "test"},
+        fixed={"reward": "tests", "general": True},
+    )
+    records = [{"prompt": "Add.", "test": "assert add(1, 2) == 3", "difficulty": 3}]
+    assert rows_of_records(records, wanted) == [
+        Row("code/1", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="code", general=True)
+    ]
+    gsm = rows_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
+    assert gsm == [Row("gsm8k/1", "2+2?", "4", source="gsm8k")]
+    with pytest.raises(DataError, match="no column 'prompt'; there are question"):
+        rows_of_records([{"question": "2+2?"}], wanted)
+
+
+def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is only asked for where a set is."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match="pip install"):
+        hub_rows(HubSet("openai/gsm8k"))

@@ -1,0 +1,96 @@
+"""The language reward: scripts first, an identifier for long prose, never formulas or code."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.rewards.making import SUM, reply
+from training.rewards.language import Language, consistency, prose
+
+ENGLISH = "How many apples are left in the basket after the children have eaten?"
+CHINESE = "篮子里还剩下多少个苹果?孩子们已经吃掉了一些。"
+HINDI = "टोकरी में कितने सेब बचे हैं जब बच्चों ने खा लिया?"
+JAPANESE = "かごの中にりんごはいくつ残っていますか。"
+RUSSIAN = "Сколько яблок осталось в корзине после обеда?"
+
+
+@pytest.mark.parametrize("question", [ENGLISH, CHINESE, HINDI, JAPANESE, RUSSIAN])
+def test_the_same_language_is_consistent(question: str) -> None:
+    """Thinking in the question's own words is wholly in its language."""
+    assert consistency(question, question) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("question", "thinking"), [(ENGLISH, CHINESE), (CHINESE, ENGLISH), (RUSSIAN, HINDI), (ENGLISH, RUSSIAN)]
+)
+def test_another_script_is_not(question: str, thinking: str) -> None:
+    """Thinking in another script is wholly in another language."""
+    assert consistency(question, thinking) == 0.0
+
+
+def test_japanese_writes_with_three_scripts() -> None:
+    """Katakana and Chinese characters are at home in a Japanese question's thinking."""
+    assert consistency(JAPANESE, "リンゴは三個残っています。答えは三です。") == 1.0
+    assert consistency(CHINESE, "リンゴはまだのこっています") == 0.0
+
+
+def test_mixing_is_counted_by_words() -> None:
+    """Half the words in another script are half the reward; two unspaced characters are a word."""
+    assert consistency(ENGLISH, "There are three apples 还剩三个苹果是吧") == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "$x^2 + y^2 = z^2$",
+        "\\[\\frac{a}{b} \\text{apples}\\]",
+        "`print(apples)`",
+        "```python\nprint(1)\n```",
+        "x_1 + y2",
+    ],
+)
+def test_formulas_and_code_have_no_language(formula: str) -> None:
+    """They are taken out: Chinese thinking with a formula is still Chinese."""
+    assert consistency(CHINESE, f"{CHINESE} {formula}") == 1.0
+    assert prose(formula).replace("+", "").strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "thinking"), [("2 + 2 = ?", ENGLISH), (ENGLISH, ""), (ENGLISH, "$4$ so 4.")]
+)
+def test_nothing_to_judge(question: str, thinking: str) -> None:
+    """A question without words, or hardly any thinking, has no verdict."""
+    assert consistency(question, thinking) is None
+
+
+def test_languages_of_one_script_need_an_identifier() -> None:
+    """Long prose that it is sure of is told apart, a paragraph at a time; short or doubtful prose is not."""
+    german = "Wir zählen zuerst alle Äpfel im Korb und ziehen dann die gegessenen davon ab. " * 2
+    question, english = ENGLISH * 2, ENGLISH * 2
+
+    def identify(text: str) -> tuple[str, float]:
+        return ("de" if "zählen" in text else "en"), 0.99
+
+    def doubtful(text: str) -> tuple[str, float]:
+        return identify(text)[0], 0.6
+
+    assert consistency(question, german) == 1.0
+    assert consistency(question, german, identify) == 0.0
+    assert consistency(question, german, doubtful) == 1.0
+    assert consistency(question, "Wir zählen die Äpfel im Korb.", identify) == 1.0
+    mixed = consistency(question, f"{english}\n\n{german}", identify)
+    assert mixed is not None
+    assert 0.4 < mixed < 0.6
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_text_has_a_share(question: str, thinking: str) -> None:
+    """Whatever is written, the reward is a share or nothing."""
+    worth = consistency(question, thinking)
+    assert worth is None or 0 <= worth <= 1
+
+
+def test_the_reward_reads_the_thinking() -> None:
+    """The answer's language is not judged here."""
+    text = f"<think>Six times seven is forty two.</think>{CHINESE}"
+    assert Language()(SUM, [reply(text)]) == [1.0]

@@ -1,0 +1,54 @@
+"""From rewards to advantages: how much better than its group's mean a reply is, and in which unit.
+
+| `how` | unit | source |
+|---|---|---|
+| group | the group's standard deviation | GRPO, arXiv:2402.03300 |
+| batch | the standard deviation of all the batch's rewards | arXiv:2508.08221 |
+| none | none: the plain difference | Dr. GRPO, arXiv:2503.20783 |
+| magistral | the standard deviation of the minibatch's differences | Magistral, arXiv:2506.10910 |
+
+Standard deviations are of samples (n - 1), as in TRL. Where there is no spread every advantage is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Literal
+
+__all__ = ["Normalisation", "advantages", "spread"]
+
+Normalisation = Literal["group", "batch", "none", "magistral"]
+
+Groups = Sequence[Sequence[float | None]]
+
+FLAT = 1e-6  # a standard deviation up to which there is nothing but rounding
+
+
+def advantages(groups: Groups, how: Normalisation) -> list[list[float | None]]:
+    """Each reward's advantage, in groups of replies to one question; None stays None and counts nowhere."""
+    centred = [_centred(group) for group in groups]
+    if how == "none":
+        return centred
+    if how == "group":
+        return [_divided(each, spread(each)) for each in centred]
+    pooled = groups if how == "batch" else centred
+    unit = spread([value for group in pooled for value in group])
+    return [_divided(each, unit) for each in centred]
+
+
+def spread(values: Sequence[float | None]) -> float:
+    """The standard deviation of the values there are; 0.0 for fewer than two, and for mere rounding."""
+    given = [value for value in values if value is not None]
+    deviation = stdev(given) if len(given) > 1 else 0.0
+    return deviation if deviation > FLAT else 0.0
+
+
+def _centred(group: Sequence[float | None]) -> list[float | None]:
+    given = [value for value in group if value is not None]
+    middle = fmean(given) if given else 0.0
+    return [None if value is None else value - middle for value in group]
+
+
+def _divided(values: Sequence[float | None], unit: float) -> list[float | None]:
+    return [None if value is None else value / unit if unit else 0.0 for value in values]

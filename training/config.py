@@ -1,0 +1,247 @@
+"""A training run's settings: one TOML file, checked before anything is loaded.
+
+`[model]`, `[data]`, `[levels]` and `[held_out]` are shared by the stages; each stage has a table of
+its own, and `[pipeline]` says which of them run, in which order. Every option's meaning and
+source paper stands in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from policies.families import FAMILIES, Family, find_family
+from policies.prompts import LEVELS, Level
+from training.data.budgets import NO_BUDGET
+
+__all__ = [
+    "STAGES",
+    "ConfigError",
+    "LevelTable",
+    "Lora",
+    "ModelSource",
+    "RlTable",
+    "SftTable",
+    "Source",
+    "TrainConfig",
+    "read_config",
+]
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weights = dict[str, Annotated[float, Field(ge=0)]]
+StageName = Literal["base", "zero", "cold-start", "rl", "rejection", "mixed"]
+STAGES: tuple[StageName, ...] = ("base", "zero", "cold-start", "rl", "rejection", "mixed")
+
+
+class ConfigError(Exception):
+    """The settings can't be used; the message names each field and what is allowed."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(_Table):
+    """A low-rank adapter on all linear layers (LoRA, arXiv:2106.09685)."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+
+
+class ModelSource(_Table):
+    """Where a model comes from: a directory or GGUF file, with an adapter's directory or a fresh adapter.
+
+    With a stage `base` the path is only a name: that stage makes the model from nothing.
+    """
+
+    path: str
+    adapter: Path | None = None
+    lora: Lora | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    family: str | None = None
+    """The model family (see docs/families.md); None: by the path's name."""
+
+
+class LevelTable(_Table):
+    """What a budget level is for this model, where it differs from the gateway's defaults."""
+
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    prompt: str | None = None
+
+
+class Source(_Table):
+    """One source of rows. `kind` names it (see `training.sources`), `weight` is its share of the draws."""
+
+    kind: str
+    count: Positive | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    seed: int = 0
+    task: str | None = None
+    path: Path | None = None
+    split: str = "train"
+    digits: Positive = 3
+
+
+class HeldOut(_Table):
+    """Questions that are never trained on, asked at `budget` after every `every` steps."""
+
+    sources: tuple[Source, ...]
+    count: Positive = 200
+    budget: str = "high"
+    max_tokens: Positive = 256
+
+
+class _Steps(_Table):
+    """What all stages have in common."""
+
+    steps: Positive
+    rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup: Annotated[int, Field(ge=0)] = 10
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    batch: Positive = 32
+    """Sequences in one forward pass; an RL step takes groups * samples of them in several."""
+    every: Positive = 25
+    """Steps between evaluations."""
+    save_every: Positive = 25
+    budgets: Weights = {NO_BUDGET: 1.0}
+    """Levels by weight at which rows are asked; "none" is without a budget."""
+    general: Share = 0.0
+    """The share of general rows among the training rows."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Wall time after which the stage ends, for comparisons at equal cost."""
+
+
+class SftTable(_Steps):
+    """Supervised fine-tuning on replies: of a teacher (`cold-start`), or of the policy itself (`rejection`)."""
+
+    teacher: Literal["worked", "policy", "endpoint"] = "worked"
+    """Who writes them: the rows' own worked chains, the stage before, or an OpenAI-compatible endpoint."""
+    endpoint: str | None = None
+    endpoint_model: str | None = None
+    rows: Positive = 2000
+    """Questions to collect replies to."""
+    samples: Positive = 1
+    """Replies drawn a question, of which the best by verifier (or scorer) are kept."""
+    keep: Positive = 1
+    """The most replies kept a question."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    max_tokens: Positive = 256
+    until: Share | None = None
+    """Held-out accuracy at which the stage ends; None: when its steps are done."""
+    fresh: bool = False
+    """Start from the run's start model instead of the stage before (R1's rejection stage does)."""
+
+    @model_validator(mode="after")
+    def _endpoint_named(self) -> SftTable:
+        if (self.teacher == "endpoint") != (self.endpoint is not None):
+            raise ValueError("teacher = 'endpoint' and endpoint = URL go together")
+        return self
+
+
+class Difficulty(_Table):
+    """The offline filter: questions that the start policy answers right with a rate in [low, high]."""
+
+    low: Share = 0.2
+    high: Share = 0.8
+    samples: Positive = 8
+
+
+class RlTable(_Steps):
+    """GRPO with verifiable rewards."""
+
+    rows: Positive = 4000
+    groups: Positive = 8
+    samples: Annotated[int, Field(ge=2)] = 8
+    updates: Positive = 1
+    """Optimizer steps on each batch of samples."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo", "cispo"] = "dapo"
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0)] | None = 0.28
+    normalise: Literal["group", "batch", "none", "magistral"] = "group"
+    rounds: Annotated[int, Field(ge=1, le=3)] = 1
+    """Rounds of dynamic sampling; 1 is without."""
+    difficulty: Difficulty | None = None
+    rewards: Weights = {"format": 0.1}
+    """Shaping rewards by weight, beside each row's own reward."""
+    leave_out_unfinished: bool = False
+    length: Positive = 256
+    length_most: Positive | None = None
+    """The progressive length limit grows from `length` to this; None: it stays."""
+    converged: Annotated[int, Field(ge=2)] | None = None
+    """Evaluations in a window of the convergence rule; None: all steps are made."""
+    fall: Share = 0.1
+    """Fall of held-out accuracy at which the run is rolled back to its best checkpoint."""
+    vllm: str | None = None
+    """URL of TRL's vLLM server for the rollouts; None: this process draws them."""
+
+
+class TrainConfig(_Table):
+    """One run."""
+
+    name: str
+    output: Path
+    seed: int = 0
+    threads: Positive | None = None
+    model: ModelSource
+    levels: dict[str, LevelTable] = {}
+    data: tuple[Source, ...]
+    general: tuple[Source, ...] = ()
+    held_out: HeldOut
+    pipeline: tuple[StageName, ...] = STAGES
+    base: SftTable | None = None
+    zero: RlTable | None = None
+    cold_start: Annotated[SftTable | None, Field(alias="cold-start")] = None
+    rl: RlTable | None = None
+    rejection: SftTable | None = None
+    mixed: RlTable | None = None
+
+    @property
+    def family(self) -> Family:
+        """The model's family, which decides how budgets are asked for."""
+        return find_family(self.model.path, explicit=self.model.family)
+
+    @property
+    def budgets(self) -> Mapping[str, Level]:
+        """The levels with this model's own tokens and prompts."""
+        own = {name: table.model_dump(exclude_none=True) for name, table in self.levels.items()}
+        return {name: replace(level, **own.get(name, {})) for name, level in LEVELS.items()}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if self.model.family and self.model.family not in {family.name for family in FAMILIES}:
+            raise ValueError(f"model.family: {self.model.family!r} is no family; see docs/families.md")
+        for name in self.levels:
+            if name not in LEVELS:
+                raise ValueError(f"levels: {name!r} is no level; there are {', '.join(LEVELS)}")
+        for stage in self.pipeline:
+            table = getattr(self, stage.replace("-", "_"))
+            if table is None:
+                raise ValueError(f"pipeline: there is no table [{stage}]")
+            if unknown := sorted(set(table.budgets) - {*LEVELS, NO_BUDGET}):
+                raise ValueError(f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}")
+        return self
+
+
+def read_config(path: Path, **overrides: Any) -> TrainConfig:
+    """The run that a TOML file describes; `overrides` that are not None win. Raises ConfigError."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read ({error})") from error
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        lines = (
+            f"{path}: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise ConfigError("\n".join(lines)) from error

@@ -1,0 +1,136 @@
+"""What the gateway recorded, with its users' feedback, as rows and preferences.
+
+A line is a request as the gateway records it: {"question", "samples": [{"text", "reasoning"?, "answer"?,
+"finish_reason"?}], "winner"?}, and may have a "feedback": {"rating": 1 | -1, "correct": bool,
+"answer": text}, which speaks of the winner.
+
+| feedback | becomes |
+|---|---|
+| an answer | a row with that gold answer |
+| correct | a row whose gold answer is the winner's |
+| none of these | a row for the majority reward, where it was asked for |
+| a rating, or correct | a preference between the winner and a sample that answers otherwise |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scorers.answers import equivalent, extract
+from scorers.types import Answer
+from training.data.instructions import Preference
+from training.data.rows import read_lines
+from training.problems import DataError
+from training.types import Row
+
+__all__ = ["parse_recorded", "recorded_preferences", "recorded_rows"]
+
+
+def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The requests whose question was recorded. Raises DataError for what is no recording."""
+    requests: list[Mapping[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"line {number}: not valid JSON ({error})") from error
+        samples = told.get("samples") if isinstance(told, dict) else None
+        if not isinstance(samples, list) or not all(isinstance(each, dict) for each in samples):
+            raise DataError(f"line {number}: is no recorded request: it has no samples")
+        if isinstance(told.get("question"), str) and told["question"].strip():
+            requests.append({**told, "line": number})
+    return requests
+
+
+def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Row]:
+    """One row for each question that feedback tells the answer of, the latest word counting.
+
+    With `unlabelled` the other questions come along for the majority reward. Raises DataError.
+    """
+    rows: dict[str, Row] = {}
+    for request in parse_recorded(read_lines(path)):
+        question = request["question"].strip()
+        name = f"recorded/{request['line']}"
+        gold = _gold(request)
+        if gold is not None:
+            rows[question] = Row(name, question, gold, source="recorded")
+        elif unlabelled and question not in rows:
+            rows[question] = Row(name, question, reward="majority", source="recorded")
+    return list(rows.values())
+
+
+def recorded_preferences(path: Path) -> list[Preference]:
+    """One pair for each rated request that has a sample to compare the winner with. Raises DataError.
+
+    A liked winner is chosen over the first other sample with another answer, a disliked one is
+    rejected for it; without any answers to compare, other text is another answer.
+    """
+    pairs = []
+    for request in parse_recorded(read_lines(path)):
+        liked, winner = _liked(request), _winner(request)
+        if liked is None or winner is None:
+            continue
+        other = next((each for each in request["samples"] if _differ(winner, each)), None)
+        if other is None:
+            continue
+        row = Row(
+            f"recorded/{request['line']}", request["question"].strip(), reward="preference", source="recorded"
+        )
+        texts = str(winner["text"]), str(other["text"])
+        pairs.append(Preference(row, *(texts if liked else texts[::-1])))
+    return pairs
+
+
+def _feedback(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    told = request.get("feedback")
+    return told if isinstance(told, dict) else {}
+
+
+def _gold(request: Mapping[str, Any]) -> str | None:
+    told = _feedback(request)
+    if isinstance(told.get("answer"), str) and told["answer"].strip():
+        return str(told["answer"]).strip()
+    winner = _winner(request) if told.get("correct") is True else None
+    answer = None if winner is None else _answer(winner)
+    return None if answer is None else answer.raw
+
+
+def _liked(request: Mapping[str, Any]) -> bool | None:
+    told = _feedback(request)
+    if isinstance(told.get("correct"), bool):
+        return bool(told["correct"])
+    rating = told.get("rating")
+    return True if rating == 1 else False if rating == -1 else None
+
+
+def _winner(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The sample that was returned: the only one, or the vote's."""
+    samples, place = request["samples"], request.get("winner")
+    if place is None and len(samples) == 1:
+        place = 0
+    if not isinstance(place, int) or not 0 <= place < len(samples) or not samples[place].get("text"):
+        return None
+    winner: Mapping[str, Any] = samples[place]
+    return winner
+
+
+def _answer(sample: Mapping[str, Any]) -> Answer | None:
+    """The recorded answer, else the one that the grader reads; a cut-off sample has none."""
+    if sample.get("finish_reason") == "length":
+        return None
+    given = sample.get("answer")
+    return extract(f"\\boxed{{{given}}}" if isinstance(given, str) else str(sample.get("text", "")))
+
+
+def _differ(winner: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
+    if not sample.get("text") or sample.get("finish_reason") == "length":
+        return False
+    one, other = _answer(winner), _answer(sample)
+    if one is None or other is None:
+        return bool(sample["text"] != winner["text"])
+    return equivalent(one, other) is False

@@ -1,0 +1,68 @@
+"""A model's figures on held-out questions, in this process: quick, for the run card and the plots.
+
+What counts in the end is `thinkgate eval` through the gateway, on the served model; this says where
+to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from policies.types import Budget
+from policies.voting import decide
+from scorers.answers import equivalent, extract, verify
+from scorers.grouping import Grouper
+from scorers.types import Sample
+from training.stages.run import Stage
+from training.trainer.drawing import draw
+from training.types import Completion, Row
+
+__all__ = ["majority", "measure"]
+
+
+def measure(
+    stage: Stage, start: Path | None, budgets: Sequence[str | None], *, samples: int = 8
+) -> dict[str, dict[str, float]]:
+    """By budget ("none": no budget was asked for): greedy, the mean of single samples, and the vote of `samples`.
+
+    All are shares of the held-out questions answered right; `thinking` is the greedy replies' mean
+    number of thinking tokens.
+    """
+    model, _, prompter = stage.load(start)
+    rows = stage.held_out()
+    most = stage.config.held_out.max_tokens
+    table: dict[str, dict[str, float]] = {}
+    for budget in budgets:
+        prompts = [prompter.prompt(row, budget) for row in rows]
+        greedy = [each[0] for each in draw(model, prompter, prompts, temperature=0, max_tokens=most)]
+        drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
+        table[budget or "none"] = {
+            "greedy": fmean(_right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
+            "sampled": fmean(_right(row, r.answer) for row, each in zip(rows, drawn, strict=True) for r in each),
+            f"majority@{samples}": fmean(
+                _right(row, majority(each)) for row, each in zip(rows, drawn, strict=True)
+            ),
+            "thinking": fmean(reply.thought for reply in greedy),
+        }
+    return table
+
+
+def majority(replies: Sequence[Completion]) -> str:
+    """The answer that the gateway's majority vote gives over these replies; "" where nothing can be voted on."""
+    grouper = Grouper(equivalent)
+    samples = [
+        Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
+        for place, reply in enumerate(replies)
+    ]
+    for sample in samples:
+        grouper.add(sample, extract(sample.content))
+    winner = decide(Budget(samples=len(samples)), grouper.groups, samples).winner
+    return "" if winner is None else replies[winner].answer
+
+
+def _right(row: Row, answer: str) -> bool:
+    return verify(answer, row.gold or "") is True
+
+

@@ -1,0 +1,71 @@
+"""The format reward: whether a reply is written in the shape that serving splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policies.thinking import Markup
+from training.types import Completion, Row
+
+__all__ = ["Format", "answers_at_once", "thinks_once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """1.0 for a well-formed reply, else 0.0; DeepSeek-R1's format reward (arXiv:2501.12948), stricter.
+
+    With a budget, or without one on a reasoning row: one thinking block, then an answer (see
+    `thinks_once`). With the budget "off": no block at all. A general row without a budget may have
+    either shape. A reply that was cut off is not well-formed.
+    """
+
+    markup: Markup = Markup()
+    off: str = "off"
+
+    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+        """See `training.types.Reward`."""
+        return [float(each.finished and self._formed(row, each)) for each in completions]
+
+    def _formed(self, row: Row, completion: Completion) -> bool:
+        if completion.budget == self.off:
+            return answers_at_once(completion.text, self.markup)
+        if thinks_once(completion.text, self.markup):
+            return True
+        return row.general and completion.budget is None and answers_at_once(completion.text, self.markup)
+
+
+def thinks_once(text: str, markup: Markup) -> bool:
+    """Whether the text is one thinking block with a word in it, closed once, and an answer behind it.
+
+    The block comes first. Tags are counted wherever they stand, in code too, because a reply
+    that a strict reader could split otherwise is not well-formed. Where the template opens the
+    block the model must not open it again.
+    """
+    opening = "" if markup.opened else markup.open
+    if text.count(markup.open) != bool(opening) or text.count(markup.close) != 1:
+        return False
+    if not text.lstrip().startswith(opening):
+        return False
+    thinking, _, answer = text.partition(markup.close)
+    thinking = thinking.replace(markup.open, "", 1)
+    return any(map(str.isalnum, thinking)) and _answered(answer, markup)
+
+
+def answers_at_once(text: str, markup: Markup) -> bool:
+    """Whether the text is an answer alone; a block that the template opened is closed at once."""
+    text = text.strip()
+    if markup.opened:
+        text = text.removeprefix(markup.close)
+    return markup.open not in text and markup.close not in text and _answered(text, markup)
+
+
+def _answered(text: str, markup: Markup) -> bool:
+    text = text.strip()
+    if markup.answer is None:
+        return bool(text)
+    start, end = markup.answer
+    inside = text.removeprefix(start).removesuffix(end)
+    return (
+        text == f"{start}{inside}{end}" and start not in inside and end not in inside and bool(inside.strip())
+    )

@@ -1,0 +1,99 @@
+"""The reward for what can't be verified: a language model grades each reply by a rubric."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from scorers.judge import RUBRIC, JudgeScorer
+from scorers.types import Sample
+from training.types import Completion, Row
+
+__all__ = ["Judge", "Rubric"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A model behind an OpenAI-compatible endpoint; `url` ends in /v1.
+
+    `effort` is its reasoning effort, None sends none. One judgement may take `seconds`, and
+    `max_tokens` with thinking included; `concurrency` of them are asked for at once.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(default=None, repr=False)
+    effort: str | None = None
+    seconds: float = 60.0
+    max_tokens: int = 512
+    concurrency: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """The judge's grade over 10, by the row's rubric or `scorers.judge.RUBRIC`; in [0, 1].
+
+    The prompt is that of serving's judge, which shows the answer without the thinking. None where a
+    judgement fails, takes too long or can't be read. A reply that was cut off or says nothing is
+    0.0, unasked.
+    """
+
+    judge: Judge
+
+    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+        """See `training.types.Reward`. Blocks; may be called where an event loop runs, too."""
+        asked = [p for p, each in enumerate(completions) if each.finished and each.answer.strip()]
+        samples = [Sample(place, completions[place].answer) for place in asked]
+        # A thread of its own, because this one may already run an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            grades = thread.submit(asyncio.run, _graded(self.judge, row, samples)).result()
+        found = dict(zip(asked, grades, strict=True))
+        return [found.get(place, 0.0) for place in range(len(completions))]
+
+
+async def _graded(judge: Judge, row: Row, samples: Sequence[Sample]) -> list[float | None]:
+    grader = JudgeScorer(
+        method="grade",
+        model=judge.model,
+        rubric=row.rubric or RUBRIC,
+        max_tokens=judge.max_tokens,
+        concurrency=judge.concurrency,
+    )
+    headers = {"Authorization": f"Bearer {judge.key}"} if judge.key else {}
+    limit = aiohttp.ClientTimeout(total=judge.seconds)
+    async with aiohttp.ClientSession(headers=headers, timeout=limit) as http:
+        question = [{"role": "user", "content": row.question}]
+        return await grader.score(question, samples, _Endpoint(http, judge))
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    """The judge as a `scorers.types.Model`. A failed request is a reply without a verdict."""
+
+    http: aiohttp.ClientSession
+    judge: Judge
+
+    async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
+        """See `scorers.types.Model`."""
+        effort = {} if self.judge.effort is None else {"reasoning_effort": self.judge.effort}
+        body = {**params, "messages": messages, **effort}
+        if not effort:
+            body.pop("reasoning_effort", None)
+        try:
+            async with self.http.post(
+                f"{self.judge.url.rstrip('/')}/chat/completions", json=body
+            ) as response:
+                response.raise_for_status()
+                choice = (await response.json(content_type=None))["choices"][0]
+                text = choice["message"]["content"] or ""
+                return Sample(0, str(text), finish_reason=str(choice.get("finish_reason")))
+        except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
+            return Sample(0, "", finish_reason="length")  # which the judge takes for no verdict
+
+    def count(self, tokens: int) -> None:
+        """Nobody pays for tokens here."""

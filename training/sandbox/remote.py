@@ -1,0 +1,272 @@
+"""Tests in one process, the code under test in another, and plain values between them.
+
+The code is not trusted. Were it in the tests' own process it could end that with success, patch
+what asserts, read the expected values, or return objects that equal everything. Here it
+sees only the arguments of its calls, and what it returns is data again before it is compared.
+
+Values cross as JSON: None, booleans, numbers, text, bytes, and lists, tuples, sets and dicts of them. Other
+objects stay where they are, and the tests hold a `Remote` in their place. Standard library alone:
+this runs inside the sandbox.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import socket
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Channel", "Remote", "examine", "serve"]
+
+MAX_MESSAGE = 1 << 20  # bytes; what is longer ends the run
+_WIDE = 1 << 63  # integers from here on cross in hexadecimal, which any number of digits may have
+
+
+class BrokenCode(Exception):
+    """The code has ended, or has sent what no honest code sends."""
+
+
+class Channel:
+    """Lines of JSON over a socket."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._lines = end.makefile("rb")
+
+    def send(self, message: Any) -> None:
+        """Raises OSError where nobody listens any more."""
+        self._end.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> Any:
+        """The next message. Raises BrokenCode where there is none that can be read."""
+        try:
+            line = self._lines.readline(MAX_MESSAGE)
+        except OSError as error:
+            raise BrokenCode("the code has ended") from error
+        if not line:
+            raise BrokenCode("the code has ended")
+        try:
+            return json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BrokenCode("the code returned too much, or nothing that can be read") from error
+
+
+def encode(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
+    """A value as JSON; `keep` makes one of an object that can't cross."""
+    if value is None or isinstance(value, bool | float | str):
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) < _WIDE else ["int", hex(value)]
+    if isinstance(value, complex):
+        return ["complex", value.real, value.imag]
+    if isinstance(value, bytes | bytearray):
+        return ["bytes", value.hex()]
+    if isinstance(value, dict):
+        return ["dict", *([encode(key, keep), encode(item, keep)] for key, item in value.items())]
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return [kind.__name__, *(encode(item, keep) for item in value)]
+    return keep(value)
+
+
+def decode(told: Any, find: Callable[[Any], Any]) -> Any:
+    """The value that `encode` made JSON of; `find` takes what `keep` gave. Raises what bad JSON brings."""
+    if not isinstance(told, list):
+        return told
+    kind, *items = told
+    if kind == "int":
+        return int(items[0], 16)
+    if kind == "complex":
+        return complex(*items)
+    if kind == "bytes":
+        return bytes.fromhex(items[0])
+    if kind == "dict":
+        return {decode(key, find): decode(item, find) for key, item in items}
+    if kind in {"list", "tuple", "set", "frozenset"}:
+        return getattr(builtins, kind)(decode(item, find) for item in items)
+    return find(told)
+
+
+# The side of the code.
+
+
+def serve(channel: Channel) -> None:
+    """Takes the code, runs it, and then answers calls until the other side has gone."""
+    module = ModuleType("solution")
+    kept: list[Any] = []
+
+    def keep(value: Any) -> list[Any]:
+        kept.append(value)
+        return ["object", len(kept) - 1]
+
+    def find(told: list[Any]) -> Any:
+        return kept[told[1]]
+
+    def reply(work: Callable[[], Any]) -> None:
+        try:
+            message = {"value": work()}
+        except StopIteration:
+            message = {"raised": "StopIteration", "text": ""}
+        except Exception as error:  # noqa: BLE001  # whatever the code raises is the tests' business
+            message = {"raised": type(error).__name__, "text": str(error)[:500]}
+        channel.send(message)
+
+    def load() -> Any:
+        exec(compile(channel.receive(), "solution", "exec"), module.__dict__)
+        names = [name for name in module.__dict__ if not name.startswith("__")]
+        return [[name, encode(module.__dict__[name], keep)] for name in names]
+
+    def act() -> Any:
+        act, target, *rest = channel.receive()
+        target, rest = decode(target, find), [decode(each, find) for each in rest]
+        result = _ACTS[act](target, *rest)
+        # Lists and dicts that were handed in may have been changed in place.
+        return [encode(result, keep), encode(rest[0] if act == "call" else [], keep)]
+
+    reply(load)
+    while True:
+        reply(act)
+
+
+_ACTS: dict[str, Callable[..., Any]] = {
+    "call": lambda target, args, kwargs: target(*args, **kwargs),
+    "attribute": getattr,
+    "item": lambda target, key: target[key],
+    "set": lambda target, key, value: target.__setitem__(key, value),
+    "length": len,
+    "text": str,
+    "iterate": iter,
+    "next": next,
+}
+
+
+# The side of the tests.
+
+
+class Remote:
+    """An object of the code's, held by the tests: it can be called, looked into and iterated.
+
+    It has no truth, no order, and equals nothing but itself: those would be verdicts of the code's own.
+    """
+
+    __slots__ = ("_ask", "_told")
+    __hash__ = object.__hash__
+
+    def __init__(self, ask: Callable[..., Any], told: list[Any]) -> None:
+        self._ask = ask
+        self._told = told
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the code's object returns or raises."""
+        return self._ask("call", self, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._ask("attribute", self, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ask("item", self, key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._ask("set", self, key, value)
+
+    def __len__(self) -> int:
+        return int(self._ask("length", self))
+
+    def __str__(self) -> str:
+        return str(self._ask("text", self))
+
+    def __iter__(self) -> Iterator[Any]:
+        items = self._ask("iterate", self)
+        while True:
+            try:
+                item = items._ask("next", items)
+            except StopIteration:
+                return
+            yield item
+
+    def __next__(self) -> Any:
+        return self._ask("next", self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and self._told == other._told
+
+    def __bool__(self) -> bool:
+        raise TypeError("the code returned an object where a value is expected")
+
+    def __contains__(self, item: object) -> bool:
+        raise TypeError("the code returned an object where a collection is expected")
+
+
+def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
+    """Sends the code, and runs the tests on it: (whether they passed, else why not)."""
+
+    def keep(value: Any) -> list[Any]:
+        if isinstance(value, Remote):
+            return value._told
+        raise TypeError(f"tests can hand plain values to the code only, not {type(value).__name__}")
+
+    def find(told: Any) -> Remote:
+        if not (len(told) == 2 and told[0] == "object" and isinstance(told[1], int)):
+            raise BrokenCode("the code sent what is no value")
+        return Remote(ask, told)
+
+    def received(act: str) -> Any:
+        message = channel.receive()
+        if not isinstance(message, dict):
+            raise BrokenCode("the code sent what is no reply")
+        if "raised" in message:
+            raise _raised(str(message["raised"]), str(message.get("text", "")), act)
+        return message.get("value")
+
+    def ask(act: str, target: Remote, *rest: Any) -> Any:
+        channel.send([act, target._told, *(encode(each, keep) for each in rest)])
+        result, changed = received(act)
+        # Only where nothing is returned, or `assert order(xs) == sorted(xs)` is met by emptying xs.
+        if act == "call" and result is None:
+            for given, after in zip(rest[0], decode(changed, find), strict=True):
+                _update(given, after)
+        return decode(result, find)
+
+    try:
+        channel.send(code)
+        # A name of a built-in stays Python's own: tests call `len` and `all` to look at what came back.
+        names = {name: decode(told, find) for name, told in received("load") if not hasattr(builtins, name)}
+        exec(compile(tests, "tests", "exec"), {"__name__": "tests", **names})
+    except SystemExit:
+        return False, "the tests ended before they were through"
+    except (BrokenCode, OSError) as error:
+        return False, str(error)
+    except Exception as error:  # noqa: BLE001  # a failed assertion, an error of the code's, or bad data
+        return False, f"{type(error).__name__}: {error}"[:500]
+    return True, ""
+
+
+def _raised(name: str, text: str, act: str) -> Exception:
+    """What the code raised: a built-in exception of that name, or BrokenCode.
+
+    The end of an iteration is only believed where one was asked for the next item: raised by a call
+    it would end a loop of the tests' own, as in `all(map(check, cases))`.
+    """
+    kind = getattr(builtins, name, None)
+    ends = name in {"StopIteration", "StopAsyncIteration"}
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or (ends and act != "next"):
+        return BrokenCode(f"{name}: {text}")
+    try:
+        return kind(text)
+    except TypeError:  # some take more than a text
+        return BrokenCode(f"{name}: {text}")
+
+
+def _update(given: Any, after: Any) -> None:
+    """Does to a list, dict or set what the code did to its copy."""
+    if type(given) is not type(after) or given == after:
+        return
+    if isinstance(given, list):
+        given[:] = after
+    elif isinstance(given, dict | set):
+        given.clear()
+        given.update(after)

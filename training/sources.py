@@ -1,0 +1,77 @@
+"""Where rows come from. To add a kind of source: one function and one line in `SOURCES`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from training.config import Source
+from training.data.rows import gym_rows, read_rows
+from training.data.stories import stories
+from training.problems import DataError
+from training.tiny.arithmetic import additions, errands
+from training.types import Row
+
+__all__ = ["SOURCES", "collect", "held_out"]
+
+
+def _gym(source: Source, seed: str) -> Iterator[Row]:
+    if source.task is None or source.count is None:
+        raise DataError("a source of kind gym needs a task and a count")
+    number = random.Random(seed).getrandbits(31)
+    return iter(gym_rows(source.task, source.count, number))
+
+
+def _jsonl(source: Source, seed: str) -> Iterator[Row]:
+    if source.path is None:
+        raise DataError("a source of kind jsonl needs a path")
+    return iter(read_rows(source.path))
+
+
+SOURCES: Mapping[str, Callable[[Source, str], Iterator[Row]]] = {
+    "additions": lambda source, seed: additions(seed, digits=source.digits),
+    "errands": lambda source, seed: errands(seed),
+    "gym": _gym,
+    "jsonl": _jsonl,
+    "stories": lambda source, seed: stories(seed),
+}
+"""Each gives rows, perhaps without end; the same source and seed give the same rows. Raises DataError."""
+
+
+def collect(sources: Sequence[Source], count: int, seed: int, *, without: Iterable[str] = ()) -> list[Row]:
+    """`count` different rows, drawn from the sources by weight; fewer only where all of them run dry.
+
+    Questions in `without` are left out, which keeps held-out ones out of training. Deterministic.
+    """
+    rng = random.Random(f"collect {seed}")
+    taken = set(without)
+    streams: dict[int, Iterator[Row]] = {}
+    for place, source in enumerate(sources):
+        if source.kind not in SOURCES:
+            raise DataError(f"no source is called {source.kind!r}; there are {', '.join(SOURCES)}")
+        stream = SOURCES[source.kind](source, f"{seed} {source.seed} {place}")
+        streams[place] = islice(stream, source.count)
+    rows: list[Row] = []
+    repeated = 0
+    while streams and len(rows) < count and repeated < 100 * count:
+        places = list(streams)
+        place = rng.choices(places, [sources[p].weight for p in places])[0]
+        row = next(streams[place], None)
+        if row is None:
+            del streams[place]
+        elif row.question in taken:
+            repeated += 1
+        else:
+            taken.add(row.question)
+            rows.append(replace(row, id=f"{row.source}/{row.id}"))
+    if not rows:
+        raise DataError("the sources hold no rows")
+    return rows
+
+
+def held_out(sources: Sequence[Source], count: int) -> list[Row]:
+    """The questions to evaluate on; they don't depend on the run's seed, so that runs can be compared."""
+    return collect(sources, count, seed=-1)
+

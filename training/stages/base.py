@@ -1,0 +1,26 @@
+"""The start model, where there is none: the tiny model, made from nothing.
+
+It learns from the rows' own worked chains until it can just do the task now and then; a run that
+starts from a model of somebody else's has no such stage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.stages.cold_start import worked
+from training.stages.imitate import imitate
+from training.stages.run import Stage
+from training.tiny.model import build
+
+__all__ = ["run"]
+
+
+def run(stage: Stage) -> Path:
+    """Draws the weights, then imitates."""
+    start = stage.directory / "blank"
+    if not (start / "config.json").exists():
+        build(start, seed=stage.seed)
+    rows = stage.rows(stage.table.rows)
+    general = stage.general(round(len(rows) * stage.table.general))
+    return imitate(stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}))

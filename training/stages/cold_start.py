@@ -1,0 +1,86 @@
+"""The cold start: verified chains of thought of a teacher, imitated. With another model, distillation.
+
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
+the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
+model of the stage before, R1-Zero's among them. Kept is what the verifier finds right and the
+rules of `training.quality` find fit to imitate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scorers.answers import verify
+from training.data.budgets import BudgetSampler
+from training.data.chains import LENGTHS
+from training.prompting import Prompter
+from training.quality import fit_to_imitate
+from training.stages.imitate import imitate
+from training.stages.run import Stage
+from training.teachers import ask_endpoint
+from training.trainer.drawing import draw
+from training.trainer.sft import Example
+from training.types import Row
+
+__all__ = ["run", "worked"]
+
+
+def run(stage: Stage) -> Path:
+    """Collects, keeps what is right, imitates."""
+    rows = stage.rows(stage.table.rows)
+    general = stage.general(round(len(rows) * stage.table.general))
+
+    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
+        if stage.table.teacher == "worked":
+            return worked(stage, prompter, rows, general), [*rows, *general], {}
+        examples, told = taught(stage, model, prompter, rows)
+        return examples + worked(stage, prompter, (), general), [*rows, *general], told
+
+    return imitate(stage, stage.run.model_before("cold-start"), gather)
+
+
+def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Sequence[Row]) -> list[Example]:
+    """The rows' own chains, each at a budget drawn for it; general rows answer at once, as they should."""
+    budgets = BudgetSampler(stage.table.budgets, stage.seed, stage.config.budgets)
+    examples = []
+    for row in rows:
+        budget = budgets.level(row, 0)
+        if budget != "off" and "chains" not in row.extra:
+            continue  # a row whose chain can't be written teaches only to answer at once
+        prompt = prompter.prompt(row, budget)
+        thinking = "" if budget == "off" else row.extra["chains"][LENGTHS[budget or "high"]]
+        examples.append(Example(prompt, prompter.target(prompt, thinking, row.gold or "")))
+    for row in general:
+        prompt = prompter.prompt(row, None)
+        examples.append(Example(prompt, prompter.target(prompt, "", row.extra["answer"])))
+    return examples
+
+
+def taught(
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+) -> tuple[list[Example], dict[str, Any]]:
+    """A teacher's replies at each row's budget, verified; and how many were kept, and why others weren't."""
+    table = stage.table
+    budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
+    asked = [budgets.level(row, 0) for row in rows]
+    prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, asked, strict=True)]
+    if table.teacher == "endpoint":
+        replies = ask_endpoint(table, rows, asked)
+    else:
+        drawn = draw(
+            model, prompter, prompts,
+            samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
+        )  # fmt: skip
+        replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
+    examples: list[Example] = []
+    told = {"asked": len(rows), "wrong": 0, "unfit": 0}
+    for row, prompt, each in zip(rows, prompts, replies, strict=True):
+        right = [(t, a) for t, a in each if verify(a, row.gold or "") is True]
+        fit = [(t, a) for t, a in right if fit_to_imitate(row, t, a, prompt.budget)]
+        told["wrong"] += len(each) - len(right)
+        told["unfit"] += len(right) - len(fit)
+        for thinking, answer in fit[: table.keep]:
+            examples.append(Example(prompt, prompter.target(prompt, thinking, answer)))
+    return examples, told

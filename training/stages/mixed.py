@@ -1,0 +1,35 @@
+"""Reinforcement learning for all scenarios: each row is judged by its own reward.
+
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.4. Verifiable rows by the verifier, checkable
+instructions by their checks, general rows by a preference model that is trained here first, so
+that general ability and manners stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.data.mixing import Mix
+from training.rewards import Setting
+from training.stages.preference import preference_model
+from training.stages.reinforce import reinforce
+from training.stages.run import Stage
+
+__all__ = ["run"]
+
+
+def run(stage: Stage) -> Path:
+    """Mixes reasoning and general rows, trains the preference model if a row needs it, then GRPO."""
+    table = stage.table
+    before = stage.run.model_before("mixed")
+    reasoning = stage.rows(table.rows)
+    general = stage.general(round(table.rows * table.general))
+    rows = reasoning
+    if general:
+        mix = Mix((reasoning, general), (100 - round(100 * table.general), round(100 * table.general)), stage.seed)
+        rows = list({drawn.row.id: drawn.row for drawn in mix.take(0, 2 * table.rows)}.values())
+    setting = Setting()
+    if any(row.reward == "preference" for row in rows):
+        model, centre = preference_model(stage, before, general)
+        setting = Setting(preference=model, preference_centre=centre)
+    return reinforce(stage, before, rows, setting)

@@ -1,0 +1,104 @@
+"""Reinforcement learning as the stages do it: rows in, a model out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from training.data.budgets import BudgetSampler
+from training.filters import by_difficulty
+from training.guards import Convergence, Divergence
+from training.lengths import LengthSchedule, LengthState
+from training.prompting import Prompter
+from training.rewards import RewardPlan, Setting, reward_plan
+from training.stages.run import Stage
+from training.trainer.drawing import draw
+from training.trainer.grpo import train_grpo
+from training.trainer.rollout import Rollout, RolloutSettings
+from training.trainer.watch import Rules, Watch
+from training.types import Row
+
+__all__ = ["reinforce"]
+
+
+def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting | None = None) -> Path:
+    """GRPO on the rows, from the model of an earlier stage; rolls back where accuracy falls.
+
+    `setting` brings what rewards need beyond the model's own markup and levels.
+    """
+    table, config = stage.table, stage.config
+    model, tokenizer, prompter = stage.load(start)
+    told: dict[str, Any] = {}
+    if table.difficulty is not None:
+        rows, told = _filtered(stage, model, prompter, rows)
+    held = stage.held_out()
+    setting = replace(setting or Setting(), markup=config.family.markup, levels=config.budgets)
+    kinds = {row.reward for row in rows}
+
+    @lru_cache(maxsize=8)
+    def plan(limit: int) -> RewardPlan:
+        at = replace(setting, max_tokens=limit, overlong_cache=min(setting.overlong_cache, limit // 4))
+        return reward_plan(at, kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished)
+
+    length = LengthSchedule(table.length, table.length_most or table.length)
+    settings = RolloutSettings(
+        samples=table.samples,
+        budgets=BudgetSampler(table.budgets, stage.seed, config.budgets),
+        rounds=table.rounds,
+        normalise=table.normalise,
+        length=length,
+        seed=stage.seed,
+    )
+    rollout = Rollout(rows, prompter, plan, settings)
+
+    def restore(saved: dict[str, Any]) -> None:
+        rollout.length = LengthState(saved["limit"], tuple(saved["shares"]))
+
+    watch = Watch(
+        table.every,
+        Rules(
+            seconds=table.seconds,
+            convergence=Convergence(len(held), table.converged) if table.converged else None,
+            divergence=Divergence(fall=table.fall),
+        ),
+        lambda: stage.accuracy(model, prompter, held),
+        stage.directory / "metrics.jsonl",
+        figures=lambda: {**rollout.figures, "rows": rollout.drawn},
+        state=lambda: asdict(rollout.length),
+        restore=restore,
+        report=lambda line: print(f"{stage.name}: {line}", flush=True),
+    )
+    resume = stage.last_checkpoint()
+    if resume is not None:
+        watch.load(resume)
+    train_grpo(model, tokenizer, len(rows), rollout, table, watch, stage.directory, seed=stage.seed, resume=resume)
+    told |= {"ended": watch.reason, "seconds": round(watch.seen.trained, 1), "accuracies": watch.seen.accuracies}
+    return stage.finish(model, tokenizer, rows, told)
+
+
+def _filtered(
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+) -> tuple[list[Row], dict[str, Any]]:
+    """The rows in the band of difficulty, by the start policy's own replies; general rows all stay."""
+    table = stage.table
+    band = table.difficulty
+    asked = [row for row in rows if not row.general]
+    budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
+    prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
+    drawn = draw(
+        model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed
+    )
+    plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in asked}, {})
+    found = by_difficulty(
+        {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
+        band.low,
+        band.high,
+    )
+    kept = set(found.kept)
+    left = [row for row in rows if row.general or row.id in kept]
+    told = {"difficulty": {"kept": len(found.kept), "easy": len(found.easy), "hard": len(found.hard)}}
+    print(f"{stage.name}: difficulty filter {told['difficulty']}", flush=True)
+    return (left, told) if len(kept) >= table.groups else (list(rows), told | {"difficulty_unused": True})

@@ -1,0 +1,75 @@
+"""Rejection sampling: many replies a question, the best kept, imitated together with general rows.
+
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.3: of about 800,000 samples three quarters are
+reasoning, drawn from the RL checkpoint and kept where right; the rest is general, so that other
+abilities stay. R1 trains its start model anew on them: `fresh = true`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.data.budgets import BudgetSampler
+from training.prompting import Prompter
+from training.quality import fit_to_imitate
+from training.rewards import Setting, reward_plan
+from training.stages.cold_start import worked
+from training.stages.imitate import imitate
+from training.stages.run import Stage
+from training.trainer.drawing import draw
+from training.trainer.sft import Example
+from training.types import Completion, Row
+
+__all__ = ["best", "run"]
+
+
+def run(stage: Stage) -> Path:
+    """Draws from the stage before, keeps the best, mixes, imitates."""
+    rows = stage.rows(stage.table.rows)
+    before = stage.run.model_before("rejection")
+    model, _, prompter = stage.load(before)
+    examples, told = kept(stage, model, prompter, rows)
+    general = worked(stage, prompter, (), stage.general(_beside(len(examples), stage.table.general)))
+    mixed = [*examples, *general]
+    return imitate(stage, None if stage.table.fresh else before, lambda model, prompter: (mixed, rows, told))
+
+
+def kept(
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+) -> tuple[list[Example], dict[str, Any]]:
+    """The best replies to each row as examples, and how many there were."""
+    table = stage.table
+    budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
+    prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
+    drawn = draw(
+        model, prompter, prompts,
+        samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
+    )  # fmt: skip
+    plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in rows}, {})
+    examples = []
+    for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
+        for reply in best(row, replies, plan.judge(row, replies).main, table.keep):
+            examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
+    drawn_count = sum(map(len, drawn))
+    return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
+
+
+def best(
+    row: Row, replies: Sequence[Completion], worth: Sequence[float | None], most: int
+) -> list[Completion]:
+    """At most so many different replies that are wholly right and fit to imitate, the shortest first."""
+    right = [
+        reply
+        for reply, value in zip(replies, worth, strict=True)
+        if value is not None and value >= 1.0 and reply.finished
+        if fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
+    ]
+    different = {reply.ids: reply for reply in right}
+    return sorted(different.values(), key=lambda reply: (len(reply.ids), reply.ids))[:most]
+
+
+def _beside(count: int, share: float) -> int:
+    """How many general rows make up `share` of all, beside `count` others."""
+    return round(count * share / (1 - share)) if share < 1 else 0

@@ -1,0 +1,18 @@
+"""Reasoning-oriented reinforcement learning from the cold-started model, until held-out accuracy has converged.
+
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.2.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.stages.reinforce import reinforce
+from training.stages.run import Stage
+
+__all__ = ["run"]
+
+
+def run(stage: Stage) -> Path:
+    """GRPO from the stage before, with binary verifiable reward."""
+    return reinforce(stage, stage.run.model_before("rl"), stage.rows(stage.table.rows))

@@ -1,0 +1,156 @@
+"""One run's directory, and what every stage needs of it: models, data, held-out questions, the run card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from scorers.answers import verify
+from training.config import RlTable, SftTable, StageName, TrainConfig
+from training.data.contamination import overlaps
+from training.data.rows import fingerprint
+from training.prompting import Prompter
+from training.sources import collect, held_out
+from training.trainer.drawing import draw
+from training.trainer.models import load_model, load_tokenizer, save_model
+from training.types import Row
+
+__all__ = ["Run", "Stage"]
+
+_PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "thinkgate")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A configuration and its directory, in which each stage has a folder of its own."""
+
+    config: TrainConfig
+    directory: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", self.config.output)
+        if self.config.threads is not None:
+            torch.set_num_threads(self.config.threads)
+
+    def stage(self, name: StageName) -> Stage:
+        """The stage's own folder and table; its random numbers begin from the run's seed and its name."""
+        stage = Stage(self, name)
+        set_seed(stage.seed)
+        stage.directory.mkdir(parents=True, exist_ok=True)
+        return stage
+
+    def model_before(self, name: StageName) -> Path | None:
+        """The model of the last stage before this one that is done; None: the run's start model."""
+        order = self.config.pipeline
+        earlier = order[: order.index(name)] if name in order else order
+        done = [stage for stage in earlier if (self.directory / stage / "card.json").exists()]
+        return self.directory / done[-1] / "model" if done else None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run."""
+
+    run: Run
+    name: StageName
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def table(self) -> Any:
+        """The stage's own settings."""
+        return getattr(self.config, self.name.replace("-", "_"))
+
+    @property
+    def directory(self) -> Path:
+        """Where the stage writes."""
+        return self.run.directory / self.name
+
+    @property
+    def seed(self) -> int:
+        """The stage's seed, a positive 31-bit number."""
+        digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    def load(self, start: Path | None) -> tuple[Any, Any, Prompter]:
+        """(model, tokenizer, prompter) from an earlier stage's directory, or from the start model."""
+        source = self.config.model
+        if start is not None:
+            adapter = (start / "adapter_config.json").exists()
+            source = source.model_copy(update={"adapter": start} if adapter else {"path": str(start)})
+        tokenizer = load_tokenizer(source)
+        return load_model(source), tokenizer, Prompter(tokenizer, self.config.family, self.config.budgets)
+
+    def held_out(self) -> list[Row]:
+        """The questions that no stage trains on."""
+        return held_out(self.config.held_out.sources, self.config.held_out.count)
+
+    def rows(self, count: int) -> list[Row]:
+        """Training rows, none of which overlaps with a held-out one."""
+        kept = self.held_out()
+        rows = collect(self.config.data, count, self.seed, without=[row.question for row in kept])
+        found = {overlap.trained for overlap in overlaps(rows, kept)}
+        return [row for row in rows if row.id not in found]
+
+    def general(self, count: int) -> list[Row]:
+        """General rows."""
+        return collect(self.config.general, count, self.seed) if count else []
+
+    def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
+        """Greedy on held-out questions: the share right, tokens of thinking, the share that ended by itself."""
+        held = self.config.held_out
+        prompts = [prompter.prompt(row, held.budget) for row in rows]
+        drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
+        replies = [each[0] for each in drawn]
+        return {
+            "accuracy": fmean(verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)),
+            "thinking": fmean(c.thought for c in replies),
+            "finished": fmean(c.finished for c in replies),
+        }
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end."""
+        found = sorted(
+            self.directory.glob("checkpoint-*/thinkgate.json"),
+            key=lambda path: int(path.parent.name.partition("-")[2]),
+        )
+        return found[-1].parent if found else None
+
+    def finish(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> Path:
+        """Saves the model and, last of all, the card, whose being there says that the stage is done."""
+        save_model(model, tokenizer, self.directory / "model")
+        card = {
+            "run": self.config.name,
+            "stage": self.name,
+            "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.device.type}",
+            "versions": {name: _version(name) for name in _PACKAGES},
+            "data": {"rows": len(rows), "sha256": fingerprint(rows)},
+            "held_out": {"rows": len(self.held_out()), "sha256": fingerprint(self.held_out())},
+            "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
+            **told,
+            "config": json.loads(self.config.model_dump_json(by_alias=True)),
+        }
+        (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        return self.directory / "model"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

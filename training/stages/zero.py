@@ -1,0 +1,18 @@
+"""Reinforcement learning straight from the start model, without a single example to imitate (R1-Zero).
+
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.2. What it draws may feed the cold start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.stages.reinforce import reinforce
+from training.stages.run import Stage
+
+__all__ = ["run"]
+
+
+def run(stage: Stage) -> Path:
+    """GRPO from the start model."""
+    return reinforce(stage, stage.run.model_before("zero"), stage.rows(stage.table.rows))

@@ -1,0 +1,84 @@
+"""Replies of a teacher behind an OpenAI-compatible endpoint: a gateway that votes among them, say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from policies.thinking import split_thinking
+from training.config import SftTable
+from training.types import Row
+
+__all__ = ["TeacherError", "ask_endpoint"]
+
+_AT_ONCE = 16
+_SECONDS = 600.0
+
+
+class TeacherError(Exception):
+    """The teacher gave no reply to any question; the message says why."""
+
+
+def ask_endpoint(
+    table: SftTable, rows: Sequence[Row], budgets: Sequence[str | None]
+) -> list[list[tuple[str, str]]]:
+    """`table.samples` replies (thinking, answer) to each row; a question that fails has fewer, or none.
+
+    The budget goes along as the gateway's header; a key in the environment's THINKGATE_KEY too.
+    Raises TeacherError where every question failed.
+    """
+    return asyncio.run(_ask_all(table, rows, budgets))
+
+
+async def _ask_all(
+    table: SftTable, rows: Sequence[Row], budgets: Sequence[str | None]
+) -> list[list[tuple[str, str]]]:
+    turns = asyncio.Semaphore(_AT_ONCE)
+    key = os.environ.get("THINKGATE_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    failures: list[str] = []
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=aiohttp.ClientTimeout(total=_SECONDS)
+    ) as http:
+
+        async def ask(row: Row, budget: str | None) -> list[tuple[str, str]]:
+            async with turns:
+                try:
+                    return await _replies(http, table, row, budget)
+                except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
+                    failures.append(f"{type(error).__name__}: {error}")
+                    return []
+
+        replies = await asyncio.gather(*(ask(row, budget) for row, budget in zip(rows, budgets, strict=True)))
+    if len(failures) == len(rows) and failures:
+        raise TeacherError(f"{table.endpoint} answered no question: {failures[0]}")
+    return list(replies)
+
+
+async def _replies(
+    http: aiohttp.ClientSession, table: SftTable, row: Row, budget: str | None
+) -> list[tuple[str, str]]:
+    body: dict[str, Any] = {
+        "model": table.endpoint_model or "",
+        "messages": [{"role": "user", "content": row.question}],
+        "temperature": table.temperature,
+        "max_tokens": table.max_tokens,
+        "n": table.samples,
+    }
+    headers = {"X-Reasoning-Budget": budget} if budget else {}
+    async with http.post(f"{(table.endpoint or '').rstrip('/')}/chat/completions", json=body, headers=headers) as reply:
+        reply.raise_for_status()
+        choices = (await reply.json())["choices"]
+    return [_reply(choice) for choice in choices if choice.get("finish_reason") == "stop"]
+
+
+def _reply(choice: dict[str, Any]) -> tuple[str, str]:
+    """Thinking from its own field, under either name, else from tags in the text."""
+    message = choice["message"]
+    text = message.get("content") or ""
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    return (thinking.strip(), text) if thinking else split_thinking(text)

@@ -1,0 +1,39 @@
+"""`thinkgate train STAGE CONFIG`: one stage of a run, or all of them in order."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from training.config import STAGES, ConfigError, read_config
+from training.problems import DataError
+
+__all__ = ["main"]
+
+_NEEDED = ("torch", "trl", "peft", "datasets")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; 2 for what the user can mend, said in one line."""
+    parser = argparse.ArgumentParser(prog="thinkgate train", description=__doc__)
+    parser.add_argument("stage", choices=[*STAGES, "pipeline"], help="a stage, or all of the configured ones")
+    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/training.md")
+    parser.add_argument("--seed", type=int, help="in place of the file's")
+    parser.add_argument("--output", type=Path, help="the run's directory, in place of the file's")
+    parser.add_argument("--threads", type=int, help="CPU threads for torch")
+    chosen = parser.parse_args(arguments)
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        print(f"Training needs {', '.join(missing)}: pip install 'thinkgate[train]'.", file=sys.stderr)
+        return 2
+    try:
+        config = read_config(chosen.config, seed=chosen.seed, output=chosen.output, threads=chosen.threads)
+        from training.stages import pipeline, run_stage
+
+        model = pipeline(config) if chosen.stage == "pipeline" else run_stage(config, chosen.stage)
+    except (ConfigError, DataError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"The model is in {model}.")
+    return 0

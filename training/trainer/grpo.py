@@ -1,0 +1,97 @@
+"""Reinforcement learning with verifiable rewards: TRL's GRPO trainer, fed by a `Rollout`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from training.config import RlTable
+from training.trainer.rollout import Rollout
+from training.trainer.watch import Watch, quieten
+
+__all__ = ["train_grpo"]
+
+
+def train_grpo(
+    model: Any,
+    tokenizer: Any,
+    count: int,
+    rollout: Rollout,
+    table: RlTable,
+    watch: Watch,
+    directory: Path,
+    *,
+    seed: int,
+    resume: Path | None,
+) -> None:
+    """Trains in place on the `count` rows that the rollout knows, checkpointing under `directory`."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func may change: trl is pinned
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=advantage_of,
+        args=_settings(table, directory, seed, cpu=model.device.type == "cpu"),
+        train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(count)]}),
+        processing_class=tokenizer,
+        rollout_func=rollout,
+        callbacks=[watch],
+    )
+    quieten(trainer)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def advantage_of(advantage: list[float | None], **_: Any) -> list[float | None]:
+    """TRL's reward function: the rollout's own advantages.
+
+    They are handed over as rewards with `scale_rewards="none"`: TRL then takes off each group's mean,
+    which is 0, and so uses them as they are. None leaves a reply out.
+    """
+    return advantage
+
+
+def _settings(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOConfig:
+    drawn = table.groups * table.samples
+    batch = min(table.batch, drawn)
+    if drawn % batch:
+        raise ValueError(f"groups * samples ({drawn}) must be a multiple of batch ({batch})")
+    passes = drawn // batch
+    return GRPOConfig(
+        output_dir=str(directory),
+        max_steps=table.steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=passes,
+        steps_per_generation=passes,
+        num_iterations=table.updates,
+        num_generations=table.samples,
+        max_completion_length=table.length,
+        temperature=table.temperature,
+        top_p=1.0,  # a truncated distribution would not be the one whose ratios are taken
+        top_k=0,
+        learning_rate=table.rate,
+        warmup_steps=table.warmup,
+        lr_scheduler_type=table.decay,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        beta=table.kl,
+        loss_type=table.loss,
+        epsilon=table.clip,
+        epsilon_high=table.clip_high,
+        scale_rewards="none",
+        mask_truncated_completions=table.leave_out_unfinished,
+        use_vllm=table.vllm is not None,
+        vllm_server_base_url=table.vllm,
+        logging_steps=1,
+        save_steps=table.save_every,
+        save_total_limit=3,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=cpu,
+        bf16=not cpu,
+        gradient_checkpointing=not cpu,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=not cpu,
+    )

@@ -1,0 +1,63 @@
+"""Models from disk: Hugging Face directories, GGUF files (dequantized), and LoRA adapters on either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from training.config import Lora, ModelSource
+
+__all__ = ["load_model", "load_tokenizer", "save_model"]
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer, padding on the left, as generation needs it."""
+    tokenizer = AutoTokenizer.from_pretrained(*_place(source)[0], **_place(source)[1])
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(source: ModelSource, *, train: bool = True) -> Any:
+    """The model in its precision, with its adapter, if it has one, ready to train or merged to serve.
+
+    `source.lora` without `source.adapter` puts a fresh adapter on the base.
+    """
+    arguments, options = _place(source)
+    dtype = getattr(torch, source.dtype)
+    model = AutoModelForCausalLM.from_pretrained(*arguments, dtype=dtype, **options)
+    if source.adapter is not None:
+        model = PeftModel.from_pretrained(model, source.adapter, is_trainable=train)
+    elif source.lora is not None:
+        model = get_peft_model(model, _lora(source.lora))
+    return model
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Weights as safetensors in Hugging Face's form (an adapter alone where there is one) and the tokenizer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _lora(settings: Lora) -> LoraConfig:
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,  # a dropped-out policy would not be the one that drew the samples
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _place(source: ModelSource) -> tuple[tuple[str], dict[str, Any]]:
+    """The positional and named arguments by which transformers finds the model; nothing is downloaded for a path."""
+    path = Path(source.path).expanduser()
+    if path.suffix == ".gguf":
+        return (str(path.parent),), {"gguf_file": path.name}
+    return (str(path),), {}

@@ -1,0 +1,165 @@
+"""What is drawn for a step of reinforcement learning, and what it is worth.
+
+TRL's trainer calls a `Rollout` for its completions. Everything that decides is a pure function
+elsewhere: rewards (`training.rewards`), dynamic sampling (`training.filters`), advantages
+(`training.advantages`), the length limit (`training.lengths`). Which questions a step
+redraws, and at which budget each is asked, depend on the seed and the step's number alone, so
+that a resumed run draws what an uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from training.advantages import Normalisation, advantages
+from training.data.budgets import BudgetSampler
+from training.filters import live, next_batch
+from training.lengths import LengthSchedule, LengthState, next_length, start_length
+from training.prompting import Prompt, Prompter
+from training.rewards import Judged, RewardPlan
+from training.types import Completion, Row
+
+__all__ = ["Group", "Rollout", "RolloutSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How a step is drawn.
+
+    `samples` replies to each question; `rounds` bounds dynamic sampling, 1 turns it off;
+    `normalise` is `advantages`' unit.
+    """
+
+    samples: int
+    budgets: BudgetSampler
+    rounds: int = 1
+    normalise: Normalisation = "group"
+    length: LengthSchedule = LengthSchedule(256, 256)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All replies to one question in one step."""
+
+    row: Row
+    prompt: Prompt
+    ids: Sequence[Sequence[int]]
+    logprobs: Sequence[Sequence[float]] | None
+    completions: Sequence[Completion]
+    judged: Judged
+
+    @property
+    def live(self) -> bool:
+        """Whether it teaches something."""
+        return live(self.judged.totals, self.judged.main)
+
+
+class Rollout:
+    """TRL's rollout function over a fixed list of rows; a prompt is the text of a row's place in it.
+
+    `plan` judges at the length limit of the moment. `length` is kept with a checkpoint.
+    `figures` tell of the last step, for the log.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        prompter: Prompter,
+        plan: Callable[[int], RewardPlan],
+        settings: RolloutSettings,
+    ) -> None:
+        self._rows = rows
+        self._prompter = prompter
+        self._plan = plan
+        self._settings = settings
+        self.length: LengthState = start_length(settings.length)
+        self.figures: dict[str, float] = {}
+        self.drawn: list[str] = []
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        """Draws, judges and, where asked to, redraws; see TRL's `rollout_func`."""
+        settings = self._settings
+        step = trainer.state.global_step
+        rows = [self._rows[int(place)] for place in prompts[:: settings.samples]]
+        groups = self._draw(rows, step, trainer)
+        rounds = 1
+        batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
+        while batch.redraw:
+            others = random.Random(f"{settings.seed} {step} {rounds}").sample(self._rows, batch.redraw)
+            groups += self._draw(others, step, trainer)
+            rounds += 1
+            batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
+        chosen = [groups[place] for place in (*batch.train, *batch.fill)]
+        self._note(groups, chosen, rounds)
+        finished = [completion.finished for group in groups for completion in group.completions]
+        self.length = next_length(settings.length, self.length, finished)
+        worth = advantages([group.judged.totals for group in chosen], settings.normalise)
+        return {
+            "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
+            "completion_ids": [list(ids) for group in chosen for ids in group.ids],
+            "logprobs": _joined(chosen),
+            "advantage": [value for group in worth for value in group],
+        }
+
+    def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:
+        settings = self._settings
+        prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
+        asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]
+        _limit(trainer, self.length.limit)
+        ids, logprobs = trainer._generate_single_turn(asked, None, {}, settings.samples)
+        plan = self._plan(self.length.limit)
+        groups = []
+        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            part = slice(place * settings.samples, (place + 1) * settings.samples)
+            completions = [self._prompter.completion(prompt, each) for each in ids[part]]
+            judged = plan.judge(row, completions)
+            groups.append(
+                Group(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
+            )
+        return groups
+
+    def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
+        """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""
+        every = [(group, place) for group in groups for place in range(len(group.completions))]
+        completions = [group.completions[place] for group, place in every]
+        self.figures = {
+            "accuracy": _mean([group.judged.main[place] for group, place in every]),
+            "total": _mean([group.judged.totals[place] for group, place in every]),
+            "length": fmean(len(completion.ids) for completion in completions),
+            "thinking": fmean(completion.thought for completion in completions),
+            "cut_off": fmean(not completion.finished for completion in completions),
+            "live": fmean(group.live for group in groups),
+            "rounds": rounds,
+            "limit": self.length.limit,
+        }
+        for name in groups[0].judged.parts:
+            self.figures[name] = _mean([group.judged.parts[name][place] for group, place in every])
+        for budget in sorted({group.prompt.budget or "none" for group in groups}):
+            asked = [group for group in groups if (group.prompt.budget or "none") == budget]
+            self.figures[f"accuracy/{budget}"] = _mean([x for group in asked for x in group.judged.main])
+            self.figures[f"thinking/{budget}"] = fmean(c.thought for group in asked for c in group.completions)
+        self.drawn = [group.row.id for group in chosen]
+
+
+def _limit(trainer: Any, tokens: int) -> None:
+    """Tells whatever generates how long a reply may be."""
+    if trainer.use_vllm:
+        trainer.vllm_generation.max_completion_length = tokens
+    else:
+        trainer.generation_config.max_new_tokens = tokens
+
+
+def _joined(groups: Sequence[Group]) -> list[Sequence[float]] | None:
+    if any(group.logprobs is None for group in groups):
+        return None
+    return [each for group in groups for each in group.logprobs or ()]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    given = [value for value in values if value is not None]
+    return fmean(given) if given else float("nan")

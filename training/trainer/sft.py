@@ -1,0 +1,75 @@
+"""Supervised fine-tuning: TRL's trainer on replies that are already token ids, so that nothing is rendered twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from training.config import SftTable
+from training.prompting import Prompt
+from training.trainer.watch import Watch, quieten
+
+__all__ = ["Example", "train_sft"]
+
+_IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the ids of the reply to imitate; loss is taken on the reply alone."""
+
+    prompt: Prompt
+    target: tuple[int, ...]
+
+
+def train_sft(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    table: SftTable,
+    watch: Watch,
+    directory: Path,
+    *,
+    seed: int,
+    resume: Path | None,
+) -> None:
+    """Trains in place, checkpointing under `directory`; batches are the same for the same seed."""
+    dataset = Dataset.from_list([_row(example) for example in examples])
+    cpu = model.device.type == "cpu"
+    settings = SFTConfig(
+        output_dir=str(directory),
+        max_steps=table.steps,
+        per_device_train_batch_size=table.batch,
+        learning_rate=table.rate,
+        warmup_steps=table.warmup,
+        lr_scheduler_type=table.decay,
+        weight_decay=0.0,
+        logging_steps=1,
+        save_steps=table.save_every,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        use_cpu=cpu,
+        bf16=not cpu,
+        gradient_checkpointing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=not cpu,
+    )
+    trainer = SFTTrainer(
+        model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[watch]
+    )
+    quieten(trainer)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+
+
+def _row(example: Example) -> dict[str, list[int]]:
+    prompt, target = list(example.prompt.ids), list(example.target)
+    return {"input_ids": prompt + target, "labels": [_IGNORED] * len(prompt) + target}

@@ -1,0 +1,202 @@
+"""What watches a stage while it runs: held-out accuracy, the guards, the clock; and writes it all down."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from training.guards import Convergence, Divergence, DivergenceState, converged, watch_accuracy, watch_step
+
+__all__ = ["Rules", "Seen", "Watch", "quieten"]
+
+STATE = "thinkgate.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a stage ends before its steps are done, and when it has gone wrong.
+
+    `until` is a held-out accuracy, `seconds` wall time spent in training, evaluations left out.
+    """
+
+    until: float | None = None
+    seconds: float | None = None
+    convergence: Convergence | None = None
+    divergence: Divergence | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained."""
+
+    accuracies: list[float] = field(default_factory=list)
+    divergence: DivergenceState = field(default_factory=DivergenceState)
+    trained: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class _Bar(TrainerCallback):
+    """A progress bar where there is a terminal to show it on."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(transient=True)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Starts it where a resumed run goes on."""
+        self._task = self._progress.add_task("training", total=state.max_steps, completed=state.global_step)
+        self._progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step on."""
+        self._progress.update(self._task, completed=state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Takes it off the screen."""
+        self._progress.stop()
+
+
+def quieten(trainer: Any) -> None:
+    """One bar in place of transformers' line for every step: the figures are in the metrics file."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    if sys.stderr.isatty():
+        trainer.add_callback(_Bar())
+
+
+class Watch(TrainerCallback):
+    """Evaluates every `every` steps, logs to `metrics` (JSON lines) and ends the stage by its rules.
+
+    `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
+    last step; `state` and `restore` save what else must survive a restart. After training,
+    `reason` says why the stage ended.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        rules: Rules,
+        evaluate: Callable[[], Mapping[str, float]],
+        metrics: Path,
+        *,
+        figures: Callable[[], Mapping[str, Any]] = dict,
+        state: Callable[[], dict[str, Any]] = dict,
+        restore: Callable[[dict[str, Any]], None] = lambda state: None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self._every = every
+        self._rules = rules
+        self._evaluate = evaluate
+        self._metrics = metrics
+        self._figures = figures
+        self._state = state
+        self._restore = restore
+        self._report = report
+        self._began = 0.0
+        self.seen = Seen()
+        self.reason = "all steps done"
+        self.roll_back = False
+
+    def load(self, checkpoint: Path) -> None:
+        """Takes up what was saved with a checkpoint."""
+        saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        divergence = DivergenceState(**saved["divergence"])
+        self.seen = Seen(saved["accuracies"], divergence, saved["trained"], saved["extra"])
+        self._restore(saved["extra"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluates the model as it starts, unless a checkpoint already tells."""
+        self._cut_metrics(state.global_step)
+        if not self.seen.accuracies:
+            self._look(state.global_step)
+        self._began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The clock, and every so many steps the evaluation."""
+        self._count()
+        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            action = self._look(state.global_step)
+            self._began = time.monotonic()
+            if action is not None:
+                control.should_training_stop = True
+        if self._rules.seconds is not None and self.seen.trained >= self._rules.seconds:
+            self._stop(control, f"{self._rules.seconds:.0f} seconds spent")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+        """One line a step: the trainer's own figures and ours."""
+        if "loss" not in logs:
+            return
+        entropy = logs.get("entropy")
+        self._write({"step": state.global_step, "seconds": round(self.seen.trained, 2), **_kept(logs), **self._figures()})
+        if self._rules.divergence is not None:
+            loss = float(logs["loss"])
+            self.seen.divergence, action = watch_step(self._rules.divergence, self.seen.divergence, loss, entropy)
+            self._act(action, control)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Puts what was seen beside the checkpoint."""
+        self.seen.extra = self._state()
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        (checkpoint / STATE).write_text(json.dumps(asdict(self.seen)), encoding="utf-8")
+
+    def _look(self, step: int) -> str | None:
+        """Evaluates; returns why to stop, if so."""
+        figures = dict(self._evaluate())
+        accuracy = figures["accuracy"]
+        self.seen.accuracies.append(accuracy)
+        self._write({"step": step, "seconds": round(self.seen.trained, 2), "evaluation": figures})
+        self._report(f"step {step}: held-out accuracy {accuracy:.1%}, {self.seen.trained:.0f} s trained")
+        rules = self._rules
+        if rules.divergence is not None:
+            self.seen.divergence, action = watch_accuracy(
+                rules.divergence, self.seen.divergence, accuracy, step
+            )
+            if action != "go on":
+                self.roll_back = action == "roll back"
+                self.reason = f"held-out accuracy fell to {accuracy:.1%}: {action}"
+                return self.reason
+        if rules.until is not None and accuracy >= rules.until:
+            self.reason = f"held-out accuracy reached {rules.until:.0%}"
+            return self.reason
+        if rules.convergence is not None and converged(rules.convergence, self.seen.accuracies):
+            self.reason = "held-out accuracy has converged"
+            return self.reason
+        return None
+
+    def _act(self, action: str, control: Any) -> None:
+        if action != "go on":
+            self.roll_back = action == "roll back"
+            self._stop(control, f"the loss or the entropy says: {action}")
+
+    def _stop(self, control: Any, reason: str) -> None:
+        self.reason = reason
+        control.should_training_stop = True
+
+    def _count(self) -> None:
+        now = time.monotonic()
+        self.seen.trained += now - self._began
+        self._began = now
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _cut_metrics(self, step: int) -> None:
+        """Drops the lines of steps that a resumed run will make again."""
+        if self._metrics.exists():
+            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            self._metrics.write_text("".join(kept if step else []), encoding="utf-8")
+
+
+def _kept(logs: Mapping[str, Any]) -> dict[str, float]:
+    """Of the trainer's figures those that mean something here."""
+    names = ("loss", "grad_norm", "learning_rate", "entropy", "kl", "clip_ratio/region_mean")
+    return {name: float(logs[name]) for name in names if logs.get(name) is not None}
