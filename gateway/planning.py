@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from gateway.aliases import Route
 from gateway.backends.base import ModelCard
 from gateway.budget import AUTO, Asked, Thinking
 from gateway.errors import BadRequest
@@ -82,7 +83,7 @@ class Job:
 
     `auto_samples`: `budget.samples` is only the most that may be drawn, and difficulty says how
     many are. `window`: the samples' confidence is watched over so many tokens.
-    `logged`: the client wants the logprobs themselves.
+    `logged`: the client wants the logprobs themselves. `route`: the alias it named, and its target.
     """
 
     body: Mapping[str, Any]
@@ -96,6 +97,7 @@ class Job:
     auto_samples: bool = False
     window: int | None = None
     logged: bool = False
+    route: Route | None = None
 
     @property
     def votes(self) -> bool:
