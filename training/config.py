@@ -124,7 +124,7 @@ class _Steps(_Table):
     general: Share = 0.0
     """The share of general rows among the training rows."""
     seconds: Annotated[float, Field(gt=0)] | None = None
-    """Wall time after which the stage ends, for comparisons at equal cost."""
+    """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time."""
 
 
 class SftTable(_Steps):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ def imitate(
 ) -> Path:
     """Trains on what `gather` collects with the model: (examples, their rows, figures for the card)."""
     model, tokenizer, prompter = stage.load(start)
-    began = time.monotonic()
+    began = stage.clock()
     examples, rows, told = gather(model, prompter)
-    gathering = time.monotonic() - began
+    gathering = stage.clock() - began
     if not examples:
         raise DataError(
             f"{stage.name}: none of the replies to {len(rows)} questions was right and fit to imitate"
@@ -37,6 +36,7 @@ def imitate(
         Rules(until=stage.table.until, seconds=stage.table.seconds),
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
+        clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
     watch.seen.trained = gathering  # drawing what is imitated is part of the stage's cost

@@ -70,6 +70,7 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
         state=lambda: asdict(rollout.length),
         restore=restore,
         keep=lambda: model.save_pretrained(stage.directory / "best"),
+        clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
     resume = stage.last_checkpoint()

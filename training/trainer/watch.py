@@ -24,7 +24,7 @@ STATE = "thinkgate.json"
 class Rules:
     """When a stage ends before its steps are done, and when it has gone wrong.
 
-    `until` is a held-out accuracy, `seconds` wall time spent in training, evaluations left out.
+    `until` is a held-out accuracy, `seconds` time spent in training, evaluations left out.
     """
 
     until: float | None = None
@@ -92,6 +92,7 @@ class Watch(TrainerCallback):
         restore: Callable[[dict[str, Any]], None] = lambda state: None,
         keep: Callable[[], None] = lambda: None,
         report: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every = every
         self._rules = rules
@@ -102,6 +103,7 @@ class Watch(TrainerCallback):
         self._restore = restore
         self._keep = keep
         self._report = report
+        self._clock = clock
         self._began = 0.0
         self.seen = Seen()
         self.reason = "all steps done"
@@ -119,14 +121,14 @@ class Watch(TrainerCallback):
         self._cut_metrics(state.global_step)
         if not self.seen.accuracies:
             self._look(state.global_step)
-        self._began = time.monotonic()
+        self._began = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock, and every so many steps the evaluation."""
         self._count()
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             action = self._look(state.global_step)
-            self._began = time.monotonic()
+            self._began = self._clock()
             if action is not None:
                 control.should_training_stop = True
         if self._rules.seconds is not None and self.seen.trained >= self._rules.seconds:
@@ -194,7 +196,7 @@ class Watch(TrainerCallback):
         control.should_training_stop = True
 
     def _count(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         self.seen.trained += now - self._began
         self._began = now
 
