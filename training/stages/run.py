@@ -89,7 +89,7 @@ class Stage:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """What time is counted by: on CPUs this process's own, which other work on the machine doesn't bend."""
+        """What time is counted by: on CPUs this process's own, which other work doesn't bend."""
         return time.monotonic if torch.cuda.is_available() else time.process_time
 
     def load(self, start: Path | None) -> tuple[Any, Any, Prompter]:
