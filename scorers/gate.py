@@ -37,7 +37,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """All checks; `made` is when (ISO 8601), `data` on what, `model_sha256` of which weights."""
+    """All checks; `made` is when (ISO 8601), `data` on what, `model_sha256` of which weights.
+
+    See `model_digest` for the latter.
+    """
 
     checks: tuple[Check, ...]
     made: str
@@ -83,7 +86,7 @@ def write_gate(path: Path, gate: Gate) -> None:
 
 
 def released(name: str, path: Path | None, weights: Path | None = None) -> None:
-    """Raises ValueError, in one sentence, unless the file is a passing gate (of these weights)."""
+    """Raises ValueError, in one sentence, unless the file is a passing gate (of these weights, if given)."""
     instead = "set unproven = true to serve it all the same"
     if path is None:
         raise ValueError(f"{name}: a trained scorer needs a release gate (gate = FILE); {instead}")
