@@ -116,7 +116,7 @@ class Job:
         shaped = shape(family, self.body, budget, policy)
         limit, total = budget.thinking_tokens, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
-            limit = None
+            limit = self.model.cap
         if limit is not None:
             limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
         body = dict(shaped.body)
