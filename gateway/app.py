@@ -83,7 +83,10 @@ def create_app(
     check_settings(settings)
     backend = backend or make_backend(settings)
     recorder = recorder or make_recorder(settings)
-    scoring = Scoring(settings.scorers)
+    try:
+        scoring = Scoring(settings.scorers)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
     pool = LatePool(settings.math_workers) if settings.math_workers else None
     jury = make_jury(settings, scoring, pool)
     service = Service(settings, backend, Engine(backend, jury=jury), recorder=recorder)

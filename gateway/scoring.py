@@ -17,6 +17,7 @@ from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
 from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.gate import GATE_FILE, released
 from scorers.judge import RUBRIC, JudgeScorer
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
@@ -82,6 +83,10 @@ class TrainedTable(_Table):
     batch: Annotated[int, Field(ge=1)] = 64
     max_tokens: Annotated[int, Field(ge=1)] = 4096
     calibration: Path | None = None
+    gate: Path | None = None
+    """The file of its release gate (`scorers.gate`). None: gate.json in the directory."""
+    unproven: bool = False
+    """Whether it is served without a passing gate."""
 
     @model_validator(mode="after")
     def _one_place(self) -> TrainedTable:
@@ -120,6 +125,9 @@ class Scoring:
     def __init__(self, tables: Mapping[str, AnyScorer]) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._classifiers: list[LocalClassifier] = []
+        for name, table in tables.items():
+            if isinstance(table, TrainedTable):
+                _check_gate(name, table)
         single = {
             name: self._make(table) for name, table in tables.items() if not isinstance(table, CombinedTable)
         }
@@ -189,6 +197,16 @@ class Scoring:
         if status >= 400 or not isinstance(value, dict):
             raise ScorerError(f"its server answered {status}")
         return value
+
+
+def _check_gate(name: str, table: TrainedTable) -> None:
+    """Raises ValueError for a trained scorer that has no passing release gate and is not called unproven."""
+    if table.unproven:
+        return
+    path = table.gate
+    if path is None and table.directory is not None:
+        path = table.directory / GATE_FILE
+    released(f"scorers.{name}", path, table.directory)
 
 
 def _calibration(table: TrainedTable) -> Calibration:

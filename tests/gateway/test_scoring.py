@@ -26,6 +26,7 @@ kind = "trained"
 url = "http://{where}"
 key_env = "RM_KEY"
 template = "{{answer}}"
+unproven = true
 
 [scorers.both]
 kind = "combined"
@@ -120,7 +121,7 @@ async def test_a_served_classifier_is_asked_over_http(
 
 def test_a_key_is_never_shown() -> None:
     """Settings may be printed or logged without giving it away."""
-    table = {"kind": "trained", "url": "http://x", "key": "sk-secret"}
+    table = {"kind": "trained", "url": "http://x", "key": "sk-secret", "unproven": True}
     settings = Settings.model_validate({"scorers": {"rm": table}})
     assert "sk-secret" not in repr(settings) + settings.model_dump_json()
     assert "sk-secret" not in repr(Scoring(settings.scorers).scorers)

@@ -74,7 +74,14 @@ def run_there(python: str, script: Path, directory: Path, stdin: str | None = No
 
 def scoring_for(server: VllmServer, **more: Any) -> Scoring:
     """Scorers as a settings file would have them."""
-    table = {"kind": "trained", "url": server.base_url, "model": server.model, "template": TEMPLATE, **more}
+    table = {
+        "kind": "trained",
+        "url": server.base_url,
+        "model": server.model,
+        "template": TEMPLATE,
+        "unproven": True,
+        **more,
+    }
     return Scoring(Settings.model_validate({"scorers": {"rm": table}}).scorers)
 
 

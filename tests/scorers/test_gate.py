@@ -1,0 +1,116 @@
+"""The release gate: what a file has to say for a trained scorer to be served."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.app import create_app
+from gateway.cli import main
+from gateway.config import ConfigError, Settings
+from scorers.gate import Check, Gate, model_digest, parse_gate, read_gate, released, write_gate
+from tests.fakes import ScriptedBackend, says
+
+GOOD = Check("within-problem AUC", 0.81, 0.7, True)
+BAD = Check("gain over majority", -0.5, 0.0, False)
+MADE = "2026-01-31T12:00:00+00:00"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A directory with weights in two files."""
+    directory = tmp_path / "model"
+    directory.mkdir()
+    for name in ("model-00002.safetensors", "model-00001.safetensors"):
+        (directory / name).write_bytes(name.encode())
+    return directory
+
+
+def settings(directory: Path, **more: Any) -> Settings:
+    """Settings with a scorer from this directory."""
+    table = {"kind": "trained", "directory": str(directory), **more}
+    return Settings.model_validate({"scorers": {"rm": table}})
+
+
+def starts(settings: Settings) -> bool:
+    """Whether a gateway can be made of the settings."""
+    return bool(create_app(settings, ScriptedBackend(says("7"))).routes)
+
+
+def test_a_gate_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Every field; whether it passed follows from the checks."""
+    gate = Gate((GOOD, BAD), MADE, "00", {"problems": 200})
+    write_gate(tmp_path / "gate.json", gate)
+    assert read_gate(tmp_path / "gate.json") == gate
+    assert json.loads((tmp_path / "gate.json").read_text())["passed"] is False
+
+
+def test_serving_needs_a_passing_gate_of_these_weights(model: Path) -> None:
+    """Beside the weights; without it, failed, or about other weights, nothing starts."""
+    with pytest.raises(ConfigError, match=r"^scorers\.rm: the release gate .*gate\.json is missing; .*\.$"):
+        starts(settings(model))
+    write_gate(model / "gate.json", Gate((GOOD, BAD), MADE, model_digest(model)))
+    with pytest.raises(ConfigError, match=r"did not pass \(gain over majority is -0\.5, needed 0\)"):
+        starts(settings(model))
+    write_gate(model / "gate.json", Gate((GOOD,), MADE, model_digest(model)))
+    assert starts(settings(model))
+    (model / "model-00001.safetensors").write_bytes(b"others")
+    with pytest.raises(ConfigError, match="is about other weights"):
+        starts(settings(model))
+
+
+def test_unproven_is_a_word_of_its_own(model: Path) -> None:
+    """Whoever says it may serve whatever there is."""
+    assert starts(settings(model, unproven=True))
+
+
+def test_a_served_scorer_names_its_gate(tmp_path: Path) -> None:
+    """Behind a URL there is no directory to look into."""
+    table = {"kind": "trained", "url": "http://rm"}
+    with pytest.raises(ConfigError, match=r"needs a release gate \(gate = FILE\)"):
+        starts(Settings.model_validate({"scorers": {"rm": table}}))
+    write_gate(tmp_path / "rm.json", Gate((GOOD,), MADE, "of the server's"))
+    assert starts(Settings.model_validate({"scorers": {"rm": {**table, "gate": str(tmp_path / "rm.json")}}}))
+
+
+def test_the_command_refuses_in_one_sentence(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And listens nowhere."""
+    config = tmp_path / "thinkgate.toml"
+    config.write_text(
+        f'upstream = "http://127.0.0.1:9/v1"\n[scorers.rm]\nkind = "trained"\ndirectory = "{model}"\n'
+    )
+    assert main(["serve", "--port", "0", "--config", str(config)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("thinkgate: scorers.rm: the release gate")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [],
+        {},
+        {"passed": True, "checks": [], "made": MADE},
+        {"passed": True, "checks": [BAD], "made": MADE},
+        {"passed": False, "checks": [GOOD], "made": MADE},
+        {"passed": True, "checks": [GOOD]},
+        {"passed": True, "checks": [GOOD], "made": "yesterday"},
+        {"passed": True, "checks": [GOOD], "made": MADE, "model_sha256": 1},
+        {"passed": True, "checks": [GOOD], "made": MADE, "signed": "me"},
+        {"passed": True, "checks": [{"name": "x", "value": "1", "needed": 0, "passed": True}], "made": MADE},
+        {"passed": True, "checks": [{"name": "x", "passed": True}], "made": MADE},
+        {"passed": True, "checks": ["x"], "made": MADE},
+        {"passed": 1, "checks": [GOOD], "made": MADE},
+    ],
+)
+def test_what_is_no_gate_releases_nothing(tmp_path: Path, held: Any) -> None:
+    """A file in another form, or one that contradicts itself, can't be used."""
+    text = json.dumps(held, default=lambda check: {name: getattr(check, name) for name in check.__slots__})
+    with pytest.raises(ValueError, match=r"."):
+        parse_gate(text)
+    (tmp_path / "gate.json").write_text(text)
+    with pytest.raises(ValueError, match="can't be used"):
+        released("rm", tmp_path / "gate.json")
