@@ -1,4 +1,4 @@
-"""The release gate of a trained scorer: a file that says what it was measured to do, and whether that is enough.
+"""The release gate of a trained scorer: a file that says what it was measured to do, and if that is enough.
 
 Written by whoever trained it, beside its weights (`gate.json`); serving refuses a scorer without
 a passing one. Two scorers with a pooled AUC of .73 lost to a plain majority vote, so what
@@ -37,7 +37,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """All checks; `made` is when (ISO 8601), `data` on what, `model_sha256` of which weights (`model_digest`)."""
+    """All checks; `made` is when (ISO 8601), `data` on what, `model_sha256` of which weights.
+
+    See `model_digest` for the latter.
+    """
 
     checks: tuple[Check, ...]
     made: str
@@ -83,7 +86,7 @@ def write_gate(path: Path, gate: Gate) -> None:
 
 
 def released(name: str, path: Path | None, weights: Path | None = None) -> None:
-    """Raises ValueError, in one sentence, unless the file is a passing gate (of these weights, where given)."""
+    """Raises ValueError, in one sentence, unless the file is a passing gate (of these weights, if given)."""
     instead = "set unproven = true to serve it all the same"
     if path is None:
         raise ValueError(f"{name}: a trained scorer needs a release gate (gate = FILE); {instead}")
