@@ -49,7 +49,6 @@ def train_sft(
         warmup_steps=table.warmup,
         lr_scheduler_type=table.decay,
         weight_decay=0.0,
-        train_sampling_strategy="group_by_length",  # so that little of a batch is padding
         logging_steps=1,
         save_steps=table.save_every,
         save_total_limit=2,
