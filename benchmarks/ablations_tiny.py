@@ -1,4 +1,4 @@
-"""What each technique brings: reinforcement learning from one cold-started tiny model, one switch changed at a time.
+"""What each technique brings: RL from one cold-started tiny model, one switch changed at a time.
 
     python -m benchmarks.ablations_tiny --runs runs/tiny --seeds 0 1 2
 
