@@ -2,7 +2,7 @@
 
 Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
 the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
-model of the stage before, R1-Zero's among them. Kept is what the verifier finds right and the
+model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the verifier finds right and the
 rules of `training.quality` find fit to imitate.
 """
 
@@ -35,10 +35,12 @@ def run(stage: Stage) -> Path:
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
         if stage.table.teacher == "worked":
             return worked(stage, prompter, rows, general), [*rows, *general], {}
+        if (before := stage.run.model_before("cold-start")) is not None:
+            model, _, prompter = stage.load(before)
         examples, told = taught(stage, model, prompter, rows)
         return examples + worked(stage, prompter, (), general), [*rows, *general], told
 
-    return imitate(stage, stage.run.model_before("cold-start"), gather)
+    return imitate(stage, stage.run.start_model(), gather)
 
 
 def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Sequence[Row]) -> list[Example]:

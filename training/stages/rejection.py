@@ -33,7 +33,11 @@ def run(stage: Stage) -> Path:
     examples, told = kept(stage, model, prompter, rows)
     general = worked(stage, prompter, (), stage.general(_beside(len(examples), stage.table.general)))
     mixed = [*examples, *general]
-    return imitate(stage, None if stage.table.fresh else before, lambda model, prompter: (mixed, rows, told))
+    return imitate(
+        stage,
+        stage.run.start_model() if stage.table.fresh else before,
+        lambda model, prompter: (mixed, rows, told),
+    )
 
 
 def kept(

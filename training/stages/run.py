@@ -51,6 +51,11 @@ class Run:
         stage.directory.mkdir(parents=True, exist_ok=True)
         return stage
 
+    def start_model(self) -> Path | None:
+        """What the run starts from: the model of the stage `base`; None: the configuration's own."""
+        made = self.directory / "base" / "model"
+        return made if "base" in self.config.pipeline and made.exists() else None
+
     def model_before(self, name: StageName) -> Path | None:
         """The model of the last stage before this one that is done; None: the run's start model."""
         order = self.config.pipeline

@@ -15,4 +15,4 @@ __all__ = ["run"]
 
 def run(stage: Stage) -> Path:
     """GRPO from the start model."""
-    return reinforce(stage, stage.run.model_before("zero"), stage.rows(stage.table.rows))
+    return reinforce(stage, stage.run.start_model(), stage.rows(stage.table.rows))
