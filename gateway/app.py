@@ -14,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.aliases import Aliases, AliasesError
+from gateway.auth import Keys, secured
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import ConfigError, Settings
-from gateway.dialects import messages
 from gateway.election import Jury, LatePool
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
@@ -28,11 +28,11 @@ from gateway.routes.feedback import feedback_router
 from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
+from gateway.routes.refusals import error_response
 from gateway.routes.responses import responses_router
 from gateway.routes.runner import REQUEST_ID
 from gateway.scoring import Scoring
 from gateway.service import Service, check_settings
-from gateway.stream import json_response
 
 __all__ = ["create_app", "make_backend", "make_jury", "make_recorder"]
 
@@ -134,6 +134,9 @@ def create_app(
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
+    if settings.keys:
+        app.add_middleware(Keys, keys=settings.keys)
+        app.openapi_schema = secured(app.openapi())
     app.add_middleware(RequestId)
     return app
 
@@ -163,24 +166,15 @@ class RequestId:
 
 
 async def _gateway_error(request: Request, error: Any) -> Response:
-    return _error(request, error.body()["error"], error.status)
+    return error_response(request.url.path, error.body()["error"], error.status)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
     """An unknown path or method."""
     message = f"{request.method} {request.url.path}: {error.detail}."
     told = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return _error(request, told, error.status_code, dict(error.headers or {}))
+    return error_response(request.url.path, told, error.status_code, dict(error.headers or {}))
 
 
 async def _bug(request: Request, error: Any) -> Response:
-    return _error(request, internal_error(error).body()["error"], 500)
-
-
-def _error(
-    request: Request, told: dict[str, Any], status: int, headers: dict[str, str] | None = None
-) -> Response:
-    """OpenAI's `error` object, in the shape that the path's clients read."""
-    anthropic = request.url.path.startswith("/v1/messages")
-    body = messages.error_body(status, told) if anthropic else {"error": told}
-    return json_response(body, status, headers)
+    return error_response(request.url.path, internal_error(error).body()["error"], 500)

@@ -16,7 +16,7 @@ from gateway.config import ConfigError, Settings, load_settings
 
 __all__ = ["main"]
 
-_COMMANDS = ("gateway.demo", "gateway.replay_command", "gateway.handover")
+_COMMANDS = ("gateway.demo", "gateway.replay_command", "gateway.handover", "gateway.keys_command")
 """Modules of further subcommands: each has `add_parser(subparsers)`, whose parser sets `run`."""
 
 

@@ -24,12 +24,24 @@ from policies.stopping import parse_stop
 from scorers.confidence import WINDOW
 from scorers.votes import VOTES
 
-__all__ = ["ConfigError", "LevelSettings", "ModelSettings", "Redactable", "Settings", "load_settings"]
+__all__ = [
+    "Allowance",
+    "ConfigError",
+    "KeySettings",
+    "LevelSettings",
+    "ModelSettings",
+    "Redactable",
+    "Settings",
+    "load_settings",
+]
 
 _PREFIX = "THINKGATE_"
 
 Redactable = Literal["question", "reasoning", "text"]
 """What may be left out of a recording: the user's words, the thinking, the replies' own text."""
+
+Route = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
+"""The paths that budgets are for."""
 
 
 class ConfigError(Exception):
@@ -81,6 +93,26 @@ class ModelSettings(BaseModel):
     levels: dict[str, LevelSettings] = {}
 
 
+class Allowance(BaseModel):
+    """What a key or a route may spend; what isn't set is as for everybody."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    default_budget: str | None = None
+    """A level or a number of thinking tokens, where a client says nothing."""
+    budget_cap: Annotated[int, Field(ge=0)] | None = None
+    """The most thinking tokens; the least of all caps holds."""
+    max_samples: Annotated[int, Field(ge=1)] | None = None
+
+
+class KeySettings(Allowance):
+    """One client's key: kept as its SHA-256 in hex, for nobody needs to know it after it was handed out."""
+
+    secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    models: tuple[str, ...] = ("*",)
+    """Patterns of the models' names that it may ask; for it, there are no others."""
+
+
 class Settings(BaseModel):
     """What an operator may set. Every field may stand in the TOML file or in THINKGATE_<FIELD>."""
 
@@ -124,6 +156,10 @@ class Settings(BaseModel):
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
+    keys: dict[str, KeySettings] = {}
+    """By whose they are. Where there are any, /v1 answers to nobody else."""
+    routes: dict[Route, Allowance] = {}
+    """Defaults and caps of a route's own."""
     aliases: Path | None = None
     """A TOML or JSON file of names that stand for models (see docs/publishing.md); reread when replaced."""
     record_to: Path | None = None
@@ -142,6 +178,14 @@ class Settings(BaseModel):
     @classmethod
     def _listed(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _keys_differ(self) -> Settings:
+        owners: dict[str, str] = {}
+        for name, key in self.keys.items():
+            if (other := owners.setdefault(key.secret_sha256, name)) != name:
+                raise ValueError(f"keys: {other} and {name} have the same secret_sha256")
+        return self
 
     @model_validator(mode="after")
     def _known_scorers(self) -> Settings:

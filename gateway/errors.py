@@ -11,6 +11,7 @@ __all__ = [
     "GatewayError",
     "ModelNotFound",
     "NotSupported",
+    "Unauthorized",
     "Unavailable",
     "Unknown",
     "UpstreamError",
@@ -60,6 +61,12 @@ class Unavailable(GatewayError):
     """It can't be done now; a later try may."""
 
     status = 503
+
+
+class Unauthorized(BadRequest):
+    """The gateway has keys, and none of them came with the request."""
+
+    status = 401
 
 
 class ModelNotFound(BadRequest):

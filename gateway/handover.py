@@ -14,8 +14,11 @@ __all__ = ["add_parser"]
 
 _SERVE = shlex.join([sys.executable, "-m", "gateway", "serve", "--port", "0"])
 _COMMANDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "adapter": ("convert a LoRA adapter for the embedded engine", ()),
+    "canary": ("compare a served model's logprobs with its weights", ()),
     "eval": ("measure accuracy and cost on a data set", (f"--serve={_SERVE}",)),
     "promote": ("move traffic to a better model, a share at a time", ()),
+    "train": ("fine-tune the policy: one stage, or the whole pipeline", ()),
 }
 """What each is for, and what it is told beside the user's own words."""
 

@@ -28,7 +28,7 @@ class Model:
     """What is known of the model a request is for.
 
     `levels` are the budgets it may be asked for; `default` stands where a client says
-    nothing; `cap` is the most thinking tokens, whatever a client says.
+    nothing, by the word of `default_by`; `cap` is the most thinking tokens, whatever a client says.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Model:
     default: Thinking | None = None
     cap: int | None = None
     answer_reserve: int = 1024
+    default_by: str = "default"
 
     @property
     def context(self) -> int | None:
@@ -115,7 +116,7 @@ class Job:
         shaped = shape(family, self.body, budget, policy)
         limit, total = budget.thinking_tokens, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
-            limit = None
+            limit = self.model.cap
         if limit is not None:
             limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
         body = dict(shaped.body)
@@ -151,23 +152,34 @@ class Job:
 
 
 def plan_job(
-    body: Mapping[str, Any], asked: Asked, reply: Reply, model: Model, *, auto_cap: int = AUTO_SAMPLES
+    body: Mapping[str, Any],
+    asked: Asked,
+    reply: Reply,
+    model: Model,
+    *,
+    auto_cap: int = AUTO_SAMPLES,
+    max_samples: int = 64,
 ) -> Job:
     """Puts a request's wishes and its model's limits together. `body` is the chat request as cleaned.
 
-    `auto_cap` is the most samples where difficulty says how many are drawn.
+    `auto_cap` is the most samples where difficulty says how many are drawn, `max_samples` the most
+    where anything else does. Raises `BadRequest` where more choices are asked for than samples.
     """
+    if reply.choices > max_samples:
+        raise BadRequest(
+            f"n: {reply.choices} choices; allowed: 1 to {max_samples}.", param="n", code="invalid_value"
+        )
     notes: list[str] = []
     sources = dict(asked.sources)
     thinking = asked.thinking
     if thinking is None and model.default is not None:
         thinking = model.default
-        sources["thinking"] = "default"
+        sources["thinking"] = model.default_by
     level = model.levels.get(thinking.effort or "") if thinking else None
     samples: Any = asked.samples
     vote, stop = asked.vote, asked.stop
     if level is not None:  # what a level brings along, where the client says nothing else
-        samples = samples if "samples" in sources else level.samples or samples
+        samples = samples if "samples" in sources else min(level.samples or 1, max_samples)
         vote = vote if "vote" in sources else level.vote or vote
         stop = stop if "stop" in sources else level.stop or stop
     if "vote" not in sources and asked.scorer != "none":
@@ -203,6 +215,10 @@ def plan_job(
     limit, wished = budget.thinking_tokens, thinking.tokens if thinking else None
     if limit is not None and wished is not None and limit < wished:
         notes.append(f"the limit is {limit} thinking tokens: no more fit, or are allowed")
+    elif limit is not None and thinking is not None and limit == model.cap:
+        uncapped = _limit(thinking, level, replace(model, cap=None), body)
+        if uncapped is None or uncapped > limit:
+            notes.append(f"the limit is {limit} thinking tokens: no more are allowed")
     said = str(thinking) if thinking else None
     if any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}

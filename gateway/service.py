@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -11,7 +11,7 @@ from fractions import Fraction
 from gateway.aliases import Aliases, Route
 from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
-from gateway.config import ConfigError, LevelSettings, ModelSettings, Settings
+from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.engine import Engine
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.events import Outcome
@@ -22,7 +22,7 @@ from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered
 
-__all__ = ["Resolved", "Service", "check_settings", "describe_model", "levels_with"]
+__all__ = ["Resolved", "Service", "check_settings", "describe_model", "fits", "levels_with", "limited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,48 +76,48 @@ class Service:
         own = [name for model in self.settings.models.values() for name in model.levels]
         return tuple(dict.fromkeys([*LEVELS, *self.settings.levels, *own, AUTO]))
 
-    async def resolve(self, model: str, key: str = "") -> Resolved:
+    async def resolve(self, model: str, allowed: Collection[str] = ("*",), key: str = "") -> Resolved:
         """The upstream model that is meant, and what the name's suffix asks for.
 
         An alias comes first, and `key` chooses among its targets; then an upstream's exact
-        name; then either with a suffix. Raises `ModelNotFound`, and `UpstreamError` where an
-        alias's target isn't served.
+        name; then either with a suffix. Raises `ModelNotFound`, also where neither the alias's nor
+        the model's name fits one of the patterns that are `allowed`, and `UpstreamError`
+        where an alias's target isn't served.
         """
         route, level, samples = self.aliases.route(model, key), None, None
         if route is None and self.aliases.table and model not in await self.backend.models():
             name, level, samples = split_suffix(model, self.level_names)
             route = self.aliases.route(name, key)
-        if route is None:
-            return await self._upstream(model)
-        try:
-            resolved = await self._upstream(route.target)
-        except ModelNotFound as error:
+        resolved, known = await self._find(route.target if route else model)
+        names = {route.alias, route.target} if route else {resolved.name} if resolved else set()
+        if not any(fits(name, allowed) for name in names):
+            listed = (name for name in (*known, *self.aliases.table) if fits(name, allowed))
+            raise ModelNotFound(model, [*listed])
+        if resolved is None:  # an alias's target, or nothing would have fitted
+            assert route is not None
             told = (
                 f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve."
             )
             self.metrics.routed(route, 502)
-            raise UpstreamError(502, told) from error
-        return replace(resolved, level=level, samples=samples, route=route)
+            raise UpstreamError(502, told)
+        return replace(resolved, level=level, samples=samples, route=route) if route else resolved
 
-    async def _upstream(self, model: str) -> Resolved:
-        """The upstream model of this name, or of this name and a suffix; an unknown name refreshes the list.
-
-        An upstream that lists nothing gets every name as it is. Raises `ModelNotFound`.
-        """
+    async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
+        """The model that is meant, if there is one, and all that there are."""
         known = await self.backend.models()
         for refreshed in (False, True):
             if refreshed:
                 known = await self.backend.models(refresh=True)
             if not known:
-                return Resolved(model, None)
+                return Resolved(model, None), known
             if model in known:
-                return Resolved(model, known[model])
+                return Resolved(model, known[model]), known
             name, level, samples = split_suffix(model, self.level_names)
             if name in known:
-                return Resolved(name, known[name], level, samples)
+                return Resolved(name, known[name], level, samples), known
             if not model and len(known) == 1:
-                return Resolved(*next((name, card) for name, card in known.items()))
-        raise ModelNotFound(model, [*known, *self.aliases.table])
+                return Resolved(*next((name, card) for name, card in known.items())), known
+        return None, known
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:
         """The budgets a model may be asked for."""
@@ -169,8 +169,29 @@ class Service:
 
 def _own_settings(settings: Settings, model: str) -> ModelSettings:
     """What the settings say of just this model: the first pattern that fits its name."""
-    fitting = (own for glob, own in settings.models.items() if fnmatchcase(model.lower(), glob.lower()))
+    fitting = (own for glob, own in settings.models.items() if fits(model, (glob,)))
     return next(fitting, ModelSettings())
+
+
+def fits(model: str, patterns: Collection[str]) -> bool:
+    """Whether a model's name fits one of the patterns, whatever the case."""
+    return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
+
+
+def limited(model: Model, allowances: Mapping[str, Allowance]) -> Model:
+    """The model as it is for those with these allowances, each under its giver's name.
+
+    The first default that is set stands for the model's own; the least of all caps holds. Raises
+    `BadRequest` where a default is no level of the model's.
+    """
+    for by, allowance in reversed(list(allowances.items())):
+        if allowance.default_budget:
+            default = parse_thinking(allowance.default_budget, f"{by}.default_budget", model.levels)
+            model = replace(model, default=default, default_by=by)
+        if allowance.budget_cap is not None:
+            cap = allowance.budget_cap if model.cap is None else min(model.cap, allowance.budget_cap)
+            model = replace(model, cap=cap)
+    return model
 
 
 def describe_model(settings: Settings, resolved: Resolved) -> Model:
@@ -197,9 +218,11 @@ def describe_model(settings: Settings, resolved: Resolved) -> Model:
 
 def check_settings(settings: Settings) -> None:
     """Finds families and budgets that can't be before a client does. Raises `ConfigError`."""
+    allowances: dict[str, Allowance] = {f"keys.{name}": key for name, key in settings.keys.items()}
+    allowances |= {f"routes.{path}": route for path, route in settings.routes.items()}
     for pattern in ("*", *settings.models):
         try:
-            describe_model(settings, Resolved(pattern, None))
+            limited(describe_model(settings, Resolved(pattern, None)), allowances)
         except BadRequest as error:
             raise ConfigError(error.message) from error
 

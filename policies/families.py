@@ -416,7 +416,9 @@ FAMILIES: tuple[Family, ...] = (
     Family("smollm3", ("*smollm3*",), "template", default="on", **_kwarg("enable_thinking")),
     Family("smollm2", ("*smollm2*",), "card", opens="gateway", default="off"),
     # What `thinkgate train` makes from nothing.
-    Family("thinkgate", ("*thinkgate*",), "template", opens="template", default="on", **_kwarg("enable_thinking")),
+    Family(
+        "thinkgate", ("*thinkgate*",), "template", opens="template", default="on", **_kwarg("enable_thinking")
+    ),
     # Others
     Family(
         "apriel",

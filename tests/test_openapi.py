@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.app import create_app
+from gateway.auth import digest
 from gateway.backends.base import Endpoint
 from gateway.config import Settings
 from tests.fakes import MODEL, ScriptedBackend, thinks
@@ -116,6 +117,41 @@ def test_what_the_document_forbids_does_no_harm(label: str) -> None:
         case.validate_response(response, checks=CHECKS)
         if response.status_code != 200:
             check_refusal(case.path, response.status_code, response.content)
+
+    holds()
+
+
+SECRET = "tg-known"
+SENT = ("x-api-key", "authorization")
+KEYED = create_app(
+    Settings.model_validate({"keys": {"a": {"secret_sha256": digest(SECRET)}}}), Upstream(thinks(3))
+)
+KEYED_DOCUMENT = schemathesis.openapi.from_dict(KEYED.openapi())
+KEYED_DOCUMENT.app = KEYED
+KEYED_OPERATIONS = {
+    operation.label: operation
+    for operation in (found.ok() for found in KEYED_DOCUMENT.get_all_operations())
+    if operation.path.startswith("/v1/")
+}
+
+
+@pytest.mark.parametrize("label", list(KEYED_OPERATIONS))
+def test_a_gateway_with_keys_says_so_and_asks_for_them(label: str) -> None:
+    """A request with a key is answered, sent in either way, and without it refused, as the document says."""
+    operation = KEYED_OPERATIONS[label]
+    schemes = KEYED.openapi()["components"]["securitySchemes"]
+    assert {name for way in operation.definition.raw["security"] for name in way} == set(schemes)
+
+    @settings(bounded, max_examples=5)
+    @given(case=operation.as_strategy(GenerationMode.POSITIVE))
+    def holds(case: Case) -> None:
+        others = {name: value for name, value in (case.headers or {}).items() if name.lower() not in SENT}
+        for key in ({}, {"X-API-Key": SECRET}, {"Authorization": f"Bearer {SECRET}"}):
+            case.headers = {**others, **key}
+            response = case.call()
+            assert (response.status_code == 401) is (not key)
+            if response.status_code == 401 or label in GENERATING:
+                case.validate_response(response, checks=CHECKS)
 
     holds()
 

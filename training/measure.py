@@ -25,7 +25,7 @@ __all__ = ["majority", "measure"]
 def measure(
     stage: Stage, start: Path | None, budgets: Sequence[str | None], *, samples: int = 8
 ) -> dict[str, dict[str, float]]:
-    """By budget ("none": no budget was asked for): greedy, the mean of single samples, and the vote of `samples`.
+    """By budget ("none" for none): greedy, the mean of single samples, and the vote of `samples`.
 
     All are shares of the held-out questions answered right; `thinking` is the greedy replies' mean
     number of thinking tokens.
@@ -40,7 +40,9 @@ def measure(
         drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
         table[budget or "none"] = {
             "greedy": fmean(_right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
-            "sampled": fmean(_right(row, r.answer) for row, each in zip(rows, drawn, strict=True) for r in each),
+            "sampled": fmean(
+                _right(row, r.answer) for row, each in zip(rows, drawn, strict=True) for r in each
+            ),
             f"majority@{samples}": fmean(
                 _right(row, majority(each)) for row, each in zip(rows, drawn, strict=True)
             ),
@@ -50,7 +52,7 @@ def measure(
 
 
 def majority(replies: Sequence[Completion]) -> str:
-    """The answer that the gateway's majority vote gives over these replies; "" where nothing can be voted on."""
+    """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
     grouper = Grouper(equivalent)
     samples = [
         Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
@@ -64,5 +66,3 @@ def majority(replies: Sequence[Completion]) -> str:
 
 def _right(row: Row, answer: str) -> bool:
     return verify(answer, row.gold or "") is True
-
-

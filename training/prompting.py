@@ -70,7 +70,9 @@ class Prompter:
             shaped.body["messages"], tokenize=False, add_generation_prompt=True, **kwargs
         )
         text += shaped.prefill
-        return Prompt(text, tuple(self.tokenizer.encode(text, add_special_tokens=False)), shaped.markup, budget)
+        return Prompt(
+            text, tuple(self.tokenizer.encode(text, add_special_tokens=False)), shaped.markup, budget
+        )
 
     def target(self, prompt: Prompt, thinking: str, answer: str) -> tuple[int, ...]:
         """The ids of a reply to imitate, from where the prompt ends, with its end-of-turn token.
@@ -79,7 +81,9 @@ class Prompter:
         tokenized as it will be in serving. Raises ValueError where the two don't meet.
         """
         markup = prompt.markup
-        block = f"{markup.close}\n\n" if markup.opened else ""  # a block that was opened for it must be closed
+        block = (
+            f"{markup.close}\n\n" if markup.opened else ""
+        )  # a block that was opened for it must be closed
         if thinking:
             opening = "" if markup.opened else f"{markup.open}\n"
             block = f"{opening}{thinking}\n{markup.close}\n\n"

@@ -32,7 +32,7 @@ def fit_to_imitate(row: Row, thinking: str, answer: str, budget: str | None) -> 
 
 
 def repeats(text: str, size: int = 4, most: float = 0.3) -> bool:
-    """Whether a long text says the same `size` words over and over: more than `most` of its n-grams are repeats."""
+    """Whether a long text says the same over and over: more than `most` of its `size`-grams are repeats."""
     words = text.split()
     if len(words) < _SHORT:
         return False

@@ -41,9 +41,7 @@ async def _ask_all(
     key = os.environ.get("THINKGATE_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     failures: list[str] = []
-    async with aiohttp.ClientSession(
-        headers=headers, timeout=aiohttp.ClientTimeout(total=_SECONDS)
-    ) as http:
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=_SECONDS)) as http:
 
         async def ask(row: Row, budget: str | None) -> list[tuple[str, str]]:
             async with turns:
@@ -70,7 +68,9 @@ async def _replies(
         "n": table.samples,
     }
     headers = {"X-Reasoning-Budget": budget} if budget else {}
-    async with http.post(f"{(table.endpoint or '').rstrip('/')}/chat/completions", json=body, headers=headers) as reply:
+    async with http.post(
+        f"{(table.endpoint or '').rstrip('/')}/chat/completions", json=body, headers=headers
+    ) as reply:
         reply.raise_for_status()
         choices = (await reply.json())["choices"]
     return [_reply(choice) for choice in choices if choice.get("finish_reason") == "stop"]

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.aliases import Target
+from gateway.auth import key_of
 from gateway.backends.base import ModelCard
 from gateway.errors import ModelNotFound
-from gateway.service import Service
+from gateway.service import Service, fits
 from gateway.stream import json_response
 
 __all__ = ["models_router"]
@@ -23,18 +24,18 @@ def models_router(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/models")
-    async def list_models() -> Response:
+    async def list_models(request: Request) -> Response:
         """The upstream's models, with all that it says of them, and the aliases, with their targets."""
-        cards = await _cards(service)
+        cards = await _cards(service, request)
         listed = [dict(card.raw) for card in cards.values()]
         if service.settings.list_variants:
             listed += [_variant(card, level) for card in cards.values() for level in service.levels(card)]
         return json_response({"object": "list", "data": listed})
 
     @router.get("/v1/models/{model:path}")
-    async def get_model(model: str) -> Response:
+    async def get_model(request: Request, model: str) -> Response:
         """One model."""
-        cards = await _cards(service)
+        cards = await _cards(service, request)
         if model not in cards:
             raise ModelNotFound(model, cards)
         return json_response(cards[model].raw)
@@ -42,12 +43,13 @@ def models_router(service: Service) -> APIRouter:
     return router
 
 
-async def _cards(service: Service) -> Mapping[str, ModelCard]:
-    """The upstream's models and the aliases, which hide models of the same name."""
+async def _cards(service: Service, request: Request) -> dict[str, ModelCard]:
+    """The models that there are for this request's key, and the aliases, which hide models so named."""
+    key = key_of(request)
     cards = await service.backend.models(refresh=True)
+    aliases = {name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()}
     return {
-        **cards,
-        **{name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()},
+        name: card for name, card in {**cards, **aliases}.items() if key is None or fits(name, key.models)
     }
 
 

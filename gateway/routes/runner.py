@@ -12,13 +12,15 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.aliases import conversation_key
+from gateway.auth import key_of
 from gateway.budget import Asked, read_budget
+from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
 from gateway.recorder import Ids
-from gateway.service import Resolved, Service
+from gateway.service import Resolved, Service, limited
 from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
 __all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
@@ -82,8 +84,12 @@ def ended(service: Service, request: Request, status: int) -> None:
 
 async def resolve(service: Service, request: Request, body: Mapping[str, Any]) -> Resolved:
     """The model that a body names; with an alias, the conversation always meets the same target."""
-    name = body.get("model") or ""
-    resolved = await service.resolve(name, conversation_key(body) if service.aliases.table else "")
+    key = key_of(request)
+    resolved = await service.resolve(
+        body.get("model") or "",
+        key.models if key else ("*",),
+        conversation_key(body) if service.aliases.table else "",
+    )
     request.scope[_ROUTE] = resolved.route
     return resolved
 
@@ -92,7 +98,10 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
     resolved = await resolve(service, request, body)
     body["model"] = resolved.name
-    model = await service.model(resolved)
+    allowances = _allowances(service, request)
+    model = limited(await service.model(resolved), allowances)
+    caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
+    max_samples = min([service.settings.max_samples, *caps])
     asked = read_budget(
         {
             name.decode("latin-1"): value.decode("latin-1")
@@ -102,13 +111,22 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
         body,
         level=resolved.level,
         samples=resolved.samples,
-        max_samples=service.settings.max_samples,
+        max_samples=max_samples,
         levels=model.levels,
         scorers=service.scorers,
     )
-    cap = min(service.settings.auto_samples, service.settings.max_samples)
-    job = plan_job(body, asked, _reply(body, asked), model, auto_cap=cap)
+    auto_cap = min(service.settings.auto_samples, max_samples)
+    reply = _reply(body, asked)
+    job = plan_job(body, asked, reply, model, auto_cap=auto_cap, max_samples=max_samples)
     return replace(job, route=resolved.route) if resolved.route else job, resolved.name
+
+
+def _allowances(service: Service, request: Request) -> dict[str, Allowance]:
+    """What bears on the request beside its model, by who gave it; the first beats the next."""
+    path = request.scope["path"].removesuffix("/count_tokens")
+    route = next((own for route, own in service.settings.routes.items() if route == path), None)
+    found: dict[str, Allowance | None] = {"key": key_of(request), "route": route}
+    return {by: allowance for by, allowance in found.items() if allowance is not None}
 
 
 async def start_stream(

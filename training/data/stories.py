@@ -9,7 +9,22 @@ from training.types import Row
 
 __all__ = ["stories"]
 
-_NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jana", "Kai", "Lea", "Max", "Nora")
+_NAMES = (
+    "Ada",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Eva",
+    "Finn",
+    "Gus",
+    "Hana",
+    "Ivo",
+    "Jana",
+    "Kai",
+    "Lea",
+    "Max",
+    "Nora",
+)
 _THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shells", "stamps", "stickers")
 _PACKS = ("bags", "boxes", "jars", "packs", "trays")
 
@@ -39,7 +54,9 @@ def _gained_lost(rng: random.Random) -> tuple[str, str, str, int]:
     lost = rng.randint(1, had + found - 1)
     verb = rng.choice(("buys", "finds", "gets"))
     loses = rng.choice(("gives away", "loses", "sells"))
-    text = f"{name} has {had} {thing}. {name} {verb} {found} more and {loses} {lost}. How many {thing} are left?"
+    text = (
+        f"{name} has {had} {thing}. {name} {verb} {found} more and {loses} {lost}. How many {thing} are left?"
+    )
     now = had + found
     return text, f"{had} + {found} = {now}", f"{now} - {lost} = {now - lost}", now - lost
 
@@ -83,6 +100,9 @@ def _compared(rng: random.Random) -> tuple[str, str, str, int]:
     name, other = rng.sample(_NAMES, 2)
     thing = rng.choice(_THINGS)
     had, more = rng.randint(3, 40), rng.randint(2, 30)
-    text = f"{name} has {had} {thing}. {other} has {more} more than {name}. How many {thing} do both have together?"
+    text = (
+        f"{name} has {had} {thing}. {other} has {more} more than {name}. "
+        f"How many {thing} do both have together?"
+    )
     others = had + more
     return text, f"{had} + {more} = {others}", f"{had} + {others} = {had + others}", had + others

@@ -1,4 +1,4 @@
-"""The stages of DeepSeek-R1's recipe. To add one: a file, a line in `STAGES`, a table in `training.config`."""
+"""The stages of DeepSeek-R1's recipe. To add one: a file, a line in `STAGES`, a table in the settings."""
 
 from __future__ import annotations
 

@@ -23,4 +23,6 @@ def run(stage: Stage) -> Path:
         build(start, seed=stage.seed)
     rows = stage.rows(stage.table.rows)
     general = stage.general(round(len(rows) * stage.table.general))
-    return imitate(stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}))
+    return imitate(
+        stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {})
+    )

@@ -51,7 +51,9 @@ def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Seque
             continue  # a row whose chain can't be written teaches only to answer at once
         prompt = prompter.prompt(row, budget)
         thinking = "" if budget == "off" else row.extra["chains"][LENGTHS[budget or "high"]]
-        examples.append(Example(prompt, prompter.target(prompt, thinking, row.gold or "")))
+        target = prompter.target(prompt, thinking, row.gold or "")
+        if len(target) <= stage.table.max_tokens:
+            examples.append(Example(prompt, target))
     for row in general:
         prompt = prompter.prompt(row, None)
         examples.append(Example(prompt, prompter.target(prompt, "", row.extra["answer"])))
@@ -70,9 +72,14 @@ def taught(
         replies = ask_endpoint(table, rows, asked)
     else:
         drawn = draw(
-            model, prompter, prompts,
-            samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
-        )  # fmt: skip
+            model,
+            prompter,
+            prompts,
+            samples=table.samples,
+            temperature=table.temperature,
+            max_tokens=table.max_tokens,
+            seed=stage.seed,
+        )
         replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
     examples: list[Example] = []
     told = {"asked": len(rows), "wrong": 0, "unfit": 0}

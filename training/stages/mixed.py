@@ -26,7 +26,9 @@ def run(stage: Stage) -> Path:
     general = stage.general(round(table.rows * table.general))
     rows = reasoning
     if general:
-        mix = Mix((reasoning, general), (100 - round(100 * table.general), round(100 * table.general)), stage.seed)
+        mix = Mix(
+            (reasoning, general), (100 - round(100 * table.general), round(100 * table.general)), stage.seed
+        )
         rows = list({drawn.row.id: drawn.row for drawn in mix.take(0, 2 * table.rows)}.values())
     setting = Setting()
     if any(row.reward == "preference" for row in rows):

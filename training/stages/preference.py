@@ -35,7 +35,7 @@ _RATE = 3e-4
 
 
 def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> tuple[PreferenceModel, float]:
-    """The model, trained into the stage's folder unless it is there, and the mean of its scores on good replies."""
+    """The model, trained into the stage's folder unless it is there, and its mean score of good replies."""
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
     if not (directory / "config.json").exists():

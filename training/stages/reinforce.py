@@ -69,13 +69,31 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
         figures=lambda: {**rollout.figures, "rows": rollout.drawn},
         state=lambda: asdict(rollout.length),
         restore=restore,
+        keep=lambda: model.save_pretrained(stage.directory / "best"),
+        clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
-    train_grpo(model, tokenizer, len(rows), rollout, table, watch, stage.directory, seed=stage.seed, resume=resume)
-    told |= {"ended": watch.reason, "seconds": round(watch.seen.trained, 1), "accuracies": watch.seen.accuracies}
+    train_grpo(
+        model,
+        tokenizer,
+        len(rows),
+        rollout=rollout,
+        table=table,
+        watch=watch,
+        directory=stage.directory,
+        seed=stage.seed,
+        resume=resume,
+    )
+    if watch.gone_wrong:
+        model, _, _ = stage.load(stage.directory / "best")
+    told |= {
+        "ended": watch.reason,
+        "seconds": round(watch.seen.trained, 1),
+        "accuracies": watch.seen.accuracies,
+    }
     return stage.finish(model, tokenizer, rows, told)
 
 
@@ -88,9 +106,7 @@ def _filtered(
     asked = [row for row in rows if not row.general]
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
-    drawn = draw(
-        model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed
-    )
+    drawn = draw(model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed)
     plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in asked}, {})
     found = by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},

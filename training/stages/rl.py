@@ -1,4 +1,4 @@
-"""Reasoning-oriented reinforcement learning from the cold-started model, until held-out accuracy has converged.
+"""Reasoning-oriented reinforcement learning from the cold-started model, until held-out accuracy converges.
 
 Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.2.
 """

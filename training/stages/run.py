@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from transformers import set_seed
 
 from scorers.answers import verify
-from training.config import RlTable, SftTable, StageName, TrainConfig
+from training.config import StageName, TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
+from training.plots import curves, read_metrics
 from training.prompting import Prompter
 from training.sources import collect, held_out
 from training.trainer.drawing import draw
@@ -86,6 +87,11 @@ class Stage:
         digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What time is counted by: on CPUs this process's own, which other work doesn't bend."""
+        return time.monotonic if torch.cuda.is_available() else time.process_time
+
     def load(self, start: Path | None) -> tuple[Any, Any, Prompter]:
         """(model, tokenizer, prompter) from an earlier stage's directory, or from the start model."""
         source = self.config.model
@@ -111,13 +117,15 @@ class Stage:
         return collect(self.config.general, count, self.seed) if count else []
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
-        """Greedy on held-out questions: the share right, tokens of thinking, the share that ended by itself."""
+        """Greedy on held-out questions: the share right, thinking tokens, the share that ended."""
         held = self.config.held_out
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
         return {
-            "accuracy": fmean(verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)),
+            "accuracy": fmean(
+                verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)
+            ),
             "thinking": fmean(c.thought for c in replies),
             "finished": fmean(c.finished for c in replies),
         }
@@ -145,6 +153,8 @@ class Stage:
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
         }
+        plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
+        (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return self.directory / "model"
 

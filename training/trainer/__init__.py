@@ -1,1 +1,1 @@
-"""What needs torch: loading models, drawing from them, supervised and reinforcement steps (TRL's trainers)."""
+"""What needs torch: loading models, drawing from them, supervised and reinforcement steps by TRL."""

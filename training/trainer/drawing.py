@@ -24,7 +24,7 @@ def draw(
     batch: int = 128,
     seed: int | None = None,
 ) -> list[list[Completion]]:
-    """`samples` replies to each prompt; temperature 0 is greedy. Untruncated sampling: the whole distribution.
+    """`samples` replies to each prompt, from the untruncated distribution; temperature 0 is greedy.
 
     With a seed the same call draws the same replies, and the random state is left as it was.
     """

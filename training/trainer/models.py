@@ -31,6 +31,10 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
     arguments, options = _place(source)
     dtype = getattr(torch, source.dtype)
     model = AutoModelForCausalLM.from_pretrained(*arguments, dtype=dtype, **options)
+    if getattr(model, "hf_quantizer", None) is not None:
+        # A GGUF file's weights were dequantized while loading: the trainer may take them for plain ones.
+        model.hf_quantizer, model.is_quantized = None, False
+        del model.config.quantization_config
     if source.adapter is not None:
         model = PeftModel.from_pretrained(model, source.adapter, is_trainable=train)
     elif source.lora is not None:
@@ -39,7 +43,7 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
 
 
 def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Weights as safetensors in Hugging Face's form (an adapter alone where there is one) and the tokenizer."""
+    """Weights as safetensors in Hugging Face's form (of an adapter only it) and the tokenizer."""
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -56,7 +60,7 @@ def _lora(settings: Lora) -> LoraConfig:
 
 
 def _place(source: ModelSource) -> tuple[tuple[str], dict[str, Any]]:
-    """The positional and named arguments by which transformers finds the model; nothing is downloaded for a path."""
+    """The positional and named arguments by which transformers finds the model."""
     path = Path(source.path).expanduser()
     if path.suffix == ".gguf":
         return (str(path.parent),), {"gguf_file": path.name}

@@ -36,9 +36,9 @@ class RolloutSettings:
 
     samples: int
     budgets: BudgetSampler
+    length: LengthSchedule
     rounds: int = 1
     normalise: Normalisation = "group"
-    length: LengthSchedule = LengthSchedule(256, 256)
     seed: int = 0
 
 
@@ -95,15 +95,21 @@ class Rollout:
             rounds += 1
             batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         chosen = [groups[place] for place in (*batch.train, *batch.fill)]
+        # With filtering, what only fills the batch must not teach, though shaping rewards may spread it.
+        idle = set(batch.fill) if settings.rounds > 1 else set()
         self._note(groups, chosen, rounds)
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
-        worth = advantages([group.judged.totals for group in chosen], settings.normalise)
+        totals = [
+            [None] * settings.samples if place in idle else groups[place].judged.totals
+            for place in (*batch.train, *batch.fill)
+        ]
+        worth = advantages(totals, settings.normalise)
         return {
             "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
             "completion_ids": [list(ids) for group in chosen for ids in group.ids],
             "logprobs": _joined(chosen),
-            "advantage": [value for group in worth for value in group],
+            "advantage": [value or 0.0 for group in worth for value in group],  # None: no gradient
         }
 
     def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:
@@ -142,7 +148,9 @@ class Rollout:
         for budget in sorted({group.prompt.budget or "none" for group in groups}):
             asked = [group for group in groups if (group.prompt.budget or "none") == budget]
             self.figures[f"accuracy/{budget}"] = _mean([x for group in asked for x in group.judged.main])
-            self.figures[f"thinking/{budget}"] = fmean(c.thought for group in asked for c in group.completions)
+            self.figures[f"thinking/{budget}"] = fmean(
+                c.thought for group in asked for c in group.completions
+            )
         self.drawn = [group.row.id for group in chosen]
 
 

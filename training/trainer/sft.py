@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: TRL's trainer on replies that are already token ids, so that nothing is rendered twice."""
+"""Supervised fine-tuning: TRL's trainer, on replies that are token ids already: nothing is rendered twice."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def train_sft(
     model: Any,
     tokenizer: Any,
     examples: Sequence[Example],
+    *,
     table: SftTable,
     watch: Watch,
     directory: Path,
-    *,
     seed: int,
     resume: Path | None,
 ) -> None:
