@@ -2,6 +2,8 @@
 # make demo       ask the embedded model ten questions at several budgets, then keep serving
 # make test       all tests but those of real vLLM        make lint  formatting, style and types
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
+# make test-training  the tests of training that need torch and TRL, in an environment of its own
+# make train-tiny     all stages of training on a tiny model, three seeds; see docs/training.md
 #
 # Needs Python 3.11 or newer and nothing else. ARGS="--once" and the like go to the demo,
 # TESTS="-k vote" and the like to pytest; PYTHON=... and VENV=... choose others.
@@ -12,8 +14,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INSTALLED := $(VENV)/.installed
+TRAIN_VENV ?= .venv-train
+TRAIN_INSTALLED := $(TRAIN_VENV)/.installed
+TORCH ?= 2.13.0
 
-.PHONY: install demo test test-vllm lint
+.PHONY: install demo test test-vllm test-training train-tiny lint
 
 install: $(INSTALLED)
 
@@ -27,6 +32,12 @@ test-vllm: install
 	@THINKGATE_VLLM_PYTHON="$$(PYTHON=$(PYTHON) tests/vllm/install.sh)" \
 		$(BIN)/python -m pytest -m vllm tests/vllm $(TESTS)
 
+test-training: $(TRAIN_INSTALLED)
+	@$(TRAIN_VENV)/bin/python -m pytest -m training tests/training/models $(TESTS)
+
+train-tiny: $(TRAIN_INSTALLED)
+	@$(TRAIN_VENV)/bin/python -m benchmarks.train_tiny $(ARGS)
+
 lint: install
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
@@ -38,4 +49,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing ThinkGate, its embedded engine and the tools for its tests into $(VENV) (some 300 MB, once)."
 	@$(PIP_INSTALL) -e '.[local,dev]'
 	@$(PIP_INSTALL) --no-deps trl  # for the chat templates that it carries; its own needs are many and heavy
+	@touch $@
+
+$(TRAIN_INSTALLED): pyproject.toml constraints.txt
+	@test -x $(TRAIN_VENV)/bin/python || $(PYTHON) -m venv $(TRAIN_VENV)
+	@echo "Installing torch $(TORCH), TRL and what they need into $(TRAIN_VENV) (some 2 GB, once)."
+	@$(TRAIN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	@$(TRAIN_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev,train]'
 	@touch $@

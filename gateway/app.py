@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.aliases import Aliases, AliasesError
 from gateway.auth import Keys, secured
 from gateway.backends.base import Backend
 from gateway.backends.openai import OpenAIBackend
-from gateway.config import Settings
+from gateway.config import ConfigError, Settings
 from gateway.election import Jury, LatePool
 from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
@@ -72,6 +73,14 @@ def make_recorder(settings: Settings) -> Recorder | None:
     return Recorder(settings.record_to, settings.record_redact) if settings.record_to else None
 
 
+def make_aliases(settings: Settings) -> Aliases:
+    """The aliases that the settings name. Raises `ConfigError`."""
+    try:
+        return Aliases(settings.aliases)
+    except AliasesError as error:
+        raise ConfigError(str(error)) from error
+
+
 def create_app(
     settings: Settings | None = None, backend: Backend | None = None, recorder: Recorder | None = None
 ) -> FastAPI:
@@ -89,7 +98,8 @@ def create_app(
         raise ConfigError(f"{error}.") from error
     pool = LatePool(settings.math_workers) if settings.math_workers else None
     jury = make_jury(settings, scoring, pool)
-    service = Service(settings, backend, Engine(backend, jury=jury), recorder=recorder)
+    aliases = make_aliases(settings)
+    service = Service(settings, backend, Engine(backend, jury=jury), aliases=aliases, recorder=recorder)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,10 +107,12 @@ def create_app(
             if recorder is not None:
                 await asyncio.to_thread(recorder.start)
             await backend.start()
+            aliases.start()
             if pool is not None:
                 pool.open()
             yield
         finally:
+            await aliases.close()
             await backend.close()
             await scoring.close()
             if pool is not None:

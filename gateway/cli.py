@@ -73,7 +73,11 @@ def run_server(settings: Settings) -> int:
         print(f"thinkgate: can't listen on {where}: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
     backend, recorder = make_backend(settings), make_recorder(settings)
-    app = create_app(settings, backend, recorder)
+    try:
+        app = create_app(settings, backend, recorder)
+    except ConfigError:
+        listener.close()
+        raise
     config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on")
 
     async def serve() -> int:

@@ -160,6 +160,8 @@ class Settings(BaseModel):
     """By whose they are. Where there are any, /v1 answers to nobody else."""
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of a route's own."""
+    aliases: Path | None = None
+    """A TOML or JSON file of names that stand for models (see docs/publishing.md); reread when replaced."""
     record_to: Path | None = None
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from gateway.aliases import Route
 from gateway.backends.base import ModelCard
 from gateway.budget import AUTO, Asked, Thinking
 from gateway.errors import BadRequest
@@ -82,7 +83,7 @@ class Job:
 
     `auto_samples`: `budget.samples` is only the most that may be drawn, and difficulty says how
     many are. `window`: the samples' confidence is watched over so many tokens.
-    `logged`: the client wants the logprobs themselves.
+    `logged`: the client wants the logprobs themselves. `route`: the alias it named, and its target.
     """
 
     body: Mapping[str, Any]
@@ -96,6 +97,7 @@ class Job:
     auto_samples: bool = False
     window: int | None = None
     logged: bool = False
+    route: Route | None = None
 
     @property
     def votes(self) -> bool:
@@ -114,7 +116,7 @@ class Job:
         shaped = shape(family, self.body, budget, policy)
         limit, total = budget.thinking_tokens, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
-            limit = None
+            limit = self.model.cap
         if limit is not None:
             limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
         body = dict(shaped.body)

@@ -31,6 +31,8 @@ def report(job: Job, outcome: Outcome, **more: Any) -> dict[str, Any]:
         "notes": list(outcome.notes),
         **more,
     }
+    if job.route is not None:
+        scaling["alias"] = {"name": job.route.alias, "target": job.route.target}
     if job.reply.trace:
         scaling["trace"] = list(outcome.trace)
     return scaling

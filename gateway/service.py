@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
+from gateway.aliases import Aliases, Route
 from gateway.backends.base import Backend, ModelCard
 from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
@@ -32,6 +33,7 @@ class Resolved:
     card: ModelCard | None
     level: str | None = None
     samples: int | None = None
+    route: Route | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +44,7 @@ class Service:
     backend: Backend
     engine: Engine
     metrics: Metrics = field(default_factory=Metrics)
+    aliases: Aliases = field(default_factory=Aliases)
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
     recorder: Recorder | None = None
@@ -58,6 +61,8 @@ class Service:
         if self.recorder is not None:
             recorder = self.recorder
             self.metrics.unrecorded(lambda: recorder.dropped)
+        if self.aliases.configured:
+            self.metrics.aliases(lambda: self.aliases.error is not None)
 
     def finished(self, job: Job, outcome: Outcome, ids: Ids) -> None:
         """A request has come to its end: it is counted, and recorded where that is asked for."""
@@ -71,17 +76,31 @@ class Service:
         own = [name for model in self.settings.models.values() for name in model.levels]
         return tuple(dict.fromkeys([*LEVELS, *self.settings.levels, *own, AUTO]))
 
-    async def resolve(self, model: str, allowed: Collection[str] = ("*",)) -> Resolved:
+    async def resolve(self, model: str, allowed: Collection[str] = ("*",), key: str = "") -> Resolved:
         """The upstream model that is meant, and what the name's suffix asks for.
 
-        An upstream's exact name wins; an unknown name has the list read once more. An
-        upstream that lists nothing gets every name as it is. Raises `ModelNotFound`, also for a
-        model whose name fits none of the patterns that are `allowed`.
+        An alias comes first, and `key` chooses among its targets; then an upstream's exact
+        name; then either with a suffix. Raises `ModelNotFound`, also where neither the alias's nor
+        the model's name fits one of the patterns that are `allowed`, and `UpstreamError`
+        where an alias's target isn't served.
         """
-        resolved, known = await self._find(model)
-        if resolved is None or not fits(resolved.name, allowed):
-            raise ModelNotFound(model, [name for name in known if fits(name, allowed)])
-        return resolved
+        route, level, samples = self.aliases.route(model, key), None, None
+        if route is None and self.aliases.table and model not in await self.backend.models():
+            name, level, samples = split_suffix(model, self.level_names)
+            route = self.aliases.route(name, key)
+        resolved, known = await self._find(route.target if route else model)
+        names = {route.alias, route.target} if route else {resolved.name} if resolved else set()
+        if not any(fits(name, allowed) for name in names):
+            listed = (name for name in (*known, *self.aliases.table) if fits(name, allowed))
+            raise ModelNotFound(model, [*listed])
+        if resolved is None:  # an alias's target, or nothing would have fitted
+            assert route is not None
+            told = (
+                f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve."
+            )
+            self.metrics.routed(route, 502)
+            raise UpstreamError(502, told)
+        return replace(resolved, level=level, samples=samples, route=route) if route else resolved
 
     async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
         """The model that is meant, if there is one, and all that there are."""

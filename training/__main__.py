@@ -12,6 +12,7 @@ _COMMANDS: Mapping[str, str] = {
     "adapter": "training.adapters",
     "canary": "training.canary",
     "eval": "training.evaluate",
+    "promote": "training.promote",
     "train": "training.train",
 }
 """Each module has `main(arguments)`, which returns the exit status."""

@@ -89,9 +89,19 @@ class Source(_Table):
     weight: Annotated[float, Field(gt=0)] = 1.0
     seed: int = 0
     task: str | None = None
+    """gym: the task and its options, as "chain_sum:max_terms=4"."""
     path: Path | None = None
+    """jsonl, recorded: the file."""
+    unlabelled: bool = False
+    """recorded: also questions without feedback, whose majority stands for the answer (TTRL)."""
+    name: str | None = None
+    """hub: the data set, with `subset`, `split`, `columns` and `fixed`, see `training.data.hub`."""
+    subset: str | None = None
     split: str = "train"
+    columns: dict[str, str] | None = None
+    fixed: dict[str, Any] | None = None
     digits: Positive = 3
+    """additions: how long the numbers are."""
 
 
 class HeldOut(_Table):
@@ -120,7 +130,7 @@ class _Steps(_Table):
     general: Share = 0.0
     """The share of general rows among the training rows."""
     seconds: Annotated[float, Field(gt=0)] | None = None
-    """Wall time after which the stage ends, for comparisons at equal cost."""
+    """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time."""
 
 
 class SftTable(_Steps):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 
 from training.config import Source
+from training.data.functions import function_rows
+from training.data.hub import HubSet, hub_rows
+from training.data.instructions import instruction
+from training.data.recorded import recorded_rows
 from training.data.rows import gym_rows, read_rows
 from training.data.stories import stories
 from training.problems import DataError
@@ -30,18 +34,40 @@ def _jsonl(source: Source, seed: str) -> Iterator[Row]:
     return iter(read_rows(source.path))
 
 
+def _hub(source: Source, seed: str) -> Iterator[Row]:
+    if source.name is None:
+        raise DataError("a source of kind hub needs a name")
+    wanted = HubSet(source.name, source.subset, source.split, source.columns, source.fixed)
+    return iter(hub_rows(wanted, source.count))
+
+
+def _instructions(source: Source, seed: str) -> Iterator[Row]:
+    number = random.Random(seed).getrandbits(31)
+    return (replace(instruction(number, index), general=True) for index in count())
+
+
+def _recorded(source: Source, seed: str) -> Iterator[Row]:
+    if source.path is None:
+        raise DataError("a source of kind recorded needs a path")
+    return iter(recorded_rows(source.path, unlabelled=source.unlabelled))
+
+
 SOURCES: Mapping[str, Callable[[Source, str], Iterator[Row]]] = {
     "additions": lambda source, seed: additions(seed, digits=source.digits),
     "errands": lambda source, seed: errands(seed),
+    "functions": lambda source, seed: iter(function_rows()),
     "gym": _gym,
+    "hub": _hub,
+    "instructions": _instructions,
     "jsonl": _jsonl,
+    "recorded": _recorded,
     "stories": lambda source, seed: stories(seed),
 }
 """Each gives rows, perhaps without end; the same source and seed give the same rows. Raises DataError."""
 
 
-def collect(sources: Sequence[Source], count: int, seed: int, *, without: Iterable[str] = ()) -> list[Row]:
-    """`count` different rows, drawn from the sources by weight; fewer only where all of them run dry.
+def collect(sources: Sequence[Source], most: int, seed: int, *, without: Iterable[str] = ()) -> list[Row]:
+    """`most` different rows, drawn from the sources by weight; fewer only where all of them run dry.
 
     Questions in `without` are left out, which keeps held-out ones out of training. Deterministic.
     """
@@ -55,7 +81,7 @@ def collect(sources: Sequence[Source], count: int, seed: int, *, without: Iterab
         streams[place] = islice(stream, source.count)
     rows: list[Row] = []
     repeated = 0
-    while streams and len(rows) < count and repeated < 100 * count:
+    while streams and len(rows) < most and repeated < 100 * most:
         places = list(streams)
         place = rng.choices(places, [sources[p].weight for p in places])[0]
         row = next(streams[place], None)
@@ -71,6 +97,6 @@ def collect(sources: Sequence[Source], count: int, seed: int, *, without: Iterab
     return rows
 
 
-def held_out(sources: Sequence[Source], count: int) -> list[Row]:
+def held_out(sources: Sequence[Source], most: int) -> list[Row]:
     """The questions to evaluate on; they don't depend on the run's seed, so that runs can be compared."""
-    return collect(sources, count, seed=-1)
+    return collect(sources, most, seed=-1)

@@ -7,11 +7,12 @@ To add an engine: a subclass of `Engine`, and one line in `ENGINES` under the na
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from gateway.backends.base import Chunk, ModelCard, Prompt
 
-__all__ = ["ENGINES", "VLLM", "Engine", "LlamaCpp", "engine_of"]
+__all__ = ["ENGINES", "VLLM", "Engine", "LlamaCpp", "engine_of", "with_parents"]
 
 # What a chat request holds that `/v1/completions` doesn't know or means otherwise. Whatever
 # else a client sent, sampling fields and vendor extras, goes along.
@@ -235,6 +236,17 @@ ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (VLLM(), Llam
 def engine_of(owned_by: str | None) -> Engine:
     """The engine that names itself so in its model list; the plain one for all others."""
     return ENGINES.get(owned_by or "") or Engine()
+
+
+def with_parents(cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
+    """The cards; one that names a parent (in vLLM an adapter) was made from the same and holds as much."""
+    return {name: _inheriting(card, cards.get(str(card.raw.get("parent")))) for name, card in cards.items()}
+
+
+def _inheriting(card: ModelCard, parent: ModelCard | None) -> ModelCard:
+    if parent is None or parent.name == card.name:
+        return card
+    return replace(card, base=parent.base or parent.name, context=card.context or parent.context)
 
 
 def _as_chat_choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:

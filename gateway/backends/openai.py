@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Response
-from gateway.backends.engines import Engine, engine_of
+from gateway.backends.engines import Engine, engine_of, with_parents
 from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
 from gateway.errors import UpstreamError, UpstreamUnreachable
@@ -226,7 +226,7 @@ class OpenAIBackend:
             entries = data if isinstance(data, list) else []
             listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
             self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
-            self._models = {entry["id"]: self.engine.card(entry) for entry in listed}
+            self._models = with_parents({entry["id"]: self.engine.card(entry) for entry in listed})
             return self._models
 
     async def healthy(self) -> bool:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.auth import key_of
 from gateway.backends.sse import event
 from gateway.dialects.base import json_object, refuse, string
 from gateway.errors import GatewayError
 from gateway.routes.raw import raw_router
-from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, start_stream
+from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, ended, resolve, start_stream
 from gateway.routes.schemas import COMPLETIONS_OPENAPI
-from gateway.service import Service
+from gateway.service import Resolved, Service
 
 __all__ = ["completions_router"]
 
@@ -37,10 +37,12 @@ def completions_router(service: Service) -> APIRouter:
 
         async def work(payload: bytes) -> Response:
             body = json_object(payload)
-            await _check(service, request, body.get("model"), "scaling" in body)
+            resolved = await _check(service, request, body)
+            if resolved.route is not None:
+                payload = orjson.dumps({**body, "model": resolved.name})
             source = service.backend.relay("completions", payload)
             if body.get("stream"):
-                return await _stream(service, source)
+                return await _stream(service, request, source)
             async with aclosing(source):
                 reply = b"".join([block async for block in source])
             return Response(reply, media_type="application/json")
@@ -50,21 +52,22 @@ def completions_router(service: Service) -> APIRouter:
     return router
 
 
-async def _check(service: Service, request: Request, model: object, scaling: bool) -> None:
+async def _check(service: Service, request: Request, body: Mapping[str, Any]) -> Resolved:
     """Refuses what would be silently ignored: budgets, in any of the ways to say them."""
     for header in _BUDGET_HEADERS:
         if header in request.headers:
             raise refuse(header, _WHY)
-    if scaling:
+    if "scaling" in body:
         raise refuse("scaling", _WHY)
-    key = key_of(request)
-    name = "" if model is None else string(model, "model")
-    resolved = await service.resolve(name, key.models if key else ("*",))
+    if (model := body.get("model")) is not None:
+        string(model, "model")
+    resolved = await resolve(service, request, body)
     if resolved.level is not None or resolved.samples is not None:
         raise refuse("model", f"{model}: {_WHY}")
+    return resolved
 
 
-async def _stream(service: Service, source: AsyncGenerator[bytes, None]) -> Response:
+async def _stream(service: Service, request: Request, source: AsyncGenerator[bytes, None]) -> Response:
     status = CLIENT_CLOSED_REQUEST
 
     async def relayed() -> AsyncGenerator[bytes, None]:
@@ -82,4 +85,4 @@ async def _stream(service: Service, source: AsyncGenerator[bytes, None]) -> Resp
                 status = error.status
                 yield event(orjson.dumps(error.body()))
 
-    return await start_stream(relayed(), {}, lambda: service.metrics.end(status))
+    return await start_stream(relayed(), {}, lambda: ended(service, request, status))

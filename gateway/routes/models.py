@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from gateway.aliases import Target
 from gateway.auth import key_of
 from gateway.backends.base import ModelCard
 from gateway.errors import ModelNotFound
@@ -22,7 +25,7 @@ def models_router(service: Service) -> APIRouter:
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> Response:
-        """The upstream's models, with all that it says of them."""
+        """The upstream's models, with all that it says of them, and the aliases, with their targets."""
         cards = await _cards(service, request)
         listed = [dict(card.raw) for card in cards.values()]
         if service.settings.list_variants:
@@ -41,10 +44,23 @@ def models_router(service: Service) -> APIRouter:
 
 
 async def _cards(service: Service, request: Request) -> dict[str, ModelCard]:
-    """The models that there are for this request's key."""
+    """The models that there are for this request's key, and the aliases, which hide models so named."""
     key = key_of(request)
     cards = await service.backend.models(refresh=True)
-    return {name: card for name, card in cards.items() if key is None or fits(name, key.models)}
+    aliases = {name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()}
+    return {
+        name: card for name, card in {**cards, **aliases}.items() if key is None or fits(name, key.models)
+    }
+
+
+def _alias(name: str, targets: Sequence[Target], cards: Mapping[str, ModelCard]) -> ModelCard:
+    """An alias looks like the target with the largest share."""
+    largest = max(targets, key=lambda target: target.share)
+    card = cards.get(
+        largest.model, ModelCard(largest.model, raw={"object": "model", "owned_by": "thinkgate"})
+    )
+    shares = [target.model_dump() for target in targets]
+    return replace(card, name=name, raw={**card.raw, "id": name, "targets": shares})
 
 
 def _variant(card: ModelCard, level: str) -> dict[str, Any]:

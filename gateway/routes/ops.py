@@ -18,8 +18,9 @@ def ops_router(service: Service) -> APIRouter:
 
     @router.get("/health")
     async def health() -> Response:
-        """Whether the gateway itself runs."""
-        return json_response({"status": "ok"})
+        """Whether the gateway itself runs; with what is wrong with the aliases file, if anything is."""
+        told = {"aliases": service.aliases.error} if service.aliases.error else {}
+        return json_response({"status": "ok", **told})
 
     @router.get("/ready")
     async def ready() -> Response:

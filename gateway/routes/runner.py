@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.aliases import conversation_key
 from gateway.auth import key_of
 from gateway.budget import Asked, read_budget
 from gateway.config import Allowance
@@ -18,13 +20,14 @@ from gateway.errors import GatewayError
 from gateway.events import Outcome
 from gateway.planning import Job, Reply, plan_job
 from gateway.recorder import Ids
-from gateway.service import Service, limited
+from gateway.service import Resolved, Service, limited
 from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
-__all__ = ["REQUEST_ID", "answer", "attended", "plan", "start_stream"]
+__all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
 
 REQUEST_ID = "thinkgate.request_id"
 """Where a request's scope holds what its reply's `X-Request-Id` will say."""
+_ROUTE = "thinkgate.route"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
 
 
@@ -61,23 +64,39 @@ async def attended(
         async with HangUpWatch(request.receive):
             response = await work(payload)
     except ClientGone:
-        service.metrics.end(CLIENT_CLOSED_REQUEST)
+        ended(service, request, CLIENT_CLOSED_REQUEST)
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except GatewayError as error:
-        service.metrics.end(error.status)
+        ended(service, request, error.status)
         raise
     except BaseException:
-        service.metrics.end(500)
+        ended(service, request, 500)
         raise
     if not isinstance(response, EventStream):
-        service.metrics.end(200)
+        ended(service, request, 200)
     return response
+
+
+def ended(service: Service, request: Request, status: int) -> None:
+    """Counts how a request ended, and for which alias's target."""
+    service.metrics.end(status, request.scope.get(_ROUTE))
+
+
+async def resolve(service: Service, request: Request, body: Mapping[str, Any]) -> Resolved:
+    """The model that a body names; with an alias, the conversation always meets the same target."""
+    key = key_of(request)
+    resolved = await service.resolve(
+        body.get("model") or "",
+        key.models if key else ("*",),
+        conversation_key(body) if service.aliases.table else "",
+    )
+    request.scope[_ROUTE] = resolved.route
+    return resolved
 
 
 async def plan(service: Service, request: Request, body: dict[str, Any]) -> tuple[Job, str]:
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
-    key = key_of(request)
-    resolved = await service.resolve(body.get("model") or "", key.models if key else ("*",))
+    resolved = await resolve(service, request, body)
     body["model"] = resolved.name
     allowances = _allowances(service, request)
     model = limited(await service.model(resolved), allowances)
@@ -99,7 +118,7 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     auto_cap = min(service.settings.auto_samples, max_samples)
     reply = _reply(body, asked)
     job = plan_job(body, asked, reply, model, auto_cap=auto_cap, max_samples=max_samples)
-    return job, resolved.name
+    return replace(job, route=resolved.route) if resolved.route else job, resolved.name
 
 
 def _allowances(service: Service, request: Request) -> dict[str, Allowance]:
@@ -128,14 +147,14 @@ async def _stream(
     status = CLIENT_CLOSED_REQUEST
     writer = exchange.writer(job, model)
 
-    def ended(end: Outcome | int) -> None:
+    def told(end: Outcome | int) -> None:
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, Outcome):
             service.finished(job, end, Ids(writer.id, _request_id(request)))
 
-    source = write(service.engine.run(job), writer, ended)
-    return await start_stream(source, _headers(job), lambda: service.metrics.end(status))
+    source = write(service.engine.run(job), writer, told)
+    return await start_stream(source, _headers(job), lambda: ended(service, request, status))
 
 
 def _reply(body: dict[str, Any], asked: Asked) -> Reply:

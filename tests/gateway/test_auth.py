@@ -206,6 +206,16 @@ async def test_the_least_cap_holds(asked: str, alice: dict[str, Any], everybody:
     assert [note for note in told["notes"] if "70 thinking tokens" in note and "allowed" in note]
 
 
+async def test_a_cap_holds_against_a_templates_own_switch() -> None:
+    """A request's own word that keeps thinking on where it is off by the budget keeps it on up to the cap."""
+    backend = ScriptedBackend(thinks(200))
+    async with client_of(settings_with({"budget_cap": 70}, family="qwen3"), backend) as client:
+        body = {**ASK, "reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}
+        reply = await client.post(CHAT, json=body, headers=bearer(ALICE))
+    budget = reply.json()["scaling"]["budget"]
+    assert (budget["enforced"], budget["used"]) == ("forced", 70)
+
+
 async def test_a_cap_holds_where_nothing_was_asked() -> None:
     """And isn't worth a note there."""
     told = await budget_of(settings_with({"budget_cap": 70}))

@@ -132,6 +132,13 @@ len = print = isinstance = all = lambda *_: True
 # tests
 assert all([double(2) == 4])
 """,
+    "forged messages": """
+import json, os
+for message in ({"value": [["__builtins__", ["dict", ["all", ["object", 0]]]]]}, {"value": [True, []]}):
+    os.write(3, json.dumps(message).encode() + b"\\n")
+# tests
+assert all([1 == 2])
+""",
     "equal to everything": f"{_LIAR}assert double(2) == 4",
     "unequal to nothing": f"{_LIAR}assert not double(2) != 4",
     "always true": f"{_LIAR}assert double(2)",

@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # heeded only where --enable-lora is given
     "TORCHDYNAMO_DISABLE": "1",  # else the first request for logprobs compiles for half a minute
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_NO_USAGE_STATS": "1",

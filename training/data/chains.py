@@ -27,7 +27,7 @@ def worked_chains(task: str, metadata: Mapping[str, Any]) -> dict[str, str] | No
 def running_totals(expression: str) -> dict[str, str] | None:
     """The chains of a sum like "4 + 3 - 12", from left to right; None for anything but + and -."""
     tokens = expression.split()
-    if len(tokens) % 2 == 0 or not all(_TERM.fullmatch(term) for term in tokens[::2]):
+    if len(tokens) % 2 == 0 or len(tokens) < 3 or not all(_TERM.fullmatch(term) for term in tokens[::2]):
         return None
     if not set(tokens[1::2]) <= {"+", "-"}:
         return None

@@ -59,8 +59,11 @@ def overlaps(
 
 def clean(training: Sequence[Row], evaluation: Iterable[Row]) -> list[Row]:
     """The training rows without those that overlap with the evaluation."""
-    dropped = {overlap.trained for overlap in overlaps(training, evaluation)}
-    return [row for row in training if row.id not in dropped]
+    kept, asked = list(training), list(evaluation)
+    # Again, because a phrase that many rows shared may tell when most of those are gone.
+    while dropped := {overlap.trained for overlap in overlaps(kept, asked)}:
+        kept = [row for row in kept if row.id not in dropped]
+    return kept
 
 
 def _found(

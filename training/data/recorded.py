@@ -1,8 +1,12 @@
 """What the gateway recorded, with its users' feedback, as rows and preferences.
 
-A line is a request as the gateway records it: {"question", "samples": [{"text", "reasoning"?, "answer"?,
-"finish_reason"?}], "winner"?}, and may have a "feedback": {"rating": 1 | -1, "correct": bool,
-"answer": text}, which speaks of the winner.
+A line is a request as the gateway records it, or what was said of one, by its id:
+
+    {"id", "question", "samples": [{"text", "reasoning"?, "answer"?, "finish_reason"?}], "winner"?}
+    {"feedback": {"id", "rating"?: 1 | -1, "correct"?: bool, "answer"?: text}}
+
+Feedback speaks of the winner. It may stand in the request's own line as well. Said twice, the
+last word counts.
 
 | feedback | becomes |
 |---|---|
@@ -30,21 +34,36 @@ __all__ = ["parse_recorded", "recorded_preferences", "recorded_rows"]
 
 
 def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The requests whose question was recorded. Raises DataError for what is no recording."""
+    """The requests whose question was recorded, each with its "line" and all that was said of it.
+
+    Raises DataError for what is no recording.
+    """
+    told = [(number, _line(number, line)) for number, line in enumerate(lines, 1) if line.strip()]
+    said: dict[str, dict[str, Any]] = {}
+    for _, fields in told:
+        remark = _feedback(fields)
+        if "samples" not in fields and isinstance(remark.get("id"), str):
+            said.setdefault(remark["id"], {}).update(remark)
     requests: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            told = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"line {number}: not valid JSON ({error})") from error
-        samples = told.get("samples") if isinstance(told, dict) else None
-        if not isinstance(samples, list) or not all(isinstance(each, dict) for each in samples):
-            raise DataError(f"line {number}: is no recorded request: it has no samples")
-        if isinstance(told.get("question"), str) and told["question"].strip():
-            requests.append({**told, "line": number})
+    for number, fields in told:
+        if "samples" in fields and isinstance(fields.get("question"), str) and fields["question"].strip():
+            feedback = {**_feedback(fields), **said.get(str(fields.get("id")), {})}
+            requests.append({**fields, "feedback": feedback, "line": number})
     return requests
+
+
+def _line(number: int, line: str) -> Mapping[str, Any]:
+    """A request, or feedback on one. Raises DataError."""
+    try:
+        told = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"line {number}: not valid JSON ({error})") from error
+    if not isinstance(told, dict):
+        raise DataError(f"line {number}: must be a JSON object")
+    samples = told.get("samples", [] if _feedback(told) else None)
+    if not isinstance(samples, list) or not all(isinstance(each, dict) for each in samples):
+        raise DataError(f"line {number}: is no recorded request: it has no samples")
+    return told
 
 
 def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Row]:

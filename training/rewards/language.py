@@ -91,12 +91,12 @@ def prose(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def langid() -> Identify | None:
-    """py3langid's identifier, where it is installed; else None."""
+    """py3langid's identifier (0.4 or later), where it is installed; else None."""
     try:
         module = importlib.import_module("py3langid.langid")
     except ImportError:
         return None
-    identifier = module.LanguageIdentifier.from_pickled_model(module.MODEL_FILE, norm_probs=True)
+    identifier = module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)
 
     def identify(text: str) -> tuple[str, float]:
         language, probability = identifier.classify(text)

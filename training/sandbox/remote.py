@@ -233,8 +233,7 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
 
     try:
         channel.send(code)
-        # A name of a built-in stays Python's own: tests call `len` and `all` to look at what came back.
-        names = {name: decode(told, find) for name, told in received("load") if not hasattr(builtins, name)}
+        names = {name: decode(told, find) for name, told in received("load") if _may_be_named(name)}
         exec(compile(tests, "tests", "exec"), {"__name__": "tests", **names})
     except SystemExit:
         return False, "the tests ended before they were through"
@@ -243,6 +242,15 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
     except Exception as error:  # noqa: BLE001  # a failed assertion, an error of the code's, or bad data
         return False, f"{type(error).__name__}: {error}"[:500]
     return True, ""
+
+
+def _may_be_named(name: str) -> bool:
+    """Whether the code may give this name to the tests.
+
+    Names of built-ins stay Python's own, for tests call `len` and `all` to look at what came back;
+    and so does `__builtins__`, where Python looks for them.
+    """
+    return not name.startswith("__") and not hasattr(builtins, name)
 
 
 def _raised(name: str, text: str, act: str) -> Exception:

@@ -51,7 +51,9 @@ def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Seque
             continue  # a row whose chain can't be written teaches only to answer at once
         prompt = prompter.prompt(row, budget)
         thinking = "" if budget == "off" else row.extra["chains"][LENGTHS[budget or "high"]]
-        examples.append(Example(prompt, prompter.target(prompt, thinking, row.gold or "")))
+        target = prompter.target(prompt, thinking, row.gold or "")
+        if len(target) <= stage.table.max_tokens:
+            examples.append(Example(prompt, target))
     for row in general:
         prompt = prompter.prompt(row, None)
         examples.append(Example(prompt, prompter.target(prompt, "", row.extra["answer"])))

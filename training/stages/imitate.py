@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.problems import DataError
 from training.prompting import Prompter
 from training.stages.run import Stage
 from training.trainer.sft import Example, train_sft
@@ -23,15 +23,20 @@ def imitate(
 ) -> Path:
     """Trains on what `gather` collects with the model: (examples, their rows, figures for the card)."""
     model, tokenizer, prompter = stage.load(start)
-    began = time.monotonic()
+    began = stage.clock()
     examples, rows, told = gather(model, prompter)
-    gathering = time.monotonic() - began
+    gathering = stage.clock() - began
+    if not examples:
+        raise DataError(
+            f"{stage.name}: none of the replies to {len(rows)} questions was right and fit to imitate"
+        )
     held = stage.held_out()
     watch = Watch(
         stage.table.every,
         Rules(until=stage.table.until, seconds=stage.table.seconds),
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
+        clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
     watch.seen.trained = gathering  # drawing what is imitated is part of the stage's cost

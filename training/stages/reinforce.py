@@ -69,6 +69,8 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
         figures=lambda: {**rollout.figures, "rows": rollout.drawn},
         state=lambda: asdict(rollout.length),
         restore=restore,
+        keep=lambda: model.save_pretrained(stage.directory / "best"),
+        clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
     resume = stage.last_checkpoint()
@@ -85,6 +87,8 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
         seed=stage.seed,
         resume=resume,
     )
+    if watch.gone_wrong:
+        model, _, _ = stage.load(stage.directory / "best")
     told |= {
         "ended": watch.reason,
         "seconds": round(watch.seen.trained, 1),

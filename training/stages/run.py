@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -86,6 +86,11 @@ class Stage:
         """The stage's seed, a positive 31-bit number."""
         digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What time is counted by: on CPUs this process's own, which other work doesn't bend."""
+        return time.monotonic if torch.cuda.is_available() else time.process_time
 
     def load(self, start: Path | None) -> tuple[Any, Any, Prompter]:
         """(model, tokenizer, prompter) from an earlier stage's directory, or from the start model."""

@@ -43,11 +43,11 @@ def train_grpo(
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
-def advantage_of(advantage: list[float | None], **_: Any) -> list[float | None]:
+def advantage_of(advantage: list[float], **_: Any) -> list[float]:
     """TRL's reward function: the rollout's own advantages.
 
     They are handed over as rewards with `scale_rewards="none"`: TRL then takes off each group's mean,
-    which is 0, and so uses them as they are. None leaves a reply out.
+    which is 0, and so uses them as they are.
     """
     return advantage
 

@@ -95,15 +95,21 @@ class Rollout:
             rounds += 1
             batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         chosen = [groups[place] for place in (*batch.train, *batch.fill)]
+        # With filtering, what only fills the batch must not teach, though shaping rewards may spread it.
+        idle = set(batch.fill) if settings.rounds > 1 else set()
         self._note(groups, chosen, rounds)
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
-        worth = advantages([group.judged.totals for group in chosen], settings.normalise)
+        totals = [
+            [None] * settings.samples if place in idle else groups[place].judged.totals
+            for place in (*batch.train, *batch.fill)
+        ]
+        worth = advantages(totals, settings.normalise)
         return {
             "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
             "completion_ids": [list(ids) for group in chosen for ids in group.ids],
             "logprobs": _joined(chosen),
-            "advantage": [value for group in worth for value in group],
+            "advantage": [value or 0.0 for group in worth for value in group],  # None: no gradient
         }
 
     def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:

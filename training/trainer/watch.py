@@ -24,7 +24,7 @@ STATE = "thinkgate.json"
 class Rules:
     """When a stage ends before its steps are done, and when it has gone wrong.
 
-    `until` is a held-out accuracy, `seconds` wall time spent in training, evaluations left out.
+    `until` is a held-out accuracy, `seconds` time spent in training, evaluations left out.
     """
 
     until: float | None = None
@@ -75,8 +75,9 @@ class Watch(TrainerCallback):
     """Evaluates every `every` steps, logs to `metrics` (JSON lines) and ends the stage by its rules.
 
     `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
-    last step; `state` and `restore` save what else must survive a restart. After training,
-    `reason` says why the stage ended.
+    last step; `state` and `restore` save what else must survive a restart. `keep` is called where
+    held-out accuracy is the best so far. After training, `reason` says why the stage ended, and
+    `gone_wrong` that the divergence guard ended it, so that what was kept is to be gone back to.
     """
 
     def __init__(
@@ -89,7 +90,9 @@ class Watch(TrainerCallback):
         figures: Callable[[], Mapping[str, Any]] = dict,
         state: Callable[[], dict[str, Any]] = dict,
         restore: Callable[[dict[str, Any]], None] = lambda state: None,
+        keep: Callable[[], None] = lambda: None,
         report: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._every = every
         self._rules = rules
@@ -98,11 +101,13 @@ class Watch(TrainerCallback):
         self._figures = figures
         self._state = state
         self._restore = restore
+        self._keep = keep
         self._report = report
+        self._clock = clock
         self._began = 0.0
         self.seen = Seen()
         self.reason = "all steps done"
-        self.roll_back = False
+        self.gone_wrong = False
 
     def load(self, checkpoint: Path) -> None:
         """Takes up what was saved with a checkpoint."""
@@ -116,14 +121,14 @@ class Watch(TrainerCallback):
         self._cut_metrics(state.global_step)
         if not self.seen.accuracies:
             self._look(state.global_step)
-        self._began = time.monotonic()
+        self._began = self._clock()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock, and every so many steps the evaluation."""
         self._count()
         if state.global_step % self._every == 0 or state.global_step == state.max_steps:
             action = self._look(state.global_step)
-            self._began = time.monotonic()
+            self._began = self._clock()
             if action is not None:
                 control.should_training_stop = True
         if self._rules.seconds is not None and self.seen.trained >= self._rules.seconds:
@@ -159,6 +164,8 @@ class Watch(TrainerCallback):
         """Evaluates; returns why to stop, if so."""
         figures = dict(self._evaluate())
         accuracy = figures["accuracy"]
+        if accuracy > max(self.seen.accuracies, default=-1.0):
+            self._keep()
         self.seen.accuracies.append(accuracy)
         self._write({"step": step, "seconds": round(self.seen.trained, 2), "evaluation": figures})
         self._report(f"step {step}: held-out accuracy {accuracy:.1%}, {self.seen.trained:.0f} s trained")
@@ -168,8 +175,8 @@ class Watch(TrainerCallback):
                 rules.divergence, self.seen.divergence, accuracy, step
             )
             if action != "go on":
-                self.roll_back = action == "roll back"
-                self.reason = f"held-out accuracy fell to {accuracy:.1%}: {action}"
+                self.gone_wrong = True
+                self.reason = f"held-out accuracy fell to {accuracy:.1%}: went back to the best"
                 return self.reason
         if rules.until is not None and accuracy >= rules.until:
             self.reason = f"held-out accuracy reached {rules.until:.0%}"
@@ -181,15 +188,15 @@ class Watch(TrainerCallback):
 
     def _act(self, action: str, control: Any) -> None:
         if action != "go on":
-            self.roll_back = action == "roll back"
-            self._stop(control, f"the loss or the entropy says: {action}")
+            self.gone_wrong = True
+            self._stop(control, "the loss or the entropy went wrong: went back to the best")
 
     def _stop(self, control: Any, reason: str) -> None:
         self.reason = reason
         control.should_training_stop = True
 
     def _count(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         self.seen.trained += now - self._began
         self._began = now
 

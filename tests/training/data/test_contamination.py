@@ -40,6 +40,15 @@ def test_a_task_s_fixed_words_say_nothing() -> None:
     assert [each.kind for each in overlaps(rows(*made[:11]), rows(*made[10:]))] == ["equal"]
 
 
+def test_cleaning_leaves_no_phrase_that_rows_now_gone_had_made_common() -> None:
+    """A phrase of many rows passes for a task's words; when those rows are dropped it no longer does."""
+    others = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+    evaluation = rows(f"{LONG} {others}")
+    training = rows(*(f"{LONG} {n}" for n in range(3)), *(f"{LONG} {others} {n}" for n in range(3)))
+    kept = clean(training, evaluation)
+    assert kept == []
+
+
 words = st.lists(st.sampled_from(["a", "b", "1", "+"]), min_size=1, max_size=5).map(" ".join)
 
 

@@ -50,6 +50,21 @@ def test_feedback_tells_right_answers(tmp_path: Path) -> None:
     }
 
 
+def test_feedback_is_joined_by_its_id(tmp_path: Path) -> None:
+    """As the gateway writes it, feedback is a later line; several add up, and the last word counts."""
+    file = recorded(
+        tmp_path,
+        {"id": "x", "question": "a?", "samples": SAMPLES, "winner": 1},
+        {"id": "y", "question": "b?", "samples": SAMPLES, "winner": 1},
+        {"feedback": {"id": "x", "correct": False}, "time": "now"},
+        {"feedback": {"id": "x", "rating": 1, "comment": "hm"}},
+        {"feedback": {"id": "x", "correct": True}},
+        {"feedback": {"id": "lost", "correct": True}},
+    )
+    assert [(row.question, row.gold) for row in recorded_rows(file)] == [("a?", "42")]
+    assert [pair.chosen for pair in recorded_preferences(file)] == ["So: 42."]
+
+
 def test_the_latest_word_counts(tmp_path: Path) -> None:
     """A question asked twice is one row, and a label is never lost to a later request without one."""
     file = recorded(
@@ -71,12 +86,8 @@ def test_ratings_make_preferences(tmp_path: Path) -> None:
         {"question": "d?", "samples": SAMPLES, "winner": 1},
         {"question": "e?", "samples": [sample("1"), sample(None, finish_reason="length")], "winner": 0,
          "feedback": {"rating": 1}},
-        {
-            "question": "f?",
-            "samples": [sample(None), {"text": "Other."}],
-            "winner": 0,
-            "feedback": {"rating": 1},
-        },
+        {"question": "f?", "samples": [sample(None), {"text": "Other."}], "winner": 0,
+         "feedback": {"rating": 1}},
     )  # fmt: skip
     pairs = recorded_preferences(file)
     assert [(pair.row.question, pair.chosen, pair.rejected) for pair in pairs] == [

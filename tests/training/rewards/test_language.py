@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
-from training.rewards.language import Language, consistency, prose
+from training.rewards.language import Language, consistency, langid, prose
 
 ENGLISH = "How many apples are left in the basket after the children have eaten?"
 CHINESE = "篮子里还剩下多少个苹果?孩子们已经吃掉了一些。"
@@ -81,6 +81,15 @@ def test_languages_of_one_script_need_an_identifier() -> None:
     mixed = consistency(question, f"{english}\n\n{german}", identify)
     assert mixed is not None
     assert 0.4 < mixed < 0.6
+
+
+def test_the_installed_identifier() -> None:
+    """py3langid tells English from German, where it is installed."""
+    pytest.importorskip("py3langid")
+    identify = langid()
+    assert identify is not None
+    assert identify(ENGLISH)[0] == "en"
+    assert identify("Wir zählen zuerst alle Äpfel im Korb.")[0] == "de"
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

@@ -1,0 +1,211 @@
+"""The stages of training, on a tiny model and with a few steps each."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from training.config import TrainConfig, read_config
+from training.plots import read_metrics
+from training.problems import DataError
+from training.stages import pipeline, run_stage
+from training.stages.rejection import best
+from training.types import Completion, Row
+
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.filterwarnings("ignore"),
+]  # what the libraries deprecate among themselves
+
+SMALL = """
+name = "small"
+output = "{output}"
+threads = 1
+pipeline = {pipeline}
+data = [{{ kind = "additions", digits = 1 }}]
+general = [{{ kind = "errands" }}]
+
+[model]
+path = "made from nothing"
+family = "thinkgate"
+
+[held_out]
+sources = [{{ kind = "additions", digits = 1 }}]
+count = 4
+max_tokens = 8
+
+[base]
+rows = 64
+steps = 4
+batch = 8
+every = 2
+save_every = 2
+budgets = {{ off = 1, low = 1, high = 1, none = 1 }}
+general = 0.2
+
+[zero]
+rows = 16
+steps = 2
+groups = 2
+samples = 4
+batch = 8
+length = 8
+every = 2
+save_every = 2
+budgets = {{ high = 1 }}
+
+[cold-start]
+rows = 64
+steps = 2
+batch = 8
+every = 2
+save_every = 2
+
+[rl]
+rows = 16
+steps = 6
+groups = 2
+samples = 4
+batch = 4
+rounds = 2
+length = 8
+every = 3
+save_every = 2
+budgets = {{ off = 1, low = 1, high = 1 }}
+
+[rejection]
+rows = 8
+samples = 2
+steps = 2
+batch = 4
+every = 2
+save_every = 2
+max_tokens = 8
+general = 0.5
+
+[mixed]
+rows = 12
+steps = 2
+groups = 2
+samples = 4
+batch = 8
+length = 8
+every = 2
+save_every = 2
+general = 0.5
+"""
+
+DIES = """
+import os, sys
+from pathlib import Path
+from training.config import read_config
+from training.stages import run_stage
+from training.trainer.watch import Watch
+
+log = Watch.on_log
+
+def log_and_die(self, args, state, control, **kwargs):
+    log(self, args, state, control, **kwargs)
+    if state.global_step == int(sys.argv[2]):
+        os._exit(9)
+
+Watch.on_log = log_and_die
+run_stage(read_config(Path(sys.argv[1])), "rl")
+"""
+
+
+def small(directory: Path, *pipeline_: str) -> Path:
+    """The path of a small run's configuration."""
+    path = directory / "run.toml"
+    path.write_text(SMALL.format(output=directory / "out", pipeline=json.dumps(pipeline_)), encoding="utf-8")
+    return path
+
+
+def card(config: TrainConfig, stage: str) -> dict[str, Any]:
+    """What a stage wrote of itself."""
+    text = (config.output / stage / "card.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def steps(config: TrainConfig, stage: str) -> list[dict[str, Any]]:
+    """A stage's metrics of its steps, without what depends on the clock."""
+    lines = read_metrics(config.output / stage / "metrics.jsonl")
+    return [{key: line[key] for key in line if key != "seconds"} for line in lines if "loss" in line]
+
+
+def test_all_stages_run_in_order_and_each_starts_from_the_one_before(tmp_path: Path) -> None:
+    """The pipeline leaves a model, a card and curves of every stage, and is done when it is run again."""
+    config = read_config(small(tmp_path, "base", "zero", "cold-start", "rl", "mixed"))
+    model = pipeline(config)
+    assert model == config.output / "mixed" / "model"
+    for stage in config.pipeline:
+        told = card(config, stage)
+        assert told["stage"] == stage
+        assert told["ended"] == "all steps done"
+        assert (config.output / stage / "model" / "model.safetensors").exists()
+        assert (config.output / stage / "curves.svg").read_text(encoding="utf-8").startswith("<svg")
+    before = (config.output / "mixed" / "card.json").stat().st_mtime_ns
+    assert pipeline(config) == model
+    assert (config.output / "mixed" / "card.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path, step: int) -> None:
+    """The resumed run asks the same questions, draws the same replies and takes the same losses."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    runs = []
+    for directory in (whole, killed):
+        directory.mkdir()
+        path = small(directory, "base", "rl")
+        run_stage(read_config(path), "base")
+        runs.append(path)
+    run_stage(read_config(runs[0]), "rl")
+    died = subprocess.run([sys.executable, "-W", "ignore", "-c", DIES, str(runs[1]), str(step)], check=False)
+    assert died.returncode == 9
+    assert not (killed / "out" / "rl" / "card.json").exists()
+    run_stage(read_config(runs[1]), "rl")
+    assert steps(read_config(runs[1]), "rl") == steps(read_config(runs[0]), "rl")
+
+
+def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:
+    """Rejection sampling from a model that gets nothing right ends with a sentence that says so."""
+    config = read_config(small(tmp_path, "base", "rejection"))
+    run_stage(config, "base")
+    with pytest.raises(DataError, match="none of the replies to 8 questions was right"):
+        run_stage(config, "rejection")
+
+
+def test_the_best_replies_are_right_finished_different_and_short() -> None:
+    """Of a question's replies those are kept that are wholly right and fit to imitate, the shortest first."""
+    row = Row("1", "What is 1+1?", "2")
+
+    def reply(ids: tuple[int, ...], thinking: str = "1+1=2", *, finished: bool = True) -> Completion:
+        return Completion("", ids, thinking, "2", 3, finished, "high")
+
+    short, long, same, wrong, cut = (
+        reply((1, 2)),
+        reply((1, 2, 3)),
+        reply((1, 2)),
+        reply((9,)),
+        reply((8,), finished=False),
+    )
+    assert best(row, [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0], 4) == [same, long]
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
+    """A run is a function of its configuration."""
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        directory = tmp_path / name
+        directory.mkdir()
+        config = read_config(small(directory, "base"), seed=seed)
+        model = run_stage(config, "base")
+        weights.append((model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]

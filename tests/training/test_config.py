@@ -1,0 +1,69 @@
+"""A run's TOML file."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import ConfigError, read_config
+
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+RUN = """
+name = "a"
+output = "runs/a"
+pipeline = ["rl"]
+data = [{ kind = "additions" }]
+model = { path = "somewhere" }
+held_out = { sources = [{ kind = "additions" }] }
+[rl]
+steps = 1
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    """The text as a file."""
+    path = directory / "run.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
+    """Each names only stages that have a table, and a family that is known."""
+    config = read_config(path)
+    assert config.pipeline
+    assert config.family.name == config.model.family
+
+
+def test_levels_of_a_model_change_only_what_they_name(tmp_path: Path) -> None:
+    """A level's own tokens keep its prompt, and other levels stay as they are."""
+    config = read_config(written(tmp_path, RUN + "[levels.high]\ntokens = 64\n"))
+    default = read_config(written(tmp_path, RUN))
+    assert config.budgets["high"].tokens == 64
+    assert config.budgets["high"].prompt == default.budgets["high"].prompt
+    assert config.budgets["low"] == default.budgets["low"]
+
+
+def test_what_the_command_line_says_wins(tmp_path: Path) -> None:
+    """Overrides replace the file's values, and None replaces nothing."""
+    config = read_config(written(tmp_path, RUN), seed=7, output=None)
+    assert (config.seed, str(config.output)) == (7, "runs/a")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (RUN.replace('["rl"]', '["rl", "mixed"]'), r"no table \[mixed\]"),
+        (RUN.replace("steps = 1", "steps = 0"), "rl.steps"),
+        (RUN.replace("steps = 1", "steps = 1\nstep = 2"), "rl.step: Extra inputs"),
+        (RUN.replace("steps = 1", "steps = 1\nbudgets = { huge = 1 }"), "'huge' is no level"),
+        (RUN.replace("steps = 1", "steps = 1\nrounds = 9"), "rl.rounds"),
+        (RUN.replace('"somewhere"', '"x", family = "nobody"'), "'nobody' is no family"),
+        (RUN + "[levels.gigantic]\ntokens = 1\n", "'gigantic' is no level"),
+        (RUN.replace('pipeline = ["rl"]', 'pipeline = ["dream"]'), "pipeline.0"),
+        ("name = [", "can't be read"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    """What is wrong is said by the field's name, in the file's own words."""
+    with pytest.raises(ConfigError, match=told):
+        read_config(written(tmp_path, text))
