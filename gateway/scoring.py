@@ -18,7 +18,7 @@ from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
 from scorers.confidence import WINDOW, ConfidenceScorer
 from scorers.gate import GATE_FILE, released
-from scorers.judge import RUBRIC, JudgeScorer
+from scorers.judge import QUESTION, RUBRIC, JudgeScorer
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
 from scorers.types import Scorer, ScorerError
@@ -53,10 +53,10 @@ class AgreementTable(_Table):
 
 
 class JudgeTable(_Table):
-    """`kind = "judge"`: a language model that picks or grades."""
+    """`kind = "judge"`: a language model that picks, grades or, trained to it, checks."""
 
     kind: Literal["judge"]
-    method: Literal["pick", "grade"] = "pick"
+    method: Literal["pick", "grade", "check"] = "pick"
     model: str | None = None
     effort: str = "off"
     rubric: str = RUBRIC
@@ -65,6 +65,17 @@ class JudgeTable(_Table):
     characters: Annotated[int, Field(ge=1)] = 24_000
     max_tokens: Annotated[int, Field(ge=1)] = 512
     concurrency: Annotated[int, Field(ge=1)] = 8
+    question: str = QUESTION
+    calibration: Path | None = None
+    gate: Path | None = None
+    """A check's release gate, as a trained classifier's."""
+    unproven: bool = False
+
+    @model_validator(mode="after")
+    def _asks_for_the_answer(self) -> JudgeTable:
+        if "{answer}" not in self.question:
+            raise ValueError("the question has no {answer}")
+        return self
 
 
 class TrainedTable(_Table):
@@ -126,7 +137,7 @@ class Scoring:
         self._session: aiohttp.ClientSession | None = None
         self._classifiers: list[LocalClassifier] = []
         for name, table in tables.items():
-            if isinstance(table, TrainedTable):
+            if isinstance(table, TrainedTable) or (isinstance(table, JudgeTable) and table.method == "check"):
                 _check_gate(name, table)
         single = {
             name: self._make(table) for name, table in tables.items() if not isinstance(table, CombinedTable)
@@ -146,12 +157,14 @@ class Scoring:
             self._session = None
 
     def _make(self, table: ConfidenceTable | AgreementTable | JudgeTable | TrainedTable) -> Scorer:
-        options = {name: value for name, value in table if name != "kind"}
         if isinstance(table, TrainedTable):
             return self._trained(table)
+        options = table.model_dump(exclude={"kind", "calibration", "gate", "unproven"})
         if isinstance(table, ConfidenceTable):
             return ConfidenceScorer(**options)
-        return JudgeScorer(**options) if isinstance(table, JudgeTable) else AgreementScorer()
+        if isinstance(table, JudgeTable):
+            return JudgeScorer(**options, calibration=_calibration(table))
+        return AgreementScorer()
 
     def _trained(self, table: TrainedTable) -> Scorer:
         calibration = _calibration(table)
@@ -199,21 +212,26 @@ class Scoring:
         return value
 
 
-def _check_gate(name: str, table: TrainedTable) -> None:
+def _check_gate(name: str, table: TrainedTable | JudgeTable) -> None:
     """Raises ValueError for a trained scorer that has no passing release gate and is not called unproven."""
     if table.unproven:
         return
-    path = table.gate
-    if path is None and table.directory is not None:
-        path = table.directory / GATE_FILE
-    released(f"scorers.{name}", path, table.directory)
+    path, directory = table.gate, _directory(table)
+    if path is None and directory is not None:
+        path = directory / GATE_FILE
+    released(f"scorers.{name}", path, directory)
 
 
-def _calibration(table: TrainedTable) -> Calibration:
+def _directory(table: TrainedTable | JudgeTable) -> Path | None:
+    """Where a classifier's weights lie; a judge's are its server's."""
+    return table.directory if isinstance(table, TrainedTable) else None
+
+
+def _calibration(table: TrainedTable | JudgeTable) -> Calibration:
     """The calibration from the file named, or the one beside a local model's weights, or none."""
-    path = table.calibration
-    if path is None and table.directory is not None and (table.directory / CALIBRATION_FILE).exists():
-        path = table.directory / CALIBRATION_FILE
+    path, directory = table.calibration, _directory(table)
+    if path is None and directory is not None and (directory / CALIBRATION_FILE).exists():
+        path = directory / CALIBRATION_FILE
     try:
         return Calibration() if path is None else read_calibration(path)
     except (OSError, ValueError) as error:

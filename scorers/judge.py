@@ -1,10 +1,13 @@
-"""A language model as judge: it picks the most consistent sample, or grades each by a rubric.
+"""A language model as judge: it picks the most consistent sample, grades each, or checks each answer.
 
 Picking is universal self-consistency (Chen et al. 2023, arXiv:2311.17311): all samples stand
 in one prompt, and the model names the one that agrees best with the majority of them. It
 needs no answer that could be extracted, so it serves free text as well. Judges favour
 places in the list, so every order is shown a second time in reverse. The verdict is read
 by the grader, as any answer is; one that can't be read is no verdict.
+
+Checking is for a model that was trained to (generative verifiers, arXiv:2408.15240): it is asked
+whether an answer is right, thinks, and says yes or no.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from scorers.answers import extract
-from scorers.conversation import transcript
+from scorers.calibration import UNCALIBRATED, Calibration
+from scorers.conversation import question_of, transcript
 from scorers.together import together
-from scorers.types import Model, Sample
+from scorers.trained import Case, filled
+from scorers.types import Answer, Model, Sample
 
-__all__ = ["RUBRIC", "JudgeScorer"]
+__all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "belief"]
+
+QUESTION = "{question} Is it {answer}?"
 
 RUBRIC = (
     "10: correct, complete and clear. 7: correct in what matters, with small gaps. "
@@ -64,13 +71,15 @@ class JudgeScorer:
 
     `method` "pick" shows all samples at once, in `rounds` orders, and a sample's weight is
     the part of the readable verdicts that named it. "grade" asks once for each sample, at
-    most `concurrency` at a time, and the weight is the grade over 10. `model` may name
+    most `concurrency` at a time, and the weight is the grade over 10. "check" asks `question`, in
+    the words that the model was trained on, `rounds` times about each different answer (at
+    temperature 1 where that is more than once); the weight is the calibrated `belief`. `model` may name
     another model than the request's own; `effort` is its reasoning effort, `max_tokens` what
     it may write. Only `characters` of all candidates together are shown, each cut alike, its
     end kept. Undecided is None.
     """
 
-    method: Literal["pick", "grade"] = "pick"
+    method: Literal["pick", "grade", "check"] = "pick"
     model: str | None = None
     effort: str = "off"
     rubric: str = RUBRIC
@@ -79,12 +88,16 @@ class JudgeScorer:
     characters: int = 24_000
     max_tokens: int = 512
     concurrency: int = 8
+    question: str = QUESTION
+    calibration: Calibration = UNCALIBRATED
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
     ) -> list[float | None]:
         """See `Scorer`. One sample alone needs no pick."""
+        if self.method == "check":
+            return await self._check(question_of(messages), samples, model)
         conversation = transcript(messages)
         if self.method == "grade":
             return await self._grade(conversation, samples, model)
@@ -121,21 +134,53 @@ class JudgeScorer:
 
         return await together(map(grade, samples))
 
+    async def _check(self, question: str, samples: Sequence[Sample], model: Model) -> list[float | None]:
+        """Equal texts are asked about once: samples of a vote often agree to the letter."""
+        free = asyncio.Semaphore(self.concurrency)
+        texts = list(dict.fromkeys(sample.content for sample in samples if sample.content.strip()))
+        asked = [text for text in texts for _ in range(self.rounds)]
+
+        async def check(text: str) -> Answer | None:
+            prompt = filled(self.question, Case(question, text[-self.characters :]))
+            async with free:
+                return await self._reply(prompt, model, 0 if self.rounds == 1 else 1)
+
+        said: dict[str, list[object]] = {text: [] for text in texts}
+        for text, verdict in zip(asked, await together(map(check, asked)), strict=True):
+            if verdict is not None and verdict.key in ("yes", "no"):
+                said[text].append(verdict.key)
+        believed = {text: belief(each.count("yes"), len(each)) for text, each in said.items()}
+        found = [believed.get(sample.content) for sample in samples]
+        return [None if value is None else self.calibration(value) for value in found]
+
     async def _ask(self, prompt: str, model: Model) -> Fraction | None:
         """The number that the judge ends with; None where it can't be read, or was cut off."""
-        named = {} if self.model is None else {"model": self.model}
-        reply = await model.complete(
-            [{"role": "user", "content": prompt}],
-            temperature=0,
-            max_tokens=self.max_tokens,
-            reasoning_effort=self.effort,
-            **named,
-        )
-        answer = None if reply.truncated else extract(reply.content)
+        answer = await self._reply(prompt, model, 0)
         try:
             return None if answer is None else Fraction(str(answer.key))
         except (ValueError, ZeroDivisionError):
             return None
+
+    async def _reply(self, prompt: str, model: Model, temperature: float) -> Answer | None:
+        """What the judge answers; None where it can't be read, or was cut off."""
+        named = {} if self.model is None else {"model": self.model}
+        reply = await model.complete(
+            [{"role": "user", "content": prompt}],
+            temperature=temperature,
+            max_tokens=self.max_tokens,
+            reasoning_effort=self.effort,
+            **named,
+        )
+        return None if reply.truncated else extract(reply.content)
+
+
+def belief(yes: int, asked: int) -> float | None:
+    """How far so many yes among so many verdicts are to be believed; None without any.
+
+    It is (yes + 1/2) / (asked + 1) (Krichevsky and Trofimov 1981), so that a single verdict is neither 0
+    nor 1: samples that are all doubted alike must still be counted.
+    """
+    return (yes + 0.5) / (asked + 1) if asked else None
 
 
 def _orders(count: int, rounds: int, seed: int) -> list[list[int]]:

@@ -21,14 +21,18 @@ from training.data.budgets import NO_BUDGET
 
 __all__ = [
     "STAGES",
+    "TRIES",
+    "ClassifierTable",
     "ConfigError",
     "LevelTable",
     "Lora",
     "ModelSource",
     "RlTable",
+    "ScorerTable",
     "SftTable",
     "Source",
     "TrainConfig",
+    "Try",
     "read_config",
 ]
 
@@ -36,6 +40,8 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weights = dict[str, Annotated[float, Field(ge=0)]]
 StageName = Literal["base", "zero", "cold-start", "rl", "rejection", "mixed"]
+Try = Literal["generative", "classifier", "backbone", "negatives", "steps"]
+TRIES: tuple[Try, ...] = ("generative", "classifier", "backbone", "negatives", "steps")
 STAGES: tuple[StageName, ...] = ("base", "zero", "cold-start", "rl", "rejection", "mixed")
 
 
@@ -193,6 +199,59 @@ class RlTable(_Steps):
     """URL of TRL's vLLM server for the rollouts; None: this process draws them."""
 
 
+class ClassifierTable(_Table):
+    """A scorer's classifier: cross-entropy on verified samples."""
+
+    steps: Positive = 400
+    rate: Annotated[float, Field(gt=0)] = 3e-4
+    warmup: Positive = 20
+    decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's weight decay; the learning rate falls along a cosine."""
+    batch: Positive = 32
+    every: Positive = 50
+    """Steps between looks at the validation loss; the weights of the least are kept."""
+
+
+class ScorerTable(_Table):
+    """`thinkgate train scorer`: ways of making a scorer, tried in order until one passes its gate."""
+
+    policy: str | None = None
+    """The stage, or the model's directory, that the samples are drawn from; None: the last stage done."""
+    tries: tuple[Try, ...] = TRIES
+    every_try: bool = False
+    """Makes all tries, whichever passes, for the comparison."""
+    problems: Positive = 500
+    """Questions to learn from; `validation` more calibrate; the gate's are the run's held-out ones."""
+    validation: Positive = 100
+    samples: Annotated[int, Field(ge=2)] = 16
+    budgets: Weights = {NO_BUDGET: 1.0}
+    """Levels by weight at which the policy is asked to learn from; else it is `held_out.budget`."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    auc: Share = 0.75
+    """The least AUC within problems that passes."""
+    error: Share = 0.1
+    """The greatest calibration error that passes."""
+    backbone: str | None = None
+    """The stronger backbone's directory; None: the generative judge's weights."""
+    classifier: ClassifierTable = ClassifierTable()
+    question: str = "{question} Is it {answer}?"
+    """How the generative judge is asked about a reply; it thinks at `held_out.budget`."""
+    rounds: Positive = 1
+    """How often it is asked about each reply: once at temperature 0, more often at 1."""
+    checks: SftTable | None = None
+    """The generative judge's imitation of checks made by rule."""
+    judge: RlTable | None = None
+    """Its GRPO on checks of the policy's own replies; None: imitation alone."""
+
+    @model_validator(mode="after")
+    def _checks_given(self) -> ScorerTable:
+        if "generative" in self.tries and self.checks is None:
+            raise ValueError("the generative try needs a table [scorer.checks]")
+        if {"backbone", "negatives", "steps"} & set(self.tries) and not (self.backbone or self.checks):
+            raise ValueError("a stronger backbone is named by backbone, or made by the generative try")
+        return self
+
+
 class TrainConfig(_Table):
     """One run."""
 
@@ -212,6 +271,7 @@ class TrainConfig(_Table):
     rl: RlTable | None = None
     rejection: SftTable | None = None
     mixed: RlTable | None = None
+    scorer: ScorerTable | None = None
 
     @property
     def family(self) -> Family:

@@ -18,7 +18,11 @@ _NEEDED = ("torch", "trl", "peft", "datasets")
 def main(arguments: list[str]) -> int:
     """Runs the command; 2 for what the user can mend, said in one line."""
     parser = argparse.ArgumentParser(prog="thinkgate train", description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "pipeline"], help="a stage, or all of the configured ones")
+    parser.add_argument(
+        "stage",
+        choices=[*STAGES, "pipeline", "scorer"],
+        help="a stage, all of the configured ones, or a scorer",
+    )
     parser.add_argument("config", type=Path, help="the run's TOML file; see docs/training.md")
     parser.add_argument("--seed", type=int, help="in place of the file's")
     parser.add_argument("--output", type=Path, help="the run's directory, in place of the file's")
@@ -29,6 +33,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = read_config(chosen.config, seed=chosen.seed, output=chosen.output, threads=chosen.threads)
+        if chosen.stage == "scorer":
+            from training.scorer.tries import train_scorer
+
+            return train_scorer(config)
         from training.stages import pipeline, run_stage
 
         model = pipeline(config) if chosen.stage == "pipeline" else run_stage(config, chosen.stage)

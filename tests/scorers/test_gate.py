@@ -114,3 +114,15 @@ def test_what_is_no_gate_releases_nothing(tmp_path: Path, held: Any) -> None:
     (tmp_path / "gate.json").write_text(text)
     with pytest.raises(ValueError, match="can't be used"):
         released("rm", tmp_path / "gate.json")
+
+
+def test_a_judge_that_was_trained_to_check_needs_a_gate_too(tmp_path: Path) -> None:
+    """One that picks or grades was not trained for it, and needs none."""
+    table = {"kind": "judge", "method": "check", "model": "checker"}
+    assert starts(Settings.model_validate({"scorers": {"rm": {**table, "method": "grade"}}}))
+    with pytest.raises(ConfigError, match=r"needs a release gate \(gate = FILE\)"):
+        starts(Settings.model_validate({"scorers": {"rm": table}}))
+    write_gate(tmp_path / "gate.json", Gate((GOOD,), MADE))
+    assert starts(
+        Settings.model_validate({"scorers": {"rm": {**table, "gate": str(tmp_path / "gate.json")}}})
+    )

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from scorers.judge import JudgeScorer
+from scorers.calibration import Calibration
+from scorers.judge import JudgeScorer, belief
 from scorers.types import Sample
 from tests.scorers.models import Oracle, nobody
 
@@ -109,3 +110,38 @@ async def test_the_judge_may_be_another_model() -> None:
 async def test_one_alone_needs_no_pick() -> None:
     """There is nothing to compare it with."""
     assert await JudgeScorer().score(ASKED, SAMPLES[:1], nobody()) == [None]
+
+
+async def test_a_check_asks_about_each_different_answer_once() -> None:
+    """In the words that the model was trained on; yes and no are weights, and equal answers share theirs."""
+    judge = Oracle(lambda prompt: "yes" if "7" in prompt else "no")
+    scorer = JudgeScorer("check", effort="high", model="checker", rounds=1)
+    samples = [Sample(0, "7"), Sample(1, "8"), Sample(2, "7"), Sample(3, " ")]
+    weights = await scorer.score([{"role": "user", "content": "Sum?"}], samples, judge)
+    assert weights == [0.75, 0.25, 0.75, None]
+    assert judge.prompts == ["Sum? Is it 7?", "Sum? Is it 8?"]
+    assert judge.params[0] | {"max_tokens": 1} == {
+        "temperature": 0, "max_tokens": 1, "reasoning_effort": "high", "model": "checker",
+    }  # fmt: skip
+
+
+async def test_several_checks_are_drawn_and_their_share_is_calibrated() -> None:
+    """At a temperature, or they would all be the same."""
+    said = iter(["yes", "no", "Yes.", "perhaps"])
+    judge = Oracle(lambda _: next(said))
+    doubled = Calibration(scale=2.0)
+    weights = await JudgeScorer("check", rounds=4, calibration=doubled).score(ASKED, [Sample(0, "7")], judge)
+    assert weights == [pytest.approx(doubled(2.5 / 4))]
+    assert {params["temperature"] for params in judge.params} == {1}
+
+
+async def test_a_check_that_says_neither_yes_nor_no_is_none() -> None:
+    """A number, or a verdict that was cut off, is no opinion."""
+    for judge in (Oracle(lambda _: "7"), Oracle(lambda _: "yes", finish_reason="length")):
+        assert await JudgeScorer("check").score(ASKED, [Sample(0, "7")], judge) == [None]
+
+
+@pytest.mark.parametrize(("yes", "asked", "value"), [(0, 0, None), (1, 1, 0.75), (0, 1, 0.25), (2, 3, 0.625)])
+def test_belief_never_is_certainty(yes: int, asked: int, value: float | None) -> None:
+    """However many agree, for the next may not."""
+    assert belief(yes, asked) == value

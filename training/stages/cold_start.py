@@ -2,8 +2,8 @@
 
 Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
 the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
-model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the verifier finds right and the
-rules of `training.quality` find fit to imitate.
+model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the
+verifier finds right and the rules of `training.quality` find fit to imitate.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from transformers import set_seed
 
 from scorers.answers import verify
-from training.config import StageName, TrainConfig
+from training.config import TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
@@ -44,7 +44,7 @@ class Run:
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
 
-    def stage(self, name: StageName) -> Stage:
+    def stage(self, name: str) -> Stage:
         """The stage's own folder and table; its random numbers begin from the run's seed and its name."""
         stage = Stage(self, name)
         set_seed(stage.seed)
@@ -56,10 +56,10 @@ class Run:
         made = self.directory / "base" / "model"
         return made if "base" in self.config.pipeline and made.exists() else None
 
-    def model_before(self, name: StageName) -> Path | None:
+    def model_before(self, name: str) -> Path | None:
         """The model of the last stage before this one that is done; None: the run's start model."""
         order = self.config.pipeline
-        earlier = order[: order.index(name)] if name in order else order
+        earlier = order[: list(order).index(name)] if name in order else order
         done = [stage for stage in earlier if (self.directory / stage / "card.json").exists()]
         return self.directory / done[-1] / "model" if done else None
 
@@ -69,7 +69,7 @@ class Stage:
     """One stage of a run."""
 
     run: Run
-    name: StageName
+    name: str
 
     @property
     def config(self) -> TrainConfig:

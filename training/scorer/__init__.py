@@ -1,0 +1,1 @@
+"""Training what weighs samples: collected from the policy, tried in order, released by a gate alone."""

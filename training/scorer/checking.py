@@ -1,0 +1,57 @@
+"""Questions about answers: what a generative judge learns from. Pure.
+
+A check asks whether a question's answer is so and so; the thinking that is taught works the question out
+anew, ends with the result, and the reply is yes or no. So the row is verifiable like any other.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from scorers.trained import Case, filled
+from training.scorer.collect import Asked
+from training.scorer.labels import near_miss
+from training.types import Row
+
+__all__ = ["check", "checks_by_rule", "checks_of"]
+
+
+def check(form: str, row: Row, answer: str, right: bool) -> Row:
+    """One check of an answer, as a row of its own; `form` has {question} and {answer}."""
+    chains: Mapping[str, str] = row.extra.get("chains", {})
+    extra = {"chains": {name: f"{chain}\n{row.gold}" for name, chain in chains.items()}} if chains else {}
+    question = filled(form, Case(row.question, answer))
+    return Row(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
+
+
+def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:
+    """A check of each row: of its own answer, or, half of the time, of one with a digit changed."""
+    chance = random.Random(f"checks {seed}")
+    found = []
+    for row in rows:
+        gold = row.gold or ""
+        missed = near_miss(gold, chance) if chance.random() < 0.5 else None
+        found.append(check(form, row, missed or gold, missed is None))
+    return found
+
+
+def checks_of(form: str, asked: Sequence[Asked], seed: int, *, most: int = 2) -> list[Row]:
+    """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
+
+    The wrong ones are those given most often, which are those that win votes; where the policy made no
+    mistake it is a near miss.
+    """
+    chance = random.Random(f"checks {seed}")
+    found = []
+    for each in asked:
+        wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
+        answers = [answer for answer, _ in wrong.most_common() if answer][:most]
+        gold = each.row.gold or ""
+        missed = near_miss(gold, chance)
+        if not answers and missed is not None:
+            answers = [missed]
+        found += [check(form, each.row, answer, False) for answer in answers]
+        found.append(check(form, each.row, gold, True))
+    return found

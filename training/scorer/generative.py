@@ -1,0 +1,113 @@
+"""A generative judge: it works the question out anew and says whether an answer is right.
+
+Source: generative verifiers, arXiv:2408.15240; thinking before the verdict, trained by reinforcement
+learning with verifiable reward, arXiv:2504.02495. First it imitates checks made by rule, then GRPO, the
+trainer of the policy itself, on checks of the policy's own replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scorers.answers import extract
+from scorers.judge import belief
+from training.prompting import Prompter
+from training.scorer.checking import check, checks_by_rule, checks_of
+from training.scorer.collect import Asked
+from training.stages.cold_start import worked
+from training.stages.imitate import imitate
+from training.stages.reinforce import reinforce
+from training.stages.run import Stage
+from training.trainer.drawing import draw
+from training.types import Completion, Row
+
+__all__ = ["Checking", "judged", "train_judge"]
+
+
+@dataclass(frozen=True)
+class Checking(Stage):
+    """A stage of a run whose questions are checks, with a table, a folder and held-out checks of its own."""
+
+    settings: Any
+    folder: Path
+    kept: tuple[Row, ...]
+
+    @property
+    def table(self) -> Any:
+        """The settings, asking at the held-out questions' budget alone."""
+        return self.settings.model_copy(update={"budgets": {self.config.held_out.budget: 1.0}})
+
+    @property
+    def directory(self) -> Path:
+        """Where it writes."""
+        return self.folder
+
+    def held_out(self) -> list[Row]:
+        """Checks of answers to validation questions."""
+        return list(self.kept)
+
+
+def train_judge(
+    stage: Stage, start: Path, rows: Sequence[Row], train: Sequence[Asked], validation: Sequence[Asked]
+) -> tuple[Path, dict[str, Any]]:
+    """Imitation on checks of `rows`, then GRPO on checks of `train`'s replies.
+
+    Returns the model's directory, and held-out accuracies of its verdicts for the report.
+    """
+    table = stage.table
+    form = table.question
+    kept = tuple(checks_of(form, validation, stage.seed, most=1))
+    folder = stage.directory / "generative"
+    imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
+    imitating.directory.mkdir(parents=True, exist_ok=True)
+    by_rule = checks_by_rule(form, rows, imitating.seed)
+
+    def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
+        return worked(imitating, prompter, by_rule, ()), by_rule, {}
+
+    model = imitate(imitating, start, gather) if not _done(imitating) else imitating.directory / "model"
+    if table.judge is None:
+        return model, {"imitated": len(by_rule)}
+    learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
+    learning.directory.mkdir(parents=True, exist_ok=True)
+    own = checks_of(form, train, learning.seed)
+    if not _done(learning):
+        reinforce(learning, model, own)
+    return learning.directory / "model", {"imitated": len(by_rule), "reinforced": len(own)}
+
+
+def judged(stage: Stage, directory: Path, asked: Sequence[Asked], seed: int) -> list[list[float | None]]:
+    """What the judge makes of every reply, as `scorers.judge` does in serving; equal answers are asked once."""
+    table, held = stage.table, stage.config.held_out
+    model, _, prompter = stage.load(directory)
+    different = {
+        (each.row.id, reply.answer): check(table.question, each.row, reply.answer, reply.correct)
+        for each in asked
+        for reply in each.replies
+        if reply.answer.strip()
+    }
+    prompts = [prompter.prompt(row, held.budget) for row in different.values()]
+    drawn = draw(
+        model,
+        prompter,
+        prompts,
+        samples=table.rounds,
+        temperature=0.0 if table.rounds == 1 else 1.0,
+        max_tokens=held.max_tokens,
+        seed=seed,
+    )
+    found = dict(zip(different, map(_belief, drawn), strict=True))
+    return [[found.get((each.row.id, reply.answer)) for reply in each.replies] for each in asked]
+
+
+def _belief(verdicts: Sequence[Completion]) -> float | None:
+    read = [extract(verdict.answer) for verdict in verdicts if verdict.finished]
+    said = [answer.key for answer in read if answer is not None and answer.key in ("yes", "no")]
+    return belief(said.count("yes"), len(said))
+
+
+def _done(stage: Stage) -> bool:
+    return (stage.directory / "card.json").exists()
