@@ -14,11 +14,11 @@ from typing import Any
 
 from scorers.answers import verify
 from training.data.budgets import BudgetSampler
-from training.data.chains import LENGTHS
 from training.data.mixing import beside
 from training.prompting import Prompter
 from training.quality import fit_to_imitate
 from training.stages.imitate import imitate
+from training.stages.replies import general_examples, worked
 from training.stages.run import Stage
 from training.teachers import ask_endpoint
 from training.trainer.drawing import draw
@@ -36,31 +36,13 @@ def run(stage: Stage) -> Path:
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
         if stage.table.teacher == "worked":
             return worked(stage, prompter, rows, general), [*rows, *general], {}
-        if (before := stage.run.model_before("cold-start")) is not None:
-            model, _, prompter = stage.load(before)
-        examples, told = taught(stage, model, prompter, rows)
-        return examples + worked(stage, prompter, (), general), [*rows, *general], told
+        teacher, before = model, stage.run.model_before("cold-start")
+        if stage.table.teacher == "policy" and before is not None:
+            teacher = stage.load(before)[0]
+        examples, told = taught(stage, teacher, prompter, rows)
+        return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
     return imitate(stage, stage.run.start_model(), gather)
-
-
-def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Sequence[Row]) -> list[Example]:
-    """The rows' own chains, each at a budget drawn for it; general rows answer at once, as they should."""
-    budgets = BudgetSampler(stage.table.budgets, stage.seed, stage.config.budgets)
-    examples = []
-    for row in rows:
-        budget = budgets.level(row, 0)
-        if budget != "off" and "chains" not in row.extra:
-            continue  # a row whose chain can't be written teaches only to answer at once
-        prompt = prompter.prompt(row, budget)
-        thinking = "" if budget == "off" else row.extra["chains"][LENGTHS[budget or "high"]]
-        target = prompter.target(prompt, thinking, row.gold or "")
-        if len(target) <= stage.table.max_tokens:
-            examples.append(Example(prompt, target))
-    for row in general:
-        prompt = prompter.prompt(row, None)
-        examples.append(Example(prompt, prompter.target(prompt, "", row.extra["answer"])))
-    return examples
 
 
 def taught(

@@ -7,23 +7,18 @@ abilities stay. R1 trains its start model anew on them: `fresh = true`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
 from training.prompting import Prompter
-from training.quality import fit_to_imitate
-from training.rewards import Setting, reward_plan
-from training.stages.cold_start import worked
 from training.stages.imitate import imitate
+from training.stages.replies import general_examples, kept
 from training.stages.run import Stage
-from training.trainer.drawing import draw
 from training.trainer.sft import Example
-from training.types import Completion, Row
+from training.types import Row
 
-__all__ = ["best", "run"]
+__all__ = ["run"]
 
 
 def run(stage: Stage) -> Path:
@@ -35,40 +30,6 @@ def run(stage: Stage) -> Path:
         policy = stage.load(before)[0] if stage.table.fresh else model
         examples, told = kept(stage, policy, prompter, rows)
         general = stage.general(beside(len(examples), stage.table.general))
-        return [*examples, *worked(stage, prompter, (), general)], [*rows, *general], told
+        return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
     return imitate(stage, stage.run.start_model() if stage.table.fresh else before, gather)
-
-
-def kept(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
-) -> tuple[list[Example], dict[str, Any]]:
-    """The best replies to each row as examples, and how many there were."""
-    table = stage.table
-    budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
-    drawn = draw(
-        model, prompter, prompts,
-        samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
-    )  # fmt: skip
-    plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in rows}, {})
-    examples = []
-    for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
-        for reply in best(row, replies, plan.judge(row, replies).main, table.keep):
-            examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
-    drawn_count = sum(map(len, drawn))
-    return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
-
-
-def best(
-    row: Row, replies: Sequence[Completion], worth: Sequence[float | None], most: int
-) -> list[Completion]:
-    """At most so many different replies that are wholly right and fit to imitate, the shortest first."""
-    right = [
-        reply
-        for reply, value in zip(replies, worth, strict=True)
-        if value is not None and value >= 1.0 and reply.finished
-        if fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
-    ]
-    different = {reply.ids: reply for reply in right}
-    return sorted(different.values(), key=lambda reply: (len(reply.ids), reply.ids))[:most]

@@ -16,20 +16,22 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from scorers.answers import verify
 from training.config import STAGES, TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
 from training.problems import DataError
 from training.prompting import Prompter
+from training.rewards import Setting, reward_plan
 from training.sources import collect, held_out
 from training.trainer.drawing import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.types import Row
 
-__all__ = ["Run", "Stage"]
+__all__ = ["VERIFIABLE", "Run", "Stage"]
 
+VERIFIABLE = frozenset(("checks", "correct", "tests"))
+"""Rewards that one reply alone earns by rule, so that questions with them can be held out."""
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "thinkgate")
 
 
@@ -130,14 +132,20 @@ class Stage:
         return collect(self.config.general, count, self.seed) if count else []
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
-        """Greedy on held-out questions: the share right, thinking tokens, the share that ended."""
+        """Greedy on held-out questions: the share right, thinking tokens, the share that ended.
+
+        Right is what the question's own reward gives 1. Raises DataError where none can verify it.
+        """
         held = self.config.held_out
+        if unknown := sorted({row.reward for row in rows} - VERIFIABLE):
+            raise DataError(f"held-out questions must be verifiable; the reward {unknown[0]!r} is not")
+        plan = reward_plan(Setting(markup=self.config.family.markup), {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
         return {
             "accuracy": fmean(
-                verify(c.answer, r.gold or "") is True for c, r in zip(replies, rows, strict=True)
+                plan.judge(row, [reply]).main == (1.0,) for row, reply in zip(rows, replies, strict=True)
             ),
             "thinking": fmean(c.thought for c in replies),
             "finished": fmean(c.finished for c in replies),

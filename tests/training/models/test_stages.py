@@ -15,7 +15,7 @@ from training.config import TrainConfig, read_config
 from training.plots import read_metrics
 from training.problems import DataError
 from training.stages import pipeline, run_stage
-from training.stages.rejection import best
+from training.stages.replies import best
 from training.types import Completion, Row
 
 pytestmark = [
