@@ -168,6 +168,14 @@ class Difficulty(_Table):
     samples: Positive = 8
 
 
+class JudgeTable(_Table):
+    """A model behind an OpenAI-compatible endpoint that grades what can't be verified; `url` ends in /v1."""
+
+    url: str
+    model: str
+    effort: str | None = None
+
+
 class RlTable(_Steps):
     """GRPO with verifiable rewards."""
 
@@ -187,6 +195,8 @@ class RlTable(_Steps):
     difficulty: Difficulty | None = None
     rewards: Weights = {"format": 0.1}
     """Shaping rewards by weight, beside each row's own reward."""
+    judge: JudgeTable | None = None
+    """For rows whose reward is "rubric"; a key in the environment's THINKGATE_KEY goes along."""
     leave_out_unfinished: bool = False
     length: Positive = 256
     length_most: Positive | None = None

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from training.config import STAGES, ConfigError, read_config
 from training.problems import DataError
+from training.rewards import RewardError
+from training.sandbox import SandboxError
+from training.teachers import TeacherError
 
 __all__ = ["main"]
 
@@ -40,7 +43,7 @@ def main(arguments: list[str]) -> int:
         from training.stages import pipeline, run_stage
 
         model = pipeline(config) if chosen.stage == "pipeline" else run_stage(config, chosen.stage)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, RewardError, SandboxError, TeacherError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"The model is in {model}.")

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from scorers.mathpool import MathPool
+from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.filters import by_difficulty
 from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
-from training.prompting import Prompter
+from training.prompting import Prompt, Prompter
 from training.rewards import RewardPlan, Setting, reward_plan
+from training.rewards.language import langid
+from training.rewards.rubric import Judge
+from training.sandbox import open_sandbox
 from training.stages.run import Stage
 from training.trainer.drawing import draw
 from training.trainer.grpo import train_grpo
@@ -25,17 +31,36 @@ __all__ = ["reinforce"]
 
 
 def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting | None = None) -> Path:
-    """GRPO on the rows, from the model of an earlier stage; rolls back where accuracy falls.
+    """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
 
-    `setting` brings what rewards need beyond the model's own markup and levels.
+    `setting` brings a preference model, where rows need one.
     """
+    with MathPool(1) as pool:
+        needed = _setting(stage, rows, replace(setting or Setting(), pool=pool))
+        return _reinforce(stage, start, rows, needed)
+
+
+def _setting(stage: Stage, rows: Sequence[Row], setting: Setting) -> Setting:
+    """What the run's rewards need, and no more: a sandbox only for rows with tests, and so on."""
+    table, config = stage.table, stage.config
+    judge = table.judge
+    return replace(
+        setting,
+        markup=config.family.markup,
+        levels=config.budgets,
+        identify=langid() if "language" in table.rewards else None,
+        sandbox=open_sandbox() if any(row.reward == "tests" for row in rows) else None,
+        judge=Judge(judge.url, judge.model, os.environ.get("THINKGATE_KEY"), judge.effort) if judge else None,
+    )
+
+
+def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
     table, config = stage.table, stage.config
     model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
     if table.difficulty is not None:
-        rows, told = _filtered(stage, model, prompter, rows)
+        rows, told = _filtered(stage, model, prompter, rows, setting)
     held = stage.held_out()
-    setting = replace(setting or Setting(), markup=config.family.markup, levels=config.budgets)
     kinds = {row.reward for row in rows}
 
     @lru_cache(maxsize=8)
@@ -52,7 +77,11 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
         length=length,
         seed=stage.seed,
     )
-    rollout = Rollout(rows, prompter, plan, settings)
+
+    def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+        return token_logprobs(model, prompt.ids, ids)
+
+    rollout = Rollout(rows, prompter, plan, settings, ours)
 
     def restore(saved: dict[str, Any]) -> None:
         rollout.length = LengthState(saved["limit"], tuple(saved["shares"]))
@@ -98,7 +127,7 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
 
 def _filtered(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows in the band of difficulty, by the start policy's own replies; general rows all stay."""
     table = stage.table
@@ -107,7 +136,7 @@ def _filtered(
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
     drawn = draw(model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed)
-    plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in asked}, {})
+    plan = reward_plan(setting, {row.reward for row in asked}, {})
     found = by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
         band.low,
