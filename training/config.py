@@ -146,6 +146,8 @@ class SftTable(_Steps):
     """Replies drawn a question, of which the best by verifier (or scorer) are kept."""
     keep: Positive = 1
     """The most replies kept a question."""
+    scorer: Path | None = None
+    """A trained scorer's directory: of the right replies those it likes best are kept, not the shortest."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_tokens: Positive = 256
     until: Share | None = None

@@ -1,4 +1,4 @@
-"""What a step of reinforcement learning draws and hands over, with a scripted engine in the trainer's place."""
+"""What a step of reinforcement learning draws and hands over; a scripted engine stands in for the trainer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace

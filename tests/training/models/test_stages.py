@@ -195,7 +195,9 @@ def test_the_best_replies_are_right_finished_different_and_short() -> None:
         reply((9,)),
         reply((8,), finished=False),
     )
-    assert best(row, [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0], 4) == [same, long]
+    replies, worth = [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0]
+    assert best(row, replies, worth, 4) == [same, long]
+    assert best(row, replies, worth, 1, liked=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:
