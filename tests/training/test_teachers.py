@@ -50,5 +50,5 @@ def test_replies_that_were_cut_off_are_left_out() -> None:
 
 def test_a_teacher_that_never_answers_is_an_error() -> None:
     """Where every question failed, it says what the first failure was."""
-    with pytest.raises(TeacherError, match="answered no question: .*127.0.0.1:9"):
+    with pytest.raises(TeacherError, match=r"answered no question: .*127\.0\.0\.1:9"):
         ask_endpoint(table("http://127.0.0.1:9"), ROWS, [None, None])
