@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from policies.families import FAMILIES, Family, find_family
 from policies.prompts import LEVELS, Level
 from training.data.budgets import NO_BUDGET
+from training.rewards import SHAPING
 
 __all__ = [
     "STAGES",
@@ -128,7 +129,7 @@ class _Steps(_Table):
     budgets: Weights = {NO_BUDGET: 1.0}
     """Levels by weight at which rows are asked; "none" is without a budget."""
     general: Share = 0.0
-    """The share of general rows among the training rows."""
+    """The share of general rows among all training rows."""
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time."""
 
@@ -182,7 +183,9 @@ class RlTable(_Steps):
     """GRPO with verifiable rewards."""
 
     rows: Positive = 4000
+    """Questions to draw from."""
     groups: Positive = 8
+    """Questions asked in a step, `samples` times each."""
     samples: Annotated[int, Field(ge=2)] = 8
     updates: Positive = 1
     """Optimizer steps on each batch of samples."""
@@ -209,6 +212,21 @@ class RlTable(_Steps):
     """Fall of held-out accuracy at which the run is rolled back to its best checkpoint."""
     vllm: str | None = None
     """URL of TRL's vLLM server for the rollouts; None: this process draws them."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> RlTable:
+        drawn = self.groups * self.samples
+        if drawn % min(self.batch, drawn):
+            raise ValueError(f"groups * samples ({drawn}) must be a multiple of batch ({self.batch})")
+        if self.length_most is not None and self.length_most < self.length:
+            raise ValueError(f"length_most ({self.length_most}) must not be under length ({self.length})")
+        if self.save_every % self.updates:
+            raise ValueError(
+                f"save_every must be a multiple of updates ({self.updates}): samples aren't kept"
+            )
+        if unknown := sorted(set(self.rewards) - set(SHAPING)):
+            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {', '.join(SHAPING)}")
+        return self
 
 
 class ClassifierTable(_Table):
@@ -303,15 +321,45 @@ class TrainConfig(_Table):
         for name in self.levels:
             if name not in LEVELS:
                 raise ValueError(f"levels: {name!r} is no level; there are {', '.join(LEVELS)}")
+        if self.held_out.budget not in LEVELS:
+            raise ValueError(
+                f"held_out.budget: {self.held_out.budget!r} is no level; there are {', '.join(LEVELS)}"
+            )
         for stage in self.pipeline:
-            table = getattr(self, stage.replace("-", "_"))
-            if table is None:
-                raise ValueError(f"pipeline: there is no table [{stage}]")
-            if unknown := sorted(set(table.budgets) - {*LEVELS, NO_BUDGET}):
-                raise ValueError(
-                    f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}"
-                )
+            self.table(stage)
+        for stage in STAGES:
+            if (table := self._tables().get(stage)) is not None:
+                self._check_stage(stage, table)
         return self
+
+    def table(self, stage: str) -> SftTable | RlTable:
+        """A stage's settings. Raises ValueError where the file has none."""
+        table = self._tables().get(stage)
+        if table is None:
+            raise ValueError(f"there is no table [{stage}]")
+        return table
+
+    def _tables(self) -> Mapping[str, SftTable | RlTable | None]:
+        return {
+            "base": self.base,
+            "zero": self.zero,
+            "cold-start": self.cold_start,
+            "rl": self.rl,
+            "rejection": self.rejection,
+            "mixed": self.mixed,
+        }
+
+    def _check_stage(self, stage: str, table: SftTable | RlTable) -> None:
+        if unknown := sorted(set(table.budgets) - {*LEVELS, NO_BUDGET}):
+            raise ValueError(
+                f"{stage}.budgets: {unknown[0]!r} is no level; there are {', '.join(LEVELS)}, {NO_BUDGET}"
+            )
+        if not sum(table.budgets.values()):
+            raise ValueError(f"{stage}.budgets: one weight must be above 0")
+        if table.general and not self.general:
+            raise ValueError(f"{stage}.general: there are no general rows without [[general]]")
+        if table.general == 1:
+            raise ValueError(f"{stage}.general: must be less than 1")
 
 
 def read_config(path: Path, **overrides: Any) -> TrainConfig:

@@ -50,12 +50,19 @@ class Prompt:
 class Prompter:
     """Renders rows for one model.
 
-    `levels` are the budgets by name, as the gateway is configured for the model.
+    `levels` are the budgets by name, as the gateway is configured for the model. `ends` are
+    tokens that end a reply beside the tokenizer's own end-of-turn token.
     """
 
     tokenizer: Tokenizer
     family: Family
     levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
+    ends: Sequence[int] = ()
+
+    @property
+    def all_ends(self) -> frozenset[int]:
+        """Every token that ends a reply."""
+        return frozenset((self.tokenizer.eos_token_id, *self.ends))
 
     def prompt(self, row: Row, budget: str | None) -> Prompt:
         """The row asked at a level, or, with None, as a client asks that says nothing of a budget."""
@@ -93,9 +100,8 @@ class Prompter:
         return (*ids[len(prompt.ids) :], self.tokenizer.eos_token_id)
 
     def completion(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
-        """A drawn reply, split; `ids` may end with the end-of-turn token."""
-        end = self.tokenizer.eos_token_id
-        finished = bool(ids) and ids[-1] == end
+        """A drawn reply, split; `ids` may end with a token that ends a reply."""
+        finished = bool(ids) and ids[-1] in self.all_ends
         own = tuple(ids[:-1] if finished else ids)
         text = self.tokenizer.decode(own, skip_special_tokens=False)
         thinking, answer = split_thinking(text, prompt.markup)

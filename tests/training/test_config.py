@@ -28,9 +28,9 @@ def written(directory: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
-    """Each names only stages that have a table, and a family that is known."""
+    """Each names only stages that have a table, or a scorer, and a family that is known."""
     config = read_config(path)
-    assert config.pipeline
+    assert config.pipeline or config.scorer
     assert config.family.name == config.model.family
 
 
@@ -60,6 +60,17 @@ def test_what_the_command_line_says_wins(tmp_path: Path) -> None:
         (RUN.replace('"somewhere"', '"x", family = "nobody"'), "'nobody' is no family"),
         (RUN + "[levels.gigantic]\ntokens = 1\n", "'gigantic' is no level"),
         (RUN.replace('pipeline = ["rl"]', 'pipeline = ["dream"]'), "pipeline.0"),
+        (
+            RUN.replace("steps = 1", "steps = 1\nbatch = 48"),
+            r"groups \* samples \(64\) must be a multiple of",
+        ),
+        (RUN.replace("steps = 1", "steps = 1\nlength_most = 8"), r"length_most \(8\) must not be under"),
+        (RUN.replace("steps = 1", "steps = 1\nupdates = 3"), "save_every must be a multiple of updates"),
+        (RUN.replace("steps = 1", "steps = 1\nrewards = { tidy = 1 }"), "'tidy' is no shaping reward"),
+        (RUN.replace("steps = 1", "steps = 1\ngeneral = 0.5"), r"without \[\[general\]\]"),
+        (RUN.replace("steps = 1", "steps = 1\nbudgets = { high = 0 }"), "one weight must be above 0"),
+        (RUN.replace('"additions" }] }', '"additions" }], budget = "huge" }'), "held_out.budget: 'huge'"),
+        (RUN + "[zero]\nsteps = 1\nbudgets = { huge = 1 }\n", "zero.budgets: 'huge'"),
         ("name = [", "can't be read"),
     ],
 )

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from training.types import Row
 
-__all__ = ["Drawn", "Mix"]
+__all__ = ["Drawn", "Mix", "beside", "ordered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,23 @@ class Mix:
     def take(self, position: int, count: int) -> list[Drawn]:
         """The `count` rows from a position on."""
         return [self[place] for place in range(position, position + count)]
+
+
+def beside(count: int, share: float) -> int:
+    """How many general rows make up `share` of all, beside `count` others; 0 for a share of 1."""
+    return round(count * share / (1 - share)) if share < 1 else 0
+
+
+def ordered(rows: Sequence[Row], count: int, general: float, seed: int) -> list[Row]:
+    """`count` rows in the order in which a stage asks them, over as many epochs as that takes.
+
+    Where there are general rows and others, `general` of each hundred are general.
+    """
+    others = [row for row in rows if not row.general]
+    kept = [row for row in rows if row.general]
+    part = round(100 * general) if kept and others else 0
+    mix = Mix((others, kept), (100 - part, part), seed) if part else Mix((rows,), (1,), seed)
+    return [drawn.row for drawn in mix.take(0, count)]
 
 
 @lru_cache(maxsize=64)

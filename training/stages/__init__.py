@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from training.config import StageName, TrainConfig
+from training.config import ConfigError, StageName, TrainConfig
 
 __all__ = ["STAGES", "pipeline", "run_stage"]
 
@@ -23,6 +23,10 @@ STAGES: Mapping[StageName, str] = {
 
 def run_stage(config: TrainConfig, name: StageName) -> Path:
     """Runs one stage, or goes on with it from its last checkpoint; nothing where it is done."""
+    try:
+        config.table(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     from training.stages.run import Run
 
     stage = Run(config).stage(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.data.mixing import beside
 from training.stages.cold_start import worked
 from training.stages.imitate import imitate
 from training.stages.run import Stage
@@ -22,7 +23,7 @@ def run(stage: Stage) -> Path:
     if not (start / "config.json").exists():
         build(start, seed=stage.seed)
     rows = stage.rows(stage.table.rows)
-    general = stage.general(round(len(rows) * stage.table.general))
+    general = stage.general(beside(len(rows), stage.table.general))
     return imitate(
         stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {})
     )

@@ -15,6 +15,7 @@ from typing import Any
 from scorers.answers import verify
 from training.data.budgets import BudgetSampler
 from training.data.chains import LENGTHS
+from training.data.mixing import beside
 from training.prompting import Prompter
 from training.quality import fit_to_imitate
 from training.stages.imitate import imitate
@@ -30,7 +31,7 @@ __all__ = ["run", "worked"]
 def run(stage: Stage) -> Path:
     """Collects, keeps what is right, imitates."""
     rows = stage.rows(stage.table.rows)
-    general = stage.general(round(len(rows) * stage.table.general))
+    general = stage.general(beside(len(rows), stage.table.general))
 
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
         if stage.table.teacher == "worked":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.mixing import Mix
+from training.data.mixing import beside
 from training.rewards import Setting
 from training.stages.preference import preference_model
 from training.stages.reinforce import reinforce
@@ -23,13 +23,8 @@ def run(stage: Stage) -> Path:
     table = stage.table
     before = stage.run.model_before("mixed")
     reasoning = stage.rows(table.rows)
-    general = stage.general(round(table.rows * table.general))
-    rows = reasoning
-    if general:
-        mix = Mix(
-            (reasoning, general), (100 - round(100 * table.general), round(100 * table.general)), stage.seed
-        )
-        rows = list({drawn.row.id: drawn.row for drawn in mix.take(0, 2 * table.rows)}.values())
+    general = stage.general(beside(len(reasoning), table.general))
+    rows = [*reasoning, *general]
     setting = Setting()
     if any(row.reward == "preference" for row in rows):
         model, centre = preference_model(stage, before, general)

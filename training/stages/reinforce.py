@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from scorers.mathpool import MathPool
 from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
+from training.data.mixing import ordered
 from training.filters import by_difficulty
 from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
@@ -21,8 +22,10 @@ from training.rewards.language import langid
 from training.rewards.rubric import Judge
 from training.sandbox import open_sandbox
 from training.stages.run import Stage
+from training.states import from_json, to_json
 from training.trainer.drawing import draw
 from training.trainer.grpo import train_grpo
+from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
 from training.trainer.watch import Rules, Watch
 from training.types import Row
@@ -58,8 +61,10 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     table, config = stage.table, stage.config
     model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
+    began = stage.clock()
     if table.difficulty is not None:
         rows, told = _filtered(stage, model, prompter, rows, setting)
+    filtering = stage.clock() - began
     held = stage.held_out()
     kinds = {row.reward for row in rows}
 
@@ -77,14 +82,17 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         length=length,
         seed=stage.seed,
     )
+    batches = -(-table.steps // table.updates)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = ordered(rows, batches * table.groups * processes, table.general, stage.seed)
 
     def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
         return token_logprobs(model, prompt.ids, ids)
 
-    rollout = Rollout(rows, prompter, plan, settings, ours)
+    rollout = Rollout(asked, prompter, plan, settings, ours)
 
     def restore(saved: dict[str, Any]) -> None:
-        rollout.length = LengthState(saved["limit"], tuple(saved["shares"]))
+        rollout.length = from_json(LengthState, saved)
 
     watch = Watch(
         table.every,
@@ -96,19 +104,20 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
         figures=lambda: {**rollout.figures, "rows": rollout.drawn},
-        state=lambda: asdict(rollout.length),
+        state=lambda: to_json(rollout.length),
         restore=restore,
-        keep=lambda: model.save_pretrained(stage.directory / "best"),
+        keep=lambda: save_model(model, tokenizer, stage.directory / "best"),
         clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
+    watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
     train_grpo(
         model,
         tokenizer,
-        len(rows),
+        len(asked),
         rollout=rollout,
         table=table,
         watch=watch,
@@ -135,7 +144,15 @@ def _filtered(
     asked = [row for row in rows if not row.general]
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
-    drawn = draw(model, prompter, prompts, samples=band.samples, max_tokens=table.length, seed=stage.seed)
+    drawn = draw(
+        model,
+        prompter,
+        prompts,
+        samples=band.samples,
+        temperature=table.temperature,
+        max_tokens=table.length,
+        seed=stage.seed,
+    )
     plan = reward_plan(setting, {row.reward for row in asked}, {})
     found = by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},

@@ -15,6 +15,7 @@ from typing import Any
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.data.budgets import BudgetSampler
+from training.data.mixing import beside
 from training.prompting import Prompter
 from training.quality import fit_to_imitate
 from training.rewards import Setting, reward_plan
@@ -32,15 +33,14 @@ def run(stage: Stage) -> Path:
     """Draws from the stage before, keeps the best, mixes, imitates."""
     rows = stage.rows(stage.table.rows)
     before = stage.run.model_before("rejection")
-    model, _, prompter = stage.load(before)
-    examples, told = kept(stage, model, prompter, rows)
-    general = worked(stage, prompter, (), stage.general(_beside(len(examples), stage.table.general)))
-    mixed = [*examples, *general]
-    return imitate(
-        stage,
-        stage.run.start_model() if stage.table.fresh else before,
-        lambda model, prompter: (mixed, rows, told),
-    )
+
+    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
+        policy = stage.load(before)[0] if stage.table.fresh else model
+        examples, told = kept(stage, policy, prompter, rows)
+        general = stage.general(beside(len(examples), stage.table.general))
+        return [*examples, *worked(stage, prompter, (), general)], [*rows, *general], told
+
+    return imitate(stage, stage.run.start_model() if stage.table.fresh else before, gather)
 
 
 def kept(
@@ -98,8 +98,3 @@ def _liking(directory: Path | None) -> Callable[[Row, Sequence[Completion]], Seq
         return asyncio.run(classifier.classify(cases))[0]
 
     return liking
-
-
-def _beside(count: int, share: float) -> int:
-    """How many general rows make up `share` of all, beside `count` others."""
-    return round(count * share / (1 - share)) if share < 1 else 0

@@ -17,10 +17,11 @@ import torch
 from transformers import set_seed
 
 from scorers.answers import verify
-from training.config import TrainConfig
+from training.config import STAGES, TrainConfig
 from training.data.contamination import overlaps
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
+from training.problems import DataError
 from training.prompting import Prompter
 from training.sources import collect, held_out
 from training.trainer.drawing import draw
@@ -79,7 +80,9 @@ class Stage:
     @property
     def table(self) -> Any:
         """The stage's own settings."""
-        return getattr(self.config, self.name.replace("-", "_"))
+        if self.name in STAGES:
+            return self.config.table(self.name)
+        return getattr(self.config, self.name)
 
     @property
     def directory(self) -> Path:
@@ -103,8 +106,13 @@ class Stage:
         if start is not None:
             adapter = (start / "adapter_config.json").exists()
             source = source.model_copy(update={"adapter": start} if adapter else {"path": str(start)})
-        tokenizer = load_tokenizer(source)
-        return load_model(source), tokenizer, Prompter(tokenizer, self.config.family, self.config.budgets)
+        try:
+            tokenizer, model = load_tokenizer(source), load_model(source)
+        except (OSError, ValueError) as error:  # what the library raises for places and for files
+            raise DataError(f"the model {source.path!r} can't be loaded: {error}") from error
+        ends = model.generation_config.eos_token_id
+        ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+        return model, tokenizer, Prompter(tokenizer, self.config.family, self.config.budgets, ends)
 
     def held_out(self) -> list[Row]:
         """The questions that no stage trains on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def draw(
             torch.manual_seed(seed)
         for start in range(0, len(order), batch):
             part = order[start : start + batch]
-            ids = generate(model, [prompts[p].ids for p in part], temperature, max_tokens)
+            ids = generate(model, [prompts[p].ids for p in part], temperature, max_tokens, prompter.all_ends)
             for place, reply in zip(part, ids, strict=True):
                 drawn[place].append(prompter.completion(prompts[place], reply))
     model.train(training)
@@ -49,16 +49,22 @@ def draw(
 
 
 def generate(
-    model: Any, prompts: Sequence[Sequence[int]], temperature: float, max_tokens: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    max_tokens: int,
+    ends: Collection[int],
 ) -> list[list[int]]:
-    """The ids that follow each prompt, the end-of-turn token included where it came."""
-    config = model.generation_config
-    end = config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
-    pad = config.pad_token_id if config.pad_token_id is not None else end
+    """The ids that follow each prompt, up to the first of `ends`, which is included.
+
+    What the model's own generation settings say of sampling (penalties, cuts) is set aside.
+    """
+    pad = model.generation_config.pad_token_id
+    pad = min(ends) if pad is None else pad
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
+    sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
     with torch.no_grad():
         out = model.generate(
             input_ids=ids,
@@ -66,8 +72,14 @@ def generate(
             do_sample=temperature > 0,
             max_new_tokens=max_tokens,
             pad_token_id=pad,
-            eos_token_id=end,
+            eos_token_id=sorted(ends),
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
             **sampling,
         )
-    replies = out[:, width:].tolist()
-    return [reply[: reply.index(end) + 1] if end in reply else reply for reply in replies]
+    return [_ended(reply, ends) for reply in out[:, width:].tolist()]
+
+
+def _ended(reply: list[int], ends: Collection[int]) -> list[int]:
+    last = next((place for place, token in enumerate(reply) if token in ends), len(reply))
+    return reply[: last + 1]

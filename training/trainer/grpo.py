@@ -13,7 +13,7 @@ from training.config import RlTable
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["train_grpo"]
+__all__ = ["grpo_config", "train_grpo"]
 
 
 def train_grpo(
@@ -28,12 +28,15 @@ def train_grpo(
     seed: int,
     resume: Path | None,
 ) -> None:
-    """Trains in place on the `count` rows that the rollout knows, checkpointing under `directory`."""
+    """Trains in place on the `count` rows that the rollout knows, in their order, each once.
+
+    They are `table.groups` for each batch of samples. Checkpoints go under `directory`.
+    """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func may change: trl is pinned
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=advantage_of,
-        args=_settings(table, directory, seed, cpu=model.device.type == "cpu"),
+        args=grpo_config(table, directory, seed, cpu=model.device.type == "cpu"),
         train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(count)]}),
         processing_class=tokenizer,
         rollout_func=rollout,
@@ -52,12 +55,12 @@ def advantage_of(advantage: list[float], **_: Any) -> list[float]:
     return advantage
 
 
-def _settings(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOConfig:
+def grpo_config(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOConfig:
+    """The table in TRL's words; what the rollout decides (advantages, length limit) is set to rest."""
     drawn = table.groups * table.samples
     batch = min(table.batch, drawn)
-    if drawn % batch:
-        raise ValueError(f"groups * samples ({drawn}) must be a multiple of batch ({batch})")
     passes = drawn // batch
+    high = table.clip if table.clip_high is None else table.clip_high
     return GRPOConfig(
         output_dir=str(directory),
         max_steps=table.steps,
@@ -66,7 +69,9 @@ def _settings(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOC
         steps_per_generation=passes,
         num_iterations=table.updates,
         num_generations=table.samples,
+        # Dr. GRPO's divisor, and so constant; the limit that grows is set by the rollout.
         max_completion_length=table.length,
+        shuffle_dataset=False,  # TRL's shuffling starts anew where a run resumes in a later epoch
         temperature=table.temperature,
         top_p=1.0,  # a truncated distribution would not be the one whose ratios are taken
         top_k=0,
@@ -78,12 +83,13 @@ def _settings(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOC
         beta=table.kl,
         loss_type=table.loss,
         epsilon=table.clip,
-        epsilon_high=table.clip_high,
+        epsilon_high=1 + high if table.loss == "cispo" else high,  # CISPO's is the largest ratio itself
         scale_rewards="none",
         mask_truncated_completions=table.leave_out_unfinished,
         use_vllm=table.vllm is not None,
         vllm_server_base_url=table.vllm,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # the divergence guard is to see a loss that is no number
         save_steps=table.save_every,
         save_total_limit=3,
         seed=seed,

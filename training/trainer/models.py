@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.config import Lora, ModelSource
 
-__all__ = ["load_model", "load_tokenizer", "save_model"]
+__all__ = ["device", "load_model", "load_tokenizer", "save_model"]
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -24,7 +25,7 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_model(source: ModelSource, *, train: bool = True) -> Any:
-    """The model in its precision, with its adapter, if it has one, ready to train or merged to serve.
+    """The model in its precision, with its adapter, if it has one, on this process's GPU where there is one.
 
     `source.lora` without `source.adapter` puts a fresh adapter on the base.
     """
@@ -39,13 +40,24 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
         model = PeftModel.from_pretrained(model, source.adapter, is_trainable=train)
     elif source.lora is not None:
         model = get_peft_model(model, _lora(source.lora))
-    return model
+    return model.to(device())
+
+
+def device() -> torch.device:
+    """Where models live: this process's own GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
 
 
 def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Weights as safetensors in Hugging Face's form (of an adapter only it) and the tokenizer."""
+    """Weights as safetensors in Hugging Face's form (of an adapter only it) and the tokenizer.
+
+    The frozen copy of an adapter that the KL term is taken to stays behind.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory)
+    chosen = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+    model.save_pretrained(directory, **chosen)
     tokenizer.save_pretrained(directory)
 
 

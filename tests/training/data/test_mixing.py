@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policies.prompts import LEVELS
 from policies.thinking import Markup
 from training.data.budgets import NO_BUDGET, BudgetSampler
-from training.data.mixing import Mix
+from training.data.mixing import Mix, beside, ordered
 from training.types import Row
 
 
@@ -103,3 +103,29 @@ def test_weights_must_make_sense(weights: dict[str, float]) -> None:
     """A level that doesn't exist, or nothing to draw from, is an error before the run."""
     with pytest.raises(ValueError, match="budget"):
         BudgetSampler(weights)
+
+
+def test_a_stage_asks_general_rows_at_their_share_and_in_an_order_of_its_own() -> None:
+    """However many rows of each kind there are: in every hundred the general ones have their share."""
+    both = [*rows("reasoning", 30), *rows("general", 3)]
+    asked = ordered(both, 400, 0.25, 5)
+    assert [sum(row.general for row in asked[start : start + 100]) for start in range(0, 400, 100)] == [
+        25
+    ] * 4
+    assert ordered(both, 100, 0.25, 5) == asked[:100]
+    assert {row.id for row in asked} == {row.id for row in both}
+
+
+def test_rows_of_one_kind_are_asked_once_an_epoch() -> None:
+    """Without general rows every epoch has each row once, shuffled anew."""
+    both = rows("reasoning", 8)
+    first, second = ordered(both, 16, 0.25, 1)[:8], ordered(both, 16, 0.25, 1)[8:]
+    assert {row.id for row in first} == {row.id for row in second} == {row.id for row in both}
+    assert first != second
+
+
+@pytest.mark.parametrize(("count", "share"), [(300, 0.25), (1000, 0.1), (7, 0.0)])
+def test_general_rows_beside_others_make_up_their_share(count: int, share: float) -> None:
+    """The share is of all rows, not of the others."""
+    added = beside(count, share)
+    assert added / (count + added) == pytest.approx(share, abs=0.001)

@@ -68,7 +68,7 @@ every = 2
 save_every = 2
 
 [rl]
-rows = 16
+rows = 5
 steps = 6
 groups = 2
 samples = 4
@@ -171,6 +171,19 @@ def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Pat
     assert not (killed / "out" / "rl" / "card.json").exists()
     run_stage(read_config(runs[1]), "rl")
     assert steps(read_config(runs[1]), "rl") == steps(read_config(runs[0]), "rl")
+
+
+def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(tmp_path: Path) -> None:
+    """With a guard that takes standing still for a fall, what comes out is what went in."""
+    path = small(tmp_path, "base", "rl")
+    text = path.read_text(encoding="utf-8").replace("rounds = 2", "rounds = 2\nfall = 0.0")
+    path.write_text(text.replace("every = 3", "every = 1"), encoding="utf-8")
+    config = read_config(path)
+    base = run_stage(config, "base")
+    model = run_stage(config, "rl")
+    assert "went back to the best" in card(config, "rl")["ended"]
+    assert (model / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+    assert (model / "tokenizer.json").exists()
 
 
 def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""What TRL is told to do."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("trl")
+
+from training.config import RlTable
+from training.trainer.grpo import grpo_config
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+
+
+def config(tmp_path: Path, **fields: object):  # type: ignore[no-untyped-def]
+    """TRL's settings for a table with these fields."""
+    table = RlTable.model_validate({"steps": 4, **fields})
+    return grpo_config(table, tmp_path, 1, cpu=True)
+
+
+def test_cispo_clips_at_one_more_than_the_margin(tmp_path: Path) -> None:
+    """TRL's CISPO takes the largest ratio, the other losses how far it may be above 1."""
+    assert config(tmp_path, loss="cispo", clip_high=0.28).epsilon_high == pytest.approx(1.28)
+    assert config(tmp_path, loss="cispo", clip=0.2, clip_high=0.2).epsilon_high == pytest.approx(1.2)
+    assert config(tmp_path, loss="dapo", clip_high=0.28).epsilon_high == pytest.approx(0.28)
+
+
+def test_the_divisor_of_dr_grpo_stays_while_the_limit_grows(tmp_path: Path) -> None:
+    """It is the first limit, so that a token weighs the same before and after the limit has grown."""
+    grown = config(tmp_path, loss="dr_grpo", length=64, length_most=256)
+    assert (
+        grown.max_completion_length == config(tmp_path, loss="dr_grpo", length=64).max_completion_length == 64
+    )
+
+
+def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path) -> None:
+    """TRL neither scales nor shuffles, samples from the whole distribution, and hides no broken loss."""
+    told = config(tmp_path, kl=0.02, leave_out_unfinished=True)
+    assert (told.scale_rewards, told.shuffle_dataset, told.logging_nan_inf_filter) == ("none", False, False)
+    assert (told.top_p, told.top_k, told.min_p) == (1.0, 0, None)
+    assert (told.beta, told.mask_truncated_completions) == (0.02, True)
