@@ -123,4 +123,6 @@ def test_a_judge_that_was_trained_to_check_needs_a_gate_too(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"needs a release gate \(gate = FILE\)"):
         starts(Settings.model_validate({"scorers": {"rm": table}}))
     write_gate(tmp_path / "gate.json", Gate((GOOD,), MADE))
-    assert starts(Settings.model_validate({"scorers": {"rm": {**table, "gate": str(tmp_path / "gate.json")}}}))
+    assert starts(
+        Settings.model_validate({"scorers": {"rm": {**table, "gate": str(tmp_path / "gate.json")}}})
+    )
