@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.ending import Rules
 from training.problems import DataError
 from training.prompting import Prompter
 from training.stages.run import Stage
 from training.trainer.sft import Example, train_sft
-from training.trainer.watch import Rules, Watch
+from training.trainer.watch import Watch
 from training.types import Row
 
 __all__ = ["imitate"]
@@ -54,7 +55,7 @@ def imitate(
         resume=resume,
     )
     ended = {
-        "ended": watch.reason,
+        "ended": watch.ending.reason,
         "seconds": round(watch.seen.trained, 1),
         "accuracies": watch.seen.accuracies,
     }

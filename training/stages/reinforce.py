@@ -13,6 +13,7 @@ from scorers.mathpool import MathPool
 from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
+from training.ending import Rules
 from training.filters import by_difficulty
 from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
@@ -27,7 +28,7 @@ from training.trainer.drawing import draw
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
-from training.trainer.watch import Rules, Watch
+from training.trainer.watch import Watch
 from training.types import Row
 
 __all__ = ["reinforce"]
@@ -125,10 +126,10 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         seed=stage.seed,
         resume=resume,
     )
-    if watch.gone_wrong:
+    if watch.ending.gone_wrong:
         model, _, _ = stage.load(stage.directory / "best")
     told |= {
-        "ended": watch.reason,
+        "ended": watch.ending.reason,
         "seconds": round(watch.seen.trained, 1),
         "accuracies": watch.seen.accuracies,
     }

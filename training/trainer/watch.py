@@ -8,36 +8,30 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.progress import Progress
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from training.guards import Convergence, Divergence, DivergenceState, converged, watch_accuracy, watch_step
+from training.ending import Ending, Rules, after_evaluation, after_step, out_of_time
+from training.guards import DivergenceState, Hacking, hacking
+from training.states import from_json
 
-__all__ = ["Rules", "Seen", "Watch", "quieten"]
+__all__ = ["Seen", "Watch", "quieten"]
 
 STATE = "thinkgate.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """When a stage ends before its steps are done, and when it has gone wrong.
-
-    `until` is a held-out accuracy, `seconds` time spent in training, evaluations left out.
-    """
-
-    until: float | None = None
-    seconds: float | None = None
-    convergence: Convergence | None = None
-    divergence: Divergence | None = None
-
-
 @dataclass(slots=True)
 class Seen:
-    """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained."""
+    """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained.
+
+    `totals` are the mean rewards between evaluations, from the second evaluation on.
+    """
 
     accuracies: list[float] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
     divergence: DivergenceState = field(default_factory=DivergenceState)
     trained: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -76,8 +70,8 @@ class Watch(TrainerCallback):
 
     `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
     last step; `state` and `restore` save what else must survive a restart. `keep` is called where
-    held-out accuracy is the best so far. After training, `reason` says why the stage ended, and
-    `gone_wrong` that the divergence guard ended it, so that what was kept is to be gone back to.
+    held-out accuracy is the best so far. After training, `ending` says why the stage ended; `report`
+    is told of every evaluation, and where the reward rises while accuracy falls.
     """
 
     def __init__(
@@ -105,15 +99,14 @@ class Watch(TrainerCallback):
         self._report = report
         self._clock = clock
         self._began = 0.0
+        self._rewards: list[float] = []
         self.seen = Seen()
-        self.reason = "all steps done"
-        self.gone_wrong = False
+        self.ending = Ending("all steps done")
 
     def load(self, checkpoint: Path) -> None:
         """Takes up what was saved with a checkpoint."""
         saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        divergence = DivergenceState(**saved["divergence"])
-        self.seen = Seen(saved["accuracies"], divergence, saved["trained"], saved["extra"])
+        self.seen = Seen(**saved | {"divergence": from_json(DivergenceState, saved["divergence"])})
         self._restore(saved["extra"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -126,41 +119,41 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock, and every so many steps the evaluation."""
         self._count()
-        if state.global_step % self._every == 0 or state.global_step == state.max_steps:
-            action = self._look(state.global_step)
+        late = out_of_time(self._rules, self.seen.trained)
+        if late or state.global_step % self._every == 0 or state.global_step == state.max_steps:
+            ending = self._look(state.global_step) or late
             self._began = self._clock()
-            if action is not None:
-                control.should_training_stop = True
-        if self._rules.seconds is not None and self.seen.trained >= self._rules.seconds:
-            self._stop(control, f"{self._rules.seconds:.0f} seconds spent")
+            self._end(ending, control)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         """One line a step: the trainer's own figures and ours."""
         if "loss" not in logs:
             return
-        entropy = logs.get("entropy")
+        figures = self._figures()
+        if "total" in figures:
+            self._rewards.append(figures["total"])
         self._write(
             {
                 "step": state.global_step,
                 "seconds": round(self.seen.trained, 2),
                 **_kept(logs),
-                **self._figures(),
+                **figures,
             }
         )
-        if self._rules.divergence is not None:
-            loss = float(logs["loss"])
-            self.seen.divergence, action = watch_step(
-                self._rules.divergence, self.seen.divergence, loss, entropy
-            )
-            self._act(action, control)
+        self.seen.divergence, ending = after_step(
+            self._rules, self.seen.divergence, float(logs["loss"]), logs.get("entropy")
+        )
+        self._end(ending, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Puts what was seen beside the checkpoint."""
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        (checkpoint / STATE).write_text(json.dumps(asdict(self.seen)), encoding="utf-8")
+        written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
+        written.write_text(json.dumps(asdict(self.seen)), encoding="utf-8")
+        written.replace(checkpoint / STATE)
 
-    def _look(self, step: int) -> str | None:
+    def _look(self, step: int) -> Ending | None:
         """Evaluates; returns why to stop, if so."""
         figures = dict(self._evaluate())
         accuracy = figures["accuracy"]
@@ -169,30 +162,22 @@ class Watch(TrainerCallback):
         self.seen.accuracies.append(accuracy)
         self._write({"step": step, "seconds": round(self.seen.trained, 2), "evaluation": figures})
         self._report(f"step {step}: held-out accuracy {accuracy:.1%}, {self.seen.trained:.0f} s trained")
-        rules = self._rules
-        if rules.divergence is not None:
-            self.seen.divergence, action = watch_accuracy(
-                rules.divergence, self.seen.divergence, accuracy, step
-            )
-            if action != "go on":
-                self.gone_wrong = True
-                self.reason = f"held-out accuracy fell to {accuracy:.1%}: went back to the best"
-                return self.reason
-        if rules.until is not None and accuracy >= rules.until:
-            self.reason = f"held-out accuracy reached {rules.until:.0%}"
-            return self.reason
-        if rules.convergence is not None and converged(rules.convergence, self.seen.accuracies):
-            self.reason = "held-out accuracy has converged"
-            return self.reason
-        return None
+        if self._rewards:
+            self.seen.totals.append(fmean(self._rewards))
+            self._rewards.clear()
+        if hacking(Hacking(), self.seen.totals, self.seen.accuracies):
+            self._report(f"step {step}: the reward rises while held-out accuracy falls: is it hacked?")
+        self.seen.divergence, ending = after_evaluation(
+            self._rules, self.seen.divergence, self.seen.accuracies, step
+        )
+        return ending
 
-    def _act(self, action: str, control: Any) -> None:
-        if action != "go on":
-            self.gone_wrong = True
-            self._stop(control, "the loss or the entropy went wrong: went back to the best")
-
-    def _stop(self, control: Any, reason: str) -> None:
-        self.reason = reason
+    def _end(self, ending: Ending | None, control: Any) -> None:
+        """Ends the stage for the first reason there is; that it has gone wrong goes before any other."""
+        if ending is None:
+            return
+        if ending.gone_wrong or not control.should_training_stop:
+            self.ending = ending
         control.should_training_stop = True
 
     def _count(self) -> None:

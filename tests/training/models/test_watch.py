@@ -1,0 +1,126 @@
+"""The watch over a stage, driven as a trainer would drive it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from training.ending import Rules
+from training.guards import Convergence, Divergence
+from training.trainer.watch import Watch
+
+pytestmark = pytest.mark.training
+
+
+@dataclass
+class Trained:
+    """What came of a stage: the steps made, why it ended, at which accuracies the weights were kept."""
+
+    watch: Watch
+    steps: int = 0
+    kept: list[float] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+
+def train(  # every evaluation gives the next accuracy, every look at the clock is a second later
+    directory: Path,
+    rules: Rules,
+    accuracies: list[float],
+    *,
+    most: int = 20,
+    rewards: Iterator[float] | None = None,
+) -> Trained:
+    """A stage that evaluates after every second step."""
+    given, now, worth = iter(accuracies), count(), rewards or iter(())
+    latest, said = [0.0], list[str]()
+
+    def evaluate() -> dict[str, float]:
+        latest[0] = next(given, accuracies[-1])
+        return {"accuracy": latest[0]}
+
+    watch = Watch(
+        2,
+        rules,
+        evaluate,
+        directory / "metrics.jsonl",
+        figures=lambda: {} if rewards is None else {"total": next(worth)},
+        keep=lambda: done.kept.append(latest[0]),
+        report=said.append,
+        clock=lambda: float(next(now)),
+    )
+    done = Trained(watch, said=said)
+    control = SimpleNamespace(should_training_stop=False)
+    state = SimpleNamespace(global_step=0, max_steps=most)
+    watch.on_train_begin(None, state, control)
+    while state.global_step < most and not control.should_training_stop:
+        state.global_step += 1
+        watch.on_step_end(None, state, control)
+        watch.on_log(None, state, control, {"loss": 0.5})
+    done.steps = state.global_step
+    return done
+
+
+def test_all_steps_are_made_where_no_rule_ends_them(tmp_path: Path) -> None:
+    """The first evaluation is of the start model, and one is made after the last step."""
+    done = train(tmp_path, Rules(), [0.1, 0.3, 0.2], most=3)
+    assert (done.steps, done.watch.ending.reason) == (3, "all steps done")
+    assert done.watch.seen.accuracies == [0.1, 0.3, 0.2]
+    assert done.kept == [0.1, 0.3]
+
+
+def test_until_ends_a_stage_at_the_evaluation_that_reaches_it(tmp_path: Path) -> None:
+    """Not one step later."""
+    done = train(tmp_path, Rules(until=0.5), [0.1, 0.3, 0.6])
+    assert (done.steps, done.watch.ending.reason) == (4, "held-out accuracy reached 50%")
+
+
+def test_time_ends_a_stage_with_an_evaluation_of_what_it_has_become(tmp_path: Path) -> None:
+    """Though none was due at that step; evaluations cost none of the time."""
+    done = train(tmp_path, Rules(seconds=3.0), [0.1, 0.2, 0.3])
+    assert (done.steps, done.watch.ending.reason) == (3, "3 seconds spent")
+    assert done.watch.seen.accuracies == [0.1, 0.2, 0.3]
+
+
+def test_convergence_ends_a_stage(tmp_path: Path) -> None:
+    """After two windows without a gain."""
+    done = train(tmp_path, Rules(convergence=Convergence(200, 2)), [0.5, 0.5, 0.5, 0.5])
+    assert (done.steps, done.watch.ending.reason) == (6, "held-out accuracy has converged")
+
+
+def test_a_fall_ends_a_stage_as_gone_wrong_even_when_its_time_is_up(tmp_path: Path) -> None:
+    """What was kept is of the best evaluation."""
+    rules = Rules(seconds=4.0, divergence=Divergence(fall=0.1))
+    done = train(tmp_path, rules, [0.5, 0.3, 0.2])
+    assert done.steps == 4
+    assert done.watch.ending.gone_wrong
+    assert "fell to 20.0%" in done.watch.ending.reason
+    assert done.kept == [0.5]
+
+
+def test_a_reward_that_rises_while_accuracy_falls_is_reported(tmp_path: Path) -> None:
+    """It ends nothing by itself: accuracy has its own guard."""
+    fallen = [0.9, 0.8, 0.8, 0.8, 0.5, 0.5, 0.5]
+    done = train(tmp_path, Rules(), fallen, most=14, rewards=(0.1 * step for step in count()))
+    assert done.steps == 14
+    assert any("is it hacked?" in line for line in done.said)
+    honest = train(tmp_path, Rules(), fallen[::-1], most=14, rewards=(0.1 * step for step in count()))
+    assert not any("is it hacked?" in line for line in honest.said)
+
+
+def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
+    """Accuracies, the guard's memory and the time; the file is written whole."""
+    done = train(tmp_path, Rules(divergence=Divergence()), [0.1, 0.3, 0.2], most=4)
+    checkpoint = tmp_path / "checkpoint-4"
+    checkpoint.mkdir()
+    done.watch.on_save(SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=4), None)
+    assert [file.name for file in checkpoint.iterdir()] == ["thinkgate.json"]
+    other = Watch(2, Rules(), dict, tmp_path / "other.jsonl")
+    other.load(checkpoint)
+    assert other.seen == done.watch.seen
+    assert json.loads((checkpoint / "thinkgate.json").read_text())["accuracies"] == [0.1, 0.3, 0.2]
