@@ -103,13 +103,14 @@ class _Line(BaseModel):
 
 
 class _Said(BaseModel):
-    id: str
+    id: str = ""
     answer: str | None = None
     correct: StrictBool | None = None
 
 
 class _Feedback(BaseModel):
     feedback: _Said | None = None
+    samples: Any = None
 
 
 def read_questions(
@@ -167,7 +168,10 @@ def parse_questions(
 
 def _feedback(line: str) -> _Said | None:
     """The feedback that a line is; None for a line of samples."""
-    return _Feedback.model_validate_json(line).feedback if '"feedback"' in line else None
+    if '"feedback"' not in line:
+        return None
+    told = _Feedback.model_validate_json(line)
+    return told.feedback if told.samples is None else None
 
 
 def _join(line: _Line, said: _Said) -> None:

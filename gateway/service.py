@@ -100,7 +100,13 @@ class Service:
             )
             self.metrics.routed(route, 502)
             raise UpstreamError(502, told)
-        return replace(resolved, level=level, samples=samples, route=route) if route else resolved
+        if route is None:
+            return resolved
+        level, samples = (
+            level or resolved.level,
+            samples or resolved.samples,
+        )  # a target may have a suffix too
+        return replace(resolved, level=level, samples=samples, route=route)
 
     async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
         """The model that is meant, if there is one, and all that there are."""

@@ -1,6 +1,6 @@
 """LoRA adapters for the embedded engine: from Hugging Face PEFT's directory to llama.cpp's GGUF file.
 
-`python -m training adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapter = "FILE"`
+`thinkgate adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapter = "FILE"`
 has the gateway serve it. Needs the packages gguf and safetensors, and torch to read bfloat16.
 
 What differs between the two formats:
@@ -57,7 +57,7 @@ class Base:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where the adapter can't be converted."""
-    parser = argparse.ArgumentParser(prog="python -m training adapter", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="thinkgate adapter", description=__doc__.split("\n")[0])
     parser.add_argument("adapter", type=Path, help="directory with adapter_config.json")
     parser.add_argument("--base", type=Path, required=True, help="the base model: a GGUF file or a directory")
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")

@@ -1,6 +1,6 @@
 """The canary: does the server give its tokens the probabilities that the trainer's weights give them?
 
-`python -m training canary --url http://127.0.0.1:8000/v1 --model NAME --base MODEL [--adapter DIR]`.
+`thinkgate canary --url http://127.0.0.1:8000/v1 --model NAME --base MODEL [--adapter DIR]`.
 
 Training and serving run different code, and a sync of weights that silently changed nothing
 (or the wrong thing) shows in no loss curve. So the server samples a few tokens with their
@@ -134,7 +134,7 @@ def load(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where the two sides differ, 2 where the server can't be asked."""
-    parser = argparse.ArgumentParser(prog="python -m training canary", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="thinkgate canary", description=__doc__.split("\n")[0])
     parser.add_argument("--url", required=True, help="the server, as http://127.0.0.1:8000/v1")
     parser.add_argument("--model", help="what it serves (the first it lists)")
     parser.add_argument("--base", type=Path, required=True, help="the weights: a directory or a GGUF file")

@@ -147,6 +147,8 @@ class SftTable(_Steps):
     """Replies drawn a question, of which the best by verifier (or scorer) are kept."""
     keep: Positive = 1
     """The most replies kept a question."""
+    scorer: Path | None = None
+    """A trained scorer's directory: of the right replies those it likes best are kept, not the shortest."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_tokens: Positive = 256
     until: Share | None = None
@@ -167,6 +169,14 @@ class Difficulty(_Table):
     low: Share = 0.2
     high: Share = 0.8
     samples: Positive = 8
+
+
+class JudgeTable(_Table):
+    """A model behind an OpenAI-compatible endpoint that grades what can't be verified; `url` ends in /v1."""
+
+    url: str
+    model: str
+    effort: str | None = None
 
 
 class RlTable(_Steps):
@@ -190,6 +200,8 @@ class RlTable(_Steps):
     difficulty: Difficulty | None = None
     rewards: Weights = {"format": 0.1}
     """Shaping rewards by weight, beside each row's own reward."""
+    judge: JudgeTable | None = None
+    """For rows whose reward is "rubric"; a key in the environment's THINKGATE_KEY goes along."""
     leave_out_unfinished: bool = False
     length: Positive = 256
     length_most: Positive | None = None

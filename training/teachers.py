@@ -48,7 +48,7 @@ async def _ask_all(
                 try:
                     return await _replies(http, table, row, budget)
                 except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
-                    failures.append(f"{type(error).__name__}: {error}")
+                    failures.append(str(error) or type(error).__name__)
                     return []
 
         replies = await asyncio.gather(*(ask(row, budget) for row, budget in zip(rows, budgets, strict=True)))
@@ -71,7 +71,8 @@ async def _replies(
     async with http.post(
         f"{(table.endpoint or '').rstrip('/')}/chat/completions", json=body, headers=headers
     ) as reply:
-        reply.raise_for_status()
+        if reply.status >= 400:
+            raise ValueError(f"{reply.status}: {(await reply.text())[:300]}")
         choices = (await reply.json())["choices"]
     return [_reply(choice) for choice in choices if choice.get("finish_reason") == "stop"]
 

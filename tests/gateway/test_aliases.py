@@ -76,6 +76,16 @@ async def test_an_alias_is_a_model_like_any_other(tmp_path: Path) -> None:
     assert reply["scaling"]["budget"]["asked"] == "low"
 
 
+async def test_a_target_may_say_how(tmp_path: Path) -> None:
+    """A level and samples in the target's name are an alias's defaults; what the client says beats them."""
+    path = write(tmp_path / "aliases.json", {"best": {"new:low@3": 1}})
+    async with gateway(backend_for(), aliases=path) as client:
+        plain = (await client.post(PATH, json=ASK)).json()["scaling"]
+        said = (await client.post(PATH, json={**ASK, "model": "best:high@2"})).json()["scaling"]
+    assert (plain["budget"]["asked"], plain["samples"]["asked"]) == ("low", 3)
+    assert (said["budget"]["asked"], said["samples"]["asked"]) == ("high", 2)
+
+
 async def test_an_alias_hides_a_model_of_its_name(tmp_path: Path) -> None:
     """So a model can be replaced under the name that clients have always used; others stay as they are."""
     path = write(tmp_path / "aliases.json", {"old": {"new": 1}})

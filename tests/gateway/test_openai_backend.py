@@ -251,6 +251,20 @@ async def test_models_are_read_once_and_again_on_demand() -> None:
         assert backend.engine.name == "vllm"
 
 
+async def test_an_adapter_is_what_it_adapts() -> None:
+    """vLLM lists a LoRA with its own path and no context; family and context are its parent's."""
+    base = {"id": "qwen", "root": "Qwen/Qwen3-8B", "owned_by": "vllm", "max_model_len": 4096, "parent": None}
+    lora = {"id": "taught", "root": "/lora", "owned_by": "vllm", "max_model_len": None, "parent": "qwen"}
+    orphan = {**lora, "id": "orphan", "parent": "gone"}
+    async with upstream() as server:
+        server.answers("/v1/models", Json({"data": [base, lora, orphan]}))
+        async with connected(server) as backend:
+            cards = await backend.models()
+    assert (cards["taught"].base, cards["taught"].context) == ("Qwen/Qwen3-8B", 4096)
+    assert cards["taught"].raw == lora
+    assert (cards["orphan"].base, cards["orphan"].context) == ("/lora", None)
+
+
 @pytest.mark.parametrize("listing", [{"data": "none"}, {"data": ["a", 5, {}]}, {}])
 async def test_a_strange_model_list_is_an_empty_one(listing: dict[str, Any]) -> None:
     """Entries that aren't models are passed over."""

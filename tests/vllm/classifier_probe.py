@@ -1,7 +1,7 @@
 """What Hugging Face's own code and the gateway's embedded classifier say of texts.
 
 Runs inside vLLM's own environment: `python classifier_probe.py DIRECTORY < TEXTS`, a JSON list
-on standard input; prints `{"float32": [...], "bfloat16": [...], "embedded": [...]}`.
+on standard input; prints `{"float32": [...], "bfloat16": [...], "embedded": [...], "tokens": [...]}`.
 """
 
 from __future__ import annotations
@@ -42,5 +42,6 @@ if __name__ == "__main__":
         "float32": by_hand(where, asked, torch.float32),
         "bfloat16": by_hand(where, asked, torch.bfloat16),
         "embedded": embedded(where, asked),
+        "tokens": [len(ids) for ids in AutoTokenizer.from_pretrained(where)(asked)["input_ids"]],
     }
     print(json.dumps(told))

@@ -21,30 +21,30 @@ from tests.scorers.models import nobody
 from tests.vllm.server import VllmServer, serve
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = "{question} {answer}"
-ASKED = "3 + 4 ="
-ANSWERS = [str(number) for number in range(19)]
-TEXTS = [*(f"{ASKED} {answer}" for answer in ANSWERS), "9 + 9 = 18 = 9 + 9", "Why ?"]
+CLASSIFIER = Path(__file__).parent / "classifier"
+"""Half a million parameters, trained by `train_classifier.py`; its card says on what."""
+ASKED = "A box holds 3 red and 4 blue pencils. How many pencils are in 5 such boxes?"
+RIGHT = (
+    "To find the number of pencils in 5 boxes, we first find how many pencils are in one box:\n\n"
+    "\\[ 3 + 4 = 7 \\]\n\nEach box holds 7 pencils, so 5 boxes hold\n\n\\[ 5 \\times 7 = 35 \\]\n\n"
+    "Therefore, the number of pencils is \\(\\boxed{35}\\)."
+)
+WRONG = (
+    "There are 3*4 = <<3*4=12>>12 pencils\nSo there are 12-5 = <<12-5=7>>7 pencils\nA: 7",
+    "There are 5 red and 5*3 = <<5*3=15>>15 blue pencils, which is 15/100*5 = <<15/100*5=0.75>>0.75\nA: 7",
+)
+REPLIES = (RIGHT, *WRONG, "7", "The answer is 35. " * 12, "x = \\frac{35}{1}, so \\boxed{35}.", "Hm … 七?")
+TEXTS = [f"{ASKED}\n\n{reply}" for reply in REPLIES]
 """Of different lengths, so that a batch needs padding."""
-TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-3}
+TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 @pytest.fixture(scope="module")
-def classifier_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the classifier of `tiny_classifier.py`."""
-    directory = tmp_path_factory.mktemp("classifier") / "sums"
-    script = ROOT / "tests" / "vllm" / "tiny_classifier.py"
-    made = run_there(vllm_python, script, directory)
-    assert json.loads(made)["auc"] > 0.9
-    return directory
-
-
-@pytest.fixture(scope="module")
-def expected(vllm_python: str, classifier_model: Path) -> Mapping[str, list[float]]:
+def expected(vllm_python: str) -> Mapping[str, list[float]]:
     """What Hugging Face's code says of `TEXTS`, and what the embedded classifier does."""
     script = ROOT / "tests" / "vllm" / "classifier_probe.py"
     told: Mapping[str, list[float]] = json.loads(
-        run_there(vllm_python, script, classifier_model, stdin=json.dumps(TEXTS))
+        run_there(vllm_python, script, CLASSIFIER, stdin=json.dumps(TEXTS))
     )
     return told
 
@@ -53,13 +53,12 @@ def expected(vllm_python: str, classifier_model: Path) -> Mapping[str, list[floa
 def pooling_server(
     request: pytest.FixtureRequest,
     vllm_python: str,
-    classifier_model: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, VllmServer]]:
     """A vLLM that serves the classifier in each precision."""
     log = tmp_path_factory.mktemp("pooling") / "vllm.log"
-    options = ("--runner", "pooling", "--dtype", request.param, "--max-model-len", "512")
-    with serve(vllm_python, classifier_model, log, options) as server:
+    options = ("--runner", "pooling", "--dtype", request.param, "--max-model-len", "1024")
+    with serve(vllm_python, CLASSIFIER, log, options) as server:
         yield request.param, server
 
 
@@ -74,22 +73,14 @@ def run_there(python: str, script: Path, directory: Path, stdin: str | None = No
 
 def scoring_for(server: VllmServer, **more: Any) -> Scoring:
     """Scorers as a settings file would have them."""
-    table = {
-        "kind": "trained",
-        "url": server.base_url,
-        "model": server.model,
-        "template": TEMPLATE,
-        "unproven": True,
-        **more,
-    }
+    table = {"kind": "trained", "url": server.base_url, "model": server.model, "unproven": True, **more}
     return Scoring(Settings.model_validate({"scorers": {"rm": table}}).scorers)
 
 
 def test_the_embedded_classifier_gives_hugging_faces_values(expected: Mapping[str, list[float]]) -> None:
     """Padding and batches make no difference."""
     assert expected["embedded"] == pytest.approx(expected["float32"], abs=1e-4)
-    right = max(range(19), key=lambda number: expected["embedded"][number])
-    assert right == 7
+    assert max(expected["embedded"]) - min(expected["embedded"]) > 0.2
 
 
 async def test_vllm_gives_hugging_faces_values(
@@ -102,34 +93,40 @@ async def test_vllm_gives_hugging_faces_values(
     assert isinstance(rm.classifier, ServedClassifier)
     try:
         bare = ServedClassifier(
-            server.base_url, rm.classifier.post, server.model, template="{answer}", batch=8
+            server.base_url, rm.classifier.post, server.model, template="{answer}", batch=4
         )
         values, tokens = await bare.classify([Case("", text) for text in TEXTS])
     finally:
         await scoring.close()
     assert values == pytest.approx(expected[precision], abs=TOLERANCE[precision])
-    assert tokens == sum(len(text.split()) for text in TEXTS)
+    assert tokens == sum(expected["tokens"])
 
 
-async def test_a_vote_is_weighed_by_the_served_classifier(
-    pooling_server: tuple[str, VllmServer], classifier_model: Path
+async def test_the_served_classifier_picks_a_sample(
+    pooling_server: tuple[str, VllmServer], expected: Mapping[str, list[float]]
 ) -> None:
-    """One right sample outweighs two that agree on a wrong answer; its tokens are told apart."""
-    _, server = pooling_server
-    scoring = scoring_for(server, calibration=classifier_model / "calibration.json")
+    """Against two that agree, by calibrated values; its tokens are told apart."""
+    precision, server = pooling_server
+    calibration = CLASSIFIER / "calibration.json"
+    calibrated = read_calibration(calibration)
+    assert calibrated != Calibration()
+    scoring = scoring_for(server, calibration=calibration)
     job = job_for(
         messages=[{"role": "user", "content": ASKED}],
-        scaling={"samples": 3, "stop": "none", "vote": "weighted"},
+        scaling={"samples": 3, "stop": "none", "vote": "best"},
     )
     job = replace(job, budget=replace(job.budget, scorer="rm"))
-    backend = ScriptedBackend(says(ANSWERS[12]), says(ANSWERS[12]), says(ANSWERS[7]))
+    backend = ScriptedBackend(says(WRONG[0]), says(WRONG[1]), says(RIGHT))
     try:
         _, outcome = await ran(backend, job, Jury(scorers=scoring.scorers))
     finally:
         await scoring.close()
-    assert outcome.chosen[0].content == ANSWERS[7]
-    assert outcome.scorer_tokens == 3 * len(TEXTS[0].split())
-    assert read_calibration(classifier_model / "calibration.json") != Calibration()
+    assert outcome.chosen[0].content == RIGHT
+    drawn = {sample.index: sample.content for sample in outcome.drawn}
+    values = dict(zip(REPLIES, expected[precision], strict=True))
+    told = {index: calibrated(values[text]) for index, text in drawn.items()}
+    assert dict(outcome.scores) == pytest.approx(told, abs=TOLERANCE[precision])
+    assert outcome.scorer_tokens == sum(expected["tokens"][:3])
 
 
 async def test_pairs_are_scored_too(pooling_server: tuple[str, VllmServer]) -> None:
@@ -139,7 +136,7 @@ async def test_pairs_are_scored_too(pooling_server: tuple[str, VllmServer]) -> N
     try:
         weights = await scoring.scorers["rm"].score(
             [{"role": "user", "content": ASKED}],
-            [Sample(i, text) for i, text in enumerate(ANSWERS)],
+            [Sample(i, text) for i, text in enumerate(REPLIES)],
             nobody(),
         )
     finally:

@@ -51,6 +51,7 @@ def train_classifier(
     tokenizer: Any,
     train: Sequence[Marked],
     validation: Sequence[Marked],
+    *,
     table: ClassifierTable,
     directory: Path,
     seed: int,
@@ -96,12 +97,14 @@ def train_classifier(
 
 
 def classified(directory: Path, template: str, cases: Sequence[Case]) -> list[float]:
-    """The probabilities that the embedded classifier, the one that serves, gives."""
+    """The probabilities that the embedded classifier gives, the one that serves; equal cases are run once."""
+    different = list(dict.fromkeys(cases))
     local = LocalClassifier(directory, template=template, batch=_BATCH)
     try:
-        return asyncio.run(local.classify(cases))[0]
+        found = dict(zip(different, asyncio.run(local.classify(different))[0], strict=True))
     finally:
         local.close()
+    return [found[case] for case in cases]
 
 
 def calibrate(directory: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:

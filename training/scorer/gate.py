@@ -36,7 +36,7 @@ _VOTES = ("majority", "weighted", "best")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A held-out problem's samples that may vote: the class of each one's answer, whether it is right, its score."""
+    """A held-out problem's samples that may vote: each one's class, whether it is right, its score."""
 
     classes: tuple[Hashable, ...]
     correct: tuple[bool, ...]

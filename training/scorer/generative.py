@@ -80,7 +80,7 @@ def train_judge(
 
 
 def judged(stage: Stage, directory: Path, asked: Sequence[Asked], seed: int) -> list[list[float | None]]:
-    """What the judge makes of every reply, as `scorers.judge` does in serving; equal answers are asked once."""
+    """What the judge makes of every reply, as in serving; equal answers are asked about once."""
     table, held = stage.table, stage.config.held_out
     model, _, prompter = stage.load(directory)
     different = {

@@ -43,7 +43,7 @@ def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
 
 
 def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> list[Marked]:
-    """Every reply with an answer, as it will be classified, with its label; with `steps` those of its steps."""
+    """Every reply with an answer as it will be classified, and its label; with `steps` those of its steps."""
     return [
         _marked(template, each, reply, steps)
         for each in asked

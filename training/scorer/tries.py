@@ -196,9 +196,9 @@ def _classifier(
         tokenizer,
         train,
         marked(template, samples.validation),
-        table.classifier,
-        directory,
-        stage.seed,
+        table=table.classifier,
+        directory=directory,
+        seed=stage.seed,
     )
     snippet = f'kind = "trained"\ndirectory = "{directory}"\ntemplate = {json.dumps(template)}\n'
     (directory / "serving.toml").write_text(f"[scorers.trained]\n{snippet}", encoding="utf-8")

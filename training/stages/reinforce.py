@@ -9,14 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from scorers.mathpool import MathPool
+from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
 from training.ending import Rules
 from training.filters import by_difficulty
 from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
-from training.prompting import Prompter
+from training.prompting import Prompt, Prompter
 from training.rewards import RewardPlan, Setting, reward_plan
+from training.rewards.language import langid
+from training.rewards.rubric import Judge
+from training.sandbox import open_sandbox
 from training.stages.run import Stage
 from training.states import from_json, to_json
 from training.trainer.drawing import draw
@@ -30,19 +35,38 @@ __all__ = ["reinforce"]
 
 
 def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting | None = None) -> Path:
-    """GRPO on the rows, from the model of an earlier stage; rolls back where accuracy falls.
+    """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
 
-    `setting` brings what rewards need beyond the model's own markup and levels.
+    `setting` brings a preference model, where rows need one.
     """
+    with MathPool(1) as pool:
+        needed = _setting(stage, rows, replace(setting or Setting(), pool=pool))
+        return _reinforce(stage, start, rows, needed)
+
+
+def _setting(stage: Stage, rows: Sequence[Row], setting: Setting) -> Setting:
+    """What the run's rewards need, and no more: a sandbox only for rows with tests, and so on."""
+    table, config = stage.table, stage.config
+    judge = table.judge
+    return replace(
+        setting,
+        markup=config.family.markup,
+        levels=config.budgets,
+        identify=langid() if "language" in table.rewards else None,
+        sandbox=open_sandbox() if any(row.reward == "tests" for row in rows) else None,
+        judge=Judge(judge.url, judge.model, os.environ.get("THINKGATE_KEY"), judge.effort) if judge else None,
+    )
+
+
+def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
     table, config = stage.table, stage.config
     model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
     began = stage.clock()
     if table.difficulty is not None:
-        rows, told = _filtered(stage, model, prompter, rows)
+        rows, told = _filtered(stage, model, prompter, rows, setting)
     filtering = stage.clock() - began
     held = stage.held_out()
-    setting = replace(setting or Setting(), markup=config.family.markup, levels=config.budgets)
     kinds = {row.reward for row in rows}
 
     @lru_cache(maxsize=8)
@@ -62,7 +86,11 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
     batches = -(-table.steps // table.updates)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     asked = ordered(rows, batches * table.groups * processes, table.general, stage.seed)
-    rollout = Rollout(asked, prompter, plan, settings)
+
+    def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+        return token_logprobs(model, prompt.ids, ids)
+
+    rollout = Rollout(asked, prompter, plan, settings, ours)
 
     def restore(saved: dict[str, Any]) -> None:
         rollout.length = from_json(LengthState, saved)
@@ -109,7 +137,7 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
 
 def _filtered(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows in the band of difficulty, by the start policy's own replies; general rows all stay."""
     table = stage.table
@@ -118,10 +146,15 @@ def _filtered(
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
     drawn = draw(
-        model, prompter, prompts,
-        samples=band.samples, temperature=table.temperature, max_tokens=table.length, seed=stage.seed,
-    )  # fmt: skip
-    plan = reward_plan(Setting(markup=stage.config.family.markup), {row.reward for row in asked}, {})
+        model,
+        prompter,
+        prompts,
+        samples=band.samples,
+        temperature=table.temperature,
+        max_tokens=table.length,
+        seed=stage.seed,
+    )
+    plan = reward_plan(setting, {row.reward for row in asked}, {})
     found = by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
         band.low,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from scorers.local_classifier import LocalClassifier
+from scorers.trained import Case
 from training.data.budgets import BudgetSampler
 from training.data.chains import LENGTHS
 from training.prompting import Prompter
@@ -66,25 +70,48 @@ def kept(
     )  # fmt: skip
     setting = Setting(markup=stage.config.family.markup)
     plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
+    liking = _liking(table.scorer)
     examples = []
     for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
         judged = row.reward in _JUDGED
         worth = plan.judge(row, replies).main if judged else [float(row.general)] * len(replies)
-        for reply in best(row, replies, worth, table.keep):
+        liked = liking(row, replies) if liking else ()
+        for reply in best(row, replies, worth, table.keep, liked):
             examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
     drawn_count = sum(map(len, drawn))
     return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
 
 
 def best(
-    row: Row, replies: Sequence[Completion], worth: Sequence[float | None], most: int
+    row: Row,
+    replies: Sequence[Completion],
+    worth: Sequence[float | None],
+    most: int,
+    liked: Sequence[float] = (),
 ) -> list[Completion]:
-    """At most so many different replies that are wholly right and fit to imitate, the shortest first."""
-    right = [
-        reply
-        for reply, value in zip(replies, worth, strict=True)
+    """At most so many different replies that are wholly right and fit to imitate, the shortest first.
+
+    `liked` are a scorer's values, one for each reply; where given, the most liked come first.
+    """
+    right = {
+        reply.ids: -(liked[place] if liked else 0.0)
+        for place, (reply, value) in enumerate(zip(replies, worth, strict=True))
         if value is not None and value >= 1.0 and reply.finished
         if fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
-    ]
-    different = {reply.ids: reply for reply in right}
-    return sorted(different.values(), key=lambda reply: (len(reply.ids), reply.ids))[:most]
+    }
+    different = {reply.ids: reply for reply in replies if reply.ids in right}
+    order = sorted(different, key=lambda ids: (right[ids], len(ids), ids))
+    return [different[ids] for ids in order[:most]]
+
+
+def _liking(directory: Path | None) -> Callable[[Row, Sequence[Completion]], Sequence[float]] | None:
+    """The scorer's probabilities of being right, as it would weigh the replies in serving."""
+    if directory is None:
+        return None
+    classifier = LocalClassifier(directory)
+
+    def liking(row: Row, replies: Sequence[Completion]) -> Sequence[float]:
+        cases = [Case(row.question, reply.answer, reply.thinking) for reply in replies]
+        return asyncio.run(classifier.classify(cases))[0]
+
+    return liking

@@ -18,12 +18,21 @@ from typing import Any
 from training.advantages import Normalisation, advantages
 from training.data.budgets import BudgetSampler
 from training.filters import live, next_batch
+from training.guards import canary
 from training.lengths import LengthSchedule, LengthState, next_length, start_length
 from training.prompting import Prompt, Prompter
 from training.rewards import Judged, RewardPlan
 from training.types import Completion, Row
 
-__all__ = ["Group", "Rollout", "RolloutSettings"]
+__all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]
+
+
+CANARY = 0.2
+"""Nats a token by which a server of another precision may differ from the trainer, in the mean."""
+
+
+class StaleWeights(Exception):
+    """The server that draws the samples does not have the trainer's weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class Rollout:
     """TRL's rollout function over a fixed list of rows; a prompt is the text of a row's place in it.
 
     `plan` judges at the length limit of the moment. `length` is kept with a checkpoint.
-    `figures` tell of the last step, for the log.
+    `figures` tell of the last step, for the log. Where a server draws, `ours` gives the trainer's own
+    logprobs of a reply's tokens: the canary that every step compares with the server's.
     """
 
     def __init__(
@@ -72,11 +82,13 @@ class Rollout:
         prompter: Prompter,
         plan: Callable[[int], RewardPlan],
         settings: RolloutSettings,
+        ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
     ) -> None:
         self._rows = rows
         self._prompter = prompter
         self._plan = plan
         self._settings = settings
+        self._ours = ours
         self.length: LengthState = start_length(settings.length)
         self.figures: dict[str, float] = {}
         self.drawn: list[str] = []
@@ -87,6 +99,7 @@ class Rollout:
         step = trainer.state.global_step
         rows = [self._rows[int(place)] for place in prompts[:: settings.samples]]
         groups = self._draw(rows, step, trainer)
+        difference = self._check(groups[0])
         rounds = 1
         batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         while batch.redraw:
@@ -98,6 +111,8 @@ class Rollout:
         # With filtering, what only fills the batch must not teach, though shaping rewards may spread it.
         idle = set(batch.fill) if settings.rounds > 1 else set()
         self._note(groups, chosen, rounds)
+        if difference is not None:
+            self.figures["canary"] = difference
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
         totals = [
@@ -128,6 +143,22 @@ class Rollout:
                 Group(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
             )
         return groups
+
+    def _check(self, group: Group) -> float | None:
+        """The mean difference, in nats, of the trainer's and the server's logprobs; None without a server.
+
+        Raises StaleWeights where they differ: then the server draws from other weights than are trained
+        (verl#7495: LoRA weights that never reached the rollouts).
+        """
+        if group.logprobs is None or self._ours is None:
+            return None
+        found = canary(self._ours(group.prompt, group.ids[0]), group.logprobs[0], tolerance=CANARY)
+        if found.verdict != "agrees":
+            raise StaleWeights(
+                f"the server's logprobs differ from the trainer's by {found.difference:.2f} nats a token "
+                f"(at most {CANARY}): it does not draw from the weights that are trained"
+            )
+        return found.difference
 
     def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
         """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""

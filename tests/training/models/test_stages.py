@@ -12,10 +12,14 @@ pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from training.config import TrainConfig, read_config
+from training.data.constraints import satisfied
+from training.data.instructions import instruction
 from training.plots import read_metrics
 from training.problems import DataError
 from training.stages import pipeline, run_stage
-from training.stages.replies import best
+from training.stages.replies import best, general_examples
+from training.stages.run import Run
+from training.tiny.arithmetic import errands
 from training.types import Completion, Row
 
 pytestmark = [
@@ -194,6 +198,30 @@ def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> 
         run_stage(config, "rejection")
 
 
+def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(tmp_path: Path) -> None:
+    """An instruction without an answer is asked of the model, and only a reply that keeps to it is learned."""
+    config = read_config(small(tmp_path, "base", "rejection"))
+    stage = Run(config).stage("rejection")
+    model, _, prompter = stage.load(run_stage(config, "base"))
+    written, asked = next(errands("test")), instruction(1, 0)
+    examples = general_examples(stage, model, prompter, [written, asked])
+    assert examples[0].target == prompter.target(examples[0].prompt, "", written.extra["answer"])
+    for example in examples[1:]:
+        told = prompter.completion(example.prompt, example.target).answer
+        assert all(satisfied(check, told) for check in asked.checks)
+
+
+def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) -> None:
+    """Errands are judged by a preference model, which says nothing of right and wrong."""
+    path = small(tmp_path, "base")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(
+        text.replace('sources = [{ kind = "additions"', 'sources = [{ kind = "errands"'), encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="'preference' is not"):
+        run_stage(read_config(path), "base")
+
+
 def test_the_best_replies_are_right_finished_different_and_short() -> None:
     """Of a question's replies those are kept that are wholly right and fit to imitate, the shortest first."""
     row = Row("1", "What is 1+1?", "2")
@@ -208,7 +236,9 @@ def test_the_best_replies_are_right_finished_different_and_short() -> None:
         reply((9,)),
         reply((8,), finished=False),
     )
-    assert best(row, [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0], 4) == [same, long]
+    replies, worth = [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0]
+    assert best(row, replies, worth, 4) == [same, long]
+    assert best(row, replies, worth, 1, liked=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""A scorer from a policy's samples to a served classifier, on a model of a few thousand weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from scorers.calibration import read_calibration  # noqa: E402
+from scorers.gate import model_digest, read_gate  # noqa: E402
+from scorers.local_classifier import LocalClassifier  # noqa: E402
+from scorers.trained import Case  # noqa: E402
+from training.config import TrainConfig  # noqa: E402
+from training.scorer.collect import read_asked  # noqa: E402
+from training.scorer.tries import train_scorer  # noqa: E402
+from training.tiny.model import build  # noqa: E402
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
+
+STEPS = {"steps": 2, "every": 2, "save_every": 2, "batch": 4}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that made all tries with a policy that knows nothing."""
+    directory = tmp_path_factory.mktemp("run")
+    build(directory / "policy", width=64, layers=1)
+    source = {"kind": "additions", "digits": 1}
+    config = TrainConfig.model_validate(
+        {
+            "name": "smoke",
+            "output": directory,
+            "threads": 1,
+            "pipeline": [],
+            "model": {"path": "tiny", "family": "thinkgate"},
+            "data": [source],
+            "held_out": {"sources": [source], "count": 4, "max_tokens": 12},
+            "scorer": {
+                "policy": str(directory / "policy"),
+                "every_try": True,
+                "problems": 6,
+                "validation": 3,
+                "samples": 4,
+                "budgets": {"high": 1, "none": 1},
+                "classifier": {"steps": 3, "batch": 4, "every": 2, "warmup": 1},
+                "checks": {**STEPS, "rows": 12},
+                "judge": {**STEPS, "groups": 2, "samples": 2, "length": 12},
+            },
+        }
+    )
+    assert train_scorer(config) == 1
+    return directory / "scorer"
+
+
+def test_every_try_is_reported_with_its_gate(run: Path) -> None:
+    """None passes: nothing has been learned; each gate is about the weights it lies beside."""
+    told = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in told["tries"]] == [
+        "generative", "classifier", "backbone", "negatives", "steps",
+    ]  # fmt: skip
+    for each in told["tries"]:
+        gate = read_gate(Path(each["model"]) / "gate.json")
+        assert not gate.passed
+        assert gate.model_sha256 == model_digest(Path(each["model"]))
+    assert len((run / "results.md").read_text(encoding="utf-8").splitlines()) == 7
+
+
+def test_no_question_is_in_two_parts(run: Path) -> None:
+    """What is learned from, calibrated by and judged by are different problems."""
+    parts = [{each.row.question for each in read_asked(run / f"{name}.jsonl")}
+             for name in ("train", "validation", "test")]  # fmt: skip
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 13
+
+
+async def test_what_was_trained_is_served(run: Path) -> None:
+    """By the embedded classifier, in the template written beside the weights, with its calibration."""
+    model = run / "steps" / "model"
+    template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
+    assert json.dumps(template) in (model / "serving.toml").read_text(encoding="utf-8")
+    local = LocalClassifier(model, template=template)
+    (value,), tokens = await local.classify([Case("What is 1+2?", "3", "1+2=3")])
+    local.close()
+    assert 0 < value < 1
+    assert tokens == len("BUW1+2?ATn1+2=3nEnn3Z")  # a letter a token
+    assert 0 < read_calibration(model / "calibration.json")(value) < 1

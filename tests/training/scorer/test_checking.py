@@ -1,0 +1,40 @@
+"""Checks: questions about answers, for a judge that works them out anew."""
+
+from tests.training.scorer.asking import WORKED, asked, row
+from training.scorer.checking import check, checks_by_rule, checks_of
+
+FORM = "{question} Is it {answer}?"
+
+
+def test_a_check_is_a_verifiable_row_whose_chain_ends_with_the_result() -> None:
+    """So that the verdict is a comparison of two numbers that both stand in the text."""
+    found = check(FORM, row(), "580", right=False)
+    assert found.question == "What is 123+456? Is it 580?"
+    assert (found.gold, found.reward) == ("no", "correct")
+    assert found.extra["chains"]["high"] == f"{WORKED}\n579"
+
+
+def test_by_rule_about_half_are_right() -> None:
+    """The others are near misses; deterministic."""
+    rows = [row(f"What is {n}+0?", str(n)) for n in range(1000, 1200)]
+    found = checks_by_rule(FORM, rows, seed=1)
+    assert found == checks_by_rule(FORM, rows, seed=1)
+    assert 70 < sum(each.gold == "yes" for each in found) < 130
+    for each, source in zip(found, rows, strict=True):
+        assert (each.question.endswith(f"Is it {source.gold}?")) == (each.gold == "yes")
+
+
+def test_of_a_policy_its_commonest_mistakes_are_checked() -> None:
+    """Beside the right answer, so that the judge can't tell by the question alone."""
+    found = checks_of(FORM, [asked("1", "580", "580", "2", "580", "2", "579")], seed=0)
+    assert [(each.question.split()[-1], each.gold) for each in found] == [
+        ("580?", "no"),
+        ("2?", "no"),
+        ("579?", "yes"),
+    ]
+
+
+def test_where_there_is_no_mistake_a_near_miss_is_checked() -> None:
+    """Both verdicts stay equally likely."""
+    found = checks_of(FORM, [asked("579", "579")], seed=0)
+    assert [each.gold for each in found] == ["no", "yes"]

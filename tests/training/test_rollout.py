@@ -1,0 +1,138 @@
+"""What a step of reinforcement learning draws and hands over; a scripted engine stands in for the trainer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from policies.families import find_family
+from training.data.budgets import BudgetSampler
+from training.lengths import LengthSchedule
+from training.prompting import Prompter
+from training.rewards import RewardPlan, Setting, reward_plan
+from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
+from training.types import Row
+
+END = 0
+ROWS = [Row(f"{n}", f"What is {n}+0?", str(n)) for n in range(1, 9)]
+
+
+class Letters:
+    """A tokenizer whose tokens are characters; 0 ends a turn."""
+
+    eos_token_id = END
+
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> str:
+        """The contents, one a line."""
+        return "".join(f"{message['content']}\n" for message in conversation)
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """Code points."""
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        """And back."""
+        return "".join(map(chr, ids))
+
+
+class Engine:
+    """Stands where TRL's trainer generates: replies by the question's number, logged."""
+
+    use_vllm = False
+
+    def __init__(self, reply: Callable[[int, int], str], logprobs: float | None = None) -> None:
+        self.state = SimpleNamespace(global_step=0)
+        self.generation_config = SimpleNamespace(max_new_tokens=0)
+        self.asked: list[str] = []
+        self.limits: list[int] = []
+        self._reply = reply
+        self._logprobs = logprobs
+
+    def _generate_single_turn(
+        self, prompts: list[list[int]], images: None, fields: dict[str, Any], samples: int
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        texts = ["".join(map(chr, prompt)) for prompt in prompts]
+        self.asked += texts[::samples]
+        self.limits.append(self.generation_config.max_new_tokens)
+        numbers = [int(text.rpartition("What is ")[2].partition("+")[0]) for text in texts]
+        ids = [[*map(ord, self._reply(number, place % samples)), END] for place, number in enumerate(numbers)]
+        return ids, None if self._logprobs is None else [[self._logprobs] * len(each) for each in ids]
+
+
+def plan(limit: int) -> RewardPlan:
+    """Right or wrong, and nothing else."""
+    return reward_plan(Setting(max_tokens=limit), {"correct"}, {})
+
+
+def rollout(rounds: int = 1, **more: Any) -> Rollout:
+    """Two replies to a question, no budget."""
+    settings = RolloutSettings(2, BudgetSampler({"none": 1}), LengthSchedule(8, 8), rounds=rounds)
+    return Rollout(ROWS, Prompter(Letters(), find_family("qwen3")), plan, settings, **more)
+
+
+def prompts(*places: int) -> list[str]:
+    """What the trainer's sampler gives: each row's place, once for each sample."""
+    return [str(place) for place in places for _ in range(2)]
+
+
+def test_advantages_are_handed_over_in_the_order_of_the_replies() -> None:
+    """One right and one wrong reply get opposite advantages; equal ones none, and come last."""
+    engine = Engine(lambda number, place: str(number) if number == 1 or place == 0 else "no")
+    out = rollout()(prompts(0, 1), engine)
+    assert out["advantage"][0] == -out["advantage"][1] > 0
+    assert out["advantage"][2:] == [0.0, 0.0]
+    assert [len(out[name]) for name in ("prompt_ids", "completion_ids", "advantage")] == [4, 4, 4]
+    assert out["completion_ids"][0] == [ord("2"), END]
+
+
+def test_groups_that_teach_nothing_are_drawn_again_at_most_twice() -> None:
+    """The live ones come first, the batch keeps its size, and what only fills it has no gradient."""
+    engine = Engine(lambda number, place: str(number) if number % 2 or place else "no")
+    drawn = rollout(rounds=3)
+    out = drawn(prompts(0, 2), engine)  # 1 and 3 are always right
+    assert len(out["advantage"]) == 4
+    assert 1 < drawn.figures["rounds"] <= 3
+    asked = len(engine.asked)
+    assert 2 < asked <= 6
+    assert drawn.figures["live"] == pytest.approx(sum("2468".count(q[8]) for q in engine.asked) / asked)
+    assert sum(value > 0 for value in out["advantage"]) == len(
+        {row for row in drawn.drawn if int(row) % 2 == 0}
+    )
+
+
+def test_a_batch_that_teaches_nothing_changes_nothing_and_stops_nothing() -> None:
+    """When no group is live after all rounds, all advantages are 0 (verl#953: it used to abort)."""
+    out = rollout(rounds=3)(prompts(0, 1), Engine(lambda number, place: "no"))
+    assert out["advantage"] == [0.0] * 4
+
+
+def test_what_is_redrawn_depends_on_the_step_alone() -> None:
+    """The same step asks the same questions again, another step others."""
+
+    def asked(step: int) -> list[str]:
+        engine = Engine(lambda number, place: "no")
+        engine.state.global_step = step
+        rollout(rounds=3)(prompts(0, 1), engine)
+        return engine.asked
+
+    assert asked(5) == asked(5)
+    assert asked(5)[2:] != asked(6)[2:]
+
+
+def test_the_length_limit_reaches_the_engine() -> None:
+    """What the schedule says is what the engine may generate."""
+    engine = Engine(lambda number, place: "no")
+    rollout()(prompts(0), engine)
+    assert engine.limits == [8]
+
+
+def test_a_server_with_other_weights_stops_the_run() -> None:
+    """Where server and trainer give the same tokens other logprobs, the canary says so; else it is logged."""
+    engine = Engine(lambda number, place: "no", logprobs=-1.0)
+    same = rollout(ours=lambda prompt, ids: [-1.05] * len(ids))
+    out = same(prompts(0), engine)
+    assert same.figures["canary"] == pytest.approx(0.05)
+    assert out["logprobs"] == [[-1.0] * 3] * 2
+    with pytest.raises(StaleWeights, match=r"by 2\.00 nats"):
+        rollout(ours=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
