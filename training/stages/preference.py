@@ -20,6 +20,7 @@ from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
 from training.data.instructions import preferences_among
+from training.problems import DataError
 from training.prompting import Prompter
 from training.rewards.preference import PreferenceModel
 from training.stages.run import Stage
@@ -39,7 +40,12 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> t
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
     if not (directory / "config.json").exists():
-        _train(stage, start, tokenizer, _pairs(policy, prompter, rows, stage.seed), directory)
+        pairs = _pairs(policy, prompter, rows, stage.seed)
+        if not pairs:
+            raise DataError(
+                "the preference model has nothing to compare: no general row has an answer or checks"
+            )
+        _train(stage, start, tokenizer, pairs, directory)
     judge = _Judge(directory, tokenizer, prompter)
     known = [row for row in rows if "answer" in row.extra][:64]
     scores = judge([row.question for row in known], [row.extra["answer"] for row in known])
@@ -47,7 +53,7 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> t
 
 
 def _pairs(policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int) -> list[dict[str, list[int]]]:
-    """Pairs as token ids, one for each row at least that has a good reply."""
+    """Pairs as token ids: one a row with an answer, up to two a row with checks."""
     prompts = [prompter.prompt(row, None) for row in rows]
     drawn = draw(policy, prompter, prompts, samples=_SAMPLES, max_tokens=64, seed=seed)
     rng = random.Random(f"pairs {seed}")
@@ -56,6 +62,8 @@ def _pairs(policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int) -> l
         answers = [reply.answer for reply in replies]
         if row.checks:
             found = [(pair.chosen, pair.rejected) for pair in preferences_among(row, answers, 2, seed)]
+        elif "answer" not in row.extra:
+            found = []
         else:
             good = row.extra["answer"]
             wrong = [answer for answer in answers if answer.strip() and verify(answer, good) is not True]

@@ -199,7 +199,7 @@ def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> 
 
 
 def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(tmp_path: Path) -> None:
-    """An instruction without an answer is asked of the model, and only a reply that keeps to it is learned."""
+    """An instruction without an answer is asked of the model; only a reply that keeps to it is learned."""
     config = read_config(small(tmp_path, "base", "rejection"))
     stage = Run(config).stage("rejection")
     model, _, prompter = stage.load(run_stage(config, "base"))
