@@ -102,12 +102,17 @@ def _one(seed: int, output: Path) -> None:
     )
     models["rejection for RL's time"] = run_stage(other, "rejection")
 
-    # More supervised steps on the teacher's chains, for as long.
+    # More supervised steps on the teacher's chains, other ones than before, for as long.
     beside = output / "instead-sft"
     _lend(output / "cold-start", beside / "base")
     table = config.cold_start.model_copy(update={"steps": 100_000, "until": None, "seconds": seconds})
     other = config.model_copy(
-        update={"output": beside, "pipeline": ("base", "cold-start"), "cold_start": table}
+        update={
+            "output": beside,
+            "pipeline": ("base", "cold-start"),
+            "cold_start": table,
+            "seed": config.seed + 1000,
+        }
     )
     models["more cold start for RL's time"] = run_stage(other, "cold-start")
 

@@ -12,6 +12,7 @@ from training.problems import DataError
 from training.rewards import RewardError
 from training.sandbox import SandboxError
 from training.teachers import TeacherError
+from training.trainer.rollout import StaleWeights
 
 __all__ = ["main"]
 
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         from training.stages import pipeline, run_stage
 
         model = pipeline(config) if chosen.stage == "pipeline" else run_stage(config, chosen.stage)
-    except (ConfigError, DataError, RewardError, SandboxError, TeacherError) as error:
+    except (ConfigError, DataError, RewardError, SandboxError, StaleWeights, TeacherError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"The model is in {model}.")
