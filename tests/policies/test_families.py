@@ -203,6 +203,7 @@ TABLE = {
     "smollm2": Row(
         "SmolLM2-135M-Instruct.Q4_1.gguf", Sent(prefill="<think>\n", opened=True), Sent(off="already")
     ),
+    "thinkgate": switched("thinkgate-tiny", "enable_thinking", opened=True),
     "apriel": always(
         "ServiceNow-AI/Apriel-1.6-15b-Thinker",
         "Here are my reasoning steps:",
