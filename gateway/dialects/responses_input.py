@@ -70,6 +70,11 @@ def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("metadata") is not None and not isinstance(body["metadata"], dict):
         raise wrong("metadata", "an object")
     chat["messages"] = _messages(body)
+    for field in ("n", "max_tokens", "max_completion_tokens"):  # chat's own, which engines take as extras
+        if chat.get(field) is not None:
+            positive(chat[field], field)
+    if not isinstance(chat.get("chat_template_kwargs", {}), dict):
+        raise wrong("chat_template_kwargs", "an object")
     if (limit := body.get("max_output_tokens")) is not None:
         chat["max_tokens"] = positive(limit, "max_output_tokens")
     if (reasoning := body.get("reasoning")) is not None:
