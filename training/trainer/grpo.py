@@ -10,6 +10,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from training.config import RlTable
+from training.trainer.models import mixed_precision
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
@@ -36,7 +37,9 @@ def train_grpo(
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=advantage_of,
-        args=grpo_config(table, directory, seed, cpu=model.device.type == "cpu"),
+        args=grpo_config(
+            table, directory, seed, cpu=model.device.type == "cpu", mixed=mixed_precision(model)
+        ),
         train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(count)]}),
         processing_class=tokenizer,
         rollout_func=rollout,
@@ -55,7 +58,7 @@ def advantage_of(advantage: list[float], **_: Any) -> list[float]:
     return advantage
 
 
-def grpo_config(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRPOConfig:
+def grpo_config(table: RlTable, directory: Path, seed: int, *, cpu: bool, mixed: bool) -> GRPOConfig:
     """The table in TRL's words; what the rollout decides (advantages, length limit) is set to rest."""
     drawn = table.groups * table.samples
     batch = min(table.batch, drawn)
@@ -95,7 +98,7 @@ def grpo_config(table: RlTable, directory: Path, seed: int, *, cpu: bool) -> GRP
         seed=seed,
         data_seed=seed,
         use_cpu=cpu,
-        bf16=not cpu,
+        bf16=mixed,
         gradient_checkpointing=not cpu,
         report_to=[],
         disable_tqdm=True,

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.config import Lora, ModelSource
 
-__all__ = ["device", "load_model", "load_tokenizer", "save_model"]
+__all__ = ["device", "load_model", "load_tokenizer", "mixed_precision", "save_model"]
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -40,7 +40,18 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
         model = PeftModel.from_pretrained(model, source.adapter, is_trainable=train)
     elif source.lora is not None:
         model = get_peft_model(model, _lora(source.lora))
+    if (head := model.get_output_embeddings()) is not None:
+        # A slice of the hidden states, as generation hands over, makes torch copy the head for every row.
+        head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
     return model.to(device())
+
+
+def mixed_precision(model: Any) -> bool:
+    """Whether the trainers compute in bfloat16: always on a GPU, on a CPU where the model is held in it.
+
+    A CPU with matrix units for bfloat16 is three to four times faster so, one without three times slower.
+    """
+    return bool(model.device.type != "cpu" or model.dtype == torch.bfloat16)
 
 
 def device() -> torch.device:

@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from training.config import SftTable
 from training.prompting import Prompt
+from training.trainer.models import mixed_precision
 from training.trainer.watch import Watch, quieten
 
 __all__ = ["Example", "train_sft"]
@@ -55,7 +56,7 @@ def train_sft(
         seed=seed,
         data_seed=seed,
         use_cpu=cpu,
-        bf16=not cpu,
+        bf16=mixed_precision(model),
         gradient_checkpointing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 def config(tmp_path: Path, **fields: object):  # type: ignore[no-untyped-def]
     """TRL's settings for a table with these fields."""
     table = RlTable.model_validate({"steps": 4, **fields})
-    return grpo_config(table, tmp_path, 1, cpu=True)
+    return grpo_config(table, tmp_path, 1, cpu=True, mixed=False)
 
 
 def test_cispo_clips_at_one_more_than_the_margin(tmp_path: Path) -> None:
