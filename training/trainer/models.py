@@ -31,6 +31,9 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
     """
     arguments, options = _place(source)
     dtype = getattr(torch, source.dtype)
+    if dtype is torch.bfloat16 and device().type == "cpu":
+        # There torch's fused attention is slow: its backward alone takes a fifth of a step.
+        options = {**options, "attn_implementation": "eager"}
     model = AutoModelForCausalLM.from_pretrained(*arguments, dtype=dtype, **options)
     if getattr(model, "hf_quantizer", None) is not None:
         # A GGUF file's weights were dequantized while loading: the trainer may take them for plain ones.
