@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,13 +15,15 @@ from rich.live import Live
 from gateway.backends.model_store import ModelUnavailable, ensure_model
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import SETTINGS, Question, Setting, ten_questions
+from gateway.demo.questions import QUESTIONS, SETTINGS, Question, Setting
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from gateway.demo.server import listen, serving
 from scorers.answers import verify
 
-__all__ = ["add_parser", "run"]
+__all__ = ["REASONER", "add_parser", "run"]
 
+REASONER = Path(__file__).with_name("smollm2-reasoner.gguf")
+"""A LoRA for SmolLM2-135M-Instruct, trained by training/configs/smollm2.toml: see docs/training.md."""
 _INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 
 
@@ -39,12 +42,18 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and Ctrl-C are the same
     console = Console(highlight=False)
     try:
-        return _demo(console, load_settings(port=arguments.port), once=arguments.once)
+        return _demo(console, _reasoning(load_settings(port=arguments.port)), once=arguments.once)
     except (ConfigError, DemoFailed, ModelUnavailable) as error:
         print(f"thinkgate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _reasoning(settings: Settings) -> Settings:
+    """With the bundled adapter, which taught the default model to think; another engine stays as it is."""
+    chosen = settings.upstream, settings.embedded_model, settings.embedded_adapter
+    return settings if any(chosen) else settings.model_copy(update={"embedded_adapter": REASONER})
 
 
 def _demo(console: Console, settings: Settings, *, once: bool) -> int:
@@ -73,7 +82,7 @@ def _ask_all(console: Console, address: tuple[str, int], model: str) -> None:
     results = []
     for setting in SETTINGS:
         console.print(f"\n{setting.describe()}", style="bold cyan")
-        results += [_ask(console, address, model, question, setting) for question in ten_questions()]
+        results += [_ask(console, address, model, question, setting) for question in QUESTIONS]
     console.print()
     console.print(results_table(results, SETTINGS))
     console.print()

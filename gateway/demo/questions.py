@@ -1,50 +1,14 @@
-"""Ten questions with known answers, easy enough for the smallest of models, and how they are put.
+"""Ten questions with known answers, and the settings at which they are asked.
 
-The numbers and the choices from the lists come from a fixed seed, not from what the model
-happens to get right.
+They are of the kinds that the demo's adapter was trained on, word problems and sums, but none of those
+that it saw; drawn from a fixed seed, not by what the model happens to get right.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["SETTINGS", "STOP", "Question", "Setting", "messages", "ten_questions"]
-
-_CAPITALS = {
-    "Canada": "Ottawa",
-    "Egypt": "Cairo",
-    "France": "Paris",
-    "Germany": "Berlin",
-    "Greece": "Athens",
-    "Japan": "Tokyo",
-    "Norway": "Oslo",
-    "Spain": "Madrid",
-}
-_COUNTS = {
-    "How many days are in a week?": "7",
-    "How many hours are in a day?": "24",
-    "How many legs does a spider have?": "8",
-    "How many letters are in the English alphabet?": "26",
-    "How many months are in a year?": "12",
-    "How many sides does a triangle have?": "3",
-}
-_EXAMPLES = (
-    ("What is 2 + 3?", "2 and 3 more make 5.", "The answer is 5."),
-    (
-        "What is the capital of Italy?",
-        "Italy is a country in Europe. Its capital is Rome.",
-        "The answer is Rome.",
-    ),
-    (
-        "How many wheels does a car have?",
-        "A car has two wheels in front and two behind: 4.",
-        "The answer is 4.",
-    ),
-)
-STOP = "\nQuestion:"
-"""Where a reply ends that goes on to ask itself the next question."""
+__all__ = ["QUESTIONS", "SETTINGS", "Question", "Setting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +22,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one round of the demo asks of the gateway; `max_tokens` caps thinking and answer of a sample."""
+    """What one round of the demo asks of the gateway: a budget level and a number of samples."""
 
     budget: str
     samples: int
-    max_tokens: int
 
     @property
     def thinks(self) -> bool:
@@ -71,33 +34,29 @@ class Setting:
 
     def describe(self) -> str:
         """The setting in words."""
-        thinking = f"At most {self.budget} tokens of thinking" if self.thinks else "No thinking"
-        return f"{thinking}, {'one sample' if self.samples == 1 else f'{self.samples} samples and a vote'}"
+        drawn = "one sample" if self.samples == 1 else f"{self.samples} samples and a vote"
+        return f"Budget {self.budget}, {drawn}"
 
 
-SETTINGS = (
-    Setting("off", 1, 64),
-    Setting("off", 8, 64),
-    Setting("64", 1, 128),
-    Setting("64", 8, 128),
+SETTINGS = (Setting("off", 1), Setting("off", 8), Setting("high", 1), Setting("high", 8))
+
+_SUM = "State the final answer to the following arithmetic problem: {} ="
+_PAIRS = (
+    ("Ivo buys 5 coins at 5 dollars each and pays with 27 dollars. How many dollars come back?", "2"),
+    ("Lea has 54 stickers. Lea finds 29 more and loses 8. How many stickers are left?", "75"),
+    ("Gus has 38 coins. Gus finds 7 more and loses 6. How many coins are left?", "39"),
+    ("Finn has 13 coins. Finn finds 7 more and sells 1. How many coins are left?", "19"),
+    ("Ivo has 3 packs with 9 books each, and 22 loose books. How many books does Ivo have in all?", "49"),
+    (
+        "Kai has 41 coins, keeps 14 and shares the rest among 9 friends. "
+        "How many coins does each friend get?",
+        "3",
+    ),
+    (_SUM.format("41 - 29 + 13"), "25"),
+    (_SUM.format("58 - 88 - 46"), "-76"),
+    (_SUM.format("87 + 11 - 76 + 26"), "48"),
+    (_SUM.format("62 + 69 + 26 - 33"), "124"),
 )
 
-
-def ten_questions(seed: int = 0) -> list[Question]:
-    """Four sums, three capitals, three things to count."""
-    rng = random.Random(seed)
-    sums = [(rng.randint(2, 9), rng.randint(2, 9)) for _ in range(4)]
-    pairs = [(f"What is {a} + {b}?", str(a + b)) for a, b in sums]
-    countries = rng.sample(sorted(_CAPITALS), 3)
-    pairs += [(f"What is the capital of {country}?", _CAPITALS[country]) for country in countries]
-    pairs += [(text, _COUNTS[text]) for text in rng.sample(sorted(_COUNTS), 3)]
-    return [Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(pairs)]
-
-
-def messages(question: Question, *, thinking: bool) -> list[dict[str, Any]]:
-    """The chat for a question: examples first, which show a small model how to think and how to answer."""
-    examples = [
-        f"Question: {asked}\n" + (f"<think>\n{thought}\n</think>\n\n" if thinking else "") + answered
-        for asked, thought, answered in _EXAMPLES
-    ]
-    return [{"role": "user", "content": "\n\n".join([*examples, f"Question: {question.text}"])}]
+QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
+"""Six word problems of two steps and four sums."""

@@ -15,6 +15,7 @@ from gateway.demo.questions import Question, Setting
 __all__ = ["Result", "closing_words", "live_view", "question_lines", "results_table"]
 
 _BAR = 24
+_EXAMPLE = "Ada has 23 pens. Ada buys 18 more and gives away 9. How many pens are left?"
 _STATUS = {
     "finished": ("●", "green"),
     "truncated": ("✂", "yellow"),
@@ -71,14 +72,14 @@ def question_lines(question: Question, reply: Reply, result: Result) -> Renderab
 def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Table:
     """Setting by setting: right answers, and what they cost."""
     table = Table(title="What each setting brought, and what it cost", title_justify="left")
-    for name in ("thinking budget", "samples", "right", "tokens", "samples drawn", "seconds"):
-        table.add_column(name, justify="left" if name == "thinking budget" else "right")
+    for name in ("budget", "samples", "right", "tokens", "samples drawn", "seconds"):
+        table.add_column(name, justify="left" if name == "budget" else "right")
     for setting in settings:
         own = [result for result in results if result.setting == setting]
         if not own:
             continue
         table.add_row(
-            f"{setting.budget} tokens" if setting.thinks else setting.budget,
+            setting.budget,
             str(setting.samples),
             f"{sum(result.right is True for result in own)} of {len(own)}",
             f"{sum(result.tokens for result in own):,}",
@@ -94,16 +95,16 @@ def closing_words(base_url: str, model: str) -> str:
 Ask it yourself:
 
 curl {base_url}/chat/completions -H 'Content-Type: application/json' \\
-  -H 'X-Reasoning-Budget: off' -H 'X-Samples: 8' \\
-  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+  -H 'X-Reasoning-Budget: high' -H 'X-Samples: 8' \\
+  -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "{_EXAMPLE}"}}]}}'
 
 from openai import OpenAI
 
 client = OpenAI(base_url="{base_url}", api_key="none")
 reply = client.chat.completions.create(
     model="{model}",
-    messages=[{{"role": "user", "content": "What is the capital of France?"}}],
-    extra_headers={{"X-Reasoning-Budget": "low", "X-Samples": "8"}},
+    messages=[{{"role": "user", "content": "{_EXAMPLE}"}}],
+    extra_headers={{"X-Reasoning-Budget": "high", "X-Samples": "8"}},
 )
 print(reply.choices[0].message.content)
 print(reply.model_extra["scaling"]["vote"])

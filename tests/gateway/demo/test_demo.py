@@ -17,15 +17,15 @@ from fastapi import FastAPI, Request, Response
 from rich.console import Console
 
 from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import SETTINGS, Question, Setting, messages, ten_questions
+from gateway.demo.questions import QUESTIONS, SETTINGS, Question, Setting
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from scorers.answers import verify
 from tests.serving import serving_in_thread
 
 ROOT = Path(__file__).parents[3]
 SUM = Question("What is 8 + 8?", "16", 0)
-VOTE = Setting("64", 8, 128)
-PLAIN = Setting("off", 1, 64)
+VOTE = Setting("high", 8)
+PLAIN = Setting("off", 1)
 
 
 @dataclass
@@ -88,10 +88,10 @@ def drawn(view: Any) -> str:
 
 @pytest.fixture
 def upstream() -> Iterator[Scripted]:
-    """A server on a free port that always says that the answer is 16."""
+    """A server on a free port that always says that the answer is 49."""
     scripted = Scripted(
         events(
-            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "The answer is 16."}}]},
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "The answer is 49."}}]},
             {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
             {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 6}},
         )
@@ -113,28 +113,12 @@ def demo(*arguments: str, **environ: str) -> subprocess.Popen[str]:
     )
 
 
-def test_the_questions_are_ten_and_always_the_same() -> None:
-    """One seed, one set; another seed, another."""
-    assert len(ten_questions()) == 10
-    assert ten_questions() == ten_questions()
-    assert ten_questions() != ten_questions(1)
-
-
 def test_each_questions_gold_is_the_answer_of_its_own_kind() -> None:
-    """The grader reads every right answer, and takes no other question's for it."""
-    for question in ten_questions():
+    """The grader reads every right answer of the ten, and takes no other for it."""
+    assert len({question.text for question in QUESTIONS}) == 10
+    for question in QUESTIONS:
         assert verify(f"The answer is {question.gold}.", question.gold)
-    golds = {question.gold for question in ten_questions()}
-    assert not any(verify("The answer is 1000.", gold) for gold in golds)
-
-
-def test_the_examples_think_only_where_thinking_is_allowed() -> None:
-    """Both chats end in the question; only one shows the model how to think."""
-    plain, thinking = (messages(SUM, thinking=on)[0]["content"] for on in (False, True))
-    assert plain.endswith("Question: What is 8 + 8?")
-    assert thinking.endswith("Question: What is 8 + 8?")
-    assert "<think>" in thinking
-    assert "<think>" not in plain
+        assert not verify("The answer is 1000.", question.gold)
 
 
 def test_the_settings_differ_in_one_thing_at_a_time() -> None:
@@ -167,9 +151,9 @@ def test_a_reply_is_put_together_from_its_chunks() -> None:
 def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
     """Budget and samples travel as headers; what comes is passed on while it comes."""
     *_, last = ask(upstream.address, "scripted", SUM, VOTE)
-    assert last.content == "The answer is 16."
+    assert last.content == "The answer is 49."
     assert last.tokens == 6
-    assert upstream.headers[0]["x-reasoning-budget"] == "64"
+    assert upstream.headers[0]["x-reasoning-budget"] == "high"
     assert upstream.headers[0]["x-samples"] == "8"
     assert upstream.requests[0]["stream"] is True
 
@@ -247,7 +231,7 @@ def test_the_table_adds_up_setting_by_setting() -> None:
     ]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["off", "1", "1 of 3", "300", "3", "4.5"],
-        ["64 tokens", "8", "1 of 1", "1,200", "6", "2.0"],
+        ["high", "8", "1 of 1", "1,200", "6", "2.0"],
     ]
 
 
@@ -265,9 +249,9 @@ def test_once_ends_with_status_0_and_a_table(upstream: Scripted) -> None:
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert errors == ""
-    assert out.count("What is the capital of") >= 3 * len(SETTINGS)
+    assert out.count(QUESTIONS[0].text[:40]) == len(SETTINGS)
     assert "right" in out
-    assert "1 of 10" in out  # one of the sums is 16
+    assert "1 of 10" in out  # one of the answers is 49
     assert "\x1b" not in out
 
 
