@@ -1,0 +1,112 @@
+"""Asks SmolLM2-135M before and after its training, through the gateway, served by the embedded engine.
+
+    python -m benchmarks.served_smollm2 --adapter gateway/demo/smollm2-reasoner.gguf --gsm8k gsm8k_test.jsonl.gz
+
+Both models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
+which were not. Greedily at each budget, and at temperature 1 with one sample and with votes of 8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.app import create_app
+from gateway.config import load_settings
+from tests.serving import serving_in_thread
+from training.config import read_config
+from training.evaluate import main as evaluate
+from training.sources import held_out
+
+CONFIG = Path("training/configs/smollm2.toml")
+BEGIN, END = "<!-- smollm2:begin -->", "<!-- smollm2:end -->"
+ASKED: Mapping[str, Sequence[str]] = {
+    "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
+    "sampled": [
+        *("--temperature", "1", "--budgets", "off,high", "--samples", "1,8"),
+        *("--votes", "majority,confidence"),
+    ],
+}
+COLUMNS = {
+    "off": ("greedy", "off"),
+    "low": ("greedy", "low"),
+    "high": ("greedy", "high"),
+    "off, vote of 8": ("sampled", "off@8 majority"),
+    "high, one sample": ("sampled", "high"),
+    "high, vote of 8": ("sampled", "high@8 majority"),
+    "high, 8 by confidence": ("sampled", "high@8 confidence"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument("--gsm8k", type=Path)
+    parser.add_argument("--count", type=int, default=100, help="questions of the trained kinds")
+    parser.add_argument("--untouched", type=int, default=50, help="questions of GSM8K")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-smollm2.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = held_out(read_config(CONFIG).held_out.sources, chosen.count)
+        trained = Path(folder) / "trained.jsonl"
+        lines = (
+            json.dumps({"question": row.question, "answer": row.gold}) for row in islice(rows, chosen.count)
+        )
+        trained.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        sets = {"trained": (trained, chosen.count)}
+        if chosen.gsm8k:
+            sets["GSM8K"] = (chosen.gsm8k, chosen.untouched)
+        found = {
+            name: _ask(adapter, sets, Path(folder) / name)
+            for name, adapter in (("base", None), ("trained", chosen.adapter))
+        }
+    chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    table = _table(found)
+    print(table)
+    page = chosen.page.read_text(encoding="utf-8")
+    head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
+    chosen.page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+
+
+def _ask(
+    adapter: Path | None, sets: Mapping[str, tuple[Path, int]], place: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """The figures of one model by data set, over all settings."""
+    place.mkdir()
+    settings = load_settings(None, {}, embedded_adapter=adapter)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
+    with serving_in_thread(create_app(settings)) as url:
+        for data, (path, count) in sets.items():
+            most = 96 if data == "trained" else 256
+            common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
+            common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
+            for drawn, options in ASKED.items():
+                out = place / f"{data}-{drawn}.jsonl"
+                if status := evaluate([*common, *options, "--out", str(out)]):
+                    raise SystemExit(f"{data}: the evaluation ended with status {status}")
+                summary = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+                found[data] += [{"drawn": drawn, **figure} for figure in summary["settings"]]
+    return found
+
+
+def _table(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> str:
+    lines = [
+        f"| questions | model | {' | '.join(COLUMNS)} | thinking tokens at off, low, high |",
+        "|---" * (len(COLUMNS) + 3) + "|",
+    ]
+    for data in found["base"]:
+        for model, sets in found.items():
+            figures = {(each["drawn"], each["name"]): each for each in sets[data]}
+            cells = [f"{figures[column]['lenient']['percent']:.1f}" for column in COLUMNS.values()]
+            tokens = [f"{figures['greedy', level]['reasoning']:.0f}" for level in ("off", "low", "high")]
+            lines.append(f"| {data} | {model} | {' | '.join(cells)} | {', '.join(tokens)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
