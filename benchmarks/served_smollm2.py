@@ -1,6 +1,6 @@
 """Asks SmolLM2-135M before and after its training, through the gateway, served by the embedded engine.
 
-    python -m benchmarks.served_smollm2 --adapter gateway/demo/smollm2-reasoner.gguf --gsm8k gsm8k_test.jsonl.gz
+    python -m benchmarks.served_smollm2 --adapter gateway/demo/smollm2-reasoner.gguf --gsm8k test.jsonl.gz
 
 Both models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
 which were not. Greedily at each budget, and at temperature 1 with one sample and with votes of 8.
@@ -54,9 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = held_out(read_config(CONFIG).held_out.sources, chosen.count)
         trained = Path(folder) / "trained.jsonl"
-        lines = (
-            json.dumps({"question": row.question, "answer": row.gold}) for row in islice(rows, chosen.count)
-        )
+        lines = (json.dumps({"question": row.question, "answer": row.gold}) for row in rows)
         trained.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         sets = {"trained": (trained, chosen.count)}
         if chosen.gsm8k:
