@@ -95,7 +95,7 @@ def _one(seed: int, output: Path) -> None:
     beside = output / "instead-rejection"
     _lend(output / "cold-start", beside / "cold-start")
     table = config.rejection.model_copy(
-        update={"rows": 2500, "samples": 8, "keep": 4, "steps": 100_000, "seconds": seconds, "general": 0.0}
+        update={"rows": 1200, "samples": 8, "keep": 4, "steps": 100_000, "seconds": seconds, "general": 0.0}
     )
     other = config.model_copy(
         update={"output": beside, "pipeline": ("cold-start", "rejection"), "rejection": table}
@@ -121,7 +121,7 @@ def _one(seed: int, output: Path) -> None:
         "minutes": round(minutes, 1),
         "rl_seconds": seconds,
         "ended": {name: card["ended"] for name, card in cards.items()},
-        "models": {name: measure(stage, model, BUDGETS) for name, model in models.items()},
+        "models": {name: measure(stage, model, BUDGETS, voted=("high",)) for name, model in models.items()},
     }
     (output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 

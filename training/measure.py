@@ -6,7 +6,7 @@ to look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -23,9 +23,14 @@ __all__ = ["majority", "measure"]
 
 
 def measure(
-    stage: Stage, start: Path | None, budgets: Sequence[str | None], *, samples: int = 8
+    stage: Stage,
+    start: Path | None,
+    budgets: Sequence[str | None],
+    *,
+    voted: Collection[str | None] = (),
+    samples: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """By budget ("none" for none): greedy, the mean of single samples, and the vote of `samples`.
+    """By budget ("none" for none): greedy, and at `voted` budgets the mean of single samples and their vote.
 
     All are shares of the held-out questions answered right; `thinking` is the greedy replies' mean
     number of thinking tokens.
@@ -37,17 +42,16 @@ def measure(
     for budget in budgets:
         prompts = [prompter.prompt(row, budget) for row in rows]
         greedy = [each[0] for each in draw(model, prompter, prompts, temperature=0, max_tokens=most)]
-        drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
-        table[budget or "none"] = {
+        figures = table[budget or "none"] = {
             "greedy": fmean(_right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
-            "sampled": fmean(
-                _right(row, r.answer) for row, each in zip(rows, drawn, strict=True) for r in each
-            ),
-            f"majority@{samples}": fmean(
-                _right(row, majority(each)) for row, each in zip(rows, drawn, strict=True)
-            ),
             "thinking": fmean(reply.thought for reply in greedy),
         }
+        if budget not in voted:
+            continue
+        drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
+        pairs = list(zip(rows, drawn, strict=True))
+        figures["sampled"] = fmean(_right(row, each.answer) for row, replies in pairs for each in replies)
+        figures[f"majority@{samples}"] = fmean(_right(row, majority(replies)) for row, replies in pairs)
     return table
 
 
