@@ -9,6 +9,7 @@ from pathlib import Path
 
 from training.config import STAGES, ConfigError, read_config
 from training.problems import DataError
+from training.ranks import process_count, process_index
 from training.rewards import RewardError
 from training.sandbox import SandboxError
 from training.teachers import TeacherError
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = read_config(chosen.config, seed=chosen.seed, output=chosen.output, threads=chosen.threads)
+        if chosen.stage == "scorer" and process_count() > 1:
+            raise ConfigError("a scorer is trained in one process: start it without a launcher")
         if chosen.stage == "scorer":
             from training.scorer.tries import train_scorer
 
@@ -47,5 +50,6 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, DataError, RewardError, SandboxError, StaleWeights, TeacherError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"The model is in {model}.")
+    if process_index() == 0:
+        print(f"The model is in {model}.")
     return 0

@@ -39,24 +39,24 @@ class Letters:
 class Engine:
     """Stands where TRL's trainer generates: replies by the question's number, logged."""
 
-    use_vllm = False
-
     def __init__(self, reply: Callable[[int, int], str], logprobs: float | None = None) -> None:
         self.state = SimpleNamespace(global_step=0)
-        self.generation_config = SimpleNamespace(max_new_tokens=0)
         self.asked: list[str] = []
         self.limits: list[int] = []
+        self.seeds: list[str] = []
         self._reply = reply
         self._logprobs = logprobs
 
-    def _generate_single_turn(
-        self, prompts: list[list[int]], images: None, fields: dict[str, Any], samples: int
+    def draw(
+        self, prompts: list[list[int]], seeds: list[str], limit: int, ends: frozenset[int]
     ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """Both replies to each question."""
         texts = ["".join(map(chr, prompt)) for prompt in prompts]
-        self.asked += texts[::samples]
-        self.limits.append(self.generation_config.max_new_tokens)
+        self.asked += texts[::2]
+        self.seeds += seeds
+        self.limits.append(limit)
         numbers = [int(text.rpartition("What is ")[2].partition("+")[0]) for text in texts]
-        ids = [[*map(ord, self._reply(number, place % samples)), END] for place, number in enumerate(numbers)]
+        ids = [[*map(ord, self._reply(number, place % 2)), END] for place, number in enumerate(numbers)]
         return ids, None if self._logprobs is None else [[self._logprobs] * len(each) for each in ids]
 
 

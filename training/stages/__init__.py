@@ -31,7 +31,7 @@ def run_stage(config: TrainConfig, name: StageName) -> Path:
 
     stage = Run(config).stage(name)
     if (stage.directory / "card.json").exists():
-        print(f"{name}: done before, see {stage.directory / 'card.json'}", flush=True)
+        stage.report(f"done before, see {stage.directory / 'card.json'}")
         return stage.directory / "model"
     run: Callable[..., Path] = import_module(STAGES[name]).run
     return run(stage)

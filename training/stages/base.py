@@ -20,8 +20,9 @@ __all__ = ["run"]
 def run(stage: Stage) -> Path:
     """Draws the weights, then imitates."""
     start = stage.directory / "blank"
-    if not (start / "config.json").exists():
+    if stage.ranks.index == 0 and not (start / "config.json").exists():
         build(start, seed=stage.seed)
+    stage.ranks.wait()
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
     return imitate(

@@ -54,7 +54,7 @@ def taught(
     asked = [budgets.level(row, 0) for row in rows]
     prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, asked, strict=True)]
     if table.teacher == "endpoint":
-        replies = ask_endpoint(table, rows, asked)
+        replies = stage.ranks.gather(ask_endpoint(table, rows, asked) if stage.ranks.index == 0 else [])
     else:
         drawn = draw(
             model,

@@ -38,7 +38,8 @@ def imitate(
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
         clock=stage.clock,
-        report=lambda line: print(f"{stage.name}: {line}", flush=True),
+        report=stage.report,
+        ranks=stage.ranks,
     )
     watch.seen.trained = gathering  # drawing what is imitated is part of the stage's cost
     resume = stage.last_checkpoint()

@@ -32,6 +32,7 @@ __all__ = ["preference_model"]
 
 _SAMPLES = 4
 _EPOCHS = 3
+_BATCH = 32
 _RATE = 3e-4
 
 
@@ -46,6 +47,7 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> t
                 "the preference model has nothing to compare: no general row has an answer or checks"
             )
         _train(stage, start, tokenizer, pairs, directory)
+        stage.ranks.wait()
     judge = _Judge(directory, tokenizer, prompter)
     known = [row for row in rows if "answer" in row.extra][:64]
     scores = judge([row.question for row in known], [row.extra["answer"] for row in known])
@@ -98,7 +100,7 @@ def _train(
     settings = RewardConfig(
         output_dir=str(directory / "checkpoints"),
         num_train_epochs=_EPOCHS,
-        per_device_train_batch_size=32,
+        per_device_train_batch_size=max(1, _BATCH // stage.ranks.count),
         learning_rate=_RATE,
         weight_decay=0.0,
         save_strategy="no",
@@ -116,8 +118,9 @@ def _train(
     )
     quieten(trainer)
     trainer.train()
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    if stage.ranks.index == 0:
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
 
 
 class _Judge:

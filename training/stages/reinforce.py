@@ -84,13 +84,12 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         seed=stage.seed,
     )
     batches = -(-table.steps // table.updates)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asked = ordered(rows, batches * table.groups * processes, table.general, stage.seed)
+    asked = ordered(rows, batches * table.groups, table.general, stage.seed)
 
     def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
         return token_logprobs(model, prompt.ids, ids)
 
-    rollout = Rollout(asked, prompter, plan, settings, ours)
+    rollout = Rollout(asked, prompter, plan, settings, ours, stage.ranks)
 
     def restore(saved: dict[str, Any]) -> None:
         rollout.length = from_json(LengthState, saved)
@@ -109,7 +108,8 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         restore=restore,
         keep=lambda: save_model(model, tokenizer, stage.directory / "best"),
         clock=stage.clock,
-        report=lambda line: print(f"{stage.name}: {line}", flush=True),
+        report=stage.report,
+        ranks=stage.ranks,
     )
     watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
     resume = stage.last_checkpoint()
@@ -163,5 +163,5 @@ def _filtered(
     kept = set(found.kept)
     left = [row for row in rows if row.general or row.id in kept]
     told = {"difficulty": {"kept": len(found.kept), "easy": len(found.easy), "hard": len(found.hard)}}
-    print(f"{stage.name}: difficulty filter {told['difficulty']}", flush=True)
+    stage.report(f"difficulty filter {told['difficulty']}")
     return (left, told) if len(kept) >= table.groups else (list(rows), told | {"difficulty_unused": True})

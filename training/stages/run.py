@@ -22,10 +22,12 @@ from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
 from training.problems import DataError
 from training.prompting import Prompter
+from training.ranks import Ranks
 from training.rewards import Setting, reward_plan
 from training.sources import collect, held_out
 from training.trainer.drawing import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
+from training.trainer.processes import processes
 from training.types import Row
 
 __all__ = ["VERIFIABLE", "Run", "Stage"]
@@ -98,6 +100,16 @@ class Stage:
         return int.from_bytes(digest[:4], "big") >> 1
 
     @property
+    def ranks(self) -> Ranks:
+        """The processes that run the stage together."""
+        return processes()
+
+    def report(self, line: str) -> None:
+        """Says a line about the stage, once for all processes."""
+        if self.ranks.index == 0:
+            print(f"{self.name}: {line}", flush=True)
+
+    @property
     def clock(self) -> Callable[[], float]:
         """What time is counted by: on CPUs this process's own, which other work doesn't bend."""
         return time.monotonic if torch.cuda.is_available() else time.process_time
@@ -160,13 +172,23 @@ class Stage:
         return found[-1].parent if found else None
 
     def finish(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> Path:
-        """Saves the model and, last of all, the card, whose being there says that the stage is done."""
+        """Saves the model and, last of all, the card, whose being there says that the stage is done.
+
+        All processes must call this, and go on together when the card is there.
+        """
         save_model(model, tokenizer, self.directory / "model")
+        if self.ranks.index == 0:
+            self._write_card(model, tokenizer, rows, told)
+        self.ranks.wait()
+        return self.directory / "model"
+
+    def _write_card(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> None:
         card = {
             "run": self.config.name,
             "stage": self.name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.device.type}",
+            "processes": self.ranks.count,
             "versions": {name: _version(name) for name in _PACKAGES},
             "data": {"rows": len(rows), "sha256": fingerprint(rows)},
             "held_out": {"rows": len(self.held_out()), "sha256": fingerprint(self.held_out())},
@@ -177,7 +199,6 @@ class Stage:
         plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
         (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        return self.directory / "model"
 
 
 def _version(package: str) -> str:

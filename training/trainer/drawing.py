@@ -1,16 +1,25 @@
-"""Replies drawn from a model in this process, in batches of prompts of like length."""
+"""Replies drawn from a model in the trainer's own processes, in batches of prompts of like length.
+
+With seeds a reply depends on its own seed and on nothing else that is drawn: not on what is drawn
+beside it, before it, or in which of several processes.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from training.prompting import Prompt, Prompter
+from training.ranks import shared
+from training.trainer.processes import processes
 from training.types import Completion
 
-__all__ = ["draw"]
+__all__ = ["draw", "generate"]
 
 
 def draw(
@@ -26,25 +35,49 @@ def draw(
 ) -> list[list[Completion]]:
     """`samples` replies to each prompt, from the untruncated distribution; temperature 0 is greedy.
 
-    With a seed the same call draws the same replies, and the random state is left as it was.
+    Several processes share the prompts among them, and all must call this. With a seed the same
+    call draws the same replies, by however many processes, and the random state is left as it was.
     """
     if temperature == 0:
         samples = 1
-    asked = [place for place in range(len(prompts)) for _ in range(samples)]
-    order = sorted(asked, key=lambda place: len(prompts[place].ids))
-    drawn: list[list[Completion]] = [[] for _ in prompts]
+
+    def part(first: int, prompts: Sequence[Prompt]) -> list[list[Completion]]:
+        return _drawn(
+            model, prompter, prompts, first,
+            samples=samples, temperature=temperature, max_tokens=max_tokens, batch=batch, seed=seed,
+        )  # fmt: skip
+
     training = model.training
     model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices, enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        for start in range(0, len(order), batch):
-            part = order[start : start + batch]
-            ids = generate(model, [prompts[p].ids for p in part], temperature, max_tokens, prompter.all_ends)
-            for place, reply in zip(part, ids, strict=True):
-                drawn[place].append(prompter.completion(prompts[place], reply))
+    drawn = shared(processes(), prompts, part)
     model.train(training)
+    return drawn
+
+
+def _drawn(
+    model: Any,
+    prompter: Prompter,
+    prompts: Sequence[Prompt],
+    first: int,
+    *,
+    samples: int,
+    temperature: float,
+    max_tokens: int,
+    batch: int,
+    seed: int | None,
+) -> list[list[Completion]]:
+    """This process's part, of which `first` is the first prompt's place among all."""
+    asked = [(place, sample) for place in range(len(prompts)) for sample in range(samples)]
+    order = sorted(asked, key=lambda each: len(prompts[each[0]].ids))
+    drawn: list[list[Completion]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
+        ids = generate(
+            model, [prompts[p].ids for p, _ in part], temperature, max_tokens, prompter.all_ends, seeds
+        )
+        for (place, _), reply in zip(part, ids, strict=True):
+            drawn[place].append(prompter.completion(prompts[place], reply))
     return drawn
 
 
@@ -54,27 +87,35 @@ def generate(
     temperature: float,
     max_tokens: int,
     ends: Collection[int],
+    seeds: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """The ids that follow each prompt, up to the first of `ends`, which is included.
 
-    What the model's own generation settings say of sampling (penalties, cuts) is set aside.
+    What the model's own generation settings say of sampling (penalties, cuts) is set aside. `seeds`
+    gives each prompt's reply random numbers of its own; without, all use the process's.
     """
     pad = model.generation_config.pad_token_id
     pad = min(ends) if pad is None else pad
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
+    sampling: dict[str, Any] = {}
+    if temperature and seeds is None:
+        sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None}
+    elif temperature and seeds is not None:
+        chosen = _Chosen(_numbers(seeds, max_tokens).to(model.device), width, temperature)
+        sampling = {"logits_processor": LogitsProcessorList([chosen])}
     with torch.no_grad():
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            do_sample=temperature > 0,
+            do_sample=temperature > 0 and seeds is None,
             max_new_tokens=max_tokens,
             pad_token_id=pad,
             eos_token_id=sorted(ends),
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
+            synced_gpus=_spread(model),
             **sampling,
         )
     return [_ended(reply, ends) for reply in out[:, width:].tolist()]
@@ -83,3 +124,38 @@ def generate(
 def _ended(reply: list[int], ends: Collection[int]) -> list[int]:
     last = next((place for place, token in enumerate(reply) if token in ends), len(reply))
     return reply[: last + 1]
+
+
+class _Chosen(LogitsProcessor):
+    """Leaves one token a sequence: the one in whose part of the distribution the step's number falls.
+
+    `numbers` are uniform in [0, 1), one for each sequence and step. The sums are taken in float64,
+    for in float32 those of a large vocabulary would round away its tail.
+    """
+
+    def __init__(self, numbers: torch.Tensor, width: int, temperature: float) -> None:
+        self._numbers = numbers
+        self._width = width
+        self._temperature = temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores with all but the chosen token at minus infinity."""
+        sums = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(dim=-1)
+        number = self._numbers[:, input_ids.shape[1] - self._width, None]
+        token = (sums <= number * sums[:, -1:]).sum(dim=-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf).scatter(1, token.clamp(max=scores.shape[1] - 1), 0.0)
+
+
+def _numbers(seeds: Sequence[str], count: int) -> torch.Tensor:
+    """`count` uniform numbers for each seed."""
+    rows = []
+    for seed in seeds:
+        digest = hashlib.sha256(seed.encode()).digest()
+        chance = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        rows.append(torch.rand(count, generator=chance, dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def _spread(model: Any) -> bool:
+    """Whether the weights are spread over processes, which then must take every step together."""
+    return any(isinstance(weight, DTensor) for weight in model.parameters())

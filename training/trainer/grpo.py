@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
 
-from training.config import RlTable
+from training.config import ConfigError, RlTable
+from training.ranks import process_count
+from training.trainer.drawing import generate
 from training.trainer.models import mixed_precision
+from training.trainer.processes import refuse_unknown_split
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["grpo_config", "train_grpo"]
+__all__ = ["Trainer", "grpo_config", "train_grpo"]
+
+
+class Trainer(GRPOTrainer):
+    """TRL's trainer, with the replies drawn so that each depends on its own seed alone."""
+
+    def draw(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, ends: Collection[int]
+    ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[float]] | None]:
+        """(ids, logprobs) of a reply to each prompt, of at most `limit` tokens.
+
+        A vLLM server draws by random numbers of its own and gives the logprobs; else there are none.
+        """
+        if self.use_vllm:
+            self.vllm_generation.max_completion_length = limit
+            ids, logprobs = self._generate_single_turn(list(prompts), None, {}, self.num_generations)
+            return ids, logprobs
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            return generate(model, prompts, self.temperature, limit, ends, seeds), None
 
 
 def train_grpo(
@@ -34,17 +61,23 @@ def train_grpo(
     They are `table.groups` for each batch of samples. Checkpoints go under `directory`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func may change: trl is pinned
-    trainer = GRPOTrainer(
+    trainer = Trainer(
         model=model,
         reward_funcs=advantage_of,
         args=grpo_config(
-            table, directory, seed, cpu=model.device.type == "cpu", mixed=mixed_precision(model)
+            table,
+            directory,
+            seed,
+            cpu=model.device.type == "cpu",
+            mixed=mixed_precision(model),
+            processes=process_count(),
         ),
         train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(count)]}),
         processing_class=tokenizer,
         rollout_func=rollout,
         callbacks=[watch],
     )
+    refuse_unknown_split(trainer)
     quieten(trainer)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
@@ -58,10 +91,21 @@ def advantage_of(advantage: list[float], **_: Any) -> list[float]:
     return advantage
 
 
-def grpo_config(table: RlTable, directory: Path, seed: int, *, cpu: bool, mixed: bool) -> GRPOConfig:
-    """The table in TRL's words; what the rollout decides (advantages, length limit) is set to rest."""
-    drawn = table.groups * table.samples
+def grpo_config(
+    table: RlTable, directory: Path, seed: int, *, cpu: bool, mixed: bool, processes: int = 1
+) -> GRPOConfig:
+    """The table in TRL's words; what the rollout decides (advantages, length limit) is set to rest.
+
+    A step's groups are shared out among the processes. Raises ConfigError where they can't be.
+    """
+    if table.groups % processes:
+        raise ConfigError(f"groups ({table.groups}) must be a multiple of the processes ({processes})")
+    drawn = table.groups * table.samples // processes
     batch = min(table.batch, drawn)
+    if drawn % batch:
+        raise ConfigError(
+            f"groups * samples / processes ({drawn}) must be a multiple of batch ({batch}), a process's pass"
+        )
     passes = drawn // batch
     high = table.clip if table.clip_high is None else table.clip_high
     return GRPOConfig(

@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.config import Lora, ModelSource
+from training.trainer.processes import processes
 
 __all__ = ["device", "load_model", "load_tokenizer", "mixed_precision", "save_model"]
 
@@ -67,12 +70,19 @@ def device() -> torch.device:
 def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     """Weights as safetensors in Hugging Face's form (of an adapter only it) and the tokenizer.
 
-    The frozen copy of an adapter that the KL term is taken to stays behind.
+    The frozen copy of an adapter that the KL term is taken to stays behind. The first process writes;
+    all must call this, for weights that are spread over them are gathered.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    chosen = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
-    model.save_pretrained(directory, **chosen)
-    tokenizer.save_pretrained(directory)
+    ranks = processes()
+    chosen: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+    if any(isinstance(weight, DTensor) for weight in model.parameters()):
+        whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        chosen["state_dict"] = get_model_state_dict(model, options=whole)
+    if ranks.index == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(directory, **chosen)
+        tokenizer.save_pretrained(directory)
+    ranks.wait()
 
 
 def _lora(settings: Lora) -> LoraConfig:

@@ -3,8 +3,11 @@
 TRL's trainer calls a `Rollout` for its completions. Everything that decides is a pure function
 elsewhere: rewards (`training.rewards`), dynamic sampling (`training.filters`), advantages
 (`training.advantages`), the length limit (`training.lengths`). Which questions a step
-redraws, and at which budget each is asked, depend on the seed and the step's number alone, so
-that a resumed run draws what an uninterrupted one would have drawn.
+redraws, at which budget each is asked, and the random numbers of each reply depend on the seed and the
+step's number alone, so that a resumed run draws what an uninterrupted one would have drawn.
+
+Several processes share the questions of a step among them. What they drew is gathered, and each
+decides of the whole step, so that all take the same number of rounds, before it goes on with its part.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from training.filters import live, next_batch
 from training.guards import canary
 from training.lengths import LengthSchedule, LengthState, next_length, start_length
 from training.prompting import Prompt, Prompter
+from training.ranks import ALONE, Ranks, shared
 from training.rewards import Judged, RewardPlan
 from training.types import Completion, Row
 
@@ -71,6 +75,7 @@ class Group:
 class Rollout:
     """TRL's rollout function over a fixed list of rows; a prompt is the text of a row's place in it.
 
+    The trainer's `draw` gives the replies: see `training.trainer.grpo.Trainer`.
     `plan` judges at the length limit of the moment. `length` is kept with a checkpoint.
     `figures` tell of the last step, for the log. Where a server draws, `ours` gives the trainer's own
     logprobs of a reply's tokens: the canary that every step compares with the server's.
@@ -83,12 +88,14 @@ class Rollout:
         plan: Callable[[int], RewardPlan],
         settings: RolloutSettings,
         ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._rows = rows
         self._prompter = prompter
         self._plan = plan
         self._settings = settings
         self._ours = ours
+        self._ranks = ranks
         self.length: LengthState = start_length(settings.length)
         self.figures: dict[str, float] = {}
         self.drawn: list[str] = []
@@ -97,14 +104,15 @@ class Rollout:
         """Draws, judges and, where asked to, redraws; see TRL's `rollout_func`."""
         settings = self._settings
         step = trainer.state.global_step
-        rows = [self._rows[int(place)] for place in prompts[:: settings.samples]]
-        groups = self._draw(rows, step, trainer)
-        difference = self._check(groups[0])
+        places = self._ranks.gather([int(place) for place in prompts[:: settings.samples]])
+        rows = [self._rows[place] for place in places]
+        groups = self._draw(rows, step, 0, trainer)
+        difference = self._check(groups)
         rounds = 1
         batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         while batch.redraw:
             others = random.Random(f"{settings.seed} {step} {rounds}").sample(self._rows, batch.redraw)
-            groups += self._draw(others, step, trainer)
+            groups += self._draw(others, step, rounds, trainer)
             rounds += 1
             batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         chosen = [groups[place] for place in (*batch.train, *batch.fill)]
@@ -120,6 +128,9 @@ class Rollout:
             for place in (*batch.train, *batch.fill)
         ]
         worth = advantages(totals, settings.normalise)
+        each = len(rows) // self._ranks.count  # the rows that the trainer has given this process
+        mine = slice(self._ranks.index * each, (self._ranks.index + 1) * each)
+        chosen, worth = chosen[mine], worth[mine]
         return {
             "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
             "completion_ids": [list(ids) for group in chosen for ids in group.ids],
@@ -127,12 +138,20 @@ class Rollout:
             "advantage": [value or 0.0 for group in worth for value in group],  # None: no gradient
         }
 
-    def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:
+    def _draw(self, rows: Sequence[Row], step: int, rounds: int, trainer: Any) -> list[Group]:
+        """All groups of a round, this process's and the others'."""
+        return shared(self._ranks, rows, lambda first, part: self._part(part, first, step, rounds, trainer))
+
+    def _part(self, rows: Sequence[Row], first: int, step: int, rounds: int, trainer: Any) -> list[Group]:
         settings = self._settings
         prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
         asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]
-        _limit(trainer, self.length.limit)
-        ids, logprobs = trainer._generate_single_turn(asked, None, {}, settings.samples)
+        seeds = [
+            f"{settings.seed} {step} {rounds} {first + place} {sample}"
+            for place in range(len(rows))
+            for sample in range(settings.samples)
+        ]
+        ids, logprobs = trainer.draw(asked, seeds, self.length.limit, self._prompter.all_ends)
         plan = self._plan(self.length.limit)
         groups = []
         for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -144,21 +163,24 @@ class Rollout:
             )
         return groups
 
-    def _check(self, group: Group) -> float | None:
+    def _check(self, groups: Sequence[Group]) -> float | None:
         """The mean difference, in nats, of the trainer's and the server's logprobs; None without a server.
 
-        Raises StaleWeights where they differ: then the server draws from other weights than are trained
-        (verl#7495: LoRA weights that never reached the rollouts).
+        Each process asks about the first of its groups. Raises StaleWeights, in all of them, where one
+        differs: then the server draws from other weights than are trained (verl#7495: LoRA weights that never
+        reached the rollouts).
         """
+        group = groups[self._ranks.index * -(-len(groups) // self._ranks.count)]
         if group.logprobs is None or self._ours is None:
             return None
         found = canary(self._ours(group.prompt, group.ids[0]), group.logprobs[0], tolerance=CANARY)
-        if found.verdict != "agrees":
+        differences = self._ranks.gather([found.difference])
+        if not all(each <= CANARY for each in differences):  # not >: what is no number must not pass
             raise StaleWeights(
-                f"the server's logprobs differ from the trainer's by {found.difference:.2f} nats a token "
+                f"the server's logprobs differ from the trainer's by {max(differences):.2f} nats a token "
                 f"(at most {CANARY}): it does not draw from the weights that are trained"
             )
-        return found.difference
+        return fmean(differences)
 
     def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
         """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""
@@ -183,14 +205,6 @@ class Rollout:
                 c.thought for group in asked for c in group.completions
             )
         self.drawn = [group.row.id for group in chosen]
-
-
-def _limit(trainer: Any, tokens: int) -> None:
-    """Tells whatever generates how long a reply may be."""
-    if trainer.use_vllm:
-        trainer.vllm_generation.max_completion_length = tokens
-    else:
-        trainer.generation_config.max_new_tokens = tokens
 
 
 def _joined(groups: Sequence[Group]) -> list[Sequence[float]] | None:

@@ -10,9 +10,11 @@ from typing import Any
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from training.config import SftTable
+from training.config import ConfigError, SftTable
 from training.prompting import Prompt
+from training.ranks import process_count
 from training.trainer.models import mixed_precision
+from training.trainer.processes import refuse_unknown_split
 from training.trainer.watch import Watch, quieten
 
 __all__ = ["Example", "train_sft"]
@@ -39,13 +41,19 @@ def train_sft(
     seed: int,
     resume: Path | None,
 ) -> None:
-    """Trains in place, checkpointing under `directory`; batches are the same for the same seed."""
+    """Trains in place, checkpointing under `directory`; batches are the same for the same seed.
+
+    Several processes share each batch. Raises ConfigError where it can't be.
+    """
+    batch, rest = divmod(table.batch, process_count())
+    if rest:
+        raise ConfigError(f"batch ({table.batch}) must be a multiple of the processes ({process_count()})")
     dataset = Dataset.from_list([_row(example) for example in examples])
     cpu = model.device.type == "cpu"
     settings = SFTConfig(
         output_dir=str(directory),
         max_steps=table.steps,
-        per_device_train_batch_size=table.batch,
+        per_device_train_batch_size=batch,
         learning_rate=table.rate,
         warmup_steps=table.warmup,
         lr_scheduler_type=table.decay,
@@ -67,6 +75,7 @@ def train_sft(
     trainer = SFTTrainer(
         model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[watch]
     )
+    refuse_unknown_split(trainer)
     quieten(trainer)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 

@@ -16,6 +16,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from training.ending import Ending, Rules, after_evaluation, after_step, out_of_time
 from training.guards import DivergenceState, Hacking, hacking
+from training.ranks import ALONE, Ranks
 from training.states import from_json
 
 __all__ = ["Seen", "Watch", "quieten"]
@@ -72,6 +73,9 @@ class Watch(TrainerCallback):
     last step; `state` and `restore` save what else must survive a restart. `keep` is called where
     held-out accuracy is the best so far. After training, `ending` says why the stage ended; `report`
     is told of every evaluation, and where the reward rises while accuracy falls.
+
+    Of several processes each has one. `evaluate` and `keep` are called in all of them at the same step,
+    the first one writes, and all end the stage at once: what the rules look at is the same in each.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Watch(TrainerCallback):
         keep: Callable[[], None] = lambda: None,
         report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._every = every
         self._rules = rules
@@ -98,6 +103,7 @@ class Watch(TrainerCallback):
         self._keep = keep
         self._report = report
         self._clock = clock
+        self._ranks = ranks
         self._began = 0.0
         self._rewards: list[float] = []
         self.seen = Seen()
@@ -111,7 +117,8 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluates the model as it starts, unless a checkpoint already tells."""
-        self._cut_metrics(state.global_step)
+        if self._ranks.index == 0:
+            self._cut_metrics(state.global_step)
         if not self.seen.accuracies:
             self._look(state.global_step)
         self._began = self._clock()
@@ -147,6 +154,8 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Puts what was seen beside the checkpoint."""
+        if self._ranks.index != 0:
+            return
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
@@ -161,12 +170,12 @@ class Watch(TrainerCallback):
             self._keep()
         self.seen.accuracies.append(accuracy)
         self._write({"step": step, "seconds": round(self.seen.trained, 2), "evaluation": figures})
-        self._report(f"step {step}: held-out accuracy {accuracy:.1%}, {self.seen.trained:.0f} s trained")
+        self._tell(f"step {step}: held-out accuracy {accuracy:.1%}, {self.seen.trained:.0f} s trained")
         if self._rewards:
             self.seen.totals.append(fmean(self._rewards))
             self._rewards.clear()
         if hacking(Hacking(), self.seen.totals, self.seen.accuracies):
-            self._report(f"step {step}: the reward rises while held-out accuracy falls: is it hacked?")
+            self._tell(f"step {step}: the reward rises while held-out accuracy falls: is it hacked?")
         self.seen.divergence, ending = after_evaluation(
             self._rules, self.seen.divergence, self.seen.accuracies, step
         )
@@ -183,9 +192,17 @@ class Watch(TrainerCallback):
     def _count(self) -> None:
         now = self._clock()
         self.seen.trained += now - self._began
+        if self._rules.seconds is not None:  # each process has its own clock, and all must end at once
+            self.seen.trained = max(self._ranks.gather([self.seen.trained]))
         self._began = now
 
+    def _tell(self, line: str) -> None:
+        if self._ranks.index == 0:
+            self._report(line)
+
     def _write(self, line: Mapping[str, Any]) -> None:
+        if self._ranks.index != 0:
+            return
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
