@@ -89,7 +89,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
         return token_logprobs(model, prompt.ids, ids)
 
-    rollout = Rollout(asked, prompter, plan, settings, ours, stage.ranks)
+    rollout = Rollout(asked, prompter, plan, settings, ours=ours, ranks=stage.ranks)
 
     def restore(saved: dict[str, Any]) -> None:
         rollout.length = from_json(LengthState, saved)

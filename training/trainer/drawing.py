@@ -74,7 +74,7 @@ def _drawn(
         part = order[start : start + batch]
         seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
         ids = generate(
-            model, [prompts[p].ids for p, _ in part], temperature, max_tokens, prompter.all_ends, seeds
+            model, [prompts[p].ids for p, _ in part], temperature, max_tokens, prompter.all_ends, seeds=seeds
         )
         for (place, _), reply in zip(part, ids, strict=True):
             drawn[place].append(prompter.completion(prompts[place], reply))
@@ -87,6 +87,7 @@ def generate(
     temperature: float,
     max_tokens: int,
     ends: Collection[int],
+    *,
     seeds: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """The ids that follow each prompt, up to the first of `ends`, which is included.

@@ -41,7 +41,7 @@ class Trainer(GRPOTrainer):
             self.accelerator,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model:
-            return generate(model, prompts, self.temperature, limit, ends, seeds), None
+            return generate(model, prompts, self.temperature, limit, ends, seeds=seeds), None
 
 
 def train_grpo(

@@ -87,6 +87,7 @@ class Rollout:
         prompter: Prompter,
         plan: Callable[[int], RewardPlan],
         settings: RolloutSettings,
+        *,
         ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:

@@ -1,0 +1,177 @@
+"""Two processes under accelerate train as one does: the same batches, replies, decisions and weights."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+
+RUN = """
+name = "shared"
+output = "{output}"
+threads = 1
+pipeline = ["base", "cold-start", "rl"]
+data = [{{ kind = "additions", digits = 1 }}]
+general = [{{ kind = "errands" }}]
+
+[model]
+path = "made from nothing"
+family = "thinkgate"
+
+[held_out]
+sources = [{{ kind = "additions", digits = 1 }}]
+count = 9
+budget = "off"
+max_tokens = 6
+
+[base]
+rows = 90
+steps = 80
+rate = 1e-3
+batch = 16
+every = 80
+save_every = 80
+budgets = {{ off = 1 }}
+
+[cold-start]
+rows = 64
+steps = 5
+batch = 8
+every = 3
+save_every = 5
+budgets = {{ off = 1, low = 1 }}
+general = 0.2
+
+[rl]
+rows = 64
+steps = 5
+warmup = 0
+groups = 4
+samples = 4
+batch = 4
+rounds = 3
+length = 6
+normalise = "batch"
+every = 2
+save_every = 2
+budgets = {{ off = 3, low = 1 }}
+difficulty = {{ low = 0, high = 1, samples = 2 }}
+seconds = 1000
+"""
+
+DIES = """
+import os, sys
+from pathlib import Path
+from training.train import main
+from training.trainer.watch import Watch
+
+log = Watch.on_log
+
+def log_and_die(self, args, state, control, **kwargs):
+    log(self, args, state, control, **kwargs)
+    if "/rl" in args.output_dir and state.global_step == 3:
+        os._exit(9)
+
+Watch.on_log = log_and_die
+sys.exit(main(["pipeline", sys.argv[1]]))
+"""
+
+
+def run_in(directory: Path) -> Path:
+    """The run's file, with its output beside it."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "run.toml"
+    path.write_text(RUN.format(output=directory / "out"), encoding="utf-8")
+    return path
+
+
+def launch(*command: str | Path, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    """Python with this command in so many processes, by torch's launcher, which accelerate's starts too.
+
+    (On CPUs accelerate's own starts several by mpirun alone.)
+    """
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    before = launcher if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(
+        [sys.executable, *before, *command], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def lines(directory: Path, stage: str) -> list[dict[str, Any]]:
+    """A stage's metrics."""
+    text = (directory / "out" / stage / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def processes_of(directory: Path) -> int:
+    """How many took part in the last stage."""
+    return int(json.loads((directory / "out" / "rl" / "card.json").read_text(encoding="utf-8"))["processes"])
+
+
+def moved(directory: Path, stage: str, before: str) -> Any:
+    """By how much a stage changed the weights."""
+    old, new = (load_file(directory / "out" / name / "model" / "model.safetensors") for name in (before, stage))
+    return torch.cat([(new[name] - old[name]).flatten() for name in sorted(new)])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The directories of the run in one process, and of that in two which died once."""
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    done = launch("-m", "training", "train", "pipeline", run_in(one))
+    assert done.returncode == 0, done.stderr[-3000:]
+    path = run_in(two)
+    shutil.copytree(one / "out" / "base", two / "out" / "base")
+    script = two / "dies.py"
+    script.write_text(DIES, encoding="utf-8")
+    died = launch(script, path, processes=2)
+    assert died.returncode != 0
+    assert (two / "out" / "rl" / "checkpoint-2" / "thinkgate.json").exists(), died.stderr[-3000:]
+    assert not (two / "out" / "rl" / "card.json").exists()
+    done = launch("-m", "training", "train", "pipeline", path, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("The model is in") == 1
+    assert [processes_of(directory) for directory in (one, two)] == [1, 2]
+    return one, two
+
+
+@pytest.mark.parametrize(("stage", "before"), [("cold-start", "base"), ("rl", "cold-start")])
+def test_two_processes_train_the_model_that_one_would_have_trained(
+    trained: tuple[Path, Path], stage: str, before: str
+) -> None:
+    """Losses agree step by step, and the weights are changed in the same way, up to rounding."""
+    one, two = ([line for line in lines(d, stage) if "loss" in line] for d in trained)
+    assert [line["step"] for line in one] == [line["step"] for line in two] == [1, 2, 3, 4, 5]
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-3, abs=1e-5)
+        assert theirs["grad_norm"] == pytest.approx(mine["grad_norm"], rel=1e-2)
+    first, second = (moved(directory, stage, before) for directory in trained)
+    assert first.norm() > 0
+    assert (second - first).norm() < 1e-3 * first.norm()
+
+
+def test_two_processes_draw_and_decide_what_one_would_have(trained: tuple[Path, Path]) -> None:
+    """The same questions are trained on after as many rounds, with the same figures and evaluations."""
+    one, two = (lines(directory, "rl") for directory in trained)
+    drawn = ("rows", "rounds", "accuracy", "total", "length", "live", "limit")
+    assert [[line.get(name) for name in drawn] for line in one] == [
+        [line.get(name) for name in drawn] for line in two
+    ]
+    assert [line["evaluation"] for line in one if "evaluation" in line] == [
+        line["evaluation"] for line in two if "evaluation" in line
+    ]
+    steps = [line for line in one if "loss" in line]
+    assert max(line["rounds"] for line in steps) > 1
+    assert any(0 < line["live"] < 1 for line in steps)

@@ -1,0 +1,80 @@
+"""Several processes that train one model: what each does its share of, and what all must agree on.
+
+`accelerate launch` starts them; nothing here distributes anything itself. The rule is that every
+decision is made by every process from the same gathered facts, so that none waits for a step that
+another doesn't take, and that only the first process writes files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+__all__ = ["ALONE", "Alone", "Ranks", "process_count", "process_index", "shared"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Ranks(Protocol):
+    """The processes of a run; without `accelerate launch` there is one."""
+
+    @property
+    def index(self) -> int:
+        """This process's number; 0 writes the files."""
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """Every process's values, in the order of the processes; all must call it."""
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A run in one process."""
+
+    index: int = 0
+    count: int = 1
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """The values themselves."""
+        return list(values)
+
+    def wait(self) -> None:
+        """Nobody to wait for."""
+
+
+ALONE = Alone()
+
+
+def process_count() -> int:
+    """How many processes were launched together, by what the launcher put into the environment."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """Which of them this one is."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def shared(ranks: Ranks, items: Sequence[T], work: Callable[[int, Sequence[T]], Sequence[R]]) -> list[R]:
+    """What `work` makes of the items, one for each, every process doing an equal part of them.
+
+    `work` gets the place of its first item and its items, as many in every process, so that
+    models whose weights are spread over the processes are called equally often: where they don't come
+    out even, the last item is done more than once and counted once. Every process gets all results.
+    """
+    if not items:
+        return []
+    each = -(-len(items) // ranks.count)
+    first = ranks.index * each
+    mine = items[first : first + each]
+    mine = [*mine, *[items[-1]] * (each - len(mine))]
+    return ranks.gather(work(first, mine))[: len(items)]
