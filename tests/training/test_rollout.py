@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from policies.families import find_family
+from tests.training.test_ranks import together
 from training.data.budgets import BudgetSampler
 from training.lengths import LengthSchedule
 from training.prompting import Prompter
+from training.ranks import ALONE, Ranks
 from training.rewards import RewardPlan, Setting, reward_plan
 from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
 from training.types import Row
@@ -136,3 +138,26 @@ def test_a_server_with_other_weights_stops_the_run() -> None:
     assert out["logprobs"] == [[-1.0] * 3] * 2
     with pytest.raises(StaleWeights, match=r"by 2\.00 nats"):
         rollout(ours=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
+
+
+def test_processes_take_the_same_rounds_and_train_on_the_batch_that_one_would_have() -> None:
+    """Each goes on with its part; questions, seeds, rounds and figures are those of one process."""
+
+    def reply(number: int, place: int) -> str:
+        return str(number) if number % 3 == 0 and place else "no"
+
+    def run(ranks: Ranks) -> tuple[dict[str, Any], Rollout, Engine]:
+        engine, drawn = Engine(reply), rollout(rounds=3, ranks=ranks)
+        each = 4 // ranks.count
+        places = range(ranks.index * each, (ranks.index + 1) * each)
+        return drawn(prompts(*places), engine), drawn, engine
+
+    whole, alone, engine = run(ALONE)
+    assert alone.figures["rounds"] > 1
+    parts = together(2, run)
+    for name in ("prompt_ids", "completion_ids", "advantage"):
+        assert [value for part, _, _ in parts for value in part[name]] == whole[name]
+    assert [each.figures for _, each, _ in parts] == [alone.figures] * 2
+    assert [each.drawn for _, each, _ in parts] == [alone.drawn] * 2
+    assert {seed for *_, each in parts for seed in each.seeds} >= set(engine.seeds)
+    assert len(set(engine.seeds)) == len(engine.seeds)

@@ -77,7 +77,9 @@ def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     chosen: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
     if any(isinstance(weight, DTensor) for weight in model.parameters()):
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        chosen["state_dict"] = get_model_state_dict(model, options=whole)
+        weights = get_model_state_dict(model, options=whole)
+        tied = getattr(model, "all_tied_weights_keys", {})  # gathered, they no longer are one tensor
+        chosen["state_dict"] = {name: weight for name, weight in weights.items() if name not in tied}
     if ranks.index == 0:
         directory.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(directory, **chosen)

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from training.config import RlTable
+from training.config import ConfigError, RlTable
 from training.trainer.grpo import grpo_config
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -40,3 +40,16 @@ def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path
     assert (told.scale_rewards, told.shuffle_dataset, told.logging_nan_inf_filter) == ("none", False, False)
     assert (told.top_p, told.top_k, told.min_p) == (1.0, 0, None)
     assert (told.beta, told.mask_truncated_completions) == (0.02, True)
+
+
+def test_a_step_is_shared_out_among_the_processes(tmp_path: Path) -> None:
+    """A step's groups and replies stay as many, however many processes there are; else it is refused."""
+    table = RlTable.model_validate({"steps": 4, "groups": 8, "samples": 4, "batch": 8})
+    for processes in (1, 2, 4):
+        told = grpo_config(table, tmp_path, 1, cpu=True, processes=processes)
+        shares = told.per_device_train_batch_size * told.gradient_accumulation_steps
+        assert shares * processes == 32
+    with pytest.raises(ConfigError, match=r"groups \(8\) must be a multiple of the processes \(3\)"):
+        grpo_config(table, tmp_path, 1, cpu=True, processes=3)
+    with pytest.raises(ConfigError, match="a multiple of batch"):
+        grpo_config(RlTable(steps=4, groups=6, samples=4, batch=8), tmp_path, 1, cpu=True, processes=2)

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+load_file = pytest.importorskip("safetensors.torch").load_file
 pytest.importorskip("trl")
-
-from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -87,6 +86,30 @@ Watch.on_log = log_and_die
 sys.exit(main(["pipeline", sys.argv[1]]))
 """
 
+SPREAD = """
+import sys
+from pathlib import Path
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from training.config import read_config
+from training.stages.run import Run
+from training.trainer.drawing import draw
+from training.trainer.models import save_model
+
+stage = Run(read_config(Path(sys.argv[1]))).stage("rl")
+model, tokenizer, prompter = stage.load(Path(sys.argv[2]))
+count = stage.ranks.count
+if count > 1:
+    mesh = init_device_mesh("cpu", (count,))
+    for part in (*model.model.layers, model):
+        fully_shard(part, mesh=mesh)
+prompts = [prompter.prompt(row, "low") for row in stage.held_out()]
+drawn = draw(model, prompter, prompts, samples=3, max_tokens=20, seed=5, batch=4)
+if stage.ranks.index == 0:
+    print("drawn:", [[reply.ids for reply in each] for each in drawn])
+save_model(model, tokenizer, Path(sys.argv[3]))
+"""
+
 
 def run_in(directory: Path) -> Path:
     """The run's file, with its output beside it."""
@@ -103,9 +126,19 @@ def launch(*command: str | Path, processes: int = 1) -> subprocess.CompletedProc
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     before = launcher if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.getcwd(),
+        "PYTHONWARNINGS": "ignore",
+    }
     return subprocess.run(
-        [sys.executable, *before, *command], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, *before, *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -122,7 +155,9 @@ def processes_of(directory: Path) -> int:
 
 def moved(directory: Path, stage: str, before: str) -> Any:
     """By how much a stage changed the weights."""
-    old, new = (load_file(directory / "out" / name / "model" / "model.safetensors") for name in (before, stage))
+    old, new = (
+        load_file(directory / "out" / name / "model" / "model.safetensors") for name in (before, stage)
+    )
     return torch.cat([(new[name] - old[name]).flatten() for name in sorted(new)])
 
 
@@ -175,3 +210,22 @@ def test_two_processes_draw_and_decide_what_one_would_have(trained: tuple[Path, 
     steps = [line for line in one if "loss" in line]
     assert max(line["rounds"] for line in steps) > 1
     assert any(0 < line["live"] < 1 for line in steps)
+
+
+def test_weights_that_are_spread_over_processes_draw_and_save_what_whole_ones_do(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """FSDP's form of the weights, by hand, for accelerate does not use it on CPUs."""
+    script = tmp_path / "spread.py"
+    script.write_text(SPREAD, encoding="utf-8")
+    told = []
+    for processes in (1, 2):
+        saved = tmp_path / str(processes)
+        model = trained[0] / "out" / "base" / "model"
+        done = launch(script, trained[0] / "run.toml", model, saved, processes=processes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        told.append([line for line in done.stdout.splitlines() if line.startswith("drawn:")])
+    assert told[0] == told[1] != []
+    whole, spread = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "2"))
+    assert whole.keys() == spread.keys()
+    assert all(torch.equal(whole[name], spread[name]) for name in whole)
