@@ -46,10 +46,12 @@ def test_a_step_is_shared_out_among_the_processes(tmp_path: Path) -> None:
     """A step's groups and replies stay as many, however many processes there are; else it is refused."""
     table = RlTable.model_validate({"steps": 4, "groups": 8, "samples": 4, "batch": 8})
     for processes in (1, 2, 4):
-        told = grpo_config(table, tmp_path, 1, cpu=True, processes=processes)
+        told = grpo_config(table, tmp_path, 1, cpu=True, mixed=False, processes=processes)
         shares = told.per_device_train_batch_size * told.gradient_accumulation_steps
         assert shares * processes == 32
     with pytest.raises(ConfigError, match=r"groups \(8\) must be a multiple of the processes \(3\)"):
-        grpo_config(table, tmp_path, 1, cpu=True, processes=3)
+        grpo_config(table, tmp_path, 1, cpu=True, mixed=False, processes=3)
     with pytest.raises(ConfigError, match="a multiple of batch"):
-        grpo_config(RlTable(steps=4, groups=6, samples=4, batch=8), tmp_path, 1, cpu=True, processes=2)
+        grpo_config(
+            RlTable(steps=4, groups=6, samples=4, batch=8), tmp_path, 1, cpu=True, mixed=False, processes=2
+        )
