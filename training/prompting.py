@@ -18,7 +18,7 @@ from policies.thinking import Markup, split_thinking
 from policies.types import Budget
 from training.types import Completion, Row
 
-__all__ = ["Prompt", "Prompter", "Tokenizer"]
+__all__ = ["Example", "Prompt", "Prompter", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
@@ -44,6 +44,14 @@ class Prompt:
     ids: tuple[int, ...]
     markup: Markup
     budget: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the ids of the reply to imitate; loss is taken on the reply alone."""
+
+    prompt: Prompt
+    target: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

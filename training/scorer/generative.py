@@ -17,10 +17,10 @@ from scorers.judge import belief
 from training.prompting import Prompter
 from training.scorer.checking import check, checks_by_rule, checks_of
 from training.scorer.collect import Asked
-from training.stages.cold_start import worked
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage
+from training.stages.worked import worked
 from training.trainer.drawing import draw
 from training.types import Completion, Row
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.data.mixing import beside
-from training.stages.cold_start import worked
 from training.stages.imitate import imitate
 from training.stages.run import Stage
+from training.stages.worked import worked
 from training.tiny.model import build
 
 __all__ = ["run"]
@@ -26,5 +26,7 @@ def run(stage: Stage) -> Path:
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
     return imitate(
-        stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {})
+        stage,
+        start,
+        lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}),
     )

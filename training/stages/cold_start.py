@@ -15,17 +15,17 @@ from typing import Any
 from scorers.answers import verify
 from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
-from training.prompting import Prompter
+from training.prompting import Example, Prompter
 from training.quality import fit_to_imitate
 from training.stages.imitate import imitate
-from training.stages.replies import general_examples, worked
+from training.stages.replies import general_examples
 from training.stages.run import Stage
+from training.stages.worked import worked
 from training.teachers import ask_endpoint
 from training.trainer.drawing import draw
-from training.trainer.sft import Example
 from training.types import Row
 
-__all__ = ["run", "worked"]
+__all__ = ["run"]
 
 
 def run(stage: Stage) -> Path:

@@ -8,9 +8,9 @@ from typing import Any
 
 from training.ending import Rules
 from training.problems import DataError
-from training.prompting import Prompter
+from training.prompting import Example, Prompter
 from training.stages.run import Stage
-from training.trainer.sft import Example, train_sft
+from training.trainer.sft import train_sft
 from training.trainer.watch import Watch
 from training.types import Row
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from training.data.mixing import beside
-from training.prompting import Prompter
+from training.prompting import Example, Prompter
 from training.stages.imitate import imitate
 from training.stages.replies import general_examples, kept
 from training.stages.run import Stage
-from training.trainer.sft import Example
 from training.types import Row
 
 __all__ = ["run"]

@@ -1,4 +1,4 @@
-"""Replies to imitate: the rows' own worked ones, and the best that a model draws itself."""
+"""Replies to imitate: the best that a model draws itself, and general rows' own."""
 
 from __future__ import annotations
 
@@ -10,41 +10,17 @@ from typing import Any
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.data.budgets import BudgetSampler
-from training.data.chains import LENGTHS
-from training.prompting import Prompter
+from training.prompting import Example, Prompter
 from training.quality import fit_to_imitate
 from training.rewards import Setting, reward_plan
 from training.stages.run import VERIFIABLE, Stage
+from training.stages.worked import worked
 from training.trainer.drawing import draw
-from training.trainer.sft import Example
 from training.types import Completion, Row
 
-__all__ = ["best", "general_examples", "kept", "worked"]
+__all__ = ["best", "general_examples", "kept"]
 
 _JUDGED = VERIFIABLE | {"majority"}
-
-
-def worked(stage: Stage, prompter: Prompter, rows: Sequence[Row], general: Sequence[Row]) -> list[Example]:
-    """The rows' own chains, each at a budget drawn for it; general rows answer at once, as they should.
-
-    A row whose chain can't be written teaches only to answer at once; one without an answer, nothing.
-    """
-    budgets = BudgetSampler(stage.table.budgets, stage.seed, stage.config.budgets)
-    examples = []
-    for row in rows:
-        budget = budgets.level(row, 0)
-        if row.gold is None or (budget != "off" and "chains" not in row.extra):
-            continue
-        prompt = prompter.prompt(row, budget)
-        thinking = "" if budget == "off" else row.extra["chains"][LENGTHS[budget or "high"]]
-        target = prompter.target(prompt, thinking, row.gold)
-        if len(target) <= stage.table.max_tokens:
-            examples.append(Example(prompt, target))
-    for row in general:
-        if "answer" in row.extra:
-            prompt = prompter.prompt(row, None)
-            examples.append(Example(prompt, prompter.target(prompt, "", row.extra["answer"])))
-    return examples
 
 
 def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]) -> list[Example]:

@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from training.config import STAGES, TrainConfig
-from training.data.contamination import overlaps
+from training.config import TrainConfig
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
 from training.problems import DataError
 from training.prompting import Prompter
 from training.ranks import Ranks
 from training.rewards import Setting, reward_plan
-from training.sources import collect, held_out
+from training.stage_data import StageData, model_before, start_model
 from training.trainer.drawing import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
@@ -58,15 +57,11 @@ class Run:
 
     def start_model(self) -> Path | None:
         """What the run starts from: the model of the stage `base`; None: the configuration's own."""
-        made = self.directory / "base" / "model"
-        return made if "base" in self.config.pipeline and made.exists() else None
+        return start_model(self.config)
 
     def model_before(self, name: str) -> Path | None:
         """The model of the last stage before this one that is done; None: the run's start model."""
-        order = self.config.pipeline
-        earlier = order[: list(order).index(name)] if name in order else order
-        done = [stage for stage in earlier if (self.directory / stage / "card.json").exists()]
-        return self.directory / done[-1] / "model" if done else None
+        return model_before(self.config, name)
 
 
 @dataclass(frozen=True)
@@ -82,11 +77,14 @@ class Stage:
         return self.run.config
 
     @property
+    def data(self) -> StageData:
+        """Its settings and rows, which need no model."""
+        return StageData(self.config, self.name)
+
+    @property
     def table(self) -> Any:
         """The stage's own settings."""
-        if self.name in STAGES:
-            return self.config.table(self.name)
-        return getattr(self.config, self.name)
+        return self.data.table
 
     @property
     def directory(self) -> Path:
@@ -96,8 +94,7 @@ class Stage:
     @property
     def seed(self) -> int:
         """The stage's seed, a positive 31-bit number."""
-        digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
-        return int.from_bytes(digest[:4], "big") >> 1
+        return self.data.seed
 
     @property
     def ranks(self) -> Ranks:
@@ -130,18 +127,15 @@ class Stage:
 
     def held_out(self) -> list[Row]:
         """The questions that no stage trains on."""
-        return held_out(self.config.held_out.sources, self.config.held_out.count)
+        return self.data.held_out()
 
     def rows(self, count: int) -> list[Row]:
         """Training rows, none of which overlaps with a held-out one."""
-        kept = self.held_out()
-        rows = collect(self.config.data, count, self.seed, without=[row.question for row in kept])
-        found = {overlap.trained for overlap in overlaps(rows, kept)}
-        return [row for row in rows if row.id not in found]
+        return self.data.rows(count)
 
     def general(self, count: int) -> list[Row]:
-        """General rows."""
-        return collect(self.config.general, count, self.seed) if count else []
+        """General rows, none of which overlaps with a held-out one."""
+        return self.data.general(count)
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
         """Greedy on held-out questions: the share right, thinking tokens, the share that ended.

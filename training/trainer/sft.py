@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,15 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from training.config import ConfigError, SftTable
-from training.prompting import Prompt
+from training.prompting import Example
 from training.ranks import process_count
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["Example", "train_sft"]
+__all__ = ["train_sft"]
 
 _IGNORED = -100  # the label that torch's cross-entropy leaves out
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A prompt and the ids of the reply to imitate; loss is taken on the reply alone."""
-
-    prompt: Prompt
-    target: tuple[int, ...]
 
 
 def train_sft(

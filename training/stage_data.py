@@ -1,0 +1,69 @@
+"""What a stage trains on, and from which model: a function of the configuration alone, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.config import STAGES, Source, TrainConfig
+from training.data.contamination import overlaps
+from training.sources import collect, held_out
+from training.types import Row
+
+__all__ = ["StageData", "model_before", "start_model"]
+
+
+def start_model(config: TrainConfig) -> Path | None:
+    """What the run starts from: the model of the stage `base`; None: the configuration's own."""
+    made = config.output / "base" / "model"
+    return made if "base" in config.pipeline and made.exists() else None
+
+
+def model_before(config: TrainConfig, name: str) -> Path | None:
+    """The model of the last stage before this one that is done; None: the configuration's own."""
+    order = config.pipeline
+    earlier = order[: list(order).index(name)] if name in order else order
+    done = [stage for stage in earlier if (config.output / stage / "card.json").exists()]
+    return config.output / done[-1] / "model" if done else None
+
+
+@dataclass(frozen=True, slots=True)
+class StageData:
+    """A stage's settings, its seed and its rows."""
+
+    config: TrainConfig
+    name: str
+
+    @property
+    def table(self) -> Any:
+        """The stage's own settings."""
+        if self.name in STAGES:
+            return self.config.table(self.name)
+        return getattr(self.config, self.name)
+
+    @property
+    def seed(self) -> int:
+        """The stage's seed, a positive 31-bit number."""
+        digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") >> 1
+
+    def held_out(self) -> list[Row]:
+        """The questions that no stage trains on."""
+        return held_out(self.config.held_out.sources, self.config.held_out.count)
+
+    def rows(self, count: int) -> list[Row]:
+        """Training rows, none of which overlaps with a held-out one."""
+        return self._apart(self.config.data, count)
+
+    def general(self, count: int) -> list[Row]:
+        """General rows, none of which overlaps with a held-out one."""
+        return self._apart(self.config.general, count) if count else []
+
+    def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
+        kept = self.held_out()
+        rows = collect(sources, count, self.seed, without=[row.question for row in kept])
+        found = {overlap.trained for overlap in overlaps(rows, kept)}
+        return [row for row in rows if row.id not in found]
