@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-__all__ = ["ALONE", "Alone", "Ranks", "process_count", "process_index", "shared"]
+__all__ = ["ALONE", "Alone", "Ranks", "process_count", "process_index", "rl_share", "sft_share", "shared"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,3 +78,25 @@ def shared(ranks: Ranks, items: Sequence[T], work: Callable[[int, Sequence[T]], 
     mine = items[first : first + each]
     mine = [*mine, *[items[-1]] * (each - len(mine))]
     return ranks.gather(work(first, mine))[: len(items)]
+
+
+def rl_share(groups: int, samples: int, batch: int, processes: int) -> tuple[int, int]:
+    """A process's part of a step of reinforcement learning: (sequences in a pass, passes).
+
+    A step has `groups` questions with `samples` replies each, over all processes; a process takes whole
+    groups. Raises ValueError where they can't be shared out.
+    """
+    if groups % processes:
+        raise ValueError(f"groups ({groups}) must be a multiple of the processes ({processes})")
+    drawn = groups * samples // processes
+    batch = min(batch, drawn)
+    if drawn % batch:
+        raise ValueError(f"groups * samples / processes ({drawn}) must be a multiple of batch ({batch})")
+    return batch, drawn // batch
+
+
+def sft_share(batch: int, processes: int) -> int:
+    """A process's part of a step's sequences. Raises ValueError where they can't be shared out."""
+    if batch % processes:
+        raise ValueError(f"batch ({batch}) must be a multiple of the processes ({processes})")
+    return batch // processes

@@ -22,7 +22,15 @@ _NEEDED = ("torch", "trl", "peft", "datasets")
 
 def main(arguments: list[str]) -> int:
     """Runs the command; 2 for what the user can mend, said in one line."""
-    parser = argparse.ArgumentParser(prog="thinkgate train", description=__doc__)
+    if arguments[:1] == ["export"]:
+        from training.export.command import main as export
+
+        return export(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="thinkgate train",
+        description=__doc__,
+        epilog="`thinkgate train export` writes a stage for another engine.",
+    )
     parser.add_argument(
         "stage",
         choices=[*STAGES, "pipeline", "scorer"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -19,10 +18,8 @@ from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
 from training.prompting import Prompt, Prompter
 from training.rewards import RewardPlan, Setting, reward_plan
-from training.rewards.language import langid
-from training.rewards.rubric import Judge
-from training.sandbox import open_sandbox
 from training.stages.run import Stage
+from training.stages.setting import at_limit, reward_setting
 from training.states import from_json, to_json
 from training.trainer.drawing import draw
 from training.trainer.grpo import train_grpo
@@ -40,22 +37,9 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
     `setting` brings a preference model, where rows need one.
     """
     with MathPool(1) as pool:
-        needed = _setting(stage, rows, replace(setting or Setting(), pool=pool))
+        given = replace(setting or Setting(), pool=pool)
+        needed = reward_setting(stage.config, stage.table, {row.reward for row in rows}, given)
         return _reinforce(stage, start, rows, needed)
-
-
-def _setting(stage: Stage, rows: Sequence[Row], setting: Setting) -> Setting:
-    """What the run's rewards need, and no more: a sandbox only for rows with tests, and so on."""
-    table, config = stage.table, stage.config
-    judge = table.judge
-    return replace(
-        setting,
-        markup=config.family.markup,
-        levels=config.budgets,
-        identify=langid() if "language" in table.rewards else None,
-        sandbox=open_sandbox() if any(row.reward == "tests" for row in rows) else None,
-        judge=Judge(judge.url, judge.model, os.environ.get("THINKGATE_KEY"), judge.effort) if judge else None,
-    )
 
 
 def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
@@ -71,8 +55,9 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
 
     @lru_cache(maxsize=8)
     def plan(limit: int) -> RewardPlan:
-        at = replace(setting, max_tokens=limit, overlong_cache=min(setting.overlong_cache, limit // 4))
-        return reward_plan(at, kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished)
+        return reward_plan(
+            at_limit(setting, limit), kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished
+        )
 
     length = LengthSchedule(table.length, table.length_most or table.length)
     settings = RolloutSettings(

@@ -12,7 +12,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from training.config import ConfigError, RlTable
-from training.ranks import process_count
+from training.ranks import process_count, rl_share
 from training.trainer.drawing import generate
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
@@ -98,15 +98,10 @@ def grpo_config(
 
     A step's groups are shared out among the processes. Raises ConfigError where they can't be.
     """
-    if table.groups % processes:
-        raise ConfigError(f"groups ({table.groups}) must be a multiple of the processes ({processes})")
-    drawn = table.groups * table.samples // processes
-    batch = min(table.batch, drawn)
-    if drawn % batch:
-        raise ConfigError(
-            f"groups * samples / processes ({drawn}) must be a multiple of batch ({batch}), a process's pass"
-        )
-    passes = drawn // batch
+    try:
+        batch, passes = rl_share(table.groups, table.samples, table.batch, processes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     high = table.clip if table.clip_high is None else table.clip_high
     return GRPOConfig(
         output_dir=str(directory),

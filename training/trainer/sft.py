@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 
 from training.config import ConfigError, SftTable
 from training.prompting import Example
-from training.ranks import process_count
+from training.ranks import process_count, sft_share
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
 from training.trainer.watch import Watch, quieten
@@ -36,9 +36,10 @@ def train_sft(
 
     Several processes share each batch. Raises ConfigError where it can't be.
     """
-    batch, rest = divmod(table.batch, process_count())
-    if rest:
-        raise ConfigError(f"batch ({table.batch}) must be a multiple of the processes ({process_count()})")
+    try:
+        batch = sft_share(table.batch, process_count())
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     dataset = Dataset.from_list([_row(example) for example in examples])
     cpu = model.device.type == "cpu"
     settings = SFTConfig(
