@@ -1,4 +1,4 @@
-"""Rewards in another engine's process: the stage's own plan, so that its verdict is the one serving votes with.
+"""Rewards in another engine's process: the stage's own plan, whose verdict is the one serving votes with.
 
 What a reply is judged by travels with its question, as one line of JSON (`told`); what the
 run's rewards need is in a file beside the data (`settings`). Neither torch nor TRL is loaded.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,11 +28,9 @@ _GROUPS = {"majority": "compares a question's replies", "preference": "needs a m
 
 def told(asked: Asked) -> str:
     """What judging a reply to this question needs."""
-    markup = asked.prompt.markup
-    return json.dumps(
-        {"row": row_json(asked.row), "budget": asked.prompt.budget, "markup": asdict(markup)},
-        ensure_ascii=False,
-    )
+    row = row_json(replace(asked.row, extra={}))
+    markup = asdict(asked.prompt.markup)
+    return json.dumps({"row": row, "budget": asked.prompt.budget, "markup": markup}, ensure_ascii=False)
 
 
 def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:

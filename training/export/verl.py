@@ -29,7 +29,7 @@ __all__ = ["export"]
 THROUGH = "{{ messages | map(attribute='content') | join }}"
 """A chat template that adds nothing: the prompts are rendered already."""
 
-REWARD = '''"""Rewards for verl, by ThinkGate's own grader: needs `thinkgate` and its requirements installed."""
+REWARD = '''"""Rewards for verl, by ThinkGate's own grader: needs `thinkgate` installed."""
 
 from functools import cache
 from pathlib import Path
@@ -127,9 +127,7 @@ def _rl_row(place: int, asked: Asked, split: str) -> dict[str, Any]:
 
 def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) -> dict[str, Any]:
     if table.normalise not in ("group", "none"):
-        raise ExportError(
-            f"normalise = {table.normalise!r}: verl divides by the group's spread or by nothing"
-        )
+        raise ExportError(f"normalise = {table.normalise!r}: verl divides by the group's spread or not")
     if table.groups * table.samples % job.processes:
         raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
     length = table.length_most or table.length
