@@ -28,15 +28,23 @@ REWARD = '''"""Rewards for OpenRLHF, by ThinkGate's own grader: needs `thinkgate
 import logging
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import torch
 
 from training.export.scoring import Scoring
 
+ONCE = Lock()
+
 
 @cache
-def scoring():
+def opened():
     return Scoring.open(Path(__file__).with_name("scoring.json"))
+
+
+def scoring():
+    with ONCE:  # it is called from several threads
+        return opened()
 
 
 def reward_func(queries, prompts, labels, **_):

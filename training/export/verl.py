@@ -33,15 +33,23 @@ REWARD = '''"""Rewards for verl, by ThinkGate's own grader: needs `thinkgate` in
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManager
 
 from training.export.scoring import Scoring
 
+ONCE = Lock()
+
 
 @cache
-def scoring():
+def opened():
     return Scoring.open(Path(__file__).with_name("scoring.json"))
+
+
+def scoring():
+    with ONCE:  # it is called from several threads
+        return opened()
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):

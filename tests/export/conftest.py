@@ -1,0 +1,126 @@
+"""The lane against the engines' own code: `make test-export`, or `pytest -m export tests/export` after `install.sh`.
+
+Everything here is marked `export` and skipped unless the marker was asked for. The exports and the
+probes that put them to verl, OpenRLHF, accelerate and DeepSpeed run in an environment of their own, each
+once; a probe prints what it found as JSON, and the tests look at that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+
+RUN = """
+name = "exported"
+output = "{output}"
+pipeline = ["rl"]
+data = [{{ kind = "additions", digits = 1 }}]
+general = [{{ kind = "errands" }}]
+model = {{ path = "{model}", family = "thinkgate", lora = {{ rank = 4, alpha = 8 }} }}
+held_out = {{ sources = [{{ kind = "additions", digits = 1 }}], count = 6, budget = "high" }}
+
+[rl]
+rows = 40
+steps = 6
+warmup = 2
+rate = 2e-4
+groups = 2
+samples = 4
+batch = 4
+rounds = 2
+updates = 2
+save_every = 4
+kl = 0.01
+length = 24
+length_most = 48
+budgets = {{ off = 1, high = 1, none = 1 }}
+rewards = {{ format = 0.25, budget = 0.5 }}
+vllm = "http://127.0.0.1:8123"
+
+[cold-start]
+rows = 20
+steps = 4
+batch = 4
+budgets = {{ off = 1, low = 1 }}
+general = 0.2
+"""
+
+Probe = Callable[..., dict[str, Any]]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks this folder's tests, and skips them where nobody asked for the lane."""
+    asked = "export" in config.option.markexpr
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.export)
+            if not asked:
+                item.add_marker(pytest.mark.skip(reason="needs the engines' own code: `make test-export`"))
+
+
+@pytest.fixture(scope="session")
+def engines_python() -> str:
+    """The python of an environment with the engines: THINKGATE_EXPORT_PYTHON, else the cached one."""
+    if given := os.environ.get("THINKGATE_EXPORT_PYTHON"):
+        if not Path(given).exists():
+            pytest.fail(f"THINKGATE_EXPORT_PYTHON names {given}, which is not there")
+        return given
+    where = subprocess.run([HERE / "install.sh", "--where"], capture_output=True, text=True, check=True)
+    python = Path(where.stdout.strip())
+    if not (python.parent.parent / "complete").exists():
+        pytest.skip(f"the engines are not installed in {python.parent.parent}: run tests/export/install.sh")
+    return str(python)
+
+
+@pytest.fixture(scope="session")
+def probe(engines_python: str, tmp_path_factory: pytest.TempPathFactory) -> Probe:
+    """Runs a script of this folder in the engines' environment and gives what it found."""
+    work = tmp_path_factory.mktemp("probes")
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def run(script: str, *arguments: str | Path) -> dict[str, Any]:
+        key = (script, *map(str, arguments))
+        if key not in found:
+            told = work / f"{len(found)}.json"
+            environment = {
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "HF_HOME": str(work),
+                "HOME": str(work),  # verl and Ray write into it
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(ROOT),
+                "PYTHONWARNINGS": "ignore",
+            }
+            done = subprocess.run(
+                [engines_python, HERE / script, told, *arguments],
+                env=environment,
+                cwd=work,
+                capture_output=True,
+                text=True,
+                timeout=170,
+                check=False,
+            )
+            assert done.returncode == 0, f"{script}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+            found[key] = json.loads(told.read_text(encoding="utf-8"))
+        return found[key]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(probe: Probe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which every target's export of every stage lies, as TARGET-STAGE."""
+    folder = tmp_path_factory.mktemp("exported")
+    run = RUN.format(output=folder / "out", model=folder / "model")
+    (folder / "run.toml").write_text(run, encoding="utf-8")
+    assert probe("make_exports.py", folder)["statuses"] == [0] * 6
+    return folder

@@ -1,0 +1,45 @@
+"""Makes the tiny model and exports it to every target: `make_exports.py TOLD FOLDER`."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+from training.export import TARGETS
+from training.export.command import main
+from training.tiny.model import build
+
+told, folder = map(Path, sys.argv[1:])
+build(folder / "model", seed=1)
+text = (folder / "run.toml").read_text(encoding="utf-8")
+
+
+def export(target: str, stage: str, file: Path, out: Path) -> int:
+    return main([target, str(file), "--stage", stage, "--out", str(out), "--processes", "2"])
+
+
+statuses = [
+    export(target, stage, folder / "run.toml", folder / f"{target}-{stage}")
+    for target in TARGETS
+    for stage in ("rl", "cold-start")
+]
+
+CHANGES = [
+    ("verl", "rl", "steps = 6", 'steps = 6\nnormalise = "magistral"'),
+    ("verl", "rl", "steps = 6", 'steps = 6\ndecay = "linear"'),
+    ("verl", "rl", "steps = 6", "steps = 6\nleave_out_unfinished = true"),
+    ("verl", "rl", "format = 0.25", "short = 0.25"),
+    ("openrlhf", "rl", "steps = 6", 'steps = 6\nloss = "dr_grpo"'),
+    ("openrlhf", "rl", "steps = 6", 'steps = 6\nnormalise = "batch"'),
+    ("openrlhf", "cold-start", "rows = 20", 'rows = 20\nteacher = "policy"'),
+]
+refused = {}
+for target, stage, was, becomes in CHANGES:
+    file = folder / "refused.toml"
+    file.write_text(text.replace(was, becomes), encoding="utf-8")
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = export(target, stage, file, folder / "refused")
+    refused[f"{target}: {becomes.splitlines()[-1]}"] = [status, said.getvalue()]
+
+told.write_text(json.dumps({"statuses": statuses, "refused": refused}), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""Puts an export to accelerate's and DeepSpeed's own code: `probe_accelerate.py TOLD FOLDER`."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
+from deepspeed.runtime.config import DeepSpeedConfig
+
+told, folder = map(Path, sys.argv[1:])
+found: dict[str, Any] = {}
+for name in ("fsdp", "deepspeed"):
+    export = folder / "accelerate-rl"
+    loaded = load_config_from_file(str(export / f"{name}.yaml"))
+    line = (export / "train.sh").read_text(encoding="utf-8").splitlines()[-1]
+    words = shlex.split(line.replace("$here/${1:-fsdp.yaml}", str(export / f"{name}.yaml")))
+    arguments = launch_command_parser().parse_args(words[words.index("launch") + 1 :])
+    arguments, _, _ = _validate_launch_command(arguments)
+    found[name] = {
+        "class": type(loaded).__name__,
+        "distributed_type": str(loaded.distributed_type.value),
+        "processes": arguments.num_processes,
+        "script": [arguments.training_script, *arguments.training_script_args],
+        "module": arguments.module,
+        "use_fsdp": arguments.use_fsdp,
+        "use_deepspeed": arguments.use_deepspeed,
+    }
+    with patch.dict(os.environ, {**prepare_multi_gpu_env(arguments)}):
+        if name == "fsdp":
+            plugin = FullyShardedDataParallelPlugin()
+            found[name]["version"] = plugin.fsdp_version
+        else:
+            zero = DeepSpeedPlugin()
+            zero.deepspeed_config |= {"train_batch_size": 8, "gradient_accumulation_steps": 1}
+            zero.deepspeed_config["train_micro_batch_size_per_gpu"] = 8
+            config = DeepSpeedConfig({**zero.deepspeed_config, "zero_allow_untested_optimizer": True})
+            found[name]["stage"] = [zero.zero_stage, config.zero_optimization_stage]
+            found[name]["clipping"] = config.gradient_clipping
+told.write_text(json.dumps(found), encoding="utf-8")
