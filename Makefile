@@ -3,6 +3,7 @@
 # make test       all tests but those of real vLLM        make lint  formatting, style and types
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
 # make test-training  the tests of training that need torch and TRL, in an environment of its own
+# make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
 # make train-tiny     all stages of training on a tiny model, three seeds; see docs/training.md
 #
 # Needs Python 3.11 or newer and nothing else. ARGS="--once" and the like go to the demo,
@@ -18,7 +19,7 @@ TRAIN_VENV ?= .venv-train
 TRAIN_INSTALLED := $(TRAIN_VENV)/.installed
 TORCH ?= 2.13.0
 
-.PHONY: install demo test test-vllm test-training train-tiny lint
+.PHONY: install demo test test-vllm test-training test-export train-tiny lint
 
 install: $(INSTALLED)
 
@@ -34,6 +35,10 @@ test-vllm: install
 
 test-training: $(TRAIN_INSTALLED)
 	@$(TRAIN_VENV)/bin/python -m pytest -m training tests/training/models $(TESTS)
+
+test-export: install
+	@THINKGATE_EXPORT_PYTHON="$$(PYTHON=$(PYTHON) tests/export/install.sh)" \
+		$(BIN)/python -m pytest -m export tests/export $(TESTS)
 
 train-tiny: $(TRAIN_INSTALLED)
 	@$(TRAIN_VENV)/bin/python -m benchmarks.train_tiny $(ARGS)

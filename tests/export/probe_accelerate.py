@@ -11,7 +11,7 @@ from unittest.mock import patch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from deepspeed.runtime.config import DeepSpeedConfig
 
 told, folder = map(Path, sys.argv[1:])
@@ -32,7 +32,10 @@ for name in ("fsdp", "deepspeed"):
         "use_fsdp": arguments.use_fsdp,
         "use_deepspeed": arguments.use_deepspeed,
     }
-    with patch.dict(os.environ, {**prepare_multi_gpu_env(arguments)}):
+    if name == "deepspeed":  # as `accelerate launch` itself goes on
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(loaded.deepspeed_config)
+    made = prepare_multi_gpu_env(arguments) if name == "fsdp" else prepare_deepspeed_cmd_env(arguments)[1]
+    with patch.dict(os.environ, made):
         if name == "fsdp":
             plugin = FullyShardedDataParallelPlugin()
             found[name]["version"] = plugin.fsdp_version
@@ -42,5 +45,4 @@ for name in ("fsdp", "deepspeed"):
             zero.deepspeed_config["train_micro_batch_size_per_gpu"] = 8
             config = DeepSpeedConfig({**zero.deepspeed_config, "zero_allow_untested_optimizer": True})
             found[name]["stage"] = [zero.zero_stage, config.zero_optimization_stage]
-            found[name]["clipping"] = config.gradient_clipping
 told.write_text(json.dumps(found), encoding="utf-8")

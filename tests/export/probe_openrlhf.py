@@ -155,7 +155,12 @@ def sft() -> dict[str, Any]:
         learned = ids[0][1:][mask[0][:-1].bool()].tolist()
         whole = [*example.prompt.ids, *example.target]
         agree.append(ids[0].tolist() == whole and learned == list(example.target))
-    return {"args": plain(args), "agree": agree, "rows": len(dataset), "scheduler": bool(scheduler(args.lr_scheduler))}
+    return {
+        "args": plain(args),
+        "agree": agree,
+        "rows": len(dataset),
+        "scheduler": bool(scheduler(args.lr_scheduler)),
+    }
 
 
 def scheduler(name: str) -> Any:

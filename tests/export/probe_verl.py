@@ -43,7 +43,11 @@ def rl() -> dict[str, Any]:
     for part in ("actor", "rollout"):
         omega_conf_to_dataclass(config.actor_rollout_ref[part])
     omega_conf_to_dataclass(config.algorithm)
-    validate_config(config, use_reference_policy=True, use_critic=False)
+    bare = config.copy()
+    bare.actor_rollout_ref.model.lora_rank = (
+        0  # for a LoRA it asks the vLLM that isn't here how large it may be
+    )
+    validate_config(bare, use_reference_policy=True, use_critic=False)
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
     own = prompter(job("rl"))
     asked = questions(job("rl"), own, rounds=2)
@@ -51,7 +55,9 @@ def rl() -> dict[str, Any]:
     dataset = RLHFDataset([config.data.train_files], tokenizer, config.data)
     kept = RLHFDataset([config.data.val_files], tokenizer, config.data)
     builder = create_continuous_token_builder(tokenizer, hf_model_type="llama")
-    prompts = [builder.build_initial_tokens(list(dataset[place]["raw_prompt"])) for place in range(len(dataset))]
+    prompts = [
+        builder.build_initial_tokens(list(dataset[place]["raw_prompt"])) for place in range(len(dataset))
+    ]
     high = next(place for place, each in enumerate(asked) if each.prompt.budget == "high")
     return {
         "values": {name: at(config, name) for name in names},
@@ -88,7 +94,9 @@ def batch(tokenizer: Any, row: dict[str, Any], text: str) -> DataProto:
     responses = torch.tensor([ids + [tokenizer.pad_token_id] * (room - len(ids))])
     mask = torch.tensor([[1] * 8 + [1] * len(ids) + [0] * (room - len(ids))])
     tensors = TensorDict({"responses": responses, "attention_mask": mask}, batch_size=1)
-    fields = {name: np.array([row[name]], dtype=object) for name in ("data_source", "reward_model", "extra_info")}
+    fields = {
+        name: np.array([row[name]], dtype=object) for name in ("data_source", "reward_model", "extra_info")
+    }
     return DataProto(batch=tensors, non_tensor_batch=fields)
 
 

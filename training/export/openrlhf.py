@@ -221,6 +221,7 @@ def _sft(job: Job) -> Exported:
         "data.dataset": "@here@/train.jsonl",
         "data.input_key": "input",
         "data.output_key": "output",
+        "data.input_template": "",  # its default would wrap the prompts, which are rendered already
         "data.max_len": max(len(each.prompt.ids) + len(each.target) for each in taught) + 2,
         "train.batch_size": table.batch,
         "train.micro_batch_size": table.batch // job.processes,
