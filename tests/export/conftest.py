@@ -1,4 +1,4 @@
-"""The lane against the engines' own code: `make test-export`, or `pytest -m export tests/export` after `install.sh`.
+"""The lane against the engines' own code: `make test-export`, or `pytest -m export` after `install.sh`.
 
 Everything here is marked `export` and skipped unless the marker was asked for. The exports and the
 probes that put them to verl, OpenRLHF, accelerate and DeepSpeed run in an environment of their own, each

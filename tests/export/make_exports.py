@@ -16,6 +16,7 @@ text = (folder / "run.toml").read_text(encoding="utf-8")
 
 
 def export(target: str, stage: str, file: Path, out: Path) -> int:
+    """One export by the command itself."""
     return main([target, str(file), "--stage", stage, "--out", str(out), "--processes", "2"])
 
 

@@ -17,6 +17,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+from training.config import read_config
+from training.export.job import Job, examples, prompter, questions
+
 told, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 export = folder / f"openrlhf-{stage}"
 
@@ -24,22 +27,24 @@ export = folder / f"openrlhf-{stage}"
 class Absent(MagicMock):
     """A module that isn't there."""
 
-    __path__: list[str] = []
+    __path__ = ()
 
 
 class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds what needs a GPU; asked last, so that what is installed is taken."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Where it would be found."""
         if name.partition(".")[0] not in ("vllm", "flash_attn"):
             return None
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: Any) -> ModuleType:
+        """One with everything in it."""
         return Absent(name=spec.name, __spec__=spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        pass
+        """It has no code."""
 
 
 sys.meta_path.append(Stubs())
@@ -48,7 +53,8 @@ sys.meta_path.append(Stubs())
 def parsed(name: str, words: Sequence[str]) -> Any:
     """What the program's own parser and checks make of a command line; its `train` alone is not run."""
     spec = importlib.util.find_spec(name)
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     (train,) = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
     train.body = ast.parse("TOLD.append(args)").body
@@ -57,15 +63,6 @@ def parsed(name: str, words: Sequence[str]) -> Any:
     exec(compile(tree, spec.origin, "exec"), {"__name__": "__main__", "TOLD": found})
     return found[0]
 
-
-from openrlhf.datasets import PromptDataset, SFTDataset
-from openrlhf.datasets.utils import blending_datasets
-from openrlhf.utils.agent import SingleTurnAgentExecutor
-from transformers import AutoTokenizer
-from transformers.trainer import get_scheduler
-
-from training.config import read_config
-from training.export.job import Job, examples, prompter, questions
 
 words = (export / "options.txt").read_text(encoding="utf-8").replace("@here@", str(export)).split("\n")[:-1]
 job = Job.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
@@ -91,11 +88,18 @@ class Request:
         self._ids = ids
 
     async def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """It."""
         reply = SimpleNamespace(token_ids=self._ids, finish_reason="stop", logprobs=None)
         return SimpleNamespace(outputs=[reply])
 
 
 def rl() -> dict[str, Any]:
+    """Parser, data and reward of reinforcement learning."""
+    from openrlhf.datasets import PromptDataset
+    from openrlhf.datasets.utils import blending_datasets
+    from openrlhf.utils.agent import SingleTurnAgentExecutor
+    from transformers import AutoTokenizer
+
     args = parsed("openrlhf.cli.train_ppo_ray", words)
     tokenizer = AutoTokenizer.from_pretrained(args.actor.model_name_or_path)
     data = blending_datasets(args.data.prompt_dataset, None, strategy(args), dataset_split="train")
@@ -137,6 +141,11 @@ def rl() -> dict[str, Any]:
 
 
 def sft() -> dict[str, Any]:
+    """Parser and data of fine-tuning."""
+    from openrlhf.datasets import SFTDataset
+    from openrlhf.datasets.utils import blending_datasets
+    from transformers import AutoTokenizer
+
     args = parsed("openrlhf.cli.train_sft", words)
     tokenizer = AutoTokenizer.from_pretrained(args.model.model_name_or_path)
     data = blending_datasets(args.data.dataset, None, strategy(args), dataset_split="train")
@@ -166,6 +175,7 @@ def sft() -> dict[str, Any]:
 def scheduler(name: str) -> Any:
     """The learning rate's course, by transformers' name for it, as OpenRLHF looks it up."""
     import torch
+    from transformers.trainer import get_scheduler
 
     return get_scheduler(name, torch.optim.SGD([torch.zeros(1)], lr=1.0), 1, 4)
 

@@ -35,10 +35,12 @@ def composed(name: str, export: Path) -> tuple[DictConfig, list[str]]:
 
 
 def job(stage: str) -> Job:
+    """What was exported."""
     return Job.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
 
 
 def rl() -> dict[str, Any]:
+    """Configuration, data and rewards of reinforcement learning."""
     config, names = composed("ppo_trainer", folder / "verl-rl")
     for part in ("actor", "rollout"):
         omega_conf_to_dataclass(config.actor_rollout_ref[part])
@@ -70,6 +72,7 @@ def rl() -> dict[str, Any]:
 
 
 def at(config: DictConfig, name: str) -> Any:
+    """A value of the tree."""
     value = OmegaConf.select(config, name)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
@@ -101,6 +104,7 @@ def batch(tokenizer: Any, row: dict[str, Any], text: str) -> DataProto:
 
 
 def sft() -> dict[str, Any]:
+    """Configuration and data of fine-tuning."""
     config, names = composed("sft_trainer_engine", folder / "verl-cold-start")
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     tokenizer.chat_template = config.model.custom_chat_template
