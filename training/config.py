@@ -122,7 +122,7 @@ class _Steps(_Table):
     warmup: Annotated[int, Field(ge=0)] = 10
     decay: Literal["constant", "linear", "cosine"] = "constant"
     batch: Positive = 32
-    """Sequences in one forward pass; an RL step takes groups * samples of them in several."""
+    """Sequences in one step of imitation; in RL those of one pass in one process, groups * samples a step."""
     every: Positive = 25
     """Steps between evaluations."""
     save_every: Positive = 25
@@ -185,7 +185,7 @@ class RlTable(_Steps):
     rows: Positive = 4000
     """Questions to draw from."""
     groups: Positive = 8
-    """Questions asked in a step, `samples` times each."""
+    """Questions asked in a step, `samples` times each, over all processes."""
     samples: Annotated[int, Field(ge=2)] = 8
     updates: Positive = 1
     """Optimizer steps on each batch of samples."""
