@@ -122,7 +122,7 @@ class Recorder:
             self._remember(ids)
 
     def find(self, any_id: str, owner: str = "") -> str | None:
-        """The completion's id of the owner's answer, where it is among the last 50,000 recorded; else None."""
+        """The completion's id of the owner's answer, if it is among the last 50,000 recorded; else None."""
         return self._known.get((owner, any_id))
 
     def remark(self, completion: str, words: Mapping[str, Any]) -> bool:
