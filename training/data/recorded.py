@@ -13,13 +13,14 @@ last word counts.
 | an answer | a row with that gold answer |
 | correct | a row whose gold answer is the winner's |
 | none of these | a row for the majority reward, where it was asked for |
-| a rating, or correct | a preference between the winner and a sample that answers otherwise |
+| a rating, or correct | a preference between the winner and a sample that answers otherwise; a row with it |
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from training.data.rows import read_lines
 from training.problems import DataError
 from training.types import Row
 
-__all__ = ["parse_recorded", "recorded_preferences", "recorded_rows"]
+__all__ = ["parse_recorded", "rated_rows", "recorded_preferences", "recorded_rows"]
 
 
 def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -83,6 +84,16 @@ def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Row]:
     return list(rows.values())
 
 
+def rated_rows(path: Path) -> list[Row]:
+    """One row for each rated question, with all its pairs, for the preference model. Raises DataError."""
+    rows: dict[str, Row] = {}
+    for pair in recorded_preferences(path):
+        row = rows.setdefault(pair.row.question, replace(pair.row, general=True))
+        if (both := (pair.chosen, pair.rejected)) not in row.pairs:
+            rows[row.question] = replace(row, pairs=(*row.pairs, both))
+    return list(rows.values())
+
+
 def recorded_preferences(path: Path) -> list[Preference]:
     """One pair for each rated request that has a sample to compare the winner with. Raises DataError.
 
@@ -97,9 +108,8 @@ def recorded_preferences(path: Path) -> list[Preference]:
         other = next((each for each in request["samples"] if _differ(winner, each)), None)
         if other is None:
             continue
-        row = Row(
-            f"recorded/{request['line']}", request["question"].strip(), reward="preference", source="recorded"
-        )
+        name, question = f"rated/{request['line']}", request["question"].strip()
+        row = Row(name, question, reward="preference", source="rated")
         texts = str(winner["text"]), str(other["text"])
         pairs.append(Preference(row, *(texts if liked else texts[::-1])))
     return pairs

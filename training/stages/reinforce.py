@@ -99,7 +99,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         Rules(
             seconds=table.seconds,
             convergence=Convergence(len(held), table.converged) if table.converged else None,
-            divergence=Divergence(fall=table.fall),
+            divergence=Divergence(fall=table.fall, entropy=table.entropy),
         ),
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
@@ -142,7 +142,8 @@ class Stage:
 
     def general(self, count: int) -> list[Row]:
         """General rows, none of which overlaps with a held-out one."""
-        return self._apart(self.config.general, count) if count else []
+        rows = self._apart(self.config.general, count) if count else []
+        return [replace(row, general=True) for row in rows]
 
     def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
         kept = self.held_out()
