@@ -107,6 +107,21 @@ def test_a_batch_that_teaches_nothing_changes_nothing_and_stops_nothing() -> Non
     assert out["advantage"] == [0.0] * 4
 
 
+@pytest.mark.parametrize(("rounds", "idle"), [(1, 1), (2, 0)])
+def test_what_only_fills_a_batch_is_masked_out_of_the_loss(rounds: int, idle: int) -> None:
+    """Its tokens are in no divisor; without filtering every reply counts, as GRPO has it."""
+    engine = Engine(lambda number, place: "no" if number == 3 and place else str(number))
+    engine.state.global_step = 1  # at which 3 is not drawn again
+    drawn = rollout(rounds)
+    out = drawn(prompts(2, 0), engine)
+    live = [row.endswith("3") for row in drawn.drawn for _ in range(2)]
+    assert live[:2] == [True, True]
+    assert not live[-1]
+    masks = zip(out["completion_ids"], live, out["env_mask"], strict=True)
+    assert all(mask == [1 if taught else idle] * len(ids) for ids, taught, mask in masks)
+    assert drawn.figures["taught"] == (sum(live) / len(live) if rounds > 1 else 1)
+
+
 def test_what_is_redrawn_depends_on_the_step_alone() -> None:
     """The same step asks the same questions again, another step others."""
 

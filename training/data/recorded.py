@@ -5,8 +5,8 @@ A line is a request as the gateway records it, or what was said of one, by its i
     {"id", "question", "samples": [{"text", "reasoning"?, "answer"?, "finish_reason"?}], "winner"?}
     {"feedback": {"id", "rating"?: 1 | -1, "correct"?: bool, "answer"?: text}}
 
-Feedback speaks of the winner. It may stand in the request's own line as well. Said twice, the
-last word counts.
+Feedback speaks of the winner, and follows it: of an id that came back, the latest request is meant. It may
+stand in the request's own line as well. Said twice, the last word counts.
 
 | feedback | becomes |
 |---|---|
@@ -39,16 +39,20 @@ def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
 
     Raises DataError for what is no recording.
     """
-    told = [(number, _line(number, line)) for number, line in enumerate(lines, 1) if line.strip()]
-    said: dict[str, dict[str, Any]] = {}
-    for _, fields in told:
-        remark = _feedback(fields)
-        if "samples" not in fields and isinstance(remark.get("id"), str):
-            said.setdefault(remark["id"], {}).update(remark)
+    latest: dict[str, dict[str, Any]] = {}  # by id, what was said of the request that has it
     requests: list[Mapping[str, Any]] = []
-    for number, fields in told:
-        if "samples" in fields and isinstance(fields.get("question"), str) and fields["question"].strip():
-            feedback = {**_feedback(fields), **said.get(str(fields.get("id")), {})}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = _line(number, line)
+        remark = _feedback(fields)
+        if "samples" not in fields:
+            latest.setdefault(str(remark.get("id")), {}).update(remark)
+            continue
+        feedback = dict(remark)
+        if isinstance(fields.get("id"), str):
+            latest[fields["id"]] = feedback
+        if isinstance(fields.get("question"), str) and fields["question"].strip():
             requests.append({**fields, "feedback": feedback, "line": number})
     return requests
 
