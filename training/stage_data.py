@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from training.config import STAGES, Source, TrainConfig
-from training.data.contamination import overlaps
+from training.data.contamination import clean
 from training.sources import collect, held_out
 from training.types import Row
 
@@ -60,10 +60,10 @@ class StageData:
 
     def general(self, count: int) -> list[Row]:
         """General rows, none of which overlaps with a held-out one."""
-        return self._apart(self.config.general, count) if count else []
+        rows = self._apart(self.config.general, count) if count else []
+        return [replace(row, general=True) for row in rows]
 
     def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
         kept = self.held_out()
         rows = collect(sources, count, self.seed, without=[row.question for row in kept])
-        found = {overlap.trained for overlap in overlaps(rows, kept)}
-        return [row for row in rows if row.id not in found]
+        return clean(rows, kept)

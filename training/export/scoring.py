@@ -28,7 +28,7 @@ _GROUPS = {"majority": "compares a question's replies", "preference": "needs a m
 
 def told(asked: Asked) -> str:
     """What judging a reply to this question needs."""
-    row = row_json(replace(asked.row, extra={}))
+    row = row_json(replace(asked.row, extra={}, pairs=()))
     markup = asdict(asked.prompt.markup)
     return json.dumps({"row": row, "budget": asked.prompt.budget, "markup": markup}, ensure_ascii=False)
 

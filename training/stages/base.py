@@ -28,5 +28,6 @@ def run(stage: Stage) -> Path:
     return imitate(
         stage,
         start,
+        rows,
         lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}),
     )

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from transformers import set_seed
 
+from scorers.mathpool import LazyPool
 from training.config import TrainConfig
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
@@ -29,24 +31,38 @@ from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
 from training.types import Row
 
-__all__ = ["VERIFIABLE", "Run", "Stage"]
+__all__ = ["VERIFIABLE", "Run", "Stage", "described"]
 
 VERIFIABLE = frozenset(("checks", "correct", "tests"))
 """Rewards that one reply alone earns by rule, so that questions with them can be held out."""
+_PATIENCE = 5.0  # seconds for an answer: on a machine that trains, what serving gives may be too short
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "thinkgate")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A configuration and its directory, in which each stage has a folder of its own."""
+    """A configuration and its directory, in which each stage has a folder of its own.
+
+    `pool` are the grader's workers, for all that is verified in it; used with `with`, a run ends them.
+    """
 
     config: TrainConfig
     directory: Path = field(init=False)
+    pool: LazyPool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pool", LazyPool(seconds=_PATIENCE))
         object.__setattr__(self, "directory", self.config.output)
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pool.close()
 
     def stage(self, name: str) -> Stage:
         """The stage's own folder and table; its random numbers begin from the run's seed and its name."""
@@ -145,7 +161,8 @@ class Stage:
         held = self.config.held_out
         if unknown := sorted({row.reward for row in rows} - VERIFIABLE):
             raise DataError(f"held-out questions must be verifiable; the reward {unknown[0]!r} is not")
-        plan = reward_plan(Setting(markup=self.config.family.markup), {row.reward for row in rows}, {})
+        setting = Setting(markup=self.config.family.markup, pool=self.run.pool)
+        plan = reward_plan(setting, {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
@@ -165,18 +182,21 @@ class Stage:
         )
         return found[-1].parent if found else None
 
-    def finish(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> Path:
+    def finish(self, model: Any, tokenizer: Any, data: Mapping[str, Any], told: Mapping[str, Any]) -> Path:
         """Saves the model and, last of all, the card, whose being there says that the stage is done.
 
-        All processes must call this, and go on together when the card is there.
+        `data` tells what it was trained on, see `described`. All processes must call this, and go on together
+        when the card is there.
         """
         save_model(model, tokenizer, self.directory / "model")
         if self.ranks.index == 0:
-            self._write_card(model, tokenizer, rows, told)
+            self._write_card(model, tokenizer, data, told)
         self.ranks.wait()
         return self.directory / "model"
 
-    def _write_card(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> None:
+    def _write_card(
+        self, model: Any, tokenizer: Any, data: Mapping[str, Any], told: Mapping[str, Any]
+    ) -> None:
         card = {
             "run": self.config.name,
             "stage": self.name,
@@ -184,8 +204,8 @@ class Stage:
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.device.type}",
             "processes": self.ranks.count,
             "versions": {name: _version(name) for name in _PACKAGES},
-            "data": {"rows": len(rows), "sha256": fingerprint(rows)},
-            "held_out": {"rows": len(self.held_out()), "sha256": fingerprint(self.held_out())},
+            "data": data,
+            "held_out": described(self.held_out()),
             "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
@@ -193,6 +213,11 @@ class Stage:
         plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
         (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def described(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as a card tells of them: how many, and their fingerprint."""
+    return {"rows": len(rows), "sha256": fingerprint(rows)}
 
 
 def _version(package: str) -> str:

@@ -23,7 +23,12 @@ __all__ = ["Trainer", "grpo_config", "train_grpo"]
 
 
 class Trainer(GRPOTrainer):
-    """TRL's trainer, with the replies drawn so that each depends on its own seed alone."""
+    """TRL's, but for how replies are drawn, and for those that are left out.
+
+    Each reply depends on its own seed alone. One that is left out counts in no divisor, as if it had not
+    been drawn: TRL's counts of tokens (`dapo`, `cispo`, `bnpo`) leave out what is masked; its means over
+    sequences (`grpo`, `dr_grpo`) would take it for a reply with a loss of 0.
+    """
 
     def draw(
         self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, ends: Collection[int]
@@ -42,6 +47,17 @@ class Trainer(GRPOTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model:
             return generate(model, prompts, self.temperature, limit, ends, seeds=seeds), None
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        output["taught"] = self.accelerator.gather(mask.any(dim=1)).float().mean()
+        return output
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
+        return loss / counted if self.loss_type in ("grpo", "dr_grpo") else loss
 
 
 def train_grpo(
