@@ -102,11 +102,12 @@ def _object(number: int, line: str) -> Mapping[str, Any]:
 
 
 def _pairs(number: int, told: Any) -> tuple[tuple[str, str], ...]:
-    pairs = told if isinstance(told, list) else [None]
-    for pair in pairs:
+    found = []
+    for pair in told if isinstance(told, list) else (told,):
         if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
             raise DataError(f"line {number}: pairs is a list of [liked, not liked], two texts each")
-    return tuple((liked, other) for liked, other in pairs)
+        found.append((pair[0], pair[1]))
+    return tuple(found)
 
 
 def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source: str) -> Row:
