@@ -104,9 +104,9 @@ def _one(runs: Path, seed: int, name: str, steps: int) -> None:
     table = RlTable.model_validate({**config.rl.model_dump(), "steps": steps, "every": 25, **VARIANTS[name]})
     config = config.model_copy(update={"pipeline": ("cold-start", "rl"), "rl": table})
     model = run_stage(config, "rl")
-    stage = Run(config).stage("rl")
     card = json.loads((place / "rl" / "card.json").read_text(encoding="utf-8"))
-    figures = measure(stage, model, ["high"], voted=("high",))["high"]
+    with Run(config) as run:
+        figures = measure(run.stage("rl"), model, ["high"], voted=("high",))["high"]
     (place / "figures.json").write_text(json.dumps({**figures, "seconds": card["seconds"]}) + "\n")
 
 

@@ -116,13 +116,16 @@ def _one(seed: int, output: Path) -> None:
     )
     models["more cold start for RL's time"] = run_stage(other, "cold-start")
 
-    stage = Run(config).stage("rl")
-    figures = {
-        "minutes": round(minutes, 1),
-        "rl_seconds": seconds,
-        "ended": {name: card["ended"] for name, card in cards.items()},
-        "models": {name: measure(stage, model, BUDGETS, voted=("high",)) for name, model in models.items()},
-    }
+    with Run(config) as run:
+        stage = run.stage("rl")
+        figures = {
+            "minutes": round(minutes, 1),
+            "rl_seconds": seconds,
+            "ended": {name: card["ended"] for name, card in cards.items()},
+            "models": {
+                name: measure(stage, model, BUDGETS, voted=("high",)) for name, model in models.items()
+            },
+        }
     (output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

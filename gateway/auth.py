@@ -15,7 +15,7 @@ from gateway.config import KeySettings
 from gateway.errors import Unauthorized
 from gateway.routes.refusals import error_response
 
-__all__ = ["Keys", "digest", "key_of", "new_key", "secured"]
+__all__ = ["Keys", "digest", "key_of", "new_key", "owner_of", "secured"]
 
 _KEY = "thinkgate.key"
 _SCHEMES = {
@@ -38,6 +38,12 @@ def key_of(request: Request) -> KeySettings | None:
     """The key that the request came with; None where the gateway has no keys."""
     found: KeySettings | None = request.scope.get(_KEY)
     return found
+
+
+def owner_of(request: Request) -> str:
+    """Whose answers are the request's own: the digest of its key, "" where the gateway has no keys."""
+    key = key_of(request)
+    return key.secret_sha256 if key else ""
 
 
 class Keys:

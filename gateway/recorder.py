@@ -43,10 +43,14 @@ class RecorderFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """By what names an answer may be spoken of: its own id, and the request's."""
+    """By what names an answer may be spoken of, its own id and the request's, and by whom.
+
+    `owner` is the digest of the key that asked; it is never written down.
+    """
 
     completion: str = ""
     request: str = ""
+    owner: str = ""
 
 
 _NAMELESS = Ids()
@@ -85,7 +89,7 @@ class Recorder:
         self._path = path
         self._redact = frozenset(redact)
         self._queue: queue.Queue[_Entry | _Remark | None] = queue.Queue(waiting)
-        self._known: dict[str, str] = {}  # any id -> the completion's
+        self._known: dict[tuple[str, str], str] = {}  # owner and any id -> the completion's
         self._order: deque[Ids] = deque()
         self._remembered = remembered
         self._thread = threading.Thread(target=self._work, name="recorder", daemon=True)
@@ -117,9 +121,9 @@ class Recorder:
         if ids.completion:
             self._remember(ids)
 
-    def find(self, any_id: str) -> str | None:
-        """The completion's id of an answer recorded since the start, the last 50,000 of them; else None."""
-        return self._known.get(any_id)
+    def find(self, any_id: str, owner: str = "") -> str | None:
+        """The completion's id of the owner's answer, if it is among the last 50,000 recorded; else None."""
+        return self._known.get((owner, any_id))
 
     def remark(self, completion: str, words: Mapping[str, Any]) -> bool:
         """Takes note of what was said of a recorded answer; False where the queue is full."""
@@ -131,12 +135,12 @@ class Recorder:
 
     def _remember(self, ids: Ids) -> None:
         self._order.append(ids)
-        self._known[ids.completion] = ids.completion
+        self._known[ids.owner, ids.completion] = ids.completion
         if ids.request:
-            self._known[ids.request] = ids.completion
+            self._known[ids.owner, ids.request] = ids.completion
         while len(self._order) > self._remembered:
             old = self._order.popleft()
-            for name in (old.completion, old.request):
+            for name in ((old.owner, old.completion), (old.owner, old.request)):
                 if self._known.get(name) == old.completion:
                     del self._known[name]
 

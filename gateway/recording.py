@@ -44,27 +44,11 @@ from scorers.grouping import Grouper
 from scorers.mathpool import MathPool
 from scorers.types import Answer, Sample
 
-__all__ = ["LatePool", "RecordingError", "parse_questions", "read_questions"]
+__all__ = ["RecordingError", "parse_questions", "read_questions"]
 
 
 class RecordingError(Exception):
     """The recording can't be used; the message names the line and what is wrong with it."""
-
-
-class LatePool(MathPool):
-    """The grader's workers, started by the first question, because most recordings ask none."""
-
-    _started = False
-
-    def ask(self, a: str, b: str) -> bool | None:
-        """See `MathPool.ask`. Raises RecordingError where the workers can't be started."""
-        if not self._started:
-            try:
-                self.start()
-            except RuntimeError as error:
-                raise RecordingError(f"the grader's workers can't be started: {error}") from error
-            self._started = True
-        return super().ask(a, b)
 
 
 class _Top(BaseModel):

@@ -8,7 +8,6 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway import recording
-from gateway.recording import LatePool, RecordingError, read_questions
+from gateway.recording import RecordingError, read_questions
 from gateway.replay_plot import svg
 from policies.escalation import AutoPolicy
 from policies.replay import Figure, Question, Recorded, Setting, pass_at, replay
@@ -25,6 +24,7 @@ from policies.stopping import VotePolicy, parse_stop
 from policies.types import Budget
 from policies.voting import parse_vote
 from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.mathpool import LazyPool, PoolError
 
 __all__ = ["add_parser", "compare", "run", "setting_of"]
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"the threshold lies in [0, 1], unlike {args.threshold}")
         scorer, _, measure = args.scorer.partition(":")
         sureness = ConfidenceScorer(measure or "bottom", args.window)
-        with closing(LatePool()) as pool:
+        with LazyPool(2) as pool:
             questions = _weigh(
                 read_questions(args.file, sureness, pool=pool, agreement=args.agreement), scorer
             )
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             )
         if args.plot:
             args.plot.write_text(svg(figures), encoding="utf-8")
-    except (RecordingError, OSError, ValueError) as error:
+    except (PoolError, RecordingError, OSError, ValueError) as error:
         print(f"thinkgate replay: {error}", file=sys.stderr)
         return 2
     if args.json:

@@ -15,9 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-__all__ = ["MathPool"]
+__all__ = ["LazyPool", "MathPool", "PoolError"]
 
 MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+
+
+class PoolError(RuntimeError):
+    """The worker processes can't be started."""
 
 
 class MathPool:
@@ -40,7 +44,7 @@ class MathPool:
         self._open = False
 
     def start(self) -> Self:
-        """Starts the processes and waits until they are warm; raises RuntimeError where they can't start."""
+        """Starts the processes and waits until they are warm; raises PoolError where they can't start."""
         self._process = self._spawn()
         self._open = True
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, self._write)]
@@ -117,7 +121,7 @@ class MathPool:
         if b"ready" not in _stream(process.stdout).readline():
             process.kill()
             _reap(process)
-            raise RuntimeError("the math workers did not start")
+            raise PoolError("the math workers did not start")
         return process
 
     def _read(self) -> None:
@@ -141,7 +145,7 @@ class MathPool:
     def _restart(self) -> None:
         try:
             process = self._spawn()
-        except (RuntimeError, OSError):
+        except (PoolError, OSError):
             self._open = False
             self._outbox.put(None)
             return
@@ -169,6 +173,34 @@ class MathPool:
             future = self._pending.pop(json.loads(line)["id"], None)
         if future is not None:
             future.set_result(None)
+
+
+class LazyPool(MathPool):
+    """The workers, started by the first question, because most answers need none; for callers that may wait.
+
+    To be closed like any other pool; then, and only then, every question stays undecided.
+    """
+
+    def __init__(self, workers: int = 1, seconds: float = 0.6) -> None:
+        super().__init__(workers, seconds)
+        self._starting = threading.Lock()
+        self._started = False
+
+    def ask(self, a: str, b: str) -> bool | None:
+        """See `MathPool.ask`. Raises PoolError where the workers can't be started."""
+        with self._starting:
+            if not self._started:
+                self.start()
+                self._started = True
+        return super().ask(a, b)
+
+    def close(self) -> None:
+        """See `MathPool.close`."""
+        self._started = True
+        super().close()
+
+    def __enter__(self) -> Self:
+        return self
 
 
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:

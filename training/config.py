@@ -95,6 +95,8 @@ class Source(_Table):
     """jsonl, recorded: the file."""
     unlabelled: bool = False
     """recorded: also questions without feedback, whose majority stands for the answer (TTRL)."""
+    ratings: bool = False
+    """recorded: instead the questions that were rated; the preference model learns from the ratings."""
     name: str | None = None
     """hub: the data set, with `subset`, `split`, `columns` and `fixed`, see `training.data.hub`."""
     subset: str | None = None
@@ -210,6 +212,8 @@ class RlTable(_Steps):
     """Evaluations in a window of the convergence rule; None: all steps are made."""
     fall: Share = 0.1
     """Fall of held-out accuracy at which the run is rolled back to its best checkpoint."""
+    entropy: Annotated[float, Field(ge=0)] = 0.0
+    """Nats a token; a policy under it for 20 steps has collapsed, and the run is rolled back. 0: never."""
     vllm: str | None = None
     """URL of TRL's vLLM server for the rollouts; None: this process draws them."""
 

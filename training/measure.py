@@ -14,6 +14,7 @@ from policies.types import Budget
 from policies.voting import decide
 from scorers.answers import equivalent, extract, verify
 from scorers.grouping import Grouper
+from scorers.mathpool import MathPool
 from scorers.types import Sample
 from training.stages.run import Stage
 from training.trainer.drawing import draw
@@ -37,27 +38,31 @@ def measure(
     """
     model, _, prompter = stage.load(start)
     rows = stage.held_out()
-    most = stage.config.held_out.max_tokens
+    most, pool = stage.config.held_out.max_tokens, stage.run.pool
+
+    def right(row: Row, answer: str) -> bool:
+        return verify(answer, row.gold or "", pool) is True
+
     table: dict[str, dict[str, float]] = {}
     for budget in budgets:
         prompts = [prompter.prompt(row, budget) for row in rows]
         greedy = [each[0] for each in draw(model, prompter, prompts, temperature=0, max_tokens=most)]
         figures = table[budget or "none"] = {
-            "greedy": fmean(_right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
+            "greedy": fmean(right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
             "thinking": fmean(reply.thought for reply in greedy),
         }
         if budget not in voted:
             continue
         drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
         pairs = list(zip(rows, drawn, strict=True))
-        figures["sampled"] = fmean(_right(row, each.answer) for row, replies in pairs for each in replies)
-        figures[f"majority@{samples}"] = fmean(_right(row, majority(replies)) for row, replies in pairs)
+        figures["sampled"] = fmean(right(row, each.answer) for row, replies in pairs for each in replies)
+        figures[f"majority@{samples}"] = fmean(right(row, majority(replies, pool)) for row, replies in pairs)
     return table
 
 
-def majority(replies: Sequence[Completion]) -> str:
+def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str:
     """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
-    grouper = Grouper(equivalent)
+    grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
         Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
         for place, reply in enumerate(replies)
@@ -66,7 +71,3 @@ def majority(replies: Sequence[Completion]) -> str:
         grouper.add(sample, extract(sample.content))
     winner = decide(Budget(samples=len(samples)), grouper.groups, samples).winner
     return "" if winner is None else replies[winner].answer
-
-
-def _right(row: Row, answer: str) -> bool:
-    return verify(answer, row.gold or "") is True

@@ -11,7 +11,7 @@ from training.config import Source
 from training.data.functions import function_rows
 from training.data.hub import HubSet, hub_rows
 from training.data.instructions import instruction
-from training.data.recorded import recorded_rows
+from training.data.recorded import rated_rows, recorded_rows
 from training.data.rows import gym_rows, read_rows
 from training.data.stories import stories
 from training.problems import DataError
@@ -49,6 +49,8 @@ def _instructions(source: Source, seed: str) -> Iterator[Row]:
 def _recorded(source: Source, seed: str) -> Iterator[Row]:
     if source.path is None:
         raise DataError("a source of kind recorded needs a path")
+    if source.ratings:
+        return iter(rated_rows(source.path))
     return iter(recorded_rows(source.path, unlabelled=source.unlabelled))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -18,48 +18,64 @@ __all__ = ["TeacherError", "ask_endpoint"]
 _AT_ONCE = 16
 _SECONDS = 600.0
 
+Replies = Sequence[tuple[str, str]]
+"""A teacher's replies to one question, as (thinking, answer)."""
+
 
 class TeacherError(Exception):
     """The teacher gave no reply to any question; the message says why."""
 
 
 def ask_endpoint(
-    table: SftTable, rows: Sequence[Row], budgets: Sequence[str | None]
-) -> list[list[tuple[str, str]]]:
+    table: SftTable,
+    rows: Sequence[Row],
+    budgets: Sequence[str | None],
+    *,
+    known: Mapping[str, Replies] | None = None,
+    keep: Callable[[str, Replies], None] = lambda row, replies: None,
+) -> list[Replies]:
     """`table.samples` replies (thinking, answer) to each row; a question that fails has fewer, or none.
 
     The budget goes along as the gateway's header; a key in the environment's THINKGATE_KEY too.
-    Raises TeacherError where every question failed.
+    Rows that `known` has replies to, by their ids, are not asked; `keep` is given those of the others as
+    they come in. Raises TeacherError where every question that was asked failed.
     """
-    return asyncio.run(_ask_all(table, rows, budgets))
+    told = dict(known or {})
+    asked = [(row, budget) for row, budget in zip(rows, budgets, strict=True) if row.id not in told]
+    told.update(asyncio.run(_ask_all(table, asked, keep)))
+    return [told.get(row.id, ()) for row in rows]
 
 
 async def _ask_all(
-    table: SftTable, rows: Sequence[Row], budgets: Sequence[str | None]
-) -> list[list[tuple[str, str]]]:
+    table: SftTable, asked: Sequence[tuple[Row, str | None]], keep: Callable[[str, Replies], None]
+) -> dict[str, Replies]:
     turns = asyncio.Semaphore(_AT_ONCE)
     key = os.environ.get("THINKGATE_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     failures: list[str] = []
+    found: dict[str, Replies] = {}
+    writing = asyncio.Lock()
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=_SECONDS)) as http:
 
-        async def ask(row: Row, budget: str | None) -> list[tuple[str, str]]:
+        async def ask(row: Row, budget: str | None) -> None:
             async with turns:
                 try:
-                    return await _replies(http, table, row, budget)
+                    found[row.id] = await _replies(http, table, row, budget)
                 except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
                     failures.append(str(error) or type(error).__name__)
-                    return []
+                    return
+                async with writing:
+                    await asyncio.to_thread(keep, row.id, found[row.id])
 
-        replies = await asyncio.gather(*(ask(row, budget) for row, budget in zip(rows, budgets, strict=True)))
-    if len(failures) == len(rows) and failures:
+        async with asyncio.TaskGroup() as group:
+            for row, budget in asked:
+                group.create_task(ask(row, budget))
+    if failures and not found:
         raise TeacherError(f"{table.endpoint} answered no question: {failures[0]}")
-    return list(replies)
+    return found
 
 
-async def _replies(
-    http: aiohttp.ClientSession, table: SftTable, row: Row, budget: str | None
-) -> list[tuple[str, str]]:
+async def _replies(http: aiohttp.ClientSession, table: SftTable, row: Row, budget: str | None) -> Replies:
     body: dict[str, Any] = {
         "model": table.endpoint_model or "",
         "messages": [{"role": "user", "content": row.question}],

@@ -15,7 +15,8 @@ class Row:
 
     `reward` names the reward that judges its replies (see `training.rewards.REWARDS`): "correct"
     needs `gold`, "tests" needs `tests` (Python assertions), "checks" needs `checks`, "rubric" may
-    have a `rubric`; "preference" and "majority" need nothing. `source` is the data set, for figures
+    have a `rubric`; "preference" and "majority" need nothing. `pairs` are replies that were liked,
+    each with one that was not: the preference model learns from them. `source` is the data set, for figures
     a source. `general` rows keep abilities other than reasoning alive; they are answered without
     a budget prompt.
     """
@@ -27,6 +28,7 @@ class Row:
     tests: str = ""
     checks: tuple[Mapping[str, Any], ...] = ()
     rubric: str = ""
+    pairs: tuple[tuple[str, str], ...] = ()
     source: str = ""
     general: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)

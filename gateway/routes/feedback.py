@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from gateway.auth import owner_of
 from gateway.errors import BadRequest, Conflict, Unavailable, Unknown
 from gateway.routes.raw import raw_router
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST
@@ -59,7 +60,7 @@ def feedback_router(service: Service) -> APIRouter:
             raise Conflict(
                 "Feedback on an id needs a recording, and this gateway keeps none (record_to).", param="id"
             )
-        recorded = recorder.find(said.id)
+        recorded = recorder.find(said.id, owner_of(request))
         if recorded is None:
             told = f"id: no answer recorded lately has the id {said.id!r}."
             raise Unknown(told, param="id", code="unknown_id")

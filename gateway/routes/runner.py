@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.aliases import conversation_key
-from gateway.auth import key_of
+from gateway.auth import key_of, owner_of
 from gateway.budget import Asked, read_budget
 from gateway.config import Allowance
 from gateway.dialects.base import Exchange
@@ -41,7 +41,7 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
             return await _stream(service, job, exchange, model, request)
         outcome = await fold(service.engine.run(job))
         body = exchange.reply(job, outcome, model)
-        service.finished(job, outcome, Ids(str(body["id"]), _request_id(request)))
+        service.finished(job, outcome, _ids(str(body["id"]), request))
         headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
         return json_response(body, headers=headers)
 
@@ -151,7 +151,7 @@ async def _stream(
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, Outcome):
-            service.finished(job, end, Ids(writer.id, _request_id(request)))
+            service.finished(job, end, _ids(writer.id, request))
 
     source = write(service.engine.run(job), writer, told)
     return await start_stream(source, _headers(job), lambda: ended(service, request, status))
@@ -174,8 +174,8 @@ def _reply(body: dict[str, Any], asked: Asked) -> Reply:
     )
 
 
-def _request_id(request: Request) -> str:
-    return str(request.scope.get(REQUEST_ID, ""))
+def _ids(completion: str, request: Request) -> Ids:
+    return Ids(completion, str(request.scope.get(REQUEST_ID, "")), owner_of(request))
 
 
 def _headers(job: Job) -> dict[str, str]:

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from gateway.app import create_app
+from gateway.auth import digest
 from gateway.cli import main
 from gateway.config import Settings
 from gateway.recorder import Ids, Recorder
@@ -95,6 +96,29 @@ async def test_an_unknown_id_is_a_404(tmp_path: Path) -> None:
     async with gateway(ScriptedBackend(SEVEN), record_to=tmp_path / "t.jsonl") as client:
         reply = await client.post(FEEDBACK, json={"id": "chatcmpl-0", "rating": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_id")
+
+
+async def test_only_the_key_that_asked_may_speak_of_an_answer(tmp_path: Path) -> None:
+    """For any other it is as if there were no such answer, by either id, also where both chose the same."""
+    path = tmp_path / "traffic.jsonl"
+    keys = {name: {"secret_sha256": digest(name)} for name in ("alice", "bob")}
+    alice, bob = ({"Authorization": f"Bearer {name}", "X-Request-Id": "mine"} for name in keys)
+    async with gateway(ScriptedBackend(SEVEN), record_to=path, keys=keys) as client:
+        hers = (await client.post(PATH, json=ASK, headers=alice)).json()["id"]
+        refused = [
+            await client.post(FEEDBACK, json={"id": name, "rating": -1}, headers=bob)
+            for name in (hers, "mine")
+        ]
+        his = (await client.post(PATH, json=ASK, headers=bob)).json()["id"]
+        for said, headers in (({"rating": 1}, alice), ({"correct": False}, bob)):
+            reply = await client.post(FEEDBACK, json={"id": "mine", **said}, headers=headers)
+            assert reply.status_code == 200
+    assert [(reply.status_code, reply.json()["error"]["code"]) for reply in refused] == [
+        (404, "unknown_id")
+    ] * 2
+    remarks = [line["feedback"] for line in lines(path) if "feedback" in line]
+    assert remarks == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
+    assert digest("alice") not in path.read_text(encoding="utf-8")
 
 
 async def test_without_a_recording_there_is_no_feedback() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from scorers.answers import equivalent, equivalent_async, extract, verify, verify_async
-from scorers.mathpool import MathPool
+from scorers.mathpool import LazyPool, MathPool, PoolError
 from scorers.types import Answer
 
 HOSTILE = r"\int_0^1 x^{99999} e^{x^{9^{9^{9}}}} \, dx"
@@ -70,6 +70,20 @@ def test_a_closed_pool_is_undecided_and_closing_twice_is_harmless() -> None:
         pass
     pool.close()
     assert pool.ask("1", "1") is None
+
+
+def test_a_lazy_pool_starts_with_the_first_question_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no process can be started that is no matter until then; after its end it starts none."""
+    needed = r"The answer is \boxed{\int_0^1 x\,dx}"
+    with LazyPool(seconds=10.0) as pool:
+        assert verify(needed, "1/2", pool) is True
+    assert verify(needed, "1/2", pool) is None
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with LazyPool() as broken:
+        assert verify("7", "8", broken) is False
+        with pytest.raises(PoolError):
+            verify(needed, "1/2", broken)
+    assert verify(needed, "1/2", broken) is None
 
 
 async def test_an_abandoned_question_does_not_disturb_the_pool(pool: MathPool) -> None:

@@ -1,12 +1,14 @@
 """What a step of reinforcement learning draws and hands over; a scripted engine stands in for the trainer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import stdev
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from policies.families import find_family
+from training.advantages import Normalisation
 from training.data.budgets import BudgetSampler
 from training.lengths import LengthSchedule
 from training.prompting import Prompter
@@ -65,10 +67,18 @@ def plan(limit: int) -> RewardPlan:
     return reward_plan(Setting(max_tokens=limit), {"correct"}, {})
 
 
-def rollout(rounds: int = 1, **more: Any) -> Rollout:
+def rollout(
+    rounds: int = 1,
+    *,
+    length: LengthSchedule | None = None,
+    normalise: Normalisation = "group",
+    judge: Callable[[int], RewardPlan] = plan,
+    **more: Any,
+) -> Rollout:
     """Two replies to a question, no budget."""
-    settings = RolloutSettings(2, BudgetSampler({"none": 1}), LengthSchedule(8, 8), rounds=rounds)
-    return Rollout(ROWS, Prompter(Letters(), find_family("qwen3")), plan, settings, **more)
+    length = length or LengthSchedule(8, 8)
+    settings = RolloutSettings(2, BudgetSampler({"none": 1}), length, rounds=rounds, normalise=normalise)
+    return Rollout(ROWS, Prompter(Letters(), find_family("qwen3")), judge, settings, **more)
 
 
 def prompts(*places: int) -> list[str]:
@@ -107,6 +117,21 @@ def test_a_batch_that_teaches_nothing_changes_nothing_and_stops_nothing() -> Non
     assert out["advantage"] == [0.0] * 4
 
 
+@pytest.mark.parametrize(("rounds", "idle"), [(1, 1), (2, 0)])
+def test_what_only_fills_a_batch_is_masked_out_of_the_loss(rounds: int, idle: int) -> None:
+    """Its tokens are in no divisor; without filtering every reply counts, as GRPO has it."""
+    engine = Engine(lambda number, place: "no" if number == 3 and place else str(number))
+    engine.state.global_step = 1  # at which 3 is not drawn again
+    drawn = rollout(rounds)
+    out = drawn(prompts(2, 0), engine)
+    live = [row.endswith("3") for row in drawn.drawn for _ in range(2)]
+    assert live[:2] == [True, True]
+    assert not live[-1]
+    masks = zip(out["completion_ids"], live, out["env_mask"], strict=True)
+    assert all(mask == [1 if taught else idle] * len(ids) for ids, taught, mask in masks)
+    assert drawn.figures["taught"] == (sum(live) / len(live) if rounds > 1 else 1)
+
+
 def test_what_is_redrawn_depends_on_the_step_alone() -> None:
     """The same step asks the same questions again, another step others."""
 
@@ -118,6 +143,35 @@ def test_what_is_redrawn_depends_on_the_step_alone() -> None:
 
     assert asked(5) == asked(5)
     assert asked(5)[2:] != asked(6)[2:]
+
+
+@pytest.mark.parametrize("how", ["group", "batch", "none", "magistral"])
+def test_advantages_are_in_the_unit_that_was_chosen(how: Normalisation) -> None:
+    """A question with one right and one wrong reply, beside one with two right ones."""
+    engine = Engine(lambda number, place: str(number) if place or number == 2 else "no")
+    out = rollout(normalise=how)(prompts(0, 1), engine)
+    units = {
+        "none": 1.0,
+        "group": stdev([0, 1]),
+        "batch": stdev([0, 1, 1, 1]),
+        "magistral": stdev([-0.5, 0.5, 0, 0]),
+    }
+    assert out["advantage"] == pytest.approx([-0.5 / units[how], 0.5 / units[how], 0, 0])
+
+
+def test_the_length_limit_grows_while_few_replies_are_cut_off() -> None:
+    """The next steps may write more, up to the most; the rewards are told."""
+    limits: list[int] = []
+
+    def told(limit: int) -> RewardPlan:
+        limits.append(limit)
+        return plan(limit)
+
+    engine = Engine(lambda number, place: "no")
+    drawn = rollout(length=LengthSchedule(8, 16, window=2), judge=told)
+    for _ in range(6):
+        drawn(prompts(0), engine)
+    assert engine.limits == limits == [8, 8, 12, 12, 16, 16]
 
 
 def test_the_length_limit_reaches_the_engine() -> None:

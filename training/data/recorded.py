@@ -5,21 +5,22 @@ A line is a request as the gateway records it, or what was said of one, by its i
     {"id", "question", "samples": [{"text", "reasoning"?, "answer"?, "finish_reason"?}], "winner"?}
     {"feedback": {"id", "rating"?: 1 | -1, "correct"?: bool, "answer"?: text}}
 
-Feedback speaks of the winner. It may stand in the request's own line as well. Said twice, the
-last word counts.
+Feedback speaks of the winner, and follows it: of an id that came back, the latest request is meant. It may
+stand in the request's own line as well. Said twice, the last word counts.
 
 | feedback | becomes |
 |---|---|
 | an answer | a row with that gold answer |
 | correct | a row whose gold answer is the winner's |
 | none of these | a row for the majority reward, where it was asked for |
-| a rating, or correct | a preference between the winner and a sample that answers otherwise |
+| a rating, or correct | a preference between the winner and a sample that answers otherwise; a row with it |
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from training.data.rows import read_lines
 from training.problems import DataError
 from training.types import Row
 
-__all__ = ["parse_recorded", "recorded_preferences", "recorded_rows"]
+__all__ = ["parse_recorded", "rated_rows", "recorded_preferences", "recorded_rows"]
 
 
 def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -38,16 +39,20 @@ def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
 
     Raises DataError for what is no recording.
     """
-    told = [(number, _line(number, line)) for number, line in enumerate(lines, 1) if line.strip()]
-    said: dict[str, dict[str, Any]] = {}
-    for _, fields in told:
-        remark = _feedback(fields)
-        if "samples" not in fields and isinstance(remark.get("id"), str):
-            said.setdefault(remark["id"], {}).update(remark)
+    latest: dict[str, dict[str, Any]] = {}  # by id, what was said of the request that has it
     requests: list[Mapping[str, Any]] = []
-    for number, fields in told:
-        if "samples" in fields and isinstance(fields.get("question"), str) and fields["question"].strip():
-            feedback = {**_feedback(fields), **said.get(str(fields.get("id")), {})}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        fields = _line(number, line)
+        remark = _feedback(fields)
+        if "samples" not in fields:
+            latest.setdefault(str(remark.get("id")), {}).update(remark)
+            continue
+        feedback = dict(remark)
+        if isinstance(fields.get("id"), str):
+            latest[fields["id"]] = feedback
+        if isinstance(fields.get("question"), str) and fields["question"].strip():
             requests.append({**fields, "feedback": feedback, "line": number})
     return requests
 
@@ -83,6 +88,16 @@ def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Row]:
     return list(rows.values())
 
 
+def rated_rows(path: Path) -> list[Row]:
+    """One row for each rated question, with all its pairs, for the preference model. Raises DataError."""
+    rows: dict[str, Row] = {}
+    for pair in recorded_preferences(path):
+        row = rows.setdefault(pair.row.question, replace(pair.row, general=True))
+        if (both := (pair.chosen, pair.rejected)) not in row.pairs:
+            rows[row.question] = replace(row, pairs=(*row.pairs, both))
+    return list(rows.values())
+
+
 def recorded_preferences(path: Path) -> list[Preference]:
     """One pair for each rated request that has a sample to compare the winner with. Raises DataError.
 
@@ -97,9 +112,8 @@ def recorded_preferences(path: Path) -> list[Preference]:
         other = next((each for each in request["samples"] if _differ(winner, each)), None)
         if other is None:
             continue
-        row = Row(
-            f"recorded/{request['line']}", request["question"].strip(), reward="preference", source="recorded"
-        )
+        name, question = f"rated/{request['line']}", request["question"].strip()
+        row = Row(name, question, reward="preference", source="rated")
         texts = str(winner["text"]), str(other["text"])
         pairs.append(Preference(row, *(texts if liked else texts[::-1])))
     return pairs

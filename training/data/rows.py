@@ -59,8 +59,9 @@ def parse_rows(lines: Sequence[str], source: str) -> list[Row]:
     """One row for each line that isn't blank. Raises DataError.
 
     A line is a problem, as `training.problems.parse_problems` reads it, or has a "reward" other than
-    "correct" and then what that needs in place of an answer ("tests", "checks"; a "rubric"
-    where it likes). "id", "source", "general" and "extra" may stand in any.
+    "correct" and then what that needs in place of an answer ("tests", "checks"; a "rubric", or
+    "pairs" of a reply that was liked and one that was not, where it likes). "id", "source", "general"
+    and "extra" may stand in any.
     """
     told = {number: _object(number, line) for number, line in enumerate(lines, 1) if line.strip()}
     if not told:
@@ -73,7 +74,10 @@ def parse_rows(lines: Sequence[str], source: str) -> list[Row]:
 
 def row_json(row: Row) -> dict[str, Any]:
     """A row as a line of JSON that `parse_rows` reads again; what is empty is left out."""
-    fields = dataclasses.asdict(row) | {"checks": [dict(check) for check in row.checks]}
+    fields = dataclasses.asdict(row) | {
+        "checks": [dict(check) for check in row.checks],
+        "pairs": list(map(list, row.pairs)),
+    }
     fields["answer"] = fields.pop("gold")
     return {name: value for name, value in fields.items() if value not in (None, "", [], {}, False)}
 
@@ -97,6 +101,15 @@ def _object(number: int, line: str) -> Mapping[str, Any]:
     return fields
 
 
+def _pairs(number: int, told: Any) -> tuple[tuple[str, str], ...]:
+    found = []
+    for pair in told if isinstance(told, list) else (told,):
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+            raise DataError(f"line {number}: pairs is a list of [liked, not liked], two texts each")
+        found.append((pair[0], pair[1]))
+    return tuple(found)
+
+
 def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source: str) -> Row:
     question = problem.question if problem else fields.get("question", fields.get("problem"))
     if not isinstance(question, str) or not question.strip():
@@ -111,5 +124,7 @@ def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source
     taken = {name: value for name, value in fields.items() if name in _FIELDS - {"question", "id", "source"}}
     if "checks" in taken:
         taken["checks"] = tuple(taken["checks"])
+    if "pairs" in taken:
+        taken["pairs"] = _pairs(number, taken["pairs"])
     gold = problem.gold if problem else None
     return Row(str(fields.get("id", f"{source}/{number}")), question, gold, source=source, **taken)

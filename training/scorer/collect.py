@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from scorers.answers import equivalent, extract, verify
 from scorers.grouping import Grouper
+from scorers.mathpool import MathPool
 from scorers.trained import Case
 from scorers.types import Sample
 from training.prompting import Prompt, Prompter
@@ -55,19 +56,25 @@ class Asked:
         return [Case(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
 
 
-def ask(draw: Draw, prompter: Prompter, rows: Sequence[Row], budgets: Sequence[str | None]) -> list[Asked]:
+def ask(
+    draw: Draw,
+    prompter: Prompter,
+    rows: Sequence[Row],
+    budgets: Sequence[str | None],
+    pool: MathPool | None = None,
+) -> list[Asked]:
     """Draws replies to each row at its budget, and labels them by the grader that serving votes with."""
     prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, budgets, strict=True)]
     found = []
     for row, prompt, replies in zip(rows, prompts, draw(prompts), strict=True):
-        labelled = tuple(_labelled(row, reply) for reply in replies)
+        labelled = tuple(_labelled(row, reply, pool) for reply in replies)
         found.append(Asked(row, prompt.budget, labelled))
     return found
 
 
-def classes(asked: Asked) -> list[int | None]:
+def classes(asked: Asked, pool: MathPool | None = None) -> list[int | None]:
     """Each reply's class of equal answers, by the place of the class's first; None where it has no vote."""
-    grouper = Grouper(equivalent)
+    grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     for place, reply in enumerate(asked.replies):
         sample = Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
         grouper.add(sample, extract(reply.answer))
@@ -75,11 +82,11 @@ def classes(asked: Asked) -> list[int | None]:
     return [by_member.get(place) for place in range(len(asked.replies))]
 
 
-def problem(asked: Asked, scores: Sequence[float | None]) -> Problem:
+def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None = None) -> Problem:
     """What the gate sees: the replies that may vote. Without a score one counts as the mean of the others."""
     voting = [
         (group, reply.correct, score)
-        for group, reply, score in zip(classes(asked), asked.replies, scores, strict=True)
+        for group, reply, score in zip(classes(asked, pool), asked.replies, scores, strict=True)
         if group is not None
     ]
     known = [score for _, _, score in voting if score is not None]
@@ -104,8 +111,8 @@ def read_asked(path: Path) -> list[Asked]:
     return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _labelled(row: Row, reply: Completion) -> Reply:
-    correct = reply.finished and verify(reply.answer, row.gold or "") is True
+def _labelled(row: Row, reply: Completion, pool: MathPool | None) -> Reply:
+    correct = reply.finished and verify(reply.answer, row.gold or "", pool) is True
     return Reply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
 

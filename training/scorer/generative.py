@@ -68,7 +68,9 @@ def train_judge(
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
         return worked(imitating, prompter, by_rule, ()), by_rule, {}
 
-    model = imitate(imitating, start, gather) if not _done(imitating) else imitating.directory / "model"
+    model = (
+        imitate(imitating, start, by_rule, gather) if not _done(imitating) else imitating.directory / "model"
+    )
     if table.judge is None:
         return model, {"imitated": len(by_rule)}
     learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from scorers.mathpool import MathPool
 from scorers.trained import Case, filled
 from training.data.chains import LENGTHS
 from training.scorer.collect import Asked, Reply, classes
@@ -75,22 +76,23 @@ def near_miss(answer: str, chance: random.Random) -> str | None:
     return answer[:place] + digit + answer[place + 1 :]
 
 
-def harder(asked: Sequence[Asked], seed: int) -> list[Asked]:
+def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
     """The same with more and harder negatives, as many as there are right replies.
 
     They are the wrong replies that would win their question's vote, once more, and near misses: right
     replies with one digit of the answer changed.
     """
     chance = random.Random(f"negatives {seed}")
-    return [replace(each, replies=(*each.replies, *_negatives(each, chance))) for each in asked]
+    return [replace(each, replies=(*each.replies, *_negatives(each, chance, pool))) for each in asked]
 
 
-def _negatives(asked: Asked, chance: random.Random) -> list[Reply]:
-    held = [place for place in classes(asked) if place is not None]
+def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> list[Reply]:
+    found = classes(asked, pool)
+    held = [place for place in found if place is not None]
     leader = max(sorted(set(held)), key=held.count) if held else None
     wins = [
         reply
-        for reply, place in zip(asked.replies, classes(asked), strict=True)
+        for reply, place in zip(asked.replies, found, strict=True)
         if place is not None and place == leader and not reply.correct
     ]
     misses = []

@@ -18,7 +18,7 @@ from typing import Any
 
 from scorers.calibration import read_calibration
 from scorers.gate import GATE_FILE, Gate, model_digest, write_gate
-from training.config import TrainConfig, Try
+from training.config import ScorerTable, TrainConfig, Try
 from training.data.budgets import BudgetSampler
 from training.data.rows import fingerprint
 from training.problems import DataError
@@ -56,11 +56,15 @@ def train_scorer(config: TrainConfig) -> int:
     """
     if config.scorer is None:
         raise DataError("there is no table [scorer]")
-    stage = Run(config).stage("scorer")
+    with Run(config) as run:
+        return _tries(run.stage("scorer"), config.scorer)
+
+
+def _tries(stage: Stage, table: ScorerTable) -> int:
     samples, policy = _samples(stage)
     passed: Path | None = None
     results = []
-    for name in config.scorer.tries:
+    for name in table.tries:
         made = stage.directory / name / "result.json"
         if made.exists():
             result = json.loads(made.read_text(encoding="utf-8"))
@@ -73,7 +77,7 @@ def train_scorer(config: TrainConfig) -> int:
         print(f"scorer: {name}: {'passed' if result['passed'] else 'failed'} its gate", flush=True)
         if result["passed"]:
             passed = passed or Path(result["model"])
-            if not config.scorer.every_try:
+            if not table.every_try:
                 break
     print(f"The scorer is in {passed}." if passed else "No scorer passed its gate.", flush=True)
     return 0 if passed else 1
@@ -98,7 +102,7 @@ def _samples(stage: Stage) -> tuple[_Samples, Path]:
                 max_tokens=held.max_tokens, seed=stage.seed + number,
             )  # fmt: skip
             budgets = [levels.level(row, 0) if name == "train" else held.budget for row in part]
-            write_asked(path, ask(drawing, prompter, part, budgets))
+            write_asked(path, ask(drawing, prompter, part, budgets, stage.run.pool))
         found[name] = read_asked(path)
         right = [reply.correct for each in found[name] for reply in each.replies]
         print(f"scorer: {name}: {len(right)} samples, {sum(right) / len(right):.1%} right", flush=True)
@@ -138,7 +142,7 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
     calibrate(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
     problems = [
-        problem(each, [None if score is None else calibration(score) for score in scores])
+        problem(each, [None if score is None else calibration(score) for score in scores], stage.run.pool)
         for each, scores in zip(samples.test, scoring(samples.test), strict=True)
     ]
     table = stage.table
@@ -149,6 +153,8 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
         confidence=1 - 0.05 / len(table.tries),  # Bonferroni: the tries share their held-out questions
         seed=stage.config.seed,
     )
+    if not any(each.correct for each in problems):
+        raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
     checks, figures = judge(problems, rule)
     rows = [each.row for each in samples.test]
     data = {
@@ -188,7 +194,9 @@ def _classifier(
     template = template_of(prompter)
     hard = name in ("negatives", "steps")
     train = marked(
-        template, harder(samples.train, stage.seed) if hard else samples.train, steps=name == "steps"
+        template,
+        harder(samples.train, stage.seed, stage.run.pool) if hard else samples.train,
+        steps=name == "steps",
     )
     directory = stage.directory / name / "model"
     told = train_classifier(

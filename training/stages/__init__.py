@@ -29,12 +29,13 @@ def run_stage(config: TrainConfig, name: StageName) -> Path:
         raise ConfigError(str(error)) from error
     from training.stages.run import Run
 
-    stage = Run(config).stage(name)
-    if (stage.directory / "card.json").exists():
-        print(f"{name}: done before, see {stage.directory / 'card.json'}", flush=True)
-        return stage.directory / "model"
-    run: Callable[..., Path] = import_module(STAGES[name]).run
-    return run(stage)
+    with Run(config) as whole:
+        stage = whole.stage(name)
+        if (stage.directory / "card.json").exists():
+            print(f"{name}: done before, see {stage.directory / 'card.json'}", flush=True)
+            return stage.directory / "model"
+        run: Callable[..., Path] = import_module(STAGES[name]).run
+        return run(stage)
 
 
 def pipeline(config: TrainConfig) -> Path:

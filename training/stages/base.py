@@ -25,5 +25,8 @@ def run(stage: Stage) -> Path:
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
     return imitate(
-        stage, start, lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {})
+        stage,
+        start,
+        rows,
+        lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}),
     )

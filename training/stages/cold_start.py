@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scorers.answers import verify
 from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
+from training.data.rows import fingerprint
 from training.prompting import Prompter
 from training.quality import fit_to_imitate
+from training.stages.gathered import Journal, binding
 from training.stages.imitate import imitate
-from training.stages.replies import general_examples, worked
+from training.stages.replies import general_examples, judging, worked
 from training.stages.run import Stage
-from training.teachers import ask_endpoint
+from training.teachers import Replies, ask_endpoint
 from training.trainer.drawing import draw
 from training.trainer.sft import Example
-from training.types import Row
+from training.types import Completion, Row
 
 __all__ = ["run", "worked"]
 
@@ -42,7 +43,7 @@ def run(stage: Stage) -> Path:
         examples, told = taught(stage, teacher, prompter, rows)
         return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
-    return imitate(stage, stage.run.start_model(), gather)
+    return imitate(stage, stage.run.start_model(), rows, gather)
 
 
 def taught(
@@ -53,8 +54,12 @@ def taught(
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     asked = [budgets.level(row, 0) for row in rows]
     prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, asked, strict=True)]
+    replies: Sequence[Replies]
     if table.teacher == "endpoint":
-        replies = ask_endpoint(table, rows, asked)
+        teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)
+        bound = binding(teacher=teacher, rows=fingerprint(rows), asked=asked)
+        journal = Journal(stage.directory / "asked.jsonl", bound)
+        replies = ask_endpoint(table, rows, asked, known=journal.known, keep=journal.add)
     else:
         drawn = draw(
             model,
@@ -66,10 +71,12 @@ def taught(
             seed=stage.seed,
         )
         replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
+    worth_of = judging(stage, rows)
     examples: list[Example] = []
     told = {"asked": len(rows), "wrong": 0, "unfit": 0}
     for row, prompt, each in zip(rows, prompts, replies, strict=True):
-        right = [(t, a) for t, a in each if verify(a, row.gold or "") is True]
+        worth = worth_of(row, [Completion("", (), t, a, 0, True, prompt.budget) for t, a in each])
+        right = [(t, a) for (t, a), value in zip(each, worth, strict=True) if value == 1.0]
         fit = [(t, a) for t, a in right if fit_to_imitate(row, t, a, prompt.budget)]
         told["wrong"] += len(each) - len(right)
         told["unfit"] += len(right) - len(fit)

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from policies.thinking import Markup
+from training.data.mixing import beside
+from training.data.rows import fingerprint
 from training.ending import Rules
 from training.problems import DataError
-from training.prompting import Prompter
-from training.stages.run import Stage
+from training.prompting import Prompt, Prompter
+from training.stages.gathered import binding, identity, once
+from training.stages.run import Stage, described
+from training.states import from_json
 from training.trainer.sft import Example, train_sft
 from training.trainer.watch import Watch
 from training.types import Row
 
 __all__ = ["imitate"]
 
+_OF_TRAINING = frozenset(
+    ("batch", "decay", "every", "rate", "save_every", "seconds", "steps", "until", "warmup")
+)
+"""Settings that what is gathered doesn't depend on."""
 
-def imitate(
-    stage: Stage,
-    start: Path | None,
-    gather: Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
-) -> Path:
-    """Trains on what `gather` collects with the model: (examples, their rows, figures for the card)."""
+
+Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]]
+"""Collects with a model what to imitate: (examples, their rows, figures for the card)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    examples: list[Example]
+    data: Mapping[str, Any]
+    told: Mapping[str, Any]
+    seconds: float
+
+
+def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gather) -> Path:
+    """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
     model, tokenizer, prompter = stage.load(start)
-    began = stage.clock()
-    examples, rows, told = gather(model, prompter)
-    gathering = stage.clock() - began
-    if not examples:
+    gathered = _gathered(stage, start, rows, lambda: gather(model, prompter))
+    if not gathered.examples:
         raise DataError(
-            f"{stage.name}: none of the replies to {len(rows)} questions was right and fit to imitate"
+            f"{stage.name}: none of the replies to {gathered.data['rows']} questions was right "
+            "and fit to imitate"
         )
     held = stage.held_out()
     watch = Watch(
@@ -40,14 +58,14 @@ def imitate(
         clock=stage.clock,
         report=lambda line: print(f"{stage.name}: {line}", flush=True),
     )
-    watch.seen.trained = gathering  # drawing what is imitated is part of the stage's cost
+    watch.seen.trained = gathered.seconds  # drawing what is imitated is part of the stage's cost
     resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
     train_sft(
         model,
         tokenizer,
-        examples,
+        gathered.examples,
         table=stage.table,
         watch=watch,
         directory=stage.directory,
@@ -59,4 +77,37 @@ def imitate(
         "seconds": round(watch.seen.trained, 1),
         "accuracies": watch.seen.accuracies,
     }
-    return stage.finish(model, tokenizer, rows, {**told, "examples": len(examples), **ended})
+    told = {**gathered.told, "examples": len(gathered.examples), **ended}
+    return stage.finish(model, tokenizer, gathered.data, told)
+
+
+def _gathered(
+    stage: Stage,
+    start: Path | None,
+    rows: Sequence[Row],
+    gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
+) -> _Gathered:
+    """What there is to imitate, gathered once; see `training.stages.gathered`."""
+    config, table = stage.config, stage.table
+    bound = binding(
+        settings=table.model_dump(mode="json", exclude=_OF_TRAINING),
+        seed=stage.seed,
+        model=[config.model.model_dump(mode="json"), identity(start)],
+        before=identity(stage.run.model_before(stage.name)),
+        scorer=identity(table.scorer),
+        levels={name: asdict(level) for name, level in config.budgets.items()},
+        rows=fingerprint(rows),
+        general=fingerprint(stage.general(beside(len(rows), table.general))),
+    )
+
+    def make() -> dict[str, Any]:
+        examples, all_rows, told = gather()
+        return {"examples": list(map(asdict, examples)), "data": described(all_rows), "told": told}
+
+    value, seconds = once(stage.directory / "gathered.json", bound, make, stage.clock)
+    return _Gathered(list(map(_example, value["examples"])), value["data"], value["told"], seconds)
+
+
+def _example(told: Mapping[str, Any]) -> Example:
+    prompt = {**told["prompt"], "markup": from_json(Markup, told["prompt"]["markup"])}
+    return Example(from_json(Prompt, prompt), tuple(told["target"]))

@@ -27,6 +27,7 @@ def run(stage: Stage) -> Path:
     rows = [*reasoning, *general]
     setting = Setting()
     if any(row.reward == "preference" for row in rows):
-        model, centre = preference_model(stage, before, general)
+        compared = [row for row in rows if row.general or row.reward == "preference"]
+        model, centre = preference_model(stage, before, compared)
         setting = Setting(preference=model, preference_centre=centre)
     return reinforce(stage, before, rows, setting)

@@ -1,14 +1,15 @@
 """The preference reward model: Bradley-Terry on pairs of replies, from the policy's own weights.
 
 Source: InstructGPT, arXiv:2203.02155, section 3.5; R1 uses one for what can't be verified
-(arXiv:2501.12948, section 2.3.4). Pairs come from rows whose good replies are known or can be
-checked: a good one against what the policy itself gets wrong, or, where it gets all right, against
-the good one spoilt.
+(arXiv:2501.12948, section 2.3.4). Pairs come from rows that carry some, as recorded feedback
+does, and from rows whose good replies are known or can be checked: a good one against what the policy
+itself gets wrong, or, where it gets all right, against the good one spoilt.
 """
 
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,63 +20,96 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
-from training.data.instructions import preferences_among
+from scorers.mathpool import MathPool
+from training.data.instructions import Preference, preferences_among
+from training.data.rows import fingerprint
 from training.problems import DataError
 from training.prompting import Prompter
 from training.rewards.preference import PreferenceModel
+from training.stages.gathered import binding, identity
 from training.stages.run import Stage
 from training.trainer.drawing import draw
+from training.trainer.models import classifier_of, device
 from training.trainer.watch import quieten
 from training.types import Row
 
-__all__ = ["preference_model"]
+__all__ = ["preference_model", "preference_pairs"]
 
 _SAMPLES = 4
 _EPOCHS = 3
 _RATE = 3e-4
+_BOUND = "bound.txt"
+"""Beside the weights: the digest of what they came from. It is written last."""
 
 
 def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> tuple[PreferenceModel, float]:
     """The model, trained into the stage's folder unless it is there, and its mean score of good replies."""
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
-    if not (directory / "config.json").exists():
-        pairs = _pairs(policy, prompter, rows, stage.seed)
+    bound = binding(
+        seed=stage.seed,
+        model=[stage.config.model.model_dump(mode="json"), identity(start)],
+        rows=fingerprint(rows),
+    )
+    if not _made(directory, bound):
+        pairs = preference_pairs(policy, prompter, rows, stage.seed, stage.run.pool)
         if not pairs:
             raise DataError(
-                "the preference model has nothing to compare: no general row has an answer or checks"
+                "the preference model has nothing to compare: no general row has an answer, checks or ratings"
             )
-        _train(stage, start, tokenizer, pairs, directory)
+        partial = directory.with_name("preference.part")
+        _train(stage, policy, tokenizer, _encoded(prompter, pairs), partial)
+        (partial / _BOUND).write_text(bound, encoding="utf-8")
+        shutil.rmtree(directory, ignore_errors=True)
+        partial.replace(directory)
+    del policy
     judge = _Judge(directory, tokenizer, prompter)
-    known = [row for row in rows if "answer" in row.extra][:64]
-    scores = judge([row.question for row in known], [row.extra["answer"] for row in known])
+    known = [(row.question, good) for row in rows for good in _good(row)][:64]
+    scores = judge([question for question, _ in known], [good for _, good in known])
     return judge, sum(scores) / len(scores) if scores else 0.0
 
 
-def _pairs(policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int) -> list[dict[str, list[int]]]:
-    """Pairs as token ids: one a row with an answer, up to two a row with checks."""
-    prompts = [prompter.prompt(row, None) for row in rows]
+def preference_pairs(
+    policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int, pool: MathPool | None = None
+) -> list[Preference]:
+    """Those that a row carries, up to two a row with checks, one a row with an answer."""
+    asked = [row for row in rows if not row.pairs and (row.checks or "answer" in row.extra)]
+    prompts = [prompter.prompt(row, None) for row in asked]
     drawn = draw(policy, prompter, prompts, samples=_SAMPLES, max_tokens=64, seed=seed)
     rng = random.Random(f"pairs {seed}")
-    pairs = []
-    for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
+    pairs = [Preference(row, chosen, rejected) for row in rows for chosen, rejected in row.pairs]
+    for row, replies in zip(asked, drawn, strict=True):
         answers = [reply.answer for reply in replies]
         if row.checks:
-            found = [(pair.chosen, pair.rejected) for pair in preferences_among(row, answers, 2, seed)]
-        elif "answer" not in row.extra:
-            found = []
+            pairs += preferences_among(row, answers, 2, seed)
         else:
             good = row.extra["answer"]
-            wrong = [answer for answer in answers if answer.strip() and verify(answer, good) is not True]
-            found = [(good, wrong[0] if wrong else _spoilt(good, rng))]
-        for chosen, rejected in found:
-            pairs.append(
-                {
-                    "chosen_ids": [*prompt.ids, *prompter.target(prompt, "", chosen)],
-                    "rejected_ids": [*prompt.ids, *prompter.target(prompt, "", rejected)],
-                }
-            )
+            wrong = [each for each in answers if each.strip() and verify(each, good, pool) is not True]
+            pairs.append(Preference(row, good, wrong[0] if wrong else _spoilt(good, rng)))
     return pairs
+
+
+def _encoded(prompter: Prompter, pairs: Sequence[Preference]) -> list[dict[str, list[int]]]:
+    """Pairs as token ids, as TRL's trainer takes them."""
+    encoded = []
+    for pair in pairs:
+        prompt = prompter.prompt(pair.row, None)
+        sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        encoded.append(
+            {name: [*prompt.ids, *prompter.target(prompt, "", text)] for name, text in sides.items()}
+        )
+    return encoded
+
+
+def _made(directory: Path, bound: str) -> bool:
+    """Whether the model is there, of these rows and this policy."""
+    told = directory / _BOUND
+    return told.exists() and told.read_text(encoding="utf-8") == bound
+
+
+def _good(row: Row) -> list[str]:
+    """Replies to a row that are known to be good."""
+    return [chosen for chosen, _ in row.pairs] or ([row.extra["answer"]] if "answer" in row.extra else [])
 
 
 def _spoilt(text: str, rng: random.Random) -> str:
@@ -88,11 +122,10 @@ def _spoilt(text: str, rng: random.Random) -> str:
 
 
 def _train(
-    stage: Stage, start: Path | None, tokenizer: Any, pairs: Sequence[dict[str, list[int]]], directory: Path
+    stage: Stage, policy: Any, tokenizer: Any, pairs: Sequence[dict[str, list[int]]], directory: Path
 ) -> None:
-    model = AutoModelForSequenceClassification.from_pretrained(
-        start or stage.config.model.path, num_labels=1, dtype=torch.float32
-    )
+    """Trains a scalar head and all weights below it, which begin as the policy's. Takes the policy apart."""
+    model = classifier_of(policy)
     model.config.pad_token_id = tokenizer.pad_token_id
     cpu = model.device.type == "cpu"
     settings = RewardConfig(
@@ -124,7 +157,8 @@ class _Judge:
     """The trained model as `training.rewards.preference.PreferenceModel`."""
 
     def __init__(self, directory: Path, tokenizer: Any, prompter: Prompter) -> None:
-        self._model = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(directory)
+        self._model = model.to(device()).eval()
         self._pad = tokenizer.pad_token_id
         self._prompter = prompter
 
@@ -137,8 +171,9 @@ class _Judge:
             prompt = self._prompter.prompt(Row("", question), None)
             sequences.append([*prompt.ids, *self._prompter.target(prompt, "", answer)])
         width = max(map(len, sequences))
-        ids = torch.tensor([each + [self._pad] * (width - len(each)) for each in sequences])
-        mask = torch.tensor([[1] * len(each) + [0] * (width - len(each)) for each in sequences])
+        at = self._model.device
+        ids = torch.tensor([each + [self._pad] * (width - len(each)) for each in sequences], device=at)
+        mask = torch.tensor([[1] * len(each) + [0] * (width - len(each)) for each in sequences], device=at)
         with torch.inference_mode():
             logits = self._model(input_ids=ids, attention_mask=mask).logits
         return logits[:, 0].tolist()

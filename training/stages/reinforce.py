@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scorers.mathpool import MathPool
 from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
+from training.data.rows import fingerprint
 from training.ending import Rules
-from training.filters import by_difficulty
+from training.filters import Difficulty, by_difficulty
 from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
 from training.prompting import Prompt, Prompter
@@ -22,7 +22,8 @@ from training.rewards import RewardPlan, Setting, reward_plan
 from training.rewards.language import langid
 from training.rewards.rubric import Judge
 from training.sandbox import open_sandbox
-from training.stages.run import Stage
+from training.stages.gathered import binding, identity, once
+from training.stages.run import Stage, described
 from training.states import from_json, to_json
 from training.trainer.drawing import draw
 from training.trainer.grpo import train_grpo
@@ -39,9 +40,8 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
     `setting` brings a preference model, where rows need one.
     """
-    with MathPool(1) as pool:
-        needed = _setting(stage, rows, replace(setting or Setting(), pool=pool))
-        return _reinforce(stage, start, rows, needed)
+    needed = _setting(stage, rows, replace(setting or Setting(), pool=stage.run.pool))
+    return _reinforce(stage, start, rows, needed)
 
 
 def _setting(stage: Stage, rows: Sequence[Row], setting: Setting) -> Setting:
@@ -62,10 +62,9 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     table, config = stage.table, stage.config
     model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
-    began = stage.clock()
+    filtering = 0.0
     if table.difficulty is not None:
-        rows, told = _filtered(stage, model, prompter, rows, setting)
-    filtering = stage.clock() - began
+        rows, told, filtering = _filtered(stage, model, prompter, rows, setting, start=start)
     held = stage.held_out()
     kinds = {row.reward for row in rows}
 
@@ -100,7 +99,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         Rules(
             seconds=table.seconds,
             convergence=Convergence(len(held), table.converged) if table.converged else None,
-            divergence=Divergence(fall=table.fall),
+            divergence=Divergence(fall=table.fall, entropy=table.entropy),
         ),
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
@@ -133,16 +132,46 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         "seconds": round(watch.seen.trained, 1),
         "accuracies": watch.seen.accuracies,
     }
-    return stage.finish(model, tokenizer, rows, told)
+    return stage.finish(model, tokenizer, described(rows), told)
 
 
 def _filtered(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting
-) -> tuple[list[Row], dict[str, Any]]:
-    """The rows in the band of difficulty, by the start policy's own replies; general rows all stay."""
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting, *, start: Path | None
+) -> tuple[list[Row], dict[str, Any], float]:
+    """The rows in the band of difficulty, figures for the card, and the time that it took to find them.
+
+    General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
+    """
+    table, config = stage.table, stage.config
+    bound = binding(
+        band=table.difficulty.model_dump(),
+        asked=[table.budgets, table.temperature, table.length],
+        seed=stage.seed,
+        model=[config.model.model_dump(mode="json"), identity(start)],
+        levels={name: asdict(level) for name, level in config.budgets.items()},
+        rows=fingerprint(rows),
+    )
+
+    def make() -> dict[str, Any]:
+        found = _difficulty(stage, model, prompter, [row for row in rows if not row.general], setting)
+        return {"kept": found.kept, "easy": len(found.easy), "hard": len(found.hard)}
+
+    found, seconds = once(stage.directory / "difficulty.json", bound, make, stage.clock)
+    kept = set(found["kept"])
+    left = [row for row in rows if row.general or row.id in kept]
+    told: dict[str, Any] = {"difficulty": {**found, "kept": len(kept)}}
+    print(f"{stage.name}: difficulty filter {told['difficulty']}", flush=True)
+    if len(kept) < table.groups:
+        return list(rows), {**told, "difficulty_unused": True}, seconds
+    return left, told, seconds
+
+
+def _difficulty(
+    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Row], setting: Setting
+) -> Difficulty:
+    """By the start policy's own replies."""
     table = stage.table
     band = table.difficulty
-    asked = [row for row in rows if not row.general]
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
     drawn = draw(
@@ -155,13 +184,8 @@ def _filtered(
         seed=stage.seed,
     )
     plan = reward_plan(setting, {row.reward for row in asked}, {})
-    found = by_difficulty(
+    return by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
         band.low,
         band.high,
     )
-    kept = set(found.kept)
-    left = [row for row in rows if row.general or row.id in kept]
-    told = {"difficulty": {"kept": len(found.kept), "easy": len(found.easy), "hard": len(found.hard)}}
-    print(f"{stage.name}: difficulty filter {told['difficulty']}", flush=True)
-    return (left, told) if len(kept) >= table.groups else (list(rows), told | {"difficulty_unused": True})

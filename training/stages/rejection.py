@@ -32,4 +32,4 @@ def run(stage: Stage) -> Path:
         general = stage.general(beside(len(examples), stage.table.general))
         return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
-    return imitate(stage, stage.run.start_model() if stage.table.fresh else before, gather)
+    return imitate(stage, stage.run.start_model() if stage.table.fresh else before, rows, gather)

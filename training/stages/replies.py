@@ -17,9 +17,9 @@ from training.rewards import Setting, reward_plan
 from training.stages.run import VERIFIABLE, Stage
 from training.trainer.drawing import draw
 from training.trainer.sft import Example
-from training.types import Completion, Row
+from training.types import Completion, Reward, Row
 
-__all__ = ["best", "general_examples", "kept", "worked"]
+__all__ = ["best", "general_examples", "judging", "kept", "worked"]
 
 _JUDGED = VERIFIABLE | {"majority"}
 
@@ -54,13 +54,24 @@ def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequenc
     return [*worked(stage, prompter, (), rows), *own]
 
 
+def judging(stage: Stage, rows: Sequence[Row]) -> Reward:
+    """What replies to these rows are worth: 1.0 where the row's own reward finds them right.
+
+    A general row that nothing verifies takes any, another such row none.
+    """
+    setting = Setting(markup=stage.config.family.markup, pool=stage.run.pool)
+    plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
+
+    def worth(row: Row, replies: Sequence[Completion]) -> Sequence[float | None]:
+        return plan.judge(row, replies).main if row.reward in _JUDGED else [float(row.general)] * len(replies)
+
+    return worth
+
+
 def kept(
     stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
 ) -> tuple[list[Example], dict[str, Any]]:
-    """The best replies to each row as examples, and how many there were.
-
-    A general row that nothing verifies keeps any that is finished and fit; another such row none.
-    """
+    """The best replies to each row, by `judging`, as examples, and how many there were."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
@@ -68,13 +79,11 @@ def kept(
         model, prompter, prompts,
         samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
     )  # fmt: skip
-    setting = Setting(markup=stage.config.family.markup)
-    plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
+    worth_of = judging(stage, rows)
     liking = _liking(table.scorer)
     examples = []
     for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
-        judged = row.reward in _JUDGED
-        worth = plan.judge(row, replies).main if judged else [float(row.general)] * len(replies)
+        worth = worth_of(row, replies)
         liked = liking(row, replies) if liking else ()
         for reply in best(row, replies, worth, table.keep, liked):
             examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))

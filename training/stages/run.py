@@ -7,17 +7,19 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from transformers import set_seed
 
-from training.config import STAGES, TrainConfig
-from training.data.contamination import overlaps
+from scorers.mathpool import LazyPool
+from training.config import STAGES, Source, TrainConfig
+from training.data.contamination import clean
 from training.data.rows import fingerprint
 from training.plots import curves, read_metrics
 from training.problems import DataError
@@ -28,24 +30,38 @@ from training.trainer.drawing import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.types import Row
 
-__all__ = ["VERIFIABLE", "Run", "Stage"]
+__all__ = ["VERIFIABLE", "Run", "Stage", "described"]
 
 VERIFIABLE = frozenset(("checks", "correct", "tests"))
 """Rewards that one reply alone earns by rule, so that questions with them can be held out."""
+_PATIENCE = 5.0  # seconds for an answer: on a machine that trains, what serving gives may be too short
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "thinkgate")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A configuration and its directory, in which each stage has a folder of its own."""
+    """A configuration and its directory, in which each stage has a folder of its own.
+
+    `pool` are the grader's workers, for all that is verified in it; used with `with`, a run ends them.
+    """
 
     config: TrainConfig
     directory: Path = field(init=False)
+    pool: LazyPool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pool", LazyPool(seconds=_PATIENCE))
         object.__setattr__(self, "directory", self.config.output)
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.pool.close()
 
     def stage(self, name: str) -> Stage:
         """The stage's own folder and table; its random numbers begin from the run's seed and its name."""
@@ -122,14 +138,17 @@ class Stage:
 
     def rows(self, count: int) -> list[Row]:
         """Training rows, none of which overlaps with a held-out one."""
-        kept = self.held_out()
-        rows = collect(self.config.data, count, self.seed, without=[row.question for row in kept])
-        found = {overlap.trained for overlap in overlaps(rows, kept)}
-        return [row for row in rows if row.id not in found]
+        return self._apart(self.config.data, count)
 
     def general(self, count: int) -> list[Row]:
-        """General rows."""
-        return collect(self.config.general, count, self.seed) if count else []
+        """General rows, none of which overlaps with a held-out one."""
+        rows = self._apart(self.config.general, count) if count else []
+        return [replace(row, general=True) for row in rows]
+
+    def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
+        kept = self.held_out()
+        rows = collect(sources, count, self.seed, without=[row.question for row in kept])
+        return clean(rows, kept)
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
         """Greedy on held-out questions: the share right, thinking tokens, the share that ended.
@@ -139,7 +158,8 @@ class Stage:
         held = self.config.held_out
         if unknown := sorted({row.reward for row in rows} - VERIFIABLE):
             raise DataError(f"held-out questions must be verifiable; the reward {unknown[0]!r} is not")
-        plan = reward_plan(Setting(markup=self.config.family.markup), {row.reward for row in rows}, {})
+        setting = Setting(markup=self.config.family.markup, pool=self.run.pool)
+        plan = reward_plan(setting, {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
@@ -159,8 +179,11 @@ class Stage:
         )
         return found[-1].parent if found else None
 
-    def finish(self, model: Any, tokenizer: Any, rows: Sequence[Row], told: Mapping[str, Any]) -> Path:
-        """Saves the model and, last of all, the card, whose being there says that the stage is done."""
+    def finish(self, model: Any, tokenizer: Any, data: Mapping[str, Any], told: Mapping[str, Any]) -> Path:
+        """Saves the model and, last of all, the card, whose being there says that the stage is done.
+
+        `data` tells what it was trained on, see `described`.
+        """
         save_model(model, tokenizer, self.directory / "model")
         card = {
             "run": self.config.name,
@@ -168,8 +191,8 @@ class Stage:
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {model.device.type}",
             "versions": {name: _version(name) for name in _PACKAGES},
-            "data": {"rows": len(rows), "sha256": fingerprint(rows)},
-            "held_out": {"rows": len(self.held_out()), "sha256": fingerprint(self.held_out())},
+            "data": data,
+            "held_out": described(self.held_out()),
             "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
@@ -178,6 +201,11 @@ class Stage:
         (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         return self.directory / "model"
+
+
+def described(rows: Sequence[Row]) -> dict[str, Any]:
+    """Rows as a card tells of them: how many, and their fingerprint."""
+    return {"rows": len(rows), "sha256": fingerprint(rows)}
 
 
 def _version(package: str) -> str:

@@ -14,7 +14,26 @@ from training.trainer.models import mixed_precision
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["grpo_config", "train_grpo"]
+__all__ = ["Trainer", "grpo_config", "train_grpo"]
+
+
+class Trainer(GRPOTrainer):
+    """TRL's, but for replies that are left out: they count in no divisor, as if they had not been drawn.
+
+    TRL's counts of tokens (`dapo`, `cispo`, `bnpo`) leave out what is masked; its means over sequences
+    (`grpo`, `dr_grpo`) would take it for replies with a loss of 0.
+    """
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        output["taught"] = self.accelerator.gather(mask.any(dim=1)).float().mean()
+        return output
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        loss = super()._compute_loss(model, inputs)
+        counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
+        return loss / counted if self.loss_type in ("grpo", "dr_grpo") else loss
 
 
 def train_grpo(
@@ -34,7 +53,7 @@ def train_grpo(
     They are `table.groups` for each batch of samples. Checkpoints go under `directory`.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func may change: trl is pinned
-    trainer = GRPOTrainer(
+    trainer = Trainer(
         model=model,
         reward_funcs=advantage_of,
         args=grpo_config(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training.config import Lora, ModelSource
+from training.problems import DataError
 
-__all__ = ["device", "load_model", "load_tokenizer", "mixed_precision", "save_model"]
+__all__ = ["classifier_of", "device", "load_model", "load_tokenizer", "mixed_precision", "save_model"]
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -55,6 +57,22 @@ def mixed_precision(model: Any) -> bool:
     A CPU with matrix units for bfloat16 is three to four times faster so, one without three times slower.
     """
     return bool(model.device.type != "cpu" or model.dtype == torch.bfloat16)
+
+
+def classifier_of(model: Any) -> Any:
+    """A new scalar head on a causal model's weights, in float32, an adapter merged into them.
+
+    The model given is not to be used any more. Raises DataError where its kind has no such form.
+    """
+    plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    config = copy.deepcopy(plain.config)
+    config.num_labels = 1
+    try:
+        classifier = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    except ValueError as error:
+        raise DataError(f"a {type(plain).__name__} can't be made into a reward model: {error}") from error
+    classifier.base_model.load_state_dict(plain.base_model.state_dict())
+    return classifier.to(plain.device)
 
 
 def device() -> torch.device:

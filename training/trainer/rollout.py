@@ -108,7 +108,7 @@ class Rollout:
             rounds += 1
             batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         chosen = [groups[place] for place in (*batch.train, *batch.fill)]
-        # With filtering, what only fills the batch must not teach, though shaping rewards may spread it.
+        # With filtering, what only fills the batch must not count, though shaping rewards may spread it.
         idle = set(batch.fill) if settings.rounds > 1 else set()
         self._note(groups, chosen, rounds)
         if difference is not None:
@@ -120,11 +120,13 @@ class Rollout:
             for place in (*batch.train, *batch.fill)
         ]
         worth = advantages(totals, settings.normalise)
+        self.figures["taught"] = fmean(value is not None for group in worth for value in group)
         return {
             "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
             "completion_ids": [list(ids) for group in chosen for ids in group.ids],
             "logprobs": _joined(chosen),
-            "advantage": [value or 0.0 for group in worth for value in group],  # None: no gradient
+            "advantage": [value or 0.0 for group in worth for value in group],
+            "env_mask": _mask(chosen, worth),
         }
 
     def _draw(self, rows: Sequence[Row], step: int, trainer: Any) -> list[Group]:
@@ -191,6 +193,18 @@ def _limit(trainer: Any, tokens: int) -> None:
         trainer.vllm_generation.max_completion_length = tokens
     else:
         trainer.generation_config.max_new_tokens = tokens
+
+
+def _mask(groups: Sequence[Group], worth: Sequence[Sequence[float | None]]) -> list[list[int]]:
+    """TRL's mask of the tokens that the loss is taken on, and that its divisor counts.
+
+    Replies without an advantage are left out of both: those that only fill a batch, or have no total.
+    """
+    return [
+        [int(value is not None)] * len(ids)
+        for group, values in zip(groups, worth, strict=True)
+        for ids, value in zip(group.ids, values, strict=True)
+    ]
 
 
 def _joined(groups: Sequence[Group]) -> list[Sequence[float]] | None:

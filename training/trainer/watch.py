@@ -140,8 +140,9 @@ class Watch(TrainerCallback):
                 **figures,
             }
         )
+        entropy = logs.get("entropy") if figures.get("taught", 1) else None  # of no reply there is none
         self.seen.divergence, ending = after_step(
-            self._rules, self.seen.divergence, float(logs["loss"]), logs.get("entropy")
+            self._rules, self.seen.divergence, float(logs["loss"]), entropy
         )
         self._end(ending, control)
 

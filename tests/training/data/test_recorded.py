@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from tests.training.traffic import record
+from training.config import Source
 from training.data.hub import HubSet, hub_rows, rows_of_records
 from training.data.recorded import recorded_preferences, recorded_rows
+from training.data.rows import parse_rows, row_json
 from training.problems import DataError
+from training.sources import collect
 from training.types import Row
 
 
@@ -128,3 +132,40 @@ def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install"):
         hub_rows(HubSet("openai/gsm8k"))
+
+
+def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
+    """A right answer is gold, a rating a pair, several of one question are one row; silence is neither."""
+    path = tmp_path / "traffic.jsonl"
+    right, wrong = "It is \\boxed{7}.", "It is \\boxed{8}."
+    record(
+        path,
+        [
+            ("What is 3 + 4?", (right, right, wrong), {"rating": 1}),
+            ("What is 3 + 4?", (wrong, right, wrong), {"rating": -1}),
+            ("What is 4 + 4?", (right, right, wrong), {"correct": False, "answer": "8"}),
+            ("What is 2 + 5?", (right, right, right), {"correct": True}),
+            ("What is 1 + 6?", (right, right, wrong), None),
+        ],
+    )
+    source = {"kind": "recorded", "path": path}
+    rated = {row.question: row for row in collect([Source(**source, ratings=True)], 9, seed=0)}
+    assert {question: row.pairs for question, row in rated.items()} == {
+        "What is 3 + 4?": ((right, wrong),),
+        "What is 4 + 4?": ((wrong, right),),
+    }
+    assert {(row.reward, row.general) for row in rated.values()} == {("preference", True)}
+    told = {row.question: (row.reward, row.gold) for row in collect([Source(**source)], 9, seed=0)}
+    assert told == {"What is 4 + 4?": ("correct", "8"), "What is 2 + 5?": ("correct", "7")}
+    every = collect([Source(**source, unlabelled=True)], 9, seed=0)
+    assert {row.question for row in every if row.reward == "majority"} == {"What is 3 + 4?", "What is 1 + 6?"}
+    lines = [json.dumps(row_json(row)) for row in rated.values()]
+    assert parse_rows(lines, "again") == list(rated.values())
+
+
+@pytest.mark.parametrize("pairs", ["ab", [["a"]], [["a", 1]], [{"a": "b"}], [["a", "b", "c"]]])
+def test_pairs_are_two_texts_each(pairs: object) -> None:
+    """Anything else is named with its line."""
+    line = json.dumps({"question": "Hi!", "reward": "preference", "pairs": pairs})
+    with pytest.raises(DataError, match="line 1: pairs is a list"):
+        parse_rows([line], "x")

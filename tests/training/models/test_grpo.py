@@ -1,14 +1,20 @@
-"""What TRL is told to do."""
+"""What TRL is told to do, and what its trainer then does with a batch."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from training.config import RlTable
-from training.trainer.grpo import grpo_config
+from datasets import Dataset  # noqa: E402
+
+from training.config import ModelSource, RlTable  # noqa: E402
+from training.tiny.model import build  # noqa: E402
+from training.trainer.grpo import Trainer, advantage_of, grpo_config  # noqa: E402
+from training.trainer.models import load_model, load_tokenizer  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -40,3 +46,94 @@ def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path
     assert (told.scale_rewards, told.shuffle_dataset, told.logging_nan_inf_filter) == ("none", False, False)
     assert (told.top_p, told.top_k, told.min_p) == (1.0, 0, None)
     assert (told.beta, told.mask_truncated_completions) == (0.02, True)
+
+
+PROMPT = [7, 8, 9]
+SHORT, LONG = [20, 21, 22], [30, 31, 32, 33, 34, 35]
+Reply = tuple[list[int], float | None]
+"""A reply's ids and its advantage; None where it is left out."""
+LIVE: list[Reply] = [(SHORT, 1.0), (LONG, -1.0)]
+IDLE: list[Reply] = [(LONG, None), (SHORT, None)]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
+    """A model of a few thousand weights."""
+    directory = tmp_path_factory.mktemp("model")
+    build(directory, width=64, layers=1)
+    return ModelSource(path=str(directory))
+
+
+def trained(
+    start: ModelSource, directory: Path, replies: Sequence[Reply], **fields: Any
+) -> tuple[Any, list[dict[str, float]]]:
+    """The model after a few steps on always the same two replies a group, and a log of the steps."""
+    settings = {"steps": 1, "groups": len(replies) // 2, "samples": 2, "batch": len(replies), "warmup": 0}
+    table = RlTable.model_validate(settings | fields)
+    model, tokenizer = load_model(start), load_tokenizer(start)
+
+    def rollout(prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        return {
+            "prompt_ids": [PROMPT for _ in replies],
+            "completion_ids": [ids for ids, _ in replies],
+            "logprobs": None,
+            "advantage": [worth or 0.0 for _, worth in replies],
+            "env_mask": [[int(worth is not None)] * len(ids) for ids, worth in replies],
+        }
+
+    trainer = Trainer(
+        model=model,
+        reward_funcs=advantage_of,
+        args=grpo_config(table, directory, 1, cpu=True, mixed=False),
+        train_dataset=Dataset.from_dict({"prompt": list(map(str, range(table.groups * table.steps)))}),
+        processing_class=tokenizer,
+        rollout_func=rollout,
+    )
+    trainer.train()
+    return model, [line for line in trainer.state.log_history if "loss" in line]
+
+
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo"])
+@pytest.mark.parametrize("kl", [0.0, 0.5])
+def test_replies_that_are_left_out_do_not_thin_the_loss(
+    start: ModelSource, tmp_path: Path, loss: str, kl: float
+) -> None:
+    """A group that teaches weighs as much beside two that only fill the batch as it does alone."""
+    _, (alone,) = trained(start, tmp_path, LIVE, loss=loss, kl=kl)
+    _, (filled,) = trained(start, tmp_path, [*IDLE, *LIVE, *IDLE], loss=loss, kl=kl)
+    assert filled["loss"] == pytest.approx(alone["loss"], abs=1e-5)
+    assert filled["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
+    assert alone["grad_norm"] > 0.01
+    if loss == "dapo":
+        assert filled["loss"] == pytest.approx((len(LONG) - len(SHORT)) / (len(LONG) + len(SHORT)), abs=1e-4)
+
+
+def test_a_batch_of_nothing_moves_nothing(start: ModelSource, tmp_path: Path) -> None:
+    """The loss is 0 and the weights stay."""
+    model, (told,) = trained(start, tmp_path, [*IDLE, *IDLE], kl=0.5)
+    assert (told["loss"], told["grad_norm"]) == (0, 0)
+    before = load_model(start)
+    assert all(
+        torch.equal(one, other) for one, other in zip(model.parameters(), before.parameters(), strict=True)
+    )
+
+
+def test_kl_holds_the_policy_to_the_model_that_it_started_from(start: ModelSource, tmp_path: Path) -> None:
+    """The same rewards move it less far, and the distance is in the loss and in the log."""
+    ids = torch.tensor([PROMPT + LONG])
+    found = {}
+    for kl in (0.0, 1.0):
+        model, told = trained(start, tmp_path / str(kl), LIVE, kl=kl, steps=24, rate=1e-3)
+        with torch.no_grad():
+            held, free = (each(input_ids=ids).logits.log_softmax(-1) for each in (load_model(start), model))
+        found[kl] = (
+            torch.nn.functional.kl_div(free, held, log_target=True, reduction="batchmean").item(),
+            told,
+        )
+    (far, without), (near, within) = found[0.0], found[1.0]
+    assert near < far / 2
+    assert "kl" not in without[0]
+    assert within[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert within[-1]["kl"] > 0
+    assert within[0]["loss"] == pytest.approx(without[0]["loss"], abs=1e-5)
+    assert within[-1]["loss"] > without[-1]["loss"]

@@ -35,6 +35,8 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
     *,
     most: int = 20,
     rewards: Iterator[float] | None = None,
+    entropy: float = 1.0,
+    taught: float = 1.0,
 ) -> Trained:
     """A stage that evaluates after every second step."""
     given, now, worth = iter(accuracies), count(), rewards or iter(())
@@ -49,7 +51,7 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
         rules,
         evaluate,
         directory / "metrics.jsonl",
-        figures=lambda: {} if rewards is None else {"total": next(worth)},
+        figures=lambda: {"taught": taught} | ({} if rewards is None else {"total": next(worth)}),
         keep=lambda: done.kept.append(latest[0]),
         report=said.append,
         clock=lambda: float(next(now)),
@@ -61,7 +63,7 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
     while state.global_step < most and not control.should_training_stop:
         state.global_step += 1
         watch.on_step_end(None, state, control)
-        watch.on_log(None, state, control, {"loss": 0.5})
+        watch.on_log(None, state, control, {"loss": 0.5, "entropy": entropy})
     done.steps = state.global_step
     return done
 
@@ -111,6 +113,15 @@ def test_a_reward_that_rises_while_accuracy_falls_is_reported(tmp_path: Path) ->
     assert any("is it hacked?" in line for line in done.said)
     honest = train(tmp_path, Rules(), fallen[::-1], most=14, rewards=(0.1 * step for step in count()))
     assert not any("is it hacked?" in line for line in honest.said)
+
+
+@pytest.mark.parametrize(("taught", "steps"), [(1.0, 3), (0.0, 20)])
+def test_a_policy_that_has_no_choice_left_ends_a_stage(tmp_path: Path, taught: float, steps: int) -> None:
+    """Where entropy stays under the least; a step that taught nothing has none, and tells nothing."""
+    rules = Rules(divergence=Divergence(entropy=0.1, steps=3))
+    done = train(tmp_path, rules, [0.5], entropy=0.01, taught=taught)
+    assert done.steps == steps
+    assert done.watch.ending.gone_wrong == (taught > 0)
 
 
 def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Stages that are stopped and go on: nothing that they gathered is gathered again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from tests.training.models.small import card, configured, steps
+from tests.training.teaching import Teacher
+from training.config import TrainConfig
+from training.stages import run_stage
+from training.trainer.watch import Watch
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+
+
+class Stopped(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int], None]:
+    """Runs a stage that is stopped behind a step."""
+    log = Watch.on_log
+
+    def stop(config: TrainConfig, stage: Any, step: int) -> None:
+        def log_and_stop(self: Watch, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            log(self, args, state, control, **kwargs)
+            if state.global_step == step:
+                raise Stopped
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Watch, "on_log", log_and_stop)
+            with pytest.raises(Stopped):
+                run_stage(config, stage)
+
+    return stop
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_resumed_stage_asks_no_teacher_again(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], step: int
+) -> None:
+    """Before the first checkpoint or behind it; the steps are those of a run that was never stopped."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with Teacher() as teacher:
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        run_stage(configured(whole, cold_start=table), "cold-start")
+        assert set(teacher.asked.values()) == {1}
+        config = configured(broken, cold_start=table)
+        stopped(config, "cold-start", step)
+        assert set(teacher.asked.values()) == {2}
+        gathering = (broken / "out" / "cold-start" / "gathered.json").read_bytes()
+        run_stage(config, "cold-start")
+    assert set(teacher.asked.values()) == {2}
+    assert (broken / "out" / "cold-start" / "gathered.json").read_bytes() == gathering
+    assert steps(config, "cold-start") == steps(configured(whole, cold_start=table), "cold-start")
+    assert card(config, "cold-start")["examples"] == 8
+    assert card(config, "cold-start")["wrong"] == 0
+
+
+def test_other_settings_are_asked_for_anew(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
+) -> None:
+    """How it trains may change on the way; what is asked may not, or it is asked."""
+    with Teacher() as teacher:
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        stopped(configured(tmp_path, cold_start=table), "cold-start", 1)
+        stopped(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start", 1)
+        assert set(teacher.asked.values()) == {1}
+        stopped(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start", 1)
+    assert set(teacher.asked.values()) == {2}
+
+
+def test_a_difficulty_filter_is_drawn_once(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
+) -> None:
+    """Its verdict lies beside the stage, and its time counts once it is read as when it was taken."""
+    rl = {
+        "steps": 4,
+        "groups": 2,
+        "samples": 2,
+        "length": 8,
+        "difficulty": {"low": 0, "high": 0.5, "samples": 2},
+    }
+    config = configured(tmp_path, rl=rl)
+    stopped(config, "rl", 3)
+    verdict = tmp_path / "out" / "rl" / "difficulty.json"
+    before = verdict.stat()
+    run_stage(config, "rl")
+    after = verdict.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert card(config, "rl")["difficulty"]["kept"] == card(config, "rl")["data"]["rows"] == 8
