@@ -14,6 +14,7 @@ from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
 from scorers.mathpool import MathPool
 from scorers.reading import key_of, read
+from scorers.tolerance import near, stated
 from scorers.types import Answer
 
 __all__ = [
@@ -70,21 +71,35 @@ async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -
     return await pool.ask_async(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
-def verify(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
+def verify(
+    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+) -> bool | None:
     """Whether the answer that `text` declares is `gold`; a reply that declares none is False.
 
-    `gold` is an answer, or a worked solution that declares one.
+    `gold` is an answer, or a worked solution that declares one. `tolerance` is for data sets
+    whose own rule is one: a number that far from the gold, at most, is right as well. Raises
+    ValueError where it is no number over 0.
     """
+    allowed = stated(tolerance)
     found, right = extract(text), _gold(gold)
-    return False if found is None else equivalent(right, found, pool)
+    if found is None:
+        return False
+    if allowed is not None and near(read(right.raw), read(found.raw), allowed):
+        return True
+    return equivalent(right, found, pool)
 
 
-async def verify_async(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
+async def verify_async(
+    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+) -> bool | None:
     """`verify` that waits for the pool without blocking the event loop."""
+    allowed = stated(tolerance)
     await asyncio.sleep(0)  # many replies in a row must not keep the loop from its other work
     raw, right = declared(text), _gold(gold)
     if raw is None:
         return False
+    if allowed is not None and len(raw) <= MAX_QUICK and near(read(right.raw), read(raw), allowed):
+        return True
     if pool is not None and len(raw) > MAX_QUICK:
         return await pool.ask_async(right.raw, raw)
     return await equivalent_async(right, Answer(raw, key_of(raw)), pool)

@@ -65,4 +65,4 @@ def majority(replies: Sequence[Completion]) -> str:
 
 
 def _right(row: Row, answer: str) -> bool:
-    return verify(answer, row.gold or "") is True
+    return verify(answer, row.gold or "", tolerance=row.tolerance) is True

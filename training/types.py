@@ -17,7 +17,8 @@ class Row:
     needs `gold`, "tests" needs `tests` (Python assertions), "checks" needs `checks`, "rubric" may
     have a `rubric`; "preference" and "majority" need nothing. `source` is the data set, for figures
     a source. `general` rows keep abilities other than reasoning alive; they are answered without
-    a budget prompt.
+    a budget prompt. `tolerance` is how far from the gold a number may lie and still be right, where
+    the data's own rule says so; None asks for the same value.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Row:
     rubric: str = ""
     source: str = ""
     general: bool = False
+    tolerance: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

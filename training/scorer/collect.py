@@ -105,7 +105,7 @@ def read_asked(path: Path) -> list[Asked]:
 
 
 def _labelled(row: Row, reply: Completion) -> Reply:
-    correct = reply.finished and verify(reply.answer, row.gold or "") is True
+    correct = reply.finished and verify(reply.answer, row.gold or "", tolerance=row.tolerance) is True
     return Reply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
 

@@ -69,7 +69,7 @@ def taught(
     examples: list[Example] = []
     told = {"asked": len(rows), "wrong": 0, "unfit": 0}
     for row, prompt, each in zip(rows, prompts, replies, strict=True):
-        right = [(t, a) for t, a in each if verify(a, row.gold or "") is True]
+        right = [(t, a) for t, a in each if verify(a, row.gold or "", tolerance=row.tolerance) is True]
         fit = [(t, a) for t, a in right if fit_to_imitate(row, t, a, prompt.budget)]
         told["wrong"] += len(each) - len(right)
         told["unfit"] += len(right) - len(fit)
