@@ -23,7 +23,7 @@ _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|output|solution)s?\b"
     r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
     r"[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)"
+    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
     r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
@@ -45,9 +45,12 @@ _STATES = re.compile(
 _LEADING = re.compile(r"^(?:so|thus|hence|therefore|then|finally|and so),?\s+(?=\S)", re.IGNORECASE)
 _NAMES_IT = re.compile(
     r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with) (?:option |choice )?(\(?[A-J]\)?|\([a-j]\))$"
-    r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$",
+    r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$"
+    r"|\bat (\d{1,2}(?::\d\d)?(?: ?[ap]\.? ?m\.?)?)$"
+    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are) (?:the|our|my) (?:final |correct |right )?answers?$",
     re.IGNORECASE,
 )
+_GIVES = re.compile(r"\b(?:the|final|correct) answer(?: of)? (?=[-$\\(]{0,3}\d)", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _HEDGE = re.compile(
     r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|based|obtained|found|given|in|as|of|because|"
@@ -160,7 +163,7 @@ def _boxed(text: str) -> tuple[int, str | None]:
         if len(between) > 20 or not _JOINED.match(between):
             break
         answer.insert(0, earlier[2])
-    return spans[-1][1], ", ".join(answer)
+    return spans[-1][1], _stated(", ".join(answer))
 
 
 def _braced(text: str, start: int) -> str:
@@ -191,17 +194,18 @@ def _tagged(text: str) -> tuple[int, str | None]:
 
 
 def _stated(content: str) -> str:
-    """What a tag holds, or the value that its one sentence states: "The value is 42"."""
-    if len(content.split()) < 3 or "\n" in content or len(content) > MAX_LINE or read(content).kind != "text":
+    """What a box or tag holds, or the value that its one sentence states: "The value is 42"."""
+    if " " not in content or "\n" in content or len(content) > MAX_LINE or read(content).kind != "text":
         return content
-    value = _said(content, 0) or _concluded(content.rstrip(" ."))
+    sentence = plain(content)
+    value = _said(sentence, 0) or _concluded(sentence)
     return value if value is not None and _decisive(value) else content
 
 
 def _said(text: str, after: int) -> str | None:
     """What the last phrase behind `after` declares."""
     starts = [match.end() for match in _PHRASE.finditer(text, after)]
-    starts += [match.end() for match in _HEADING.finditer(text, after)]
+    starts += [match.end() for match in (*_HEADING.finditer(text, after), *_GIVES.finditer(text, after))]
     if not _CHOICES.search(text):
         starts += [match.end() for match in _LABEL.finditer(text, after)]
     for start in sorted(set(starts), reverse=True)[:6]:
@@ -317,8 +321,8 @@ def _concluded(sentence: str) -> str | None:
         if content and len(content) <= 80 and read(content.strip(" *")).kind not in ("text", "opaque"):
             return content.strip(" *")
     named = _NAMES_IT.search(sentence)
-    if named:
-        return next(filter(None, named.groups()))
+    if named and _decisive(content := next(filter(None, named.groups()))):
+        return content
     bold = [content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")]
     if len(bold) == 1 and not _STEP.match(sentence):
         return bold[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-__all__ = ["MathPool"]
+__all__ = ["MAX_QUESTION", "MathPool"]
 
 MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
 
