@@ -19,7 +19,7 @@ from gateway.planning import Job
 from gateway.scoring import SCORERS
 from policies.stopping import parse_stop
 from policies.voting import decide
-from scorers.answers import MAX_QUICK, equivalent, equivalent_async
+from scorers.answers import equivalent_async
 from scorers.confidence import WINDOW
 from scorers.grouping import AsyncGrouper, each_alone
 from scorers.kinds import is_free_form, read_answer_async
@@ -217,8 +217,6 @@ class Election:
     async def _same(self, first: Answer, new: Answer) -> bool | None:
         """Whether two answers are one class; the workers are asked until the request's patience is over."""
         if self._jury.pool is None or self._patience <= 0:
-            if max(len(first.raw), len(new.raw)) > MAX_QUICK:
-                return await asyncio.to_thread(equivalent, first, new)
             return await equivalent_async(first, new)
         began = time.monotonic()
         verdict = await equivalent_async(first, new, self._jury.pool)

@@ -2,13 +2,14 @@
 
 One line is one question:
 
-    {"question", "answer", "samples": [{"text", "answer"?, "correct"?, "tokens"?, "score"?,
-                                        "logprobs"?, "finish_reason"?, "effort"?}]}
+    {"question", "answer", "tolerance"?, "samples": [{"text", "answer"?, "correct"?, "tokens"?,
+                                        "score"?, "logprobs"?, "finish_reason"?, "effort"?}]}
 
 A sample's own "answer" (null: it has none) and "correct" are believed; otherwise the grader
-reads the answer from the text and compares it with the question's. Without "tokens" they
-are the logged ones, else a quarter of the characters. Scores are weights in [0, 1]; where
-any of a file's lies outside, all of them are taken for logits.
+reads the answer from the text and compares it with the question's, within its "tolerance"
+where the data's own rule is one. Without "tokens" they are the logged ones, else a quarter of
+the characters. Scores are weights in [0, 1]; where any of a file's lies outside, all of them
+are taken for logits.
 
 A gateway's own traffic (`record_to`) has no right answers but those that clients have sent
 (`POST /v1/feedback`), which are lines of their own:
@@ -82,6 +83,7 @@ class _Line(BaseModel):
 
     id: str | None = None
     answer: str | None = None
+    tolerance: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     samples: Annotated[list[_Sample], Field(min_length=1)]
     winner: Annotated[int, Field(ge=0)] | None = None
 
@@ -187,14 +189,14 @@ def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None, 
                 f"samples.{position}: has no correct, and the question no answer to compare it with "
                 "(a recording without right answers can be replayed with --agreement)"
             )
-        samples.append(_recorded(sample, line.answer, confidence.window, pool))
+        samples.append(_recorded(sample, line, confidence.window, pool))
     if agreement:
         samples = _agreeing(samples, same)
     sure = confidence.weigh([_logged(sample) for sample in line.samples])
     return Question(tuple(replace(s, sureness=w) for s, w in zip(samples, sure, strict=True)), same)
 
 
-def _recorded(sample: _Sample, gold: str | None, window: int, pool: MathPool | None) -> Recorded:
+def _recorded(sample: _Sample, line: _Line, window: int, pool: MathPool | None) -> Recorded:
     text = sample.text or ""
     graded = f"\\boxed{{{sample.answer}}}" if sample.answer is not None else text
     answer = extract(graded)
@@ -202,7 +204,8 @@ def _recorded(sample: _Sample, gold: str | None, window: int, pool: MathPool | N
         answer = None
     correct = sample.correct
     if correct is None:
-        correct = answer is not None and gold is not None and verify(graded, gold, pool) is True
+        gold = line.answer if answer is not None else None
+        correct = gold is not None and verify(graded, gold, pool, tolerance=line.tolerance) is True
     watched = ConfidenceWindow(window)
     lows = [watched.feed([token]) for token in _logged(sample)]
     tokens = sample.tokens if sample.tokens is not None else len(lows) or max(1, math.ceil(len(text) / 4))

@@ -8,13 +8,16 @@ the caller hands in. docs/grader.md has the rules and what they were measured at
 from __future__ import annotations
 
 import asyncio
+from fractions import Fraction
 
 from scorers.compare import same
 from scorers.extraction import declared
 from scorers.jsonkeys import canonical_json
-from scorers.mathpool import MathPool
+from scorers.mathpool import MAX_QUESTION, MathPool
 from scorers.reading import key_of, read
+from scorers.tolerance import near, stated
 from scorers.types import Answer
+from scorers.values import Value
 
 __all__ = [
     "MAX_QUICK",
@@ -41,9 +44,7 @@ def extract(text: str) -> Answer | None:
 
 async def extract_async(text: str) -> Answer | None:
     """`extract` that leaves what may take long to a thread."""
-    if len(text) > MAX_QUICK_TEXT:
-        return await asyncio.to_thread(extract, text)
-    raw = declared(text)
+    raw = await _declared(text)
     if raw is None:
         return None
     return await asyncio.to_thread(_answer, raw) if len(raw) > MAX_QUICK else _answer(raw)
@@ -61,33 +62,63 @@ def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | Non
 
 async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
     """`equivalent` without blocking the event loop; what would take long is left to the pool."""
-    if _whole(a.raw) and _whole(b.raw):
+    if a.key == b.key or (_whole(a.raw) and _whole(b.raw)):
         return a.key == b.key
-    await asyncio.sleep(0)  # as in `verify_async`
-    if pool is not None and a.key != b.key and max(len(a.raw), len(b.raw)) > MAX_QUICK:
-        return await pool.ask_async(a.raw, b.raw)
-    verdict = _decided(a, b)
+    if max(len(a.raw), len(b.raw)) > MAX_QUICK:
+        return await _leave(a.raw, b.raw, pool)
+    await asyncio.sleep(0)  # the loop's other work comes between the steps, here and in `verify_async`
+    left = read(a.raw)
+    await asyncio.sleep(0)
+    verdict = same(left, read(b.raw))
     return await pool.ask_async(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
-def verify(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
+def verify(
+    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+) -> bool | None:
     """Whether the answer that `text` declares is `gold`; a reply that declares none is False.
 
-    `gold` is an answer, or a worked solution that declares one.
+    `gold` is an answer, or a worked solution that declares one. `tolerance` is for data sets
+    whose own rule is one: a number that far from the gold, at most, is right as well. Raises
+    ValueError where it is no number over 0.
     """
-    found, right = extract(text), _gold(gold)
-    return False if found is None else equivalent(right, found, pool)
-
-
-async def verify_async(text: str, gold: str, pool: MathPool | None = None) -> bool | None:
-    """`verify` that waits for the pool without blocking the event loop."""
-    await asyncio.sleep(0)  # many replies in a row must not keep the loop from its other work
-    raw, right = declared(text), _gold(gold)
+    allowed = stated(tolerance)
+    raw = declared(text)
     if raw is None:
         return False
-    if pool is not None and len(raw) > MAX_QUICK:
-        return await pool.ask_async(right.raw, raw)
-    return await equivalent_async(right, Answer(raw, key_of(raw)), pool)
+    (right, wanted), found = _gold(gold), read(raw)
+    if allowed is not None and near(wanted, found, allowed):
+        return True
+    verdict = same(wanted, found)
+    return pool.ask(right, raw) if verdict is None and pool is not None else verdict
+
+
+async def verify_async(
+    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+) -> bool | None:
+    """`verify` that waits for the pool without blocking the event loop."""
+    allowed = stated(tolerance)
+    await asyncio.sleep(0)  # many replies in a row must not keep the loop from its other work
+    raw = await _declared(text)
+    if raw is None:
+        return False
+    await asyncio.sleep(0)
+    right, wanted = _gold(gold)
+    if max(len(raw), len(right)) > MAX_QUICK:
+        if allowed is not None and await asyncio.to_thread(_near, right, raw, allowed):
+            return True
+        return await _leave(right, raw, pool)
+    await asyncio.sleep(0)
+    found = read(raw)
+    if allowed is not None and near(wanted, found, allowed):
+        return True
+    await asyncio.sleep(0)
+    verdict = same(wanted, found)
+    return await pool.ask_async(right, raw) if verdict is None and pool is not None else verdict
+
+
+async def _declared(text: str) -> str | None:
+    return declared(text) if len(text) <= MAX_QUICK_TEXT else await asyncio.to_thread(declared, text)
 
 
 def _answer(raw: str) -> Answer | None:
@@ -95,11 +126,11 @@ def _answer(raw: str) -> Answer | None:
     return Answer(raw, key) if key else None
 
 
-def _gold(gold: str) -> Answer:
+def _gold(gold: str) -> tuple[str, Value]:
     """A gold that reads as a value is itself the answer; another may be a solution that declares it."""
     value = read(gold)
     raw = declared(gold) if value.kind in ("text", "opaque") else None
-    return Answer(gold, value.key) if raw is None else Answer(raw, read(raw).key)
+    return (gold, value) if raw is None else (raw, read(raw))
 
 
 def _whole(raw: str) -> bool:
@@ -108,6 +139,17 @@ def _whole(raw: str) -> bool:
 
 
 def _decided(a: Answer, b: Answer) -> bool | None:
-    if _whole(a.raw) and _whole(b.raw):
+    if a.key == b.key or (_whole(a.raw) and _whole(b.raw)):
         return a.key == b.key
-    return True if a.key == b.key else same(read(a.raw), read(b.raw))
+    return same(read(a.raw), read(b.raw))
+
+
+async def _leave(a: str, b: str, pool: MathPool | None) -> bool | None:
+    """Two answers, of which one is long, compared by the pool, or in a thread where it takes no such."""
+    if pool is not None and max(len(a), len(b)) <= MAX_QUESTION:
+        return await pool.ask_async(a, b)
+    return await asyncio.to_thread(lambda: same(read(a), read(b)))
+
+
+def _near(a: str, b: str, allowed: Fraction) -> bool:
+    return near(read(a), read(b), allowed)

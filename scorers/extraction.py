@@ -20,10 +20,10 @@ _END_TAG = re.compile(r"\s*<(?:/|\\/)answer", re.IGNORECASE)
 _HASHES = re.compile(r"^\s{0,4}####\s*([^\n]{1,400})", re.MULTILINE)
 _JOINED = re.compile(r"[\s$.]*(?:,|;|\band\b|\bor\b)[\s$]*(?:and\b|or\b)?[\s$]*(?:\\?[a-z]\w? ?=\s*)?\Z")
 _PHRASE = re.compile(
-    r"\b(?:answer|ans|option|choice|result|solution)\b(?:s\b)?"
+    r"\b(?:answer|ans|option|choice|result|output|solution)s?\b"
     r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
     r"[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=)"
+    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
     r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
@@ -38,7 +38,20 @@ _CONCLUDES = re.compile(
     r"this means|that means|we get|we have|we find|it follows)\b",
     re.IGNORECASE,
 )
-_STATES = re.compile(r"(?:\bis\b|\bare\b|\bequals\b|\bequal to\b|\bget\b|\bhave\b|=|:)\s*", re.IGNORECASE)
+_STATES = re.compile(
+    r"(?:\bis\b|\bare\b|\bequals\b|\bequal to\b|\bget\b|\bhave\b|\bcosts?\b|=|:(?!\d))(?:\s+(?:at|on)\b)?\s*",
+    re.IGNORECASE,
+)
+_LEADING = re.compile(r"^(?:so|thus|hence|therefore|then|finally|and so),?\s+(?=\S)", re.IGNORECASE)
+_NAMES_IT = re.compile(
+    r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with) (?:option |choice )?(\(?[A-J]\)?|\([a-j]\))$"
+    r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$"
+    r"|\bat (\d{1,2}(?::\d\d)?(?: ?[ap]\.? ?m\.?)?)$"
+    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are) (?:the|our|my) (?:final |correct |right )?answers?$",
+    re.IGNORECASE,
+)
+_GIVES = re.compile(r"\b(?:the|final|correct) answer(?: of)? (?=[-$\\(]{0,3}\d)", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _HEDGE = re.compile(
     r"^(?:not|correct|wrong|incorrect|right|unclear|unknown|that|to|based|obtained|found|given|in|as|of|because|"
     r"what|which|how|if|it|this|there|i|we|you|let|sorry|please|unfortunately|still|probably|likely|also|verified|"
@@ -98,7 +111,7 @@ def _quick(text: str) -> str | None:
     if text.endswith("</answer>"):
         start = text.rfind("<answer>", -MAX_LINE)
         content = text[start + len("<answer>") : -len("</answer>")]
-        return content.strip() if start >= 0 and "boxed" not in content else None
+        return _stated(content.strip()) if start >= 0 and "boxed" not in content else None
     line = text.rfind("\n", -MAX_LINE)
     number = _NUMBER_LINE.fullmatch(text, line + 1) if line >= 0 else None
     if number:
@@ -150,7 +163,7 @@ def _boxed(text: str) -> tuple[int, str | None]:
         if len(between) > 20 or not _JOINED.match(between):
             break
         answer.insert(0, earlier[2])
-    return spans[-1][1], ", ".join(answer)
+    return spans[-1][1], _stated(", ".join(answer))
 
 
 def _braced(text: str, start: int) -> str:
@@ -176,14 +189,23 @@ def _tagged(text: str) -> tuple[int, str | None]:
         content = text[match.end() : end.start() if end else match.end() + MAX_ANSWER]
         if content.strip():
             inner = _boxed(content)[1]
-            return match.end() + len(content), inner if inner is not None else content.strip()
+            return match.end() + len(content), inner if inner is not None else _stated(content.strip())
     return 0, None
+
+
+def _stated(content: str) -> str:
+    """What a box or tag holds, or the value that its one sentence states: "The value is 42"."""
+    if " " not in content or "\n" in content or len(content) > MAX_LINE or read(content).kind != "text":
+        return content
+    sentence = plain(content)
+    value = _said(sentence, 0) or _concluded(sentence)
+    return value if value is not None and _decisive(value) else content
 
 
 def _said(text: str, after: int) -> str | None:
     """What the last phrase behind `after` declares."""
     starts = [match.end() for match in _PHRASE.finditer(text, after)]
-    starts += [match.end() for match in _HEADING.finditer(text, after)]
+    starts += [match.end() for match in (*_HEADING.finditer(text, after), *_GIVES.finditer(text, after))]
     if not _CHOICES.search(text):
         starts += [match.end() for match in _LABEL.finditer(text, after)]
     for start in sorted(set(starts), reverse=True)[:6]:
@@ -210,6 +232,8 @@ def _clipped(rest: str) -> str | None:
         rest = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
         return " ".join(rest.split()) or None
     line = rest.split("\n")[0]
+    if line.count("`") == 1:
+        line = line.replace("`", "")  # its twin stands before the answer
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     if not line or _HEDGE.match(line):
         return _last_amount(line) if line else None
@@ -248,8 +272,10 @@ def _closing(text: str) -> str | None:
         return _fenced(text)
     last = lines[-1]
     if len(last) <= MAX_LINE:
-        value = read(last)
-        if _stands_alone(value, last) or (len(lines) == 1 and _short(value, last)):
+        alone = _LEADING.sub("", last)
+        if _stands_alone(read(alone), alone):
+            return alone
+        if len(lines) == 1 and _short(read(last), last):
             return last
     sentences = [part for part in _SENTENCE_END.split(last[-MAX_LINE:]) if part.strip(" *_)")]
     return _concluded(sentences[-1].strip()) if sentences else None
@@ -291,9 +317,13 @@ def _concluded(sentence: str) -> str | None:
     if tail and not _STEP.match(sentence):
         content = sentence[tail[-1] :].strip()
         math = _MATH.fullmatch(content)
-        content = next(part for part in math.groups() if part) if math else content
+        content = next(part for part in math.groups() if part) if math else content.strip("`")
         if content and len(content) <= 80 and read(content.strip(" *")).kind not in ("text", "opaque"):
             return content.strip(" *")
-    if _CONCLUDES.match(sentence):
-        return _last_amount(sentence)
-    return None
+    named = _NAMES_IT.search(sentence)
+    if named and _decisive(content := next(filter(None, named.groups()))):
+        return content
+    bold = [content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")]
+    if len(bold) == 1 and not _STEP.match(sentence):
+        return bold[0]
+    return _last_amount(sentence) if _CONCLUDES.match(sentence) else None

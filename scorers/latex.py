@@ -23,6 +23,10 @@ _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _LOWERED = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _FENCE = re.compile(r"^```[\w+-]*\n(.*?)\n?```$", re.DOTALL)
+_RATE = re.compile(
+    r"(?<=[\d} ])\\[dt]?frac ?\{ ?\\(?:text|mathrm|rm) ?\{([^{}]{1,20})\} ?\}"
+    r"\{ ?\\(?:text|mathrm|rm) ?\{([^{}]{1,20})\} ?(\^ ?\{?\d\}?)? ?\}"
+)
 _ROW = "\x1e"  # stands for a matrix row's end while backslashes are taken away
 _LATEX = [
     (re.compile(r"\\\\(?:\[[^\]\n]{0,8}\])?"), " \x1e "),
@@ -66,6 +70,7 @@ def plain(text: str) -> str:
         text = _CONTROL.sub("", text)
     if "\\" in text or "$" in text or "{,}" in text or "~" in text:
         text = text.replace("\\$", "$")
+        text = _RATE.sub(r" \1/\2\3", text)
         for pattern, new in _LATEX:
             text = pattern.sub(new, text)
         for _ in range(4):

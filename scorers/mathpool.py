@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-__all__ = ["LazyPool", "MathPool", "PoolError"]
+__all__ = ["MAX_QUESTION", "LazyPool", "MathPool", "PoolError"]
 
 MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
 

@@ -13,6 +13,7 @@ Lines of JSON: in {"id", "a", "b"}; out {"ready"} once, then {"id", "verdict"}.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -36,24 +37,33 @@ _NUMBER = re.compile(r"\s*(Integer|Float)\s*\(\s*'?(\d+(?:\.\d*)?(?:[eE][+-]?\d{
 _VERDICTS = {b"T": True, b"F": False}
 
 
-def judge(a: str, b: str) -> bool | None:
-    """Whether two answers are the same: our own proof with more effort, then math-verify both ways round."""
+def judge(a: str, b: str, seconds: int = 1) -> bool | None:
+    """Whether two answers are the same: our own proof with more effort, then math-verify both ways round.
+
+    Each of math-verify's steps may take so many seconds.
+    """
     verdict = same(read(a), read(b), _EFFORT)
-    return _math_verify(plain(a), plain(b)) if verdict is None else verdict
+    return _math_verify(plain(a), plain(b), seconds) if verdict is None else verdict
 
 
-def _math_verify(a: str, b: str) -> bool | None:
+def _math_verify(a: str, b: str, seconds: int) -> bool | None:
     """math-verify's verdict where it is the same in both directions and no number speaks against it."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     def tree(text: str) -> list[Any]:
-        found = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=1)
+        latex = [LatexExtractionConfig()]
+        found = parse(f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=seconds)
         return [each for each in found if not isinstance(each, str)]
 
     left, right = tree(a), tree(b)
     if not left or not right:
         return None
-    options = {"float_rounding": 10, "numeric_precision": 50, "timeout_seconds": 1, "raise_on_error": True}
+    options = {
+        "float_rounding": 10,
+        "numeric_precision": 50,
+        "timeout_seconds": seconds,
+        "raise_on_error": True,
+    }
     try:
         forward, backward = verify(left, right, **options), verify(right, left, **options)
     # math-verify raises whatever sympy does, and its timeout is no Exception: all of it is "undecided".
@@ -81,7 +91,7 @@ def _warm() -> None:
 
     sympy_parser.eval_expr = _number
     for a, b in _WARM:
-        _math_verify(a, b)
+        _math_verify(a, b, 1)
 
 
 def _number(code: str, *_: Any) -> Any:
@@ -153,7 +163,7 @@ class _Nursery:
             resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-            verdict = judge(job["a"], job["b"])
+            verdict = judge(job["a"], job["b"], math.ceil(self.seconds))
             os.write(pipe, b"N" if verdict is None else b"T" if verdict else b"F")
         finally:
             os._exit(0)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from scorers.dates import canonical_time
 from scorers.expressions import FUNCTIONS, parse
 from scorers.jsonkeys import canonical_json, read_json
 from scorers.latex import plain, split_top
+from scorers.numerals import compound, number_words
 from scorers.relations import related
-from scorers.units import number_words, without_lead, without_unit
+from scorers.units import without_lead, without_unit
 from scorers.values import (
     MAX_MATH,
     Value,
     decimal,
+    exactly,
     mathematical,
     number,
     sequence,
@@ -32,15 +35,18 @@ MAX_ITEMS, MAX_DEPTH, MAX_JSON = 100, 5, 1 << 16
 _SIMPLE = re.compile(r"-?(?:\d{1,18}|\d{1,3}(?:,\d{3}){1,5})(?:\.\d{1,18})?", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBERS_ONLY = re.compile(r"[\d\s\[\],.eE+-]*")
-_OPTION = re.compile(r"\(?([A-J])\)?[.):]?|\(([a-j])\)")
+_OPTION = re.compile(r"(?:[Oo]ption|[Cc]hoice) \(?([A-Ja-j])\)?[.):]?|\(?([A-J])\)?[.):]?|\(([a-j])\)")
 _LABELLED = re.compile(r"(?:\(([A-Ja-j])\)|([A-J])[.):])\s+(\S.*)")
+_PARTS = re.compile(r"(?:^|[,;]? ?(?:and )?)\(?([a-j])\) ?(?=\S)")
 _ITEMS = re.compile(r",\s*(?:(?:and|or)\s+)?|;\s*|\s+(?:and|or)\s+")
 _COMMAS = re.compile(r"[,;]\s*")
 _UNION = re.compile(r"\\cup(?![A-Za-z])|(?<=[\])}])\s*U\s*(?=[\[({\\])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _SPACED = re.compile(r"(?<![\d.])\d{1,3}(?: \d{3})+(?![\d/])")
 _BASED = re.compile(r"([0-9A-F]{1,40})_\{? ?(\d{1,2}) ?\}?")
-_RATIO = re.compile(r"(\d{1,9}) ?: ?(\d{1,9})", re.ASCII)
+_RATIO = re.compile(r"(\d{1,9})(?: ?: ?| to )(\d{1,9})", re.ASCII)
+_BASE_PREFIX = re.compile(r"(-?)0(?:x([0-9a-f]{1,40})|b([01]{1,120})|o([0-7]{1,40}))", re.I)
+_WITHOUT = re.compile(r"(.{1,100}?)(?:\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])) ?(\\?\{.{1,100}\\?\})")
 _REPEATING = re.compile(r"(-?)(\d{0,20})\.(\d{0,20}) ?\\(?:overline|bar|dot) ?\{(\d{1,20})\}")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'&;:?\"()-]*")
@@ -106,15 +112,30 @@ def _word(text: str, depth: int) -> Value | None:
         return _read(known, depth + 1) if known[0] == "(" else Value("text", known)
     option = _OPTION.fullmatch(text)
     if option:
-        return Value("option", (option[1] or option[2]).upper())
+        return Value("option", next(filter(None, option.groups())).upper())
+    parts = _parts(text, depth)
+    if parts:
+        return parts
     labelled = _LABELLED.fullmatch(text)
     if labelled:
         return Value("option", (labelled[1] or labelled[2]).upper(), (_read(labelled[3], depth + 1),))
-    moment = canonical_time(text)
+    moment = canonical_time(text) or compound(text)
+    if moment and "." in moment:
+        return decimal(moment)
     if moment:
         return Value("time", moment)
     stated = _YES_NO.match(text)
     return Value("text", stated[1].casefold()) if stated else None
+
+
+def _parts(text: str, depth: int) -> Value | None:
+    """(a) 3, (b) 5: the answers of a question's parts in their order."""
+    marks = list(_PARTS.finditer(text)) if text[:2] in ("a)", "(a") else []
+    if len(marks) < 2 or [mark[1] for mark in marks] != list("abcdefghij")[: len(marks)]:
+        return None
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    items = [text[mark.end() : end].strip(" ,;.") for mark, end in zip(marks, ends, strict=True)]
+    return sequence([_read(item, depth + 1) for item in items], "()") if all(items) else None
 
 
 def _mathematics(text: str, depth: int) -> Value | None:
@@ -140,6 +161,9 @@ def _contained(text: str, depth: int) -> Value | None:
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         return _matrix(matrix[2], depth)
+    without = _WITHOUT.fullmatch(text)
+    if without:
+        return _difference(_read(without[1].strip(), depth + 1), _read(without[2], depth + 1))
     pieces, _ = split_top(text, _UNION)
     if 1 < len(pieces) <= MAX_ITEMS:
         parts = [_read(piece.strip(), depth + 1) for piece in pieces]
@@ -154,6 +178,15 @@ def _contained(text: str, depth: int) -> Value | None:
             read_items = [_read(piece.strip(), depth + 1) for piece in pieces]
             return sequence(read_items, text[0] + text[-1]) if mathematical(read_items) else words(text)
     return None
+
+
+def _difference(whole: Value, points: Value) -> Value | None:
+    """The real numbers without a few of them, as a union of open intervals."""
+    numbers = sorted(item.exact for item in points.items if item.exact is not None)
+    if whole.key != "(-oo,oo)" or points.kind != "set" or not 0 < len(numbers) == len(points.items):
+        return None
+    ends = [whole.items[0], *(exactly(number) for number in numbers), whole.items[1]]
+    return union([sequence(pair, "()") for pair in pairwise(ends)])
 
 
 def _encloses(inside: str) -> bool:
@@ -216,6 +249,11 @@ def _scalar(text: str) -> Value | None:
     based = _BASED.fullmatch(text)
     if based:
         return Value("text", f"{based[1]}_{based[2]}")
+    prefixed = _BASE_PREFIX.fullmatch(text)
+    if prefixed:
+        sign, *digits = prefixed.groups()
+        whole = next(int(each, base) for each, base in zip(digits, (16, 2, 8), strict=True) if each)
+        return exactly(Fraction(-whole if sign else whole))
     ratio = _RATIO.fullmatch(text)
     if ratio and int(ratio[2]):
         value = Fraction(int(ratio[1]), int(ratio[2]))

@@ -11,7 +11,7 @@ from scorers.algebra import normal, primitive, rational, render
 from scorers.expressions import Expr, parse
 from scorers.latex import split_top
 from scorers.numeric import symbols
-from scorers.values import Value, assigned, mathematical, sequence, signed, union
+from scorers.values import Value, assigned, exactly, mathematical, sequence, signed, union
 
 __all__ = ["related"]
 
@@ -22,6 +22,7 @@ _SYMBOL = re.compile(
     r"\\?([A-Za-z]|alpha|beta|gamma|theta|lambda|mu|phi|omega|sigma)(_\{?\w{1,8}\}?)?'?"
     r"(?:\([a-z](?:, ?[a-z])*\))?"
 )
+_SEGMENT = re.compile(r"(?:\\overline ?\{ ?)?([A-Z]{2,3})(?: ?\})?")
 _NAMES = re.compile(r"(?:[A-Za-z]+ )*(?:[A-Za-z]{4,}|sum|ans|age|cost)(?: [A-Za-z]+)*")
 _LESS, _LEAST, _MOST = "<", Value("number", "-oo"), Value("number", "oo")
 
@@ -53,6 +54,9 @@ def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
     name = _symbol(first)
     if not name and len(sides) == 2 and _symbol(sides[1]):
         name, last = _symbol(sides[1]), read(first)
+    segment = _SEGMENT.fullmatch(first)
+    if segment and len(sides) == 2 and last.kind == "number" and not _variables(last):
+        return replace(last, name=segment[1], key=assigned(segment[1], last.key))
     if name and not last.name and (last.expr is None or name not in symbols(last.expr)):
         return replace(last, name=name, key=assigned(name, last.key))
     if _NAMES.fullmatch(first):
@@ -105,10 +109,6 @@ def _inequality(sides: list[str], signs: list[str], read: Read) -> Value | None:
     return value and (_solved(value) or value)
 
 
-def _rational(value: Fraction) -> Value:
-    return Value("number", str(value), expr=Expr("num", value=value), exact=value)
-
-
 def _variables(value: Value) -> frozenset[str]:
     return symbols(value.expr) - {"oo"} if value.expr else frozenset()
 
@@ -124,7 +124,7 @@ def _solved(value: Value) -> Value | None:
     if slope is None or limit is None:
         return None
     sign = value.form if slope > 0 else value.form.replace(_LESS, ">")
-    return _interval(name, 0, [sign], [_rational(-limit / slope)])
+    return _interval(name, 0, [sign], [exactly(-limit / slope)])
 
 
 def _interval(name: str, place: int, signs: list[str], limits: list[Value]) -> Value | None:

@@ -1,4 +1,4 @@
-"""Words around a number that are not the answer: units, currency, hedges, number words."""
+"""Words around a number that are not the answer: units, currency, hedges."""
 
 # ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
@@ -7,7 +7,7 @@ import re
 
 from scorers.expressions import FUNCTIONS
 
-__all__ = ["number_words", "without_lead", "without_unit"]
+__all__ = ["without_lead", "without_unit"]
 
 _SHORT_UNITS = frozenset(
     (
@@ -32,23 +32,6 @@ _LEAD = re.compile(
 )
 _PERCENT = re.compile(r" ?(?:percentage points?|percent|per cent)$")
 _TEMPERATURE = re.compile(r" ?(?:°|\^ ?\\circ|\^ ?\{ ?\\circ ?\}) ?[CF]$")
-_SCALES = {
-    "dozen": 12,
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-}
-_SCALED = re.compile(
-    r"^(-?[\d,]*\.?\d+)[ -](dozen|hundred|thousand|million|billion|trillion)(?: [A-Za-z ]+)?$", re.I
-)
-_ORDINAL = re.compile(r"^(\d+)(?:st|nd|rd|th)$", re.IGNORECASE)
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def without_lead(text: str) -> str:
@@ -95,21 +78,3 @@ def _is_unit(tail: str, spaced: bool) -> bool:
     if not spaced:
         return all(known) and len(words[0]) > 1
     return all(known) or (known[0] and len(words[0]) > 2)
-
-
-def number_words(text: str) -> str | None:
-    """The digits of "twelve", "forty-two", "3.5 million", "21st"; None for anything else."""
-    scaled = _SCALED.match(text)
-    if scaled:
-        return f"{scaled[1].replace(',', '')}*{_SCALES[scaled[2].casefold()]}"
-    ordinal = _ORDINAL.match(text)
-    if ordinal:
-        return ordinal[1]
-    words = text.casefold().replace("-", " ").split()
-    if len(words) == 1 and words[0] in _ONES:
-        return str(_ONES.index(words[0]))
-    if words and words[0] in _TENS and len(words) <= 2:
-        ones = _ONES.index(words[1]) if len(words) == 2 and words[1] in _ONES[1:10] else None
-        if len(words) == 1 or ones is not None:
-            return str(20 + 10 * _TENS.index(words[0]) + (ones or 0))
-    return None

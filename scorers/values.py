@@ -16,6 +16,7 @@ __all__ = [
     "Value",
     "assigned",
     "decimal",
+    "exactly",
     "mathematical",
     "number",
     "sequence",
@@ -64,6 +65,11 @@ def decimal(text: str) -> Value:
         return Value("number", str(int(whole)), exact=exact)
     exact = Fraction(int(whole + rest), 10 ** len(rest))
     return Value("number", str(exact), exact=exact, places=len(rest))
+
+
+def exactly(value: Fraction) -> Value:
+    """An exact number."""
+    return Value("number", str(value), expr=Expr("num", value=value), exact=value)
 
 
 def number(tree: Expr, text: str) -> Value:

@@ -89,7 +89,7 @@ async def _ask(client: Client, work: Work, find: Callable[[str], str | None], po
         samples, finish = body["scaling"]["samples"]["launched"], choice.get("finish_reason") or ""
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise AskFailed(f"the reply can't be read ({type(error).__name__}: {error})") from error
-    strict, lenient = await mark(text, work.problem.gold, find, pool)
+    strict, lenient = await mark(text, work.problem, find, pool)
     return Reply(
         work.setting.name,
         work.problem.id,
@@ -105,12 +105,16 @@ async def _ask(client: Client, work: Work, find: Callable[[str], str | None], po
 
 
 async def mark(
-    text: str, gold: str, find: Callable[[str], str | None], pool: MathPool | None = None
+    text: str, problem: Problem, find: Callable[[str], str | None], pool: MathPool | None = None
 ) -> tuple[bool | None, bool | None]:
     """Whether the reply is right (strictly, leniently); None where the grader could not decide."""
+
+    async def right(reply: str) -> bool | None:
+        return await verify_async(reply, problem.gold, pool, tolerance=problem.tolerance)
+
     declared = find(text)
-    strict = declared is not None and await verify_async(f"\\boxed{{{declared}}}", gold, pool)
-    return strict, await verify_async(text, gold, pool)
+    strict = declared is not None and await right(f"\\boxed{{{declared}}}")
+    return strict, await right(text)
 
 
 def _bar() -> Progress:

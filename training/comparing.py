@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from training.asking import EvaluationFailed, Work, ask_all
 from training.client import Client
 from training.forms import FORMS, chat_for
 from training.grid import Setting
-from training.problems import Problem, choose, gym_problems, read_problems
+from training.problems import Problem, choose, digest, gym_problems, read_problems
 from training.promotion import Paired
 from training.results import Reply, open_replies
 from training.summary import By
@@ -80,10 +78,9 @@ def paired(data: DataSet, current: Mapping[str, Reply], candidate: Mapping[str, 
 async def _ask(client: Client, data: DataSet, model: str, terms: Terms, path: Path) -> Mapping[str, Reply]:
     form = FORMS[terms.form]
     chats = {problem.id: chat_for(problem, form, []) for problem in data.problems}
-    content = json.dumps([[problem.id, problem.gold, chats[problem.id]] for problem in data.problems])
     about: dict[str, Any] = {
         "data": data.name,
-        "digest": hashlib.sha256(content.encode()).hexdigest()[:16],
+        "digest": digest(data.problems, chats),
         "setting": terms.setting.name,
         "form": terms.form,
         "seed": terms.seed,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from training.client import AskFailed, connected
 from training.forms import FORMS, chat_for
 from training.grid import Setting, grid
 from training.picture import picture
-from training.problems import DataError, Problem, choose, gym_problems, read_problems
+from training.problems import DataError, Problem, choose, digest, gym_problems, read_problems
 from training.results import Replies, ResultsError, open_replies
 from training.serving import ServingFailed, served
 from training.summary import Figure, frontier, summarise
@@ -133,11 +132,10 @@ def _plan(args: argparse.Namespace) -> _Plan:
     examples, problems = choose(pool, count, args.shots, args.seed)
     form = FORMS[args.form]
     chats = {problem.id: chat_for(problem, form, examples) for problem in problems}
-    content = json.dumps([[problem.id, problem.gold, chats[problem.id]] for problem in problems])
     about = {
         "data": source,
         "questions": len(problems),
-        "digest": hashlib.sha256(content.encode()).hexdigest()[:16],
+        "digest": digest(problems, chats),
         "shots": args.shots,
         "form": args.form,
         "seed": args.seed,

@@ -41,7 +41,7 @@ def measure(
     most, pool = stage.config.held_out.max_tokens, stage.run.pool
 
     def right(row: Row, answer: str) -> bool:
-        return verify(answer, row.gold or "", pool) is True
+        return verify(answer, row.gold or "", pool, tolerance=row.tolerance) is True
 
     table: dict[str, dict[str, float]] = {}
     for budget in budgets:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DataError", "Problem", "choose", "gym_problems", "parse_problems", "read_problems"]
+from scorers.tolerance import stated
+
+__all__ = ["DataError", "Problem", "choose", "digest", "gym_problems", "parse_problems", "read_problems"]
 
 _REPEATS = 4  # as many are made at most as are wanted, times this, to find different ones
 _QUESTIONS = ("question", "problem")
 _HASHES = re.compile(r".*####\s*(.*?)\s*", re.DOTALL)
+_TOLERANCES: Mapping[str, Callable[[Any], float]] = {
+    "coin_flip": lambda config: 1e-4,
+    "decimal_arithmetic": lambda config: float(f"1e-{config.max_num_decimal_places}"),
+    "number_format": lambda config: 1e-2,
+}
+"""The reasoning-gym tasks that mark a number right within a distance, by the task's options."""
 
 
 class DataError(Exception):
@@ -27,13 +36,15 @@ class DataError(Exception):
 class Problem:
     """A question and its right answer; `id` is unique within a data set.
 
-    `metadata` is what a reasoning-gym task tells of how it made the question.
+    `metadata` is what a reasoning-gym task tells of how it made the question. `tolerance` is how far
+    from the gold a number may lie and still be right; None asks for the same value.
     """
 
     id: str
     question: str
     gold: str
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    tolerance: float | None = None
 
 
 def read_problems(path: Path) -> list[Problem]:
@@ -53,7 +64,7 @@ def parse_problems(lines: Iterable[str]) -> list[Problem]:
     """One problem for each line that isn't blank; its id is the line's number. Raises DataError.
 
     The question is in "question" (GSM8K) or "problem" (MATH-500), the answer in "answer": as it
-    is, or behind the last #### of a worked solution.
+    is, or behind the last #### of a worked solution, and perhaps a "tolerance".
     """
     problems = [_problem(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not problems:
@@ -64,8 +75,9 @@ def parse_problems(lines: Iterable[str]) -> list[Problem]:
 def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
     """`count` different problems of a reasoning-gym task, as "chain_sum" or "chain_sum:max_terms=2".
 
-    The same task, count and seed give the same problems. Raises DataError, also where the
-    task has questions without one right answer, which no grader but its own could mark.
+    The same task, count and seed give the same problems. A task that marks numbers by a distance
+    states it as their tolerance. Raises DataError, also where the task has questions without
+    one right answer, which no grader but its own could mark.
     """
     try:
         import reasoning_gym
@@ -76,12 +88,22 @@ def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
     name, options = _task(task)
     try:
         made = reasoning_gym.create_dataset(name, size=_REPEATS * count, seed=seed, **options)
-        problems = _different(name, made, count)
+        tolerance = _TOLERANCES[name](made.config) if name in _TOLERANCES else None
+        problems = _different(name, made, count, tolerance)
     except (ValueError, TypeError, AssertionError) as error:
         raise DataError(f"task {task!r}: {error}") from error
     if len(problems) < count:
         raise DataError(f"task {task!r} has too few different questions: {len(problems)} of {count}")
     return problems
+
+
+def digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
+    """16 hex digits that differ where what is asked (`chats` by problem id) or how it is marked does."""
+    told = [
+        [each.id, each.gold, chats[each.id], *([] if each.tolerance is None else [each.tolerance])]
+        for each in problems
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def choose(
@@ -102,7 +124,9 @@ def choose(
     return examples, [problems[i] for i in sorted(others[:wanted])]
 
 
-def _different(name: str, made: Iterable[dict[str, Any]], count: int) -> list[Problem]:
+def _different(
+    name: str, made: Iterable[dict[str, Any]], count: int, tolerance: float | None
+) -> list[Problem]:
     """The first `count` with questions of their own. Raises ValueError for one without a right answer."""
     problems: dict[str, Problem] = {}
     for place, entry in enumerate(made):
@@ -111,7 +135,8 @@ def _different(name: str, made: Iterable[dict[str, Any]], count: int) -> list[Pr
         question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
         if not answer:
             raise ValueError(f"has questions without one right answer: {question!r}")
-        problems.setdefault(question, Problem(f"{name}/{place}", question, answer, entry.get("metadata", {})))
+        problem = Problem(f"{name}/{place}", question, answer, entry.get("metadata", {}), tolerance)
+        problems.setdefault(question, problem)
     return list(problems.values())
 
 
@@ -132,7 +157,12 @@ def _problem(number: int, line: str) -> Problem:
     gold = hashes[1] if hashes else str(answer).strip()
     if not gold:
         raise DataError(f"line {number}: the answer is empty")
-    return Problem(str(number), question.strip(), gold)
+    tolerance = fields.get("tolerance")
+    try:
+        stated(tolerance)
+    except ValueError as error:
+        raise DataError(f"line {number}: {error}") from error
+    return Problem(str(number), question.strip(), gold, tolerance=tolerance)
 
 
 def _task(task: str) -> tuple[str, dict[str, Any]]:

@@ -18,7 +18,8 @@ class Row:
     have a `rubric`; "preference" and "majority" need nothing. `pairs` are replies that were liked,
     each with one that was not: the preference model learns from them. `source` is the data set, for figures
     a source. `general` rows keep abilities other than reasoning alive; they are answered without
-    a budget prompt.
+    a budget prompt. `tolerance` is how far from the gold a number may lie and still be right, where
+    the data's own rule says so; None asks for the same value.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Row:
     pairs: tuple[tuple[str, str], ...] = ()
     source: str = ""
     general: bool = False
+    tolerance: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -98,6 +99,18 @@ def test_what_a_sample_says_of_itself_is_believed(tmp_path: Path, capsys: pytest
     }
     assert replay(record(tmp_path / "own.jsonl", row), "--json") == 0
     assert settings(capsys)["pass@1"]["accuracy"] == pytest.approx(100 / 3, abs=0.001)
+
+
+def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers within it are right; one that is no number over 0 is named with its line."""
+    row = {"answer": "3.1416", "samples": [sample(3), {"text": "So it is \\boxed{3.14}."}]}
+    for tolerance, accuracy in ((None, 0), (0.01, 50), (0.5, 100)):
+        path = record(tmp_path / "pi.jsonl", row | {"tolerance": tolerance})
+        assert replay(path, "--json") == 0
+        assert settings(capsys)["pass@1"]["accuracy"] == accuracy
+    for odd in (0, -1, "0.1", True, math.inf):
+        assert replay(record(tmp_path / "odd.jsonl", row | {"tolerance": odd})) != 0
+        assert "line 1: tolerance" in capsys.readouterr().err
 
 
 def test_the_grader_is_asked_where_forms_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

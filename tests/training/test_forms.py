@@ -55,7 +55,7 @@ def test_an_example_is_right_by_both_readings(name: str) -> None:
 )
 async def test_the_two_marks(text: str, strict: bool, lenient: bool) -> None:
     """Strict wants the form, lenient takes what the gateway's grader finds; both compare values."""
-    assert await mark(text, "7", FORMS["boxed"].find) == (strict, lenient)
+    assert await mark(text, SEVEN, FORMS["boxed"].find) == (strict, lenient)
 
 
 def test_the_chat_shows_examples_and_asks_for_the_form() -> None:

@@ -3,13 +3,23 @@
 import gzip
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.problems import DataError, Problem, choose, gym_problems, parse_problems, read_problems
+from scorers.answers import verify
+from training.problems import (
+    DataError,
+    Problem,
+    choose,
+    digest,
+    gym_problems,
+    parse_problems,
+    read_problems,
+)
 
 
 def test_the_fields_of_the_known_sets_are_read() -> None:
@@ -38,6 +48,9 @@ def test_the_fields_of_the_known_sets_are_read() -> None:
         ('{"question": "2+2?", "answer": ["4"]}', "line 2: needs an answer"),
         ('{"question": "2+2?", "answer": true}', "line 2: needs an answer"),
         ('{"question": "2+2?", "answer": "so\\n#### "}', "line 2: the answer is empty"),
+        ('{"question": "2+2?", "answer": "4", "tolerance": -1}', "line 2: a tolerance is a number over 0"),
+        ('{"question": "2+2?", "answer": "4", "tolerance": NaN}', "line 2: a tolerance is a number over 0"),
+        ('{"question": "2+2?", "answer": "4", "tolerance": "1"}', "line 2: a tolerance is a number over 0"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
@@ -93,6 +106,38 @@ def test_without_reasoning_gym_a_task_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(DataError, match=r"pip install 'thinkgate\[eval\]'"):
         gym_problems("chain_sum", 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "tolerance"),
+    [
+        ("decimal_arithmetic", 0.001),
+        ("decimal_arithmetic:min_num_decimal_places=2,max_num_decimal_places=2", 0.01),
+        ("coin_flip", 0.0001),
+        ("chain_sum", None),
+    ],
+)
+def test_a_task_states_its_own_tolerance(task: str, tolerance: float | None) -> None:
+    """Where a task marks by a distance its problems have it, and the task's own marks agree at the bound."""
+    gym = pytest.importorskip("reasoning_gym")
+    (problem,) = gym_problems(task, 1, 7)
+    assert problem.tolerance == tolerance
+    if task.startswith("decimal_arithmetic"):
+        places = -Decimal(str(tolerance)).as_tuple().exponent
+        made = gym.create_dataset(
+            "decimal_arithmetic", size=1, seed=7, min_num_decimal_places=places, max_num_decimal_places=places
+        )
+        for off, right in (("1", True), ("1.01", False)):
+            answer = str(Decimal(problem.gold) + Decimal(off) * Decimal(str(tolerance)))
+            assert verify(f"\\boxed{{{answer}}}", problem.gold, tolerance=tolerance) is right
+            assert (made.score_answer(answer, {"answer": problem.gold}) == 1.0) is right
+
+
+def test_the_digest_tells_rules_apart() -> None:
+    """Replies marked within a tolerance are not mixed with those marked without."""
+    exact, loose = Problem("1", "?", "3.14"), Problem("1", "?", "3.14", tolerance=0.01)
+    assert len({digest([each], {"1": []}) for each in (exact, loose)}) == 2
+    assert digest([loose], {"1": []}) == digest([Problem("1", "?", "3.14", tolerance=0.01)], {"1": []})
 
 
 def test_a_task_makes_the_same_questions_again() -> None:

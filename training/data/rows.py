@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scorers.tolerance import stated
 from training.data.chains import worked_chains
 from training.problems import DataError, Problem, gym_problems, parse_problems
 from training.types import Row
@@ -23,7 +24,10 @@ _NEEDS = {"tests": "tests", "checks": "checks"}
 
 def rows_of(problems: Iterable[Problem], source: str) -> list[Row]:
     """Problems as rows that `correct` judges; the source makes their ids unique over data sets."""
-    return [Row(f"{source}/{each.id}", each.question, each.gold, source=source) for each in problems]
+    return [
+        Row(f"{source}/{each.id}", each.question, each.gold, source=source, tolerance=each.tolerance)
+        for each in problems
+    ]
 
 
 def gym_rows(task: str, count: int, seed: int) -> list[Row]:
@@ -33,7 +37,8 @@ def gym_rows(task: str, count: int, seed: int) -> list[Row]:
     for each in gym_problems(task, count, seed):
         chains = worked_chains(name, each.metadata)
         extra = {"chains": chains} if chains else {}
-        rows.append(Row(f"gym/{seed}/{each.id}", each.question, each.gold, source=name, extra=extra))
+        key = f"gym/{seed}/{each.id}"
+        rows.append(Row(key, each.question, each.gold, source=name, tolerance=each.tolerance, extra=extra))
     return rows
 
 
@@ -102,11 +107,12 @@ def _object(number: int, line: str) -> Mapping[str, Any]:
 
 
 def _pairs(number: int, told: Any) -> tuple[tuple[str, str], ...]:
-    pairs: list[Any] = told if isinstance(told, list) else [None]
-    for pair in pairs:
+    found = []
+    for pair in told if isinstance(told, list) else (told,):
         if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
             raise DataError(f"line {number}: pairs is a list of [liked, not liked], two texts each")
-    return tuple((liked, other) for liked, other in pairs)
+        found.append((pair[0], pair[1]))
+    return tuple(found)
 
 
 def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source: str) -> Row:
@@ -121,6 +127,10 @@ def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source
         raise DataError(f"line {number}: the reward {reward!r} needs {need}")
     source = str(fields.get("source", source))
     taken = {name: value for name, value in fields.items() if name in _FIELDS - {"question", "id", "source"}}
+    try:
+        stated(taken.get("tolerance"))
+    except ValueError as error:
+        raise DataError(f"line {number}: {error}") from error
     if "checks" in taken:
         taken["checks"] = tuple(taken["checks"])
     if "pairs" in taken:

@@ -16,6 +16,7 @@ __all__ = ["Correct"]
 class Correct:
     """1.0 where `scorers.answers.verify`, with which serving votes, finds the gold answer; else 0.0.
 
+    Where the row states a tolerance, as near as that to the gold.
     What the grader can't decide is 0.0: a doubtful answer must earn nothing. So is a reply
     that was cut off, whatever stands in it. None for a row without a gold answer.
     """
@@ -24,7 +25,11 @@ class Correct:
 
     def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        return [None if row.gold is None else self._one(each, row.gold) for each in completions]
+        if row.gold is None:
+            return [None] * len(completions)
+        return [self._one(each, row.gold, row.tolerance) for each in completions]
 
-    def _one(self, completion: Completion, gold: str) -> float:
-        return float(completion.finished and verify(completion.answer, gold, self.pool) is True)
+    def _one(self, completion: Completion, gold: str, tolerance: float | None) -> float:
+        if not completion.finished:
+            return 0.0
+        return float(verify(completion.answer, gold, self.pool, tolerance=tolerance) is True)

@@ -27,12 +27,15 @@ def check(form: str, row: Row, answer: str, right: bool) -> Row:
 
 
 def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:
-    """A check of each row: of its own answer, or, half of the time, of one with a digit changed."""
+    """A check of each row: of its own answer, or, half of the time, of one with a digit changed.
+
+    Rows with a tolerance are asked of their own answer alone: another digit may be right too.
+    """
     chance = random.Random(f"checks {seed}")
     found = []
     for row in rows:
         gold = row.gold or ""
-        missed = near_miss(gold, chance) if chance.random() < 0.5 else None
+        missed = near_miss(gold, chance) if row.tolerance is None and chance.random() < 0.5 else None
         found.append(check(form, row, missed or gold, missed is None))
     return found
 
@@ -49,7 +52,7 @@ def checks_of(form: str, asked: Sequence[Asked], seed: int, *, most: int = 2) ->
         wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
         answers = [answer for answer, _ in wrong.most_common() if answer][:most]
         gold = each.row.gold or ""
-        missed = near_miss(gold, chance)
+        missed = near_miss(gold, chance) if each.row.tolerance is None else None
         if not answers and missed is not None:
             answers = [missed]
         found += [check(form, each.row, answer, False) for answer in answers]

@@ -69,8 +69,9 @@ def train_classifier(
         model.to("cuda")
     encoded, held = ([_encoded(tokenizer, each) for each in part] for part in (train, validation))
     optimizer = torch.optim.AdamW(model.parameters(), lr=table.rate, weight_decay=table.decay)
+    rising = min(0.5, max(2, table.warmup) / table.steps)  # torch divides by one step less than it rises
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, table.rate, total_steps=table.steps, pct_start=min(0.5, table.warmup / table.steps)
+        optimizer, table.rate, total_steps=table.steps, pct_start=rising
     )
     chance = random.Random(f"classifier {seed}")
     best, kept = float("inf"), {}

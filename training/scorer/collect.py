@@ -112,7 +112,7 @@ def read_asked(path: Path) -> list[Asked]:
 
 
 def _labelled(row: Row, reply: Completion, pool: MathPool | None) -> Reply:
-    correct = reply.finished and verify(reply.answer, row.gold or "", pool) is True
+    correct = reply.finished and verify(reply.answer, row.gold or "", pool, tolerance=row.tolerance) is True
     return Reply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
 

@@ -153,6 +153,8 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
         confidence=1 - 0.05 / len(table.tries),  # Bonferroni: the tries share their held-out questions
         seed=stage.config.seed,
     )
+    if not any(each.correct for each in problems):
+        raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
     checks, figures = judge(problems, rule)
     rows = [each.row for each in samples.test]
     data = {

@@ -49,6 +49,8 @@ def test_problems_and_rows_may_stand_in_one_file() -> None:
         ('{"question": "Hi", "reward": "tests"}', "line 1: the reward 'tests' needs tests"),
         ('{"question": "Hi", "reward": "checks", "checks": []}', "line 1: the reward 'checks' needs checks"),
         ('{"reward": "rubric"}', "line 1: needs a question"),
+        ('{"question": "Pi?", "answer": "3", "tolerance": 0}', "line 1: a tolerance is a number over 0"),
+        ('{"question": "Hi", "reward": "rubric", "tolerance": "wide"}', "line 1: a tolerance is a number"),
         ('{"question": "Hi", "reward": ["a"]}', "line 1: the reward must be a name"),
         ("", "holds no questions"),
     ],
@@ -72,6 +74,16 @@ def test_a_file_names_its_source(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(DataError, match="can't be read"):
         read_rows(path)
+
+
+def test_a_line_may_state_a_tolerance() -> None:
+    """It stays with the row and is written again; rows without one are the lines they were."""
+    line = {"id": "1", "question": "Pi?", "answer": "3.1416", "tolerance": 0.01, "reward": "correct"}
+    (row,) = parse_rows([json.dumps(line)], "set")
+    assert row.tolerance == 0.01
+    assert row_json(row) == line | {"source": "set"}
+    assert "tolerance" not in row_json(Row("1", "1+1?", "2"))
+    assert rows_of([Problem("1", "Pi?", "3.1416", tolerance=0.01)], "s")[0].tolerance == 0.01
 
 
 def test_rows_of_a_task() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,26 +36,18 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(directory)
 
 
-@pytest.fixture(scope="module", params=["plain", "scaled by pattern"])
-def adapter(request: pytest.FixtureRequest, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEFT LoRA over SmolLM2's every linear layer, with weights large enough to be seen."""
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEFT LoRA over SmolLM2's every linear layer, scaled by patterns, with weights large enough to see."""
     model, _ = load(base)
-    more: dict[str, Any] = {}
-    size = 0.06
-    if request.param != "plain":
-        size = 0.04
-        more = {
-            "use_rslora": True,
-            "rank_pattern": {"q_proj": 2},
-            "alpha_pattern": {"k_proj": 5, "up_proj": 9},
-        }
-    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS, **more)
+    patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"k_proj": 5, "up_proj": 9}}
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS, use_rslora=True, **patterns)
     adapted = peft.get_peft_model(model, config)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * size)
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.04)
     directory = tmp_path_factory.mktemp("adapter")
     adapted.save_pretrained(directory)
     return Path(directory)

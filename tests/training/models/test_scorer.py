@@ -12,10 +12,11 @@ from scorers.calibration import read_calibration  # noqa: E402
 from scorers.gate import model_digest, read_gate  # noqa: E402
 from scorers.local_classifier import LocalClassifier  # noqa: E402
 from scorers.trained import Case  # noqa: E402
+from tests.training.models.small import configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.scorer.collect import read_asked  # noqa: E402
 from training.scorer.tries import train_scorer  # noqa: E402
-from training.tiny.model import build  # noqa: E402
+from training.stages import run_stage  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
 
@@ -24,9 +25,10 @@ STEPS = {"steps": 2, "every": 2, "save_every": 2, "batch": 4}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that made all tries with a policy that knows nothing."""
+    """The directory of a run that made all tries with a policy that can just answer."""
     directory = tmp_path_factory.mktemp("run")
-    build(directory / "policy", width=64, layers=1)
+    worked = {"steps": 60, "batch": 16, "rows": 60, "rate": 5e-3, "every": 60, "budgets": {"high": 1}}
+    policy = run_stage(configured(directory / "policy", cold_start=worked), "cold-start")
     source = {"kind": "additions", "digits": 1}
     config = TrainConfig.model_validate(
         {
@@ -38,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data": [source],
             "held_out": {"sources": [source], "count": 4, "max_tokens": 12},
             "scorer": {
-                "policy": str(directory / "policy"),
+                "policy": str(policy),
                 "every_try": True,
                 "problems": 6,
                 "validation": 3,

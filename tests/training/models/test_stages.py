@@ -4,22 +4,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from training.config import TrainConfig, read_config
+from scorers.answers import verify
+from tests.training.models.small import card, steps
+from training.config import read_config
 from training.data.constraints import satisfied
 from training.data.instructions import instruction
-from training.plots import read_metrics
+from training.measure import majority
 from training.problems import DataError
 from training.stages import pipeline, run_stage
-from training.stages.replies import best, general_examples
+from training.stages.replies import best, general_examples, judging
 from training.stages.run import Run
 from training.tiny.arithmetic import errands
+from training.tiny.model import build
 from training.types import Completion, Row
 
 pytestmark = [
@@ -36,7 +38,7 @@ data = [{{ kind = "additions", digits = 1 }}]
 general = [{{ kind = "errands" }}]
 
 [model]
-path = "made from nothing"
+path = "{start}"
 family = "thinkgate"
 
 [held_out]
@@ -125,22 +127,13 @@ run_stage(read_config(Path(sys.argv[1])), "rl")
 
 
 def small(directory: Path, *pipeline_: str) -> Path:
-    """The path of a small run's configuration."""
-    path = directory / "run.toml"
-    path.write_text(SMALL.format(output=directory / "out", pipeline=json.dumps(pipeline_)), encoding="utf-8")
+    """The path of a small run's configuration; without `base` it starts from a still smaller model."""
+    start = directory / "start"
+    if "base" not in pipeline_ and not start.exists():
+        build(start, width=64, layers=1)
+    path, stages = directory / "run.toml", json.dumps(pipeline_)
+    path.write_text(SMALL.format(output=directory / "out", pipeline=stages, start=start), encoding="utf-8")
     return path
-
-
-def card(config: TrainConfig, stage: str) -> dict[str, Any]:
-    """What a stage wrote of itself."""
-    text = (config.output / stage / "card.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
-
-
-def steps(config: TrainConfig, stage: str) -> list[dict[str, Any]]:
-    """A stage's metrics of its steps, without what depends on the clock."""
-    lines = read_metrics(config.output / stage / "metrics.jsonl")
-    return [{key: line[key] for key in line if key != "seconds"} for line in lines if "loss" in line]
 
 
 def test_all_stages_run_in_order_and_each_starts_from_the_one_before(tmp_path: Path) -> None:
@@ -159,18 +152,15 @@ def test_all_stages_run_in_order_and_each_starts_from_the_one_before(tmp_path: P
     assert (config.output / "mixed" / "card.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("step", [3, 5])
-def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path, step: int) -> None:
+def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """The resumed run asks the same questions, draws the same replies and takes the same losses."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     runs = []
     for directory in (whole, killed):
         directory.mkdir()
-        path = small(directory, "base", "rl")
-        run_stage(read_config(path), "base")
-        runs.append(path)
+        runs.append(small(directory, "rl"))
     run_stage(read_config(runs[0]), "rl")
-    died = subprocess.run([sys.executable, "-W", "ignore", "-c", DIES, str(runs[1]), str(step)], check=False)
+    died = subprocess.run([sys.executable, "-W", "ignore", "-c", DIES, str(runs[1]), "5"], check=False)
     assert died.returncode == 9
     assert not (killed / "out" / "rl" / "card.json").exists()
     run_stage(read_config(runs[1]), "rl")
@@ -179,47 +169,58 @@ def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Pat
 
 def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(tmp_path: Path) -> None:
     """With a guard that takes standing still for a fall, what comes out is what went in."""
-    path = small(tmp_path, "base", "rl")
+    path = small(tmp_path, "rl")
     text = path.read_text(encoding="utf-8").replace("rounds = 2", "rounds = 2\nfall = 0.0")
     path.write_text(text.replace("every = 3", "every = 1"), encoding="utf-8")
     config = read_config(path)
-    base = run_stage(config, "base")
     model = run_stage(config, "rl")
     assert "went back to the best" in card(config, "rl")["ended"]
-    assert (model / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
+    start = tmp_path / "start"
+    assert (model / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
     assert (model / "tokenizer.json").exists()
 
 
 def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:
     """Rejection sampling from a model that gets nothing right ends with a sentence that says so."""
-    config = read_config(small(tmp_path, "base", "rejection"))
-    run_stage(config, "base")
+    config = read_config(small(tmp_path, "rejection"))
     with pytest.raises(DataError, match="none of the replies to 8 questions was right"):
         run_stage(config, "rejection")
 
 
 def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(tmp_path: Path) -> None:
     """An instruction without an answer is asked of the model; only a reply that keeps to it is learned."""
-    config = read_config(small(tmp_path, "base", "rejection"))
-    stage = Run(config).stage("rejection")
-    model, _, prompter = stage.load(run_stage(config, "base"))
     written, asked = next(errands("test")), instruction(1, 0)
-    examples = general_examples(stage, model, prompter, [written, asked])
+    with Run(read_config(small(tmp_path, "rejection"))) as run:
+        stage = run.stage("rejection")
+        model, _, prompter = stage.load(None)
+        examples = general_examples(stage, model, prompter, [written, asked])
     assert examples[0].target == prompter.target(examples[0].prompt, "", written.extra["answer"])
     for example in examples[1:]:
         told = prompter.completion(example.prompt, example.target).answer
         assert all(satisfied(check, told) for check in asked.checks)
 
 
+def test_what_only_the_graders_workers_can_decide_is_decided(tmp_path: Path) -> None:
+    """As serving would decide it: in a teacher's replies, in those of the policy, and in a vote."""
+    row = Row("1", "What is the area under the line y = x from 0 to 1?", "1/2")
+    right, wrong = (Completion("", (n,), "", rf"\boxed{{\int_0^{n} x\,dx}}", 0, True) for n in (1, 2))
+    with Run(read_config(small(tmp_path, "rl"))) as run:
+        stage = run.stage("rl")
+        assert list(judging(stage, [row])(row, [right, wrong])) == [1.0, 0.0]
+        plain = Completion("", (3,), "", r"\boxed{0.5}", 0, True)
+        assert verify(majority([wrong, right, plain], run.pool), "1/2", run.pool) is True
+    assert majority([wrong, right, plain]) == wrong.answer
+
+
 def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) -> None:
     """Errands are judged by a preference model, which says nothing of right and wrong."""
-    path = small(tmp_path, "base")
+    path = small(tmp_path, "rl")
     text = path.read_text(encoding="utf-8")
     path.write_text(
         text.replace('sources = [{ kind = "additions"', 'sources = [{ kind = "errands"'), encoding="utf-8"
     )
     with pytest.raises(DataError, match="'preference' is not"):
-        run_stage(read_config(path), "base")
+        run_stage(read_config(path), "rl")
 
 
 def test_the_best_replies_are_right_finished_different_and_short() -> None:

@@ -37,6 +37,13 @@ def test_undecided_earns_nothing() -> None:
     assert Correct()(row, [reply(doubtful)]) == [0.0]
 
 
+def test_a_row_may_state_a_tolerance() -> None:
+    """Then a number as near as that is right; other rows keep to the exact rules."""
+    replies = [reply("The answer is 3.353."), reply("The answer is 3.36.")]
+    assert Correct()(Row("1", "?", gold="3.35398", tolerance=0.001), replies) == [1.0, 0.0]
+    assert Correct()(Row("1", "?", gold="3.35398"), replies) == [0.0, 0.0]
+
+
 def test_without_a_gold_answer_it_does_not_apply() -> None:
     """A row that can't be verified has no verdict."""
     assert Correct()(Row("1", "Say hello."), [reply("Hello."), reply("Hi.")]) == [None, None]

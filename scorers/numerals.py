@@ -1,0 +1,122 @@
+"""Numbers in words, and amounts of two units: "forty-two", "two thirds", "3 hours and 20 minutes"."""
+
+# ruff: noqa: SIM905 - word lists read better as words
+from __future__ import annotations
+
+import re
+
+__all__ = ["compound", "number_words"]
+
+SCALES = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SCALED = re.compile(
+    r"^(-?[\d,]*\.?\d+)[ -](dozen|hundred|thousand|million|billion|trillion)(?: [A-Za-z ]+)?$", re.I
+)
+_ORDINAL = re.compile(r"^(\d+)(?:st|nd|rd|th)$", re.IGNORECASE)
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_MAX_WORDS = 20
+
+_UNITS = {
+    "year": "year", "yr": "year", "month": "month", "week": "week", "wk": "week", "day": "day", "d": "day",
+    "hour": "h", "hr": "h", "h": "h", "minute": "min", "min": "min", "m": "min", "second": "s", "sec": "s",
+    "s": "s", "feet": "ft", "foot": "ft", "ft": "ft", "inch": "in", "inche": "in", "in": "in",
+    "pound": "lb", "lb": "lb", "ounce": "oz", "oz": "oz", "dollar": "dollar", "cent": "cent",
+}  # fmt: skip
+_FAMILIES = (
+    ("year", "month", "week", "day", "h", "min", "s"),
+    ("ft", "in"),
+    ("lb", "oz"),
+    ("dollar", "cent"),
+)
+_AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)[ -]?([a-z]+)\.?(?:,? (?:and )?|, ?|$|(?=\d))", re.IGNORECASE)
+
+
+def number_words(text: str) -> str | None:
+    """The digits of "twelve", "one hundred and five", "3.5 million", "21st", "two thirds"; else None."""
+    scaled = _SCALED.match(text)
+    if scaled:
+        return f"{scaled[1].replace(',', '')}*{SCALES[scaled[2].casefold()]}"
+    ordinal = _ORDINAL.match(text)
+    if ordinal:
+        return ordinal[1]
+    words = text.casefold().replace("-", " ").split()
+    if not words or len(words) > _MAX_WORDS:
+        return None
+    part = _PARTS.get(words[-1].replace("halves", "half").removesuffix("s"))
+    if part and len(words) == 2:
+        count = _whole(words[:1])
+        return None if count is None else f"{count}/{part}"
+    whole = _whole(words)
+    return None if whole is None else str(whole)
+
+
+def _whole(words: list[str]) -> int | None:
+    """The whole number that all of `words` say; scales must come down, and tens stand before ones."""
+    if len(words) > 1 and words[0] in ("a", "an") and words[1] in SCALES:
+        words = ["one", *words[1:]]
+    total = group = 0
+    last, room = 10**15, 10**3  # the scale before; what may still be added to the group is less than `room`
+    for place, word in enumerate(words):
+        if word == "and" and 0 < place < len(words) - 1 and words[place - 1] in SCALES:
+            continue
+        if word in _ONES:
+            value = _ONES.index(word)
+            if value >= room or (not value and len(words) > 1):
+                return None
+            group, room = group + value, 0
+        elif word in _TENS:
+            if room < 100:
+                return None
+            group, room = group + 20 + 10 * _TENS.index(word), 10
+        elif word in ("hundred", "dozen"):
+            if not 0 < group < 100:
+                return None
+            group, room = group * SCALES[word], 100 if word == "hundred" else 0
+        elif word in SCALES:
+            if not group or SCALES[word] >= last:
+                return None
+            last = SCALES[word]
+            total, group, room = total + group * last, 0, 10**3
+        else:
+            return None
+    return total + group
+
+
+def compound(text: str) -> str | None:
+    """An amount of two or more units of one family from large to small, as "3 h 20 min"; else None.
+
+    Dollars and cents are the number of dollars.
+    """
+    if len(text) > 80 or not text[:1].isdigit():
+        return None
+    parts, at = [], 0
+    while at < len(text):
+        match = _AMOUNT.match(text, at)
+        unit = (
+            _UNITS.get(match[2].casefold()) or _UNITS.get(match[2].casefold().removesuffix("s"))
+            if match
+            else None
+        )
+        if match is None or unit is None:
+            return None
+        parts.append((match[1], unit))
+        at = match.end()
+    units = [unit for _, unit in parts]
+    family = next((each for each in _FAMILIES if units[0] in each), ())
+    places = [family.index(unit) if unit in family else -1 for unit in units]
+    if len(parts) < 2 or -1 in places or places != sorted(set(places)):
+        return None
+    if units == ["dollar", "cent"] and parts[1][0].isdigit() and len(parts[1][0]) <= 2:
+        return f"{parts[0][0].partition('.')[0]}.{int(parts[1][0]):02}"
+    return " ".join(f"{number} {unit}" for number, unit in parts)
