@@ -1,8 +1,9 @@
 """Asks SmolLM2-135M before and after its training, through the gateway, served by the embedded engine.
 
-    python -m benchmarks.served_smollm2 --adapter gateway/demo/smollm2-reasoner.gguf --gsm8k test.jsonl.gz
+    python -m benchmarks.served_smollm2 --adapter trained=gateway/demo/smollm2-reasoner.gguf \\
+        --gsm8k test.jsonl.gz
 
-Both models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
+All models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
 which were not. Greedily at each budget, and at temperature 1 with one sample and with votes of 8.
 """
 
@@ -44,7 +45,9 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--adapter", type=Path, required=True)
+    parser.add_argument(
+        "--adapter", action="append", required=True, metavar="NAME=FILE", help="as often as needed"
+    )
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--count", type=int, default=100, help="questions of the trained kinds")
     parser.add_argument("--untouched", type=int, default=50, help="questions of GSM8K")
@@ -59,10 +62,9 @@ def main() -> None:
         sets = {"trained": (trained, chosen.count)}
         if chosen.gsm8k:
             sets["GSM8K"] = (chosen.gsm8k, chosen.untouched)
-        found = {
-            name: _ask(adapter, sets, Path(folder) / name)
-            for name, adapter in (("base", None), ("trained", chosen.adapter))
-        }
+        found = {"base": _ask(None, sets, Path(folder) / "base")}
+        for name, _, file in (given.partition("=") for given in chosen.adapter):
+            found[name] = _ask(Path(file), sets, Path(folder) / name)
     chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table = _table(found)
     print(table)

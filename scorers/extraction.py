@@ -23,7 +23,8 @@ _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|output|solution)s?\b"
     r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
     r"[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
+    r"[*_`\s]{0,4}"
+    r"(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
     r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
@@ -47,7 +48,8 @@ _NAMES_IT = re.compile(
     r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with) (?:option |choice )?(\(?[A-J]\)?|\([a-j]\))$"
     r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$"
     r"|\bat (\d{1,2}(?::\d\d)?(?: ?[ap]\.? ?m\.?)?)$"
-    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are) (?:the|our|my) (?:final |correct |right )?answers?$",
+    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are)"
+    r" (?:the|our|my) (?:final |correct |right )?answers?$",
     re.IGNORECASE,
 )
 _GIVES = re.compile(r"\b(?:the|final|correct) answer(?: of)? (?=[-$\\(]{0,3}\d)", re.IGNORECASE)
@@ -323,7 +325,9 @@ def _concluded(sentence: str) -> str | None:
     named = _NAMES_IT.search(sentence)
     if named and _decisive(content := next(filter(None, named.groups()))):
         return content
-    bold = [content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")]
+    bold: list[str] = [
+        content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")
+    ]
     if len(bold) == 1 and not _STEP.match(sentence):
         return bold[0]
     return _last_amount(sentence) if _CONCLUDES.match(sentence) else None
