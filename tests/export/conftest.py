@@ -106,7 +106,7 @@ def probe(engines_python: str, tmp_path_factory: pytest.TempPathFactory) -> Prob
                 cwd=work,
                 capture_output=True,
                 text=True,
-                timeout=170,
+                timeout=900,
                 check=False,
             )
             assert done.returncode == 0, f"{script}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
