@@ -50,8 +50,8 @@ def main() -> None:
         "--adapter", action="append", required=True, metavar="NAME=FILE", help="as often as needed"
     )
     parser.add_argument("--gsm8k", type=Path)
-    parser.add_argument("--count", type=int, default=60, help="questions of the trained kinds")
-    parser.add_argument("--untouched", type=int, default=40, help="questions of GSM8K")
+    parser.add_argument("--count", type=int, default=48, help="questions of the trained kinds")
+    parser.add_argument("--untouched", type=int, default=16, help="questions of GSM8K")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-smollm2.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
     chosen = parser.parse_args()
