@@ -137,7 +137,7 @@ def launch(*command: str | Path, processes: int = 1) -> subprocess.CompletedProc
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
