@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import uvloop
+
 from gateway.cli import yield_soon
 from scorers.answers import equivalent, extract, verify, verify_async
 from scorers.mathpool import MathPool
@@ -186,13 +188,18 @@ def time_texts(which: str) -> None:
     print(json.dumps(figures | {"mean": round(statistics.fmean(spent), 1)}))
 
 
+def served_lag(pool: MathPool, seconds: float) -> dict[str, Any]:
+    """`loop_lag` on the loop that `thinkgate serve` runs, with the interpreter set as it sets it."""
+    yield_soon()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(loop_lag(pool, seconds))
+
+
 async def loop_lag(pool: MathPool, seconds: float) -> dict[str, Any]:
     """How late the event loop wakes, idle and while hostile replies are verified; in milliseconds.
 
     Idle and hostile stretches take turns, so that what else the machine does falls on both.
-    The interpreter is set as `thinkgate serve` sets it.
     """
-    yield_soon()
     slowest, verdicts = 0.0, []
     idle: list[float] = []
     hostile: list[float] = []
@@ -268,12 +275,12 @@ def main() -> None:
         return
     if arguments.lag:
         with MathPool() as pool:
-            print(json.dumps(asyncio.run(loop_lag(pool, arguments.seconds)), indent=2))
+            print(json.dumps(served_lag(pool, arguments.seconds), indent=2))
         return
     found = list(cases(arguments.data))
     with MathPool() as pool:
         table = agreement(found, pool)
-        lag = asyncio.run(loop_lag(pool, arguments.seconds))
+        lag = served_lag(pool, arguments.seconds)
     asked = sum(row["asked_workers"] for name, row in table.items() if ", " not in name)
     figures = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}",

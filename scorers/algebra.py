@@ -21,6 +21,7 @@ MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 10, 8
 MAX_PRODUCTS = 150  # of terms, in one normalisation
 MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
+_UNIT: Poly = {_ONE: Fraction(1)}
 
 
 def normal(tree: Expr) -> Poly:
@@ -90,8 +91,8 @@ class _Normal:
                 _add(total, self.of(arg))
             return total
         if tree.op == "*":
-            product = _constant(Fraction(1))
-            for arg in tree.args:
+            product = self.of(tree.args[0])
+            for arg in tree.args[1:]:
                 product = self.times(product, self.of(arg))
             return product
         if tree.op == "^":
@@ -101,6 +102,8 @@ class _Normal:
         raise Unreadable(f"no normal form for {tree.op}")
 
     def times(self, a: Poly, b: Poly) -> Poly:
+        if a == _UNIT:
+            return b
         self.products += len(a) * len(b)
         if self.products > MAX_PRODUCTS:
             raise Unreadable("too many terms")

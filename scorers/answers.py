@@ -103,16 +103,17 @@ async def verify_async(
     if raw is None:
         return False
     await asyncio.sleep(0)
-    right, wanted = _gold(gold)
-    if max(len(raw), len(right)) > MAX_QUICK:
+    if max(len(raw), len(gold)) > MAX_QUICK:
+        right, wanted = await asyncio.to_thread(_gold, gold)
         if allowed is not None and await asyncio.to_thread(_near, right, raw, allowed):
             return True
         return await _leave(right, raw, pool)
+    right, wanted = _gold(gold)
     await asyncio.sleep(0)
     found = read(raw)
+    await asyncio.sleep(0)
     if allowed is not None and near(wanted, found, allowed):
         return True
-    await asyncio.sleep(0)
     verdict = same(wanted, found)
     return await pool.ask_async(right, raw) if verdict is None and pool is not None else verdict
 

@@ -81,6 +81,9 @@ class _Token:
     spaced: bool = False
 
 
+_END = _Token("", "")
+
+
 def _tokens(text: str) -> list[_Token]:
     found = []
     for match in _TOKEN.finditer(text):
@@ -126,7 +129,9 @@ def _number(text: str) -> Expr:
     places = len(mantissa.partition(".")[2]) if "." in mantissa else None
     if places is not None and exponent:
         places -= int(exponent)
-    value = Fraction(mantissa) * Fraction(10) ** int(exponent or 0)
+    value = Fraction(int(mantissa)) if mantissa.isdecimal() else Fraction(mantissa)
+    if exponent:
+        value *= Fraction(10) ** int(exponent)
     return Expr("num", value=value, places=places)
 
 
@@ -138,7 +143,7 @@ class _Parser:
 
     def token(self, ahead: int = 0) -> _Token:
         index = self.at + ahead
-        return self.tokens[index] if index < len(self.tokens) else _Token("", "")
+        return self.tokens[index] if index < len(self.tokens) else _END
 
     def peek(self) -> str:
         return self.token().text

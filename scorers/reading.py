@@ -33,6 +33,7 @@ __all__ = ["json_key", "key_of", "read"]
 MAX_ITEMS, MAX_DEPTH, MAX_JSON = 100, 5, 1 << 16
 
 _SIMPLE = re.compile(r"-?(?:\d{1,18}|\d{1,3}(?:,\d{3}){1,5})(?:\.\d{1,18})?", re.ASCII)
+_FRACTION = re.compile(r"(-?)(?:(\d{1,18})/(\d{1,18})|\\[dt]?frac\{(\d{1,18})\}\{(\d{1,18})\})", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _NUMBERS_ONLY = re.compile(r"[\d\s\[\],.eE+-]*")
 _OPTION = re.compile(r"(?:[Oo]ption|[Cc]hoice) \(?([A-Ja-j])\)?[.):]?|\(?([A-J])\)?[.):]?|\(([a-j])\)")
@@ -69,6 +70,9 @@ def read(text: str) -> Value:
     """The value of an answer's text. Never raises; what it can't read is words or opaque."""
     if _SIMPLE.fullmatch(text):
         return decimal(text)
+    plainly = _FRACTION.fullmatch(text)
+    if plainly and (fraction := _fraction(*plainly.groups())):
+        return fraction
     value = _read(plain(text), 0)
     for _ in range(3):  # words without their article or capitals may read as something else: "the 5"
         again = _read(plain(value.key), 0) if value.kind == "text" else value
@@ -267,6 +271,12 @@ def _scalar(text: str) -> Value | None:
         except ValueError:
             continue
     return None
+
+
+def _fraction(sign: str, *parts: str | None) -> Value | None:
+    """3/4 or \\frac{3}{4}; None over 0."""
+    top, bottom = (int(part) for part in parts if part is not None)
+    return exactly(Fraction(-top if sign else top, bottom)) if bottom else None
 
 
 def _repeating(sign: str, whole: str, once: str, again: str) -> Value:
