@@ -19,6 +19,10 @@ settings.register_profile("unhurried", deadline=None)  # how fast the machine is
 settings.load_profile("unhurried")
 
 
+WINDOW = 8
+"""Tokens of a confidence window: as short as the replies that tests ask for."""
+
+
 @dataclass(frozen=True)
 class EmbeddedGateway:
     """A real gateway in front of the real embedded engine."""
@@ -46,5 +50,5 @@ def embedded() -> Iterator[EmbeddedGateway]:
     """One gateway for all tests of the session."""
     pytest.importorskip("xllamacpp")
     engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
-    with serving_in_thread(create_app(Settings(), EmbeddedBackend(engine))) as url:
+    with serving_in_thread(create_app(Settings(confidence_window=WINDOW), EmbeddedBackend(engine))) as url:
         yield EmbeddedGateway(url, engine)

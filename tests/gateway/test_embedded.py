@@ -257,3 +257,38 @@ async def test_a_vote_is_weighed_by_a_real_scorer(
     assert body["choices"][0]["logprobs"] is None
     assert not any("logprobs" in note or "failed" in note for note in scaling["notes"])
     assert (scaling["usage"]["scorer_tokens"] > 0) is (scorer == "judge")
+
+
+async def test_a_confident_vote_stops_after_its_warm_up(
+    plain: httpx.AsyncClient, embedded: EmbeddedGateway
+) -> None:
+    """Where the warm-up, half of eight, agrees, no other sample is drawn; this cold it does."""
+    ask = {"model": embedded.model, "messages": QUESTION, "max_tokens": 40, "temperature": 0.01}
+    ask["scaling"] = {"samples": 8, "stop": "confident", "vote": "confidence"}
+    scaling = (await plain.post(PATH, json=ask)).raise_for_status().json()["scaling"]
+    assert scaling["vote"]["stopped_by"] == "confident"
+    assert scaling["vote"]["share"] == 1
+    assert (scaling["samples"]["launched"], scaling["samples"]["aborted"]) == (4, 0)
+    assert scaling["notes"] == []
+
+
+async def test_a_confident_vote_aborts_unsure_streams(
+    plain: httpx.AsyncClient, embedded: EmbeddedGateway
+) -> None:
+    """By the engine's streamed logprobs: only behind the warm-up, upstream too, its tokens counted."""
+    ask = {"model": embedded.model, "messages": STORY, "max_tokens": 40, "temperature": 1.2}
+    ask["scaling"] = {"samples": 8, "stop": "confident", "vote": "mbr", "trace": True}
+    aborted = 0
+    for seed in range(12):  # chance decides which streams are unsure: one in three tries aborts none
+        body = (await plain.post(PATH, json=ask | {"seed": seed})).raise_for_status().json()
+        trace, samples = body["scaling"]["trace"], body["scaling"]["samples"]
+        assert all(each["status"] in ("finished", "truncated", "unanswered") for each in trace[:4])
+        aborted = samples["aborted"]
+        assert aborted == sum(each["status"] == "aborted" for each in trace)
+        assert not any("logprobs" in note for note in body["scaling"]["notes"])
+        if aborted:
+            break
+    kept = sum(each.get("tokens", 0) for each in trace)
+    assert aborted
+    assert kept < body["usage"]["completion_tokens"] < kept + 40 * aborted
+    await reaches(embedded, 0, 0)
