@@ -23,7 +23,7 @@ _PHRASE = re.compile(
     r"\b(?:answer|ans|option|choice|result|output|solution)s?\b"
     r"(?:\s(?:to|for|of|in|choice|option|letter|value|here|therefore|then|thus|the|this|your|question|problem)\b"
     r"[^.:=\n]{0,60}?)?"
-    r"[*_`\s]{0,4}(?:\bshould be\b|\bwould be\b|\bmust be\b|\bwill be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
+    r"[*_`\s]{0,4}(?:\b(?:should|would|must|will) be\b|\bis\b|\bare\b|\bwas\b|:|=|\s[-–—](?=\s))"
     r"[*_`:\s]{0,8}"
     r"(?:\b(?:thus|therefore|then|given by|simply|just|indeed|option|choice|letter)\b[*:\s]{0,4})?",
     re.IGNORECASE,
@@ -47,7 +47,8 @@ _NAMES_IT = re.compile(
     r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with) (?:option |choice )?(\(?[A-J]\)?|\([a-j]\))$"
     r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$"
     r"|\bat (\d{1,2}(?::\d\d)?(?: ?[ap]\.? ?m\.?)?)$"
-    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are) (?:the|our|my) (?:final |correct |right )?answers?$",
+    r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are) (?:the|our|my) "
+    r"(?:final |correct |right )?answers?$",
     re.IGNORECASE,
 )
 _GIVES = re.compile(r"\b(?:the|final|correct) answer(?: of)? (?=[-$\\(]{0,3}\d)", re.IGNORECASE)
@@ -232,8 +233,8 @@ def _clipped(rest: str) -> str | None:
         rest = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
         return " ".join(rest.split()) or None
     line = rest.split("\n")[0]
-    if line.count("`") == 1:
-        line = line.replace("`", "")  # its twin stands before the answer
+    for mark in '`"':
+        line = line.replace(mark, "") if line.count(mark) == 1 else line  # its twin stands elsewhere
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     if not line or _HEDGE.match(line):
         return _last_amount(line) if line else None

@@ -10,8 +10,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from gateway.app import create_app
+from gateway.backends.openai import OpenAIBackend
+from gateway.config import Settings
 from tests.conftest import EmbeddedGateway
-from tests.serving import events_of
+from tests.serving import events_of, serving_in_thread
 
 pytestmark = pytest.mark.embedded
 
@@ -257,3 +260,33 @@ async def test_a_vote_is_weighed_by_a_real_scorer(
     assert body["choices"][0]["logprobs"] is None
     assert not any("logprobs" in note or "failed" in note for note in scaling["notes"])
     assert (scaling["usage"]["scorer_tokens"] > 0) is (scorer == "judge")
+
+
+async def test_confident_aborts_the_unsure_by_the_engines_own_logprobs(embedded: EmbeddedGateway) -> None:
+    """DeepConf online: the first to finish set a threshold, and streams that fall below it are aborted.
+
+    Sentences of a story differ in length and answer nothing, so no agreement can end the vote:
+    what is aborted was unsure. Sampling decides who is, so a few seeds may be needed.
+    """
+    settings = Settings(confidence_window=4, top_logprobs=5, launch="all")
+    backend = OpenAIBackend(embedded.engine.base_url, embedded.engine.api_key)
+    ask: dict[str, Any] = {
+        "model": embedded.model, "messages": STORY, "max_tokens": 32, "temperature": 1.0, "stop": ["."]
+    }  # fmt: skip
+    wanted = {"samples": 8, "stop": "confident", "threshold": 0.99, "trace": True}
+    with serving_in_thread(create_app(settings, backend)) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            for seed in range(6):
+                reply = await client.post(PATH, json={**ask, "seed": seed, "scaling": wanted})
+                body = reply.raise_for_status().json()
+                counts = body["scaling"]["samples"]
+                if counts["aborted"]:
+                    break
+    assert counts["aborted"] >= 1
+    assert counts["launched"] == 8 == counts["finished"] + counts["aborted"]
+    assert counts["finished"] >= 4
+    assert "logprobs" not in str(body["scaling"]["notes"])
+    assert body["choices"][0]["logprobs"] is None
+    drawn = [each["tokens"] for each in body["scaling"]["trace"] if each["status"] != "aborted"]
+    assert body["usage"]["completion_tokens"] > sum(drawn)  # what was aborted is counted as well
+    await reaches(embedded, 0, 0)
