@@ -322,8 +322,9 @@ def _concluded(sentence: str) -> str | None:
         if content and len(content) <= 80 and read(content.strip(" *")).kind not in ("text", "opaque"):
             return content.strip(" *")
     named = _NAMES_IT.search(sentence)
-    if named and _decisive(content := next(filter(None, named.groups()))):
-        return content
+    told = next(filter(None, named.groups()), "") if named else ""
+    if told and _decisive(told):
+        return str(told)
     bold = [content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")]
     if len(bold) == 1 and not _STEP.match(sentence):
         return bold[0]
