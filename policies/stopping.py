@@ -90,14 +90,15 @@ def confident(state: State) -> Outlook:
 
     The first finished samples, 16 or half of all where there are fewer than 32, set the
     threshold that keeps the surest `KEEP` of them; a stream whose confidence falls below
-    is aborted. Stops once the leader has `budget.threshold` of all confidence. Without
-    logprobs nothing is aborted and every answer counts the same.
+    is aborted. Stops once the leader has `budget.threshold` of all confidence and at least half
+    as many samples vote as the warm-up drew: one answer among replies without any is no
+    agreement. Without logprobs nothing is aborted and every answer counts the same.
     """
     left = _left(state)
     warm_up = min(WARM_UP, (state.budget.samples + 1) // 2)
     if len(state.order) < warm_up:
         return Outlook(min(left, warm_up - len(state.order)))
-    if _agreement(state) >= state.budget.threshold:
+    if 2 * _usable(state) >= warm_up and _agreement(state) >= state.budget.threshold:
         return Outlook(0)
     known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
     least = _quantile(known, 1 - KEEP) if known else 0.0

@@ -234,9 +234,9 @@ def _clipped(rest: str) -> str | None:
         rest = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
         return " ".join(rest.split()) or None
     line = rest.split("\n")[0]
-    if line.count("`") == 1:
-        line = line.replace("`", "")  # its twin stands before the answer
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
+    for mark in '`"':
+        line = line.replace(mark, "") if line.count(mark) == 1 else line  # its twin was cut off
     if not line or _HEDGE.match(line):
         return _last_amount(line) if line else None
     short = _TRAIL.split(line, maxsplit=1)[0].strip(" ,;:*")

@@ -95,6 +95,13 @@ def test_confident_stops_when_the_sure_agree() -> None:
     assert not VotePolicy().step(state(budget, [3], 5)).done
 
 
+def test_one_answer_is_no_agreement() -> None:
+    """Where the warm-up brought one answer and replies without any, the confident rule draws on."""
+    budget = Budget(samples=8, stop="confident", threshold=0.9)
+    assert not VotePolicy().step(replace(state(budget, [1]), order=(0, 1, 2, 3), launched=4)).done
+    assert VotePolicy().step(replace(state(budget, [2]), order=(0, 1, 2, 3), launched=4)).done
+
+
 def test_a_decided_majority_stops() -> None:
     """When the rest can't change the winner, they are not waited for; another vote waits."""
     decided = state(Budget(samples=5, stop="adaptive", threshold=1.0), [3, 1], 1)
