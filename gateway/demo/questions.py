@@ -1,7 +1,8 @@
 """Ten questions with known answers, and the settings at which they are asked.
 
 They are of the kinds that the demo's adapter was trained on, word problems and sums, but none of those
-that it saw; drawn from a fixed seed, not by what the model happens to get right.
+that it saw: the first six word problems and the first four such sums of a fixed seed each, not what the
+model happens to get right.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ _PAIRS = (
         "How many coins does each friend get?",
         "3",
     ),
-    (_SUM.format("41 - 29 + 13"), "25"),
-    (_SUM.format("58 - 88 - 46"), "-76"),
-    (_SUM.format("87 + 11 - 76 + 26"), "48"),
-    (_SUM.format("62 + 69 + 26 - 33"), "124"),
+    (_SUM.format("74 + 75"), "149"),
+    (_SUM.format("0 - 5 + 5"), "0"),
+    (_SUM.format("71 - 32 + 32 - 99"), "-28"),
+    (_SUM.format("57 - 74 - 10"), "-27"),
 )
 
 QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
