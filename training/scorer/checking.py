@@ -1,7 +1,9 @@
 """Questions about answers: what a generative judge learns from. Pure.
 
 A check asks whether a question's answer is so and so; the thinking that is taught works the question out
-anew, ends with the result, and the reply is yes or no. So the row is verifiable like any other.
+anew, sets the result and the answer side by side, character by character, and the reply is yes or no. So
+the row is verifiable like any other. Without the last step a small model learns the working out alone and
+says yes or no by chance: comparing two numbers at once is harder for it than adding them.
 """
 
 from __future__ import annotations
@@ -9,21 +11,31 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from scorers.trained import Case, filled
 from training.scorer.collect import Asked
 from training.scorer.labels import near_miss
 from training.types import Row
 
-__all__ = ["check", "checks_by_rule", "checks_of"]
+__all__ = ["check", "checks_by_rule", "checks_of", "side_by_side"]
 
 
 def check(form: str, row: Row, answer: str, right: bool) -> Row:
     """One check of an answer, as a row of its own; `form` has {question} and {answer}."""
     chains: Mapping[str, str] = row.extra.get("chains", {})
-    extra = {"chains": {name: f"{chain}\n{row.gold}" for name, chain in chains.items()}} if chains else {}
+    beside = side_by_side(row.gold or "", answer.strip())
+    extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
     question = filled(form, Case(row.question, answer))
     return Row(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
+
+
+def side_by_side(result: str, answer: str) -> str:
+    """The result, and its characters against the answer's: "579" and "5:5 7:8 9:9"; what is missing is "-"."""
+    pairs = (
+        f"{left}:{right}" for left, right in zip_longest(result, answer[: len(result) + 1], fillvalue="-")
+    )
+    return f"{result}\n{' '.join(pairs)}"
 
 
 def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:

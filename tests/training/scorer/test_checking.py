@@ -1,17 +1,23 @@
 """Checks: questions about answers, for a judge that works them out anew."""
 
 from tests.training.scorer.asking import WORKED, asked, row
-from training.scorer.checking import check, checks_by_rule, checks_of
+from training.scorer.checking import check, checks_by_rule, checks_of, side_by_side
 
 FORM = "{question} Is it {answer}?"
 
 
-def test_a_check_is_a_verifiable_row_whose_chain_ends_with_the_result() -> None:
-    """So that the verdict is a comparison of two numbers that both stand in the text."""
+def test_a_check_is_a_verifiable_row_whose_chain_ends_with_a_comparison() -> None:
+    """The result, and its characters against the answer's, so that the verdict can be read off."""
     found = check(FORM, row(), "580", right=False)
     assert found.question == "What is 123+456? Is it 580?"
     assert (found.gold, found.reward) == ("no", "correct")
-    assert found.extra["chains"]["high"] == f"{WORKED}\n579"
+    assert found.extra["chains"]["high"] == f"{WORKED}\n579\n5:5 7:8 9:0"
+
+
+def test_answers_of_other_lengths_are_set_beside_the_result_too() -> None:
+    """What is missing on either side differs from what is there; a long answer adds one pair at most."""
+    assert side_by_side("12", "1").endswith("1:1 2:-")
+    assert side_by_side("12", "12345").endswith("1:1 2:2 -:3")
 
 
 def test_by_rule_about_half_are_right() -> None:
