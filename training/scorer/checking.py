@@ -31,11 +31,9 @@ def check(form: str, row: Row, answer: str, right: bool) -> Row:
 
 
 def side_by_side(result: str, answer: str) -> str:
-    """The result, and its characters against the answer's: "579" and "5:5 7:8 9:9"; what is missing is "-"."""
-    pairs = (
-        f"{left}:{right}" for left, right in zip_longest(result, answer[: len(result) + 1], fillvalue="-")
-    )
-    return f"{result}\n{' '.join(pairs)}"
+    """The result, and its characters against the answer's: "579" and "5:5 7:8 9:9"; "-" is none."""
+    pairs = zip_longest(result, answer[: len(result) + 1], fillvalue="-")
+    return f"{result}\n{' '.join(f'{left}:{right}' for left, right in pairs)}"
 
 
 def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:
