@@ -40,14 +40,15 @@ _CONCLUDES = re.compile(
     re.IGNORECASE,
 )
 _STATES = re.compile(
-    r"(?:\bis\b|\bare\b|\bequals\b|\bequal to\b|\bget\b|\bhave\b|\bcosts?\b|=|:(?!\d))(?:\s+(?:at|on)\b)?\s*",
+    r"(?:\b(?:is|are)\b(?:\s+(?:at|on)\b)?"
+    r"|\b(?:equals|equal to|get|have|costs?|returns|prints|outputs|it's)\b|=|:(?!\d))\s*",
     re.IGNORECASE,
 )
 _LEADING = re.compile(r"^(?:so|thus|hence|therefore|then|finally|and so),?\s+(?=\S)", re.IGNORECASE)
 _NAMES_IT = re.compile(
     r"\bI(?:'d| would| will|'ll)? (?:choose|pick|select|go with) (?:option |choice )?(\(?[A-J]\)?|\([a-j]\))$"
     r"|\b(?:statement|claim|assertion|proposition|conjecture) (?:is|must be) \**(true|false)\**$"
-    r"|\bat (\d{1,2}(?::\d\d)?(?: ?[ap]\.? ?m\.?)?)$"
+    r"|\bat (\d{1,2}:\d\d(?: ?[ap]\.? ?m\.?)?|\d{1,2} ?[ap]\.? ?m\.?)$"
     r"|^(?:so |thus |therefore |hence )?,? ?(\S.{0,60}?) (?:is|are)"
     r" (?:the|our|my) (?:final |correct |right )?answers?$",
     re.IGNORECASE,
@@ -64,7 +65,7 @@ _TRAIL = re.compile(
     r",\s+(?:the|an?|which|so|as|because|since|who|where|not)\b|"
     r"\s+(?:because|since|which|where|as |so |for |when |if |in this|after|based|according"
     r"|and (?:the|this|that|it|so)\b|that is|i\.e\.|given|from|due to|hope|I hope"
-    r"|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|\n",
+    r"|\(because|\(since|-- |— )|\\\]|\\\)|\$\$|</|<\||\n",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
@@ -237,8 +238,10 @@ def _clipped(rest: str) -> str | None:
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     for mark in '`"':
         line = line.replace(mark, "") if line.count(mark) == 1 else line  # its twin was cut off
-    if not line or _HEDGE.match(line):
-        return _last_amount(line) if line else None
+    if not line or line.casefold().startswith("not "):
+        return None
+    if _HEDGE.match(line):
+        return _last_amount(line)
     short = _TRAIL.split(line, maxsplit=1)[0].strip(" ,;:*")
     value = read(short)
     if value.kind not in ("text", "opaque") or len(short.split()) <= 6:
@@ -273,12 +276,15 @@ def _closing(text: str) -> str | None:
     if lines[-1] == "```":
         return _fenced(text)
     last = lines[-1]
+    if last.rstrip(" *_\"')").endswith("?"):
+        return None
     if len(last) <= MAX_LINE:
         alone = _LEADING.sub("", last)
         if _stands_alone(read(alone), alone):
             return alone
         if len(lines) == 1 and _short(read(last), last):
-            return last
+            stated = _concluded(last.rstrip(" ."))
+            return stated if stated is not None and _decisive(stated) else last
     sentences = [part for part in _SENTENCE_END.split(last[-MAX_LINE:]) if part.strip(" *_)")]
     return _concluded(sentences[-1].strip()) if sentences else None
 

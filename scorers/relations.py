@@ -23,6 +23,7 @@ _SYMBOL = re.compile(
     r"(?:\([a-z](?:, ?[a-z])*\))?"
 )
 _SEGMENT = re.compile(r"(?:\\overline ?\{ ?)?([A-Z]{2,3})(?: ?\})?")
+_TUPLE = re.compile(r"\([A-Za-z](?:, ?[A-Za-z])+\)")
 _NAMES = re.compile(r"(?:[A-Za-z]+ )*(?:[A-Za-z]{4,}|sum|ans|age|cost)(?: [A-Za-z]+)*")
 _LESS, _LEAST, _MOST = "<", Value("number", "-oo"), Value("number", "oo")
 
@@ -54,6 +55,8 @@ def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
     name = _symbol(first)
     if not name and len(sides) == 2 and _symbol(sides[1]):
         name, last = _symbol(sides[1]), read(first)
+    if len(sides) == 2 and last.kind in ("sequence", "set") and _TUPLE.fullmatch(first):
+        return last
     segment = _SEGMENT.fullmatch(first)
     if segment and len(sides) == 2 and last.kind == "number" and not _variables(last):
         return replace(last, name=segment[1], key=assigned(segment[1], last.key))
