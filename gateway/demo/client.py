@@ -15,7 +15,6 @@ from gateway.demo.questions import Question, Setting
 __all__ = ["DemoFailed", "Reply", "SampleSeen", "ask", "served_model"]
 
 _TIMEOUT = 600.0
-_TEMPERATURE = 0.7
 _MOST = 160  # tokens of thinking and answer of one sample, should it not end by itself
 
 
@@ -83,7 +82,7 @@ def ask(address: tuple[str, int], model: str, question: Question, setting: Setti
     body = {
         "model": model,
         "messages": [{"role": "user", "content": question.text}],
-        "temperature": _TEMPERATURE,
+        "temperature": 1.0,
         "seed": question.seed,
         "max_tokens": _MOST,
         "stream": True,
