@@ -214,6 +214,8 @@ class RlTable(_Steps):
     """Fall of held-out accuracy at which the run is rolled back to its best checkpoint."""
     entropy: Annotated[float, Field(ge=0)] = 0.0
     """Nats a token; a policy under it for 20 steps has collapsed, and the run is rolled back. 0: never."""
+    best: bool = False
+    """Ends with the weights of the best evaluation, the first included, where the last one is worse."""
     vllm: str | None = None
     """URL of TRL's vLLM server for the rollouts; None: this process draws them."""
 

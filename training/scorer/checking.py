@@ -1,9 +1,10 @@
 """Questions about answers: what a generative judge learns from. Pure.
 
 A check asks whether a question's answer is so and so; the thinking that is taught works the question out
-anew, sets the result and the answer side by side, character by character, and the reply is yes or no. So
-the row is verifiable like any other. Without the last step a small model learns the working out alone and
-says yes or no by chance: comparing two numbers at once is harder for it than adding them.
+anew, compares the result and the answer character by character as far as they agree, and the reply is yes
+or no. So the row is verifiable like any other. A small model that is to compare two numbers at once learns
+the working out alone and says yes or no by chance; even with the characters side by side it does, unless
+each pair has a verdict of its own, of which the last is the reply.
 """
 
 from __future__ import annotations
@@ -31,9 +32,16 @@ def check(form: str, row: Row, answer: str, right: bool) -> Row:
 
 
 def side_by_side(result: str, answer: str) -> str:
-    """The result, and its characters against the answer's: "579" and "5:5 7:8 9:9"; "-" is none."""
-    pairs = zip_longest(result, answer[: len(result) + 1], fillvalue="-")
-    return f"{result}\n{' '.join(f'{left}:{right}' for left, right in pairs)}"
+    """The result, and its characters against the answer's up to the first that differs.
+
+    "579" against "589" gives "579" and "5:5 yes 7:8 no"; "-" stands for a character that isn't there.
+    """
+    pairs = []
+    for left, right in zip_longest(result, answer[: len(result) + 1], fillvalue="-"):
+        pairs.append(f"{left}:{right} {'yes' if left == right else 'no'}")
+        if left != right:
+            break
+    return f"{result}\n{' '.join(pairs)}"
 
 
 def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:

@@ -110,7 +110,8 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         seed=stage.seed,
         resume=resume,
     )
-    if watch.ending.gone_wrong:
+    fallen = watch.seen.accuracies[-1] < max(watch.seen.accuracies)
+    if watch.ending.gone_wrong or (table.best and fallen):
         model, _, _ = stage.load(stage.directory / "best")
     told |= {
         "ended": watch.ending.reason,

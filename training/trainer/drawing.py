@@ -110,6 +110,7 @@ def generate(
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
+            past_key_values=_read_once(model, prompts, ids, mask),
             do_sample=temperature > 0 and seeds is None,
             max_new_tokens=max_tokens,
             pad_token_id=pad,
@@ -120,6 +121,29 @@ def generate(
             **sampling,
         )
     return [_ended(reply, ends) for reply in out[:, width:].tolist()]
+
+
+def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
+    """The cache of all but the prompts' last tokens, each prompt passed once; None where all differ.
+
+    The samples of a group share their prompt, whose pass costs a third of a short reply's.
+    """
+    different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
+    if len(different) == len(prompts) or ids.shape[1] < 2:
+        return None
+    rows = sorted(different.values())
+    places = {place: row for row, place in enumerate(rows)}
+    seen = mask[rows, :-1]
+    cache = model(
+        input_ids=ids[rows, :-1],
+        attention_mask=seen,
+        position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    ).past_key_values
+    chosen = [places[different[tuple(prompt)]] for prompt in prompts]
+    cache.batch_select_indices(torch.tensor(chosen, device=ids.device))
+    return cache
 
 
 def _ended(reply: list[int], ends: Collection[int]) -> list[int]:

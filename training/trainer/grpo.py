@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import torch
+import trl.trainer.utils
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
@@ -19,7 +23,7 @@ from training.trainer.processes import refuse_unknown_split
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["Trainer", "grpo_config", "train_grpo"]
+__all__ = ["Trainer", "grpo_config", "replies_alone", "taught_only", "train_grpo"]
 
 
 class Trainer(GRPOTrainer):
@@ -55,9 +59,45 @@ class Trainer(GRPOTrainer):
         return output
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        if self.beta == 0.0 and self.loss_type in ("dapo", "cispo"):
+            inputs = taught_only(inputs)
         loss = super()._compute_loss(model, inputs)
         counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
         return loss / counted if self.loss_type in ("grpo", "dr_grpo") else loss
+
+
+def replies_alone() -> AbstractContextManager[Any]:
+    """Within, TRL scores the replies' tokens alone; without Triton it scores prompts and padding too.
+
+    Its other devices need tensors of one shape, CPUs don't; with a large vocabulary it is a third of a step.
+    """
+    return patch.object(trl.trainer.utils, "_use_triton", lambda device: True)
+
+
+def taught_only(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A pass's tensors without the replies whose advantage is 0, and without columns that are padding to all.
+
+    Without a KL term, and where the divisor is known beforehand, such a reply adds nothing to the loss nor
+    to its gradient; groups that are all right or all wrong are half of many a step. One reply always stays,
+    so that every process goes through the model.
+    """
+    advantages = inputs["advantages"]
+    kept = advantages != 0
+    kept[0] |= not kept.any()
+    prompt, completion = inputs["prompt_mask"], inputs["completion_mask"]
+    first = int(prompt[kept].any(dim=0).long().argmax())
+    last = int(completion[kept].any(dim=0).nonzero().max()) + 1 if completion[kept].any() else 1
+    chosen = {}
+    for name, value in inputs.items():
+        if not torch.is_tensor(value) or value.dim() == 0 or len(value) != len(advantages):
+            chosen[name] = value
+        elif name in ("prompt_ids", "prompt_mask"):
+            chosen[name] = value[kept, first:]
+        elif value.dim() == 2 and value.shape[1] == completion.shape[1]:
+            chosen[name] = value[kept, :last]
+        else:
+            chosen[name] = value[kept]
+    return chosen
 
 
 def train_grpo(
@@ -95,7 +135,8 @@ def train_grpo(
     )
     refuse_unknown_split(trainer)
     quieten(trainer)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with replies_alone():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def advantage_of(advantage: list[float], **_: Any) -> list[float]:

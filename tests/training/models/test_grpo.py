@@ -13,7 +13,13 @@ from datasets import Dataset  # noqa: E402
 
 from training.config import ConfigError, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
-from training.trainer.grpo import Trainer, advantage_of, grpo_config  # noqa: E402
+from training.trainer.grpo import (  # noqa: E402
+    Trainer,
+    advantage_of,
+    grpo_config,
+    replies_alone,
+    taught_only,
+)
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -152,3 +158,51 @@ def test_kl_holds_the_policy_to_the_model_that_it_started_from(start: ModelSourc
     assert within[-1]["kl"] > 0
     assert within[0]["loss"] == pytest.approx(without[0]["loss"], abs=1e-5)
     assert within[-1]["loss"] > without[-1]["loss"]
+
+
+def test_what_teaches_nothing_is_not_passed_through_the_model() -> None:
+    """Replies without advantage go, and columns that pad all that stay; the rest is as it was."""
+    inputs = {
+        "advantages": torch.tensor([0.0, 1.0, -1.0]),
+        "prompt_ids": torch.tensor([[5, 6, 7, 8], [0, 0, 7, 8], [0, 6, 7, 8]]),
+        "prompt_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]]),
+        "completion_ids": torch.tensor([[1, 2, 3], [1, 2, 0], [1, 0, 0]]),
+        "completion_mask": torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]]),
+        "tool_mask": torch.ones(3, 3),
+        "num_items_in_batch": torch.tensor(6),
+    }
+    left = taught_only(inputs)
+    assert left["advantages"].tolist() == [1, -1]
+    assert left["prompt_ids"].tolist() == [[0, 7, 8], [6, 7, 8]]
+    assert left["completion_ids"].tolist() == [[1, 2], [1, 0]]
+    assert left["tool_mask"].shape == (2, 2)
+    assert left["num_items_in_batch"] == 6
+    nothing = taught_only({**inputs, "advantages": torch.zeros(3)})
+    assert len(nothing["completion_ids"]) == 1, "a pass without any would leave other processes waiting"
+
+
+def test_scoring_replies_alone_changes_neither_loss_nor_gradient(start: ModelSource, tmp_path: Path) -> None:
+    """What the head makes of prompts and padding never counted."""
+    model, (every,) = trained(start, tmp_path, LIVE)
+    with replies_alone():
+        other, (alone,) = trained(start, tmp_path, LIVE)
+    assert alone["loss"] == pytest.approx(every["loss"], abs=1e-5)
+    assert alone["grad_norm"] == pytest.approx(every["grad_norm"], rel=1e-3)
+    assert alone["entropy"] == pytest.approx(every["entropy"], rel=1e-3)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["dapo", "cispo"])
+def test_leaving_them_out_changes_neither_loss_nor_gradient(
+    start: ModelSource, tmp_path: Path, loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a group that teaches, one whose replies are all as good as each other."""
+    replies = [(LONG, 0.0), (SHORT, 0.0), *LIVE]
+    model, (less,) = trained(start, tmp_path, replies, loss=loss)
+    monkeypatch.setattr("training.trainer.grpo.taught_only", lambda inputs: inputs)
+    other, (whole,) = trained(start, tmp_path, replies, loss=loss)
+    assert less["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+    assert less["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)

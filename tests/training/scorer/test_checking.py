@@ -7,17 +7,18 @@ FORM = "{question} Is it {answer}?"
 
 
 def test_a_check_is_a_verifiable_row_whose_chain_ends_with_a_comparison() -> None:
-    """The result, and its characters against the answer's, so that the verdict can be read off."""
+    """The result, and its characters against the answer's; the last pair's verdict is the reply."""
     found = check(FORM, row(), "580", right=False)
     assert found.question == "What is 123+456? Is it 580?"
     assert (found.gold, found.reward) == ("no", "correct")
-    assert found.extra["chains"]["high"] == f"{WORKED}\n579\n5:5 7:8 9:0"
+    assert found.extra["chains"]["high"] == f"{WORKED}\n579\n5:5 yes 7:8 no"
 
 
 def test_answers_of_other_lengths_are_set_beside_the_result_too() -> None:
     """What is missing on either side differs from what is there; a long answer adds one pair at most."""
-    assert side_by_side("12", "1").endswith("1:1 2:-")
-    assert side_by_side("12", "12345").endswith("1:1 2:2 -:3")
+    assert side_by_side("12", "1").endswith("1:1 yes 2:- no")
+    assert side_by_side("12", "12345").endswith("1:1 yes 2:2 yes -:3 no")
+    assert side_by_side("12", "12").endswith("1:1 yes 2:2 yes")
 
 
 def test_by_rule_about_half_are_right() -> None:
