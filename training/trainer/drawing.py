@@ -110,7 +110,7 @@ def generate(
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=_read_once(model, prompts, ids, mask),
+            cache=_read_once(model, prompts, ids, mask),
             do_sample=temperature > 0 and seeds is None,
             max_new_tokens=max_tokens,
             pad_token_id=pad,
@@ -140,7 +140,7 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
         position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
         use_cache=True,
         logits_to_keep=1,
-    ).past_key_values
+    ).cache
     chosen = [places[different[tuple(prompt)]] for prompt in prompts]
     cache.batch_select_indices(torch.tensor(chosen, device=ids.device))
     return cache
