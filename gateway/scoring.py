@@ -17,6 +17,7 @@ from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
 from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.elsewhere import JudgeElsewhere, Server
 from scorers.gate import GATE_FILE, released
 from scorers.judge import QUESTION, RUBRIC, JudgeScorer
 from scorers.local_classifier import LocalClassifier
@@ -57,8 +58,13 @@ class JudgeTable(_Table):
 
     kind: Literal["judge"]
     method: Literal["pick", "grade", "check"] = "pick"
+    url: HttpUrl | None = None
+    """Of a server of its own, ending in /v1; None: the request's own upstream."""
+    key: SecretStr | None = None
+    key_env: str | None = None
     model: str | None = None
-    effort: str = "off"
+    effort: str | None = None
+    """Its budget; None: off at the request's upstream, and at `url` whatever is the default there."""
     rubric: str = RUBRIC
     rounds: Annotated[int, Field(ge=1, le=16)] = 2
     seed: int = 0
@@ -75,6 +81,10 @@ class JudgeTable(_Table):
     def _asks_for_the_answer(self) -> JudgeTable:
         if "{answer}" not in self.question:
             raise ValueError("the question has no {answer}")
+        if self.url is not None and self.model is None:
+            raise ValueError("a judge with a url needs its model's name there")
+        if self.url is None and (self.key or self.key_env):
+            raise ValueError("a key is for a url")
         return self
 
 
@@ -159,12 +169,21 @@ class Scoring:
     def _make(self, table: ConfidenceTable | AgreementTable | JudgeTable | TrainedTable) -> Scorer:
         if isinstance(table, TrainedTable):
             return self._trained(table)
-        options = table.model_dump(exclude={"kind", "calibration", "gate", "unproven"})
-        if isinstance(table, ConfidenceTable):
-            return ConfidenceScorer(**options)
         if isinstance(table, JudgeTable):
-            return JudgeScorer(**options, calibration=_calibration(table))
-        return AgreementScorer()
+            return self._judge(table)
+        options = table.model_dump(exclude={"kind"})
+        return ConfidenceScorer(**options) if isinstance(table, ConfidenceTable) else AgreementScorer()
+
+    def _judge(self, table: JudgeTable) -> Scorer:
+        options = table.model_dump(
+            exclude={"kind", "url", "key", "key_env", "calibration", "gate", "unproven"}
+        )
+        if table.url is None:
+            options["effort"] = table.effort or "off"
+        judge = JudgeScorer(**options, calibration=_calibration(table))
+        if table.url is None:
+            return judge
+        return JudgeElsewhere(judge, Server(str(table.url), self._post, _key(table)))
 
     def _trained(self, table: TrainedTable) -> Scorer:
         calibration = _calibration(table)
@@ -178,14 +197,11 @@ class Scoring:
             )
             self._classifiers.append(local)
             return TrainedScorer(local, calibration)
-        key = table.key.get_secret_value() if table.key else None
-        if key is None and table.key_env is not None:
-            key = os.environ.get(table.key_env)
         served = ServedClassifier(
             str(table.url),
             self._post,
             model=table.model,
-            key=key,
+            key=_key(table),
             endpoint=table.endpoint,
             template=table.template,
             label=table.label,
@@ -220,6 +236,13 @@ def _check_gate(name: str, table: TrainedTable | JudgeTable) -> None:
     if path is None and directory is not None:
         path = directory / GATE_FILE
     released(f"scorers.{name}", path, directory)
+
+
+def _key(table: TrainedTable | JudgeTable) -> str | None:
+    """The key of the scorer's own server, from the settings or the environment."""
+    if table.key is not None:
+        return table.key.get_secret_value()
+    return None if table.key_env is None else os.environ.get(table.key_env)
 
 
 def _directory(table: TrainedTable | JudgeTable) -> Path | None:

@@ -81,7 +81,7 @@ class JudgeScorer:
 
     method: Literal["pick", "grade", "check"] = "pick"
     model: str | None = None
-    effort: str = "off"
+    effort: str | None = "off"
     rubric: str = RUBRIC
     rounds: int = 2
     seed: int = 0
@@ -163,13 +163,12 @@ class JudgeScorer:
 
     async def _reply(self, prompt: str, model: Model, temperature: float) -> Answer | None:
         """What the judge answers; None where it can't be read, or was cut off."""
-        named = {} if self.model is None else {"model": self.model}
+        named = {"model": self.model, "reasoning_effort": self.effort}
         reply = await model.complete(
             [{"role": "user", "content": prompt}],
             temperature=temperature,
             max_tokens=self.max_tokens,
-            reasoning_effort=self.effort,
-            **named,
+            **{name: value for name, value in named.items() if value is not None},
         )
         return None if reply.truncated else extract(reply.content)
 

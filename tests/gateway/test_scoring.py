@@ -1,5 +1,6 @@
 """Scorers from the settings."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scorers.types import Sample, ScorerError
 from tests.fakes import ScriptedBackend, says
 from tests.scorers.models import nobody
 
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 SETTINGS = """
 [scorers.sure]
 kind = "confidence"
@@ -41,6 +43,17 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
+async def listening(path: str, handler: Handler) -> tuple[web.AppRunner, str]:
+    """A server that answers there, and its host and port."""
+    app = web.Application()
+    app.router.add_post(path, handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    return runner, f"{host}:{port}"
+
+
 def test_tables_become_scorers(tmp_path: Path) -> None:
     """Under the names that clients say, beside the ones that need no settings."""
     settings = load_settings(written(tmp_path, SETTINGS.format(where="rm:8000")), {})
@@ -59,6 +72,8 @@ def test_tables_become_scorers(tmp_path: Path) -> None:
         ('[scorers.none]\nkind = "agreement"', "can be called"),
         ('[scorers.x]\nkind = "combined"\nweights = { y = 1.0 }', "y is no single scorer"),
         ('[scorers.x]\nkind = "judge"\nrubrik = ""', "scorers.x.judge.rubrik: unknown setting"),
+        ('[scorers.x]\nkind = "judge"\nurl = "http://x/v1"', "needs its model's name"),
+        ('[scorers.x]\nkind = "judge"\nkey = "sk"', "a key is for a url"),
         ('free_form = "best-looking"', "neither mbr, first nor a scorer"),
     ],
 )
@@ -96,15 +111,9 @@ async def test_a_served_classifier_is_asked_over_http(
         data = [{"index": i, "probs": [len(text) / 10]} for i, text in enumerate(body["input"])]
         return web.json_response({"data": data, "usage": {"total_tokens": 9}})
 
-    app = web.Application()
-    app.router.add_post("/classify", classify)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
+    runner, where = await listening("/classify", classify)
     monkeypatch.setenv("RM_KEY", "sk-rm")
-    scoring = Scoring(load_settings(written(tmp_path, SETTINGS.format(where=f"{host}:{port}")), {}).scorers)
+    scoring = Scoring(load_settings(written(tmp_path, SETTINGS.format(where=where)), {}).scorers)
     try:
         model = nobody()
         assert await scoring.scorers["rm"].score([], [Sample(0, "seven")], model) == [0.5]
@@ -125,3 +134,48 @@ def test_a_key_is_never_shown() -> None:
     settings = Settings.model_validate({"scorers": {"rm": table}})
     assert "sk-secret" not in repr(settings) + settings.model_dump_json()
     assert "sk-secret" not in repr(Scoring(settings.scorers).scorers)
+
+
+JUDGE = """
+[scorers.checker]
+kind = "judge"
+method = "check"
+url = "http://{where}/v1"
+key = "sk-judge"
+model = "judge"
+rounds = 1
+unproven = true
+"""
+
+
+async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path) -> None:
+    """It is asked there, by its name and with its key; its tokens count, what can't be read is a failure."""
+    asked: list[tuple[Any, str | None]] = []
+
+    async def complete(request: web.Request) -> web.Response:
+        body = await request.json()
+        asked.append((body, request.headers.get("Authorization")))
+        question = body["messages"][0]["content"]
+        if "Is it 9?" in question:
+            return web.json_response({"choices": []})
+        said = "yes" if "Is it 7?" in question else "no"
+        choice = {"message": {"content": said}, "finish_reason": "stop"}
+        return web.json_response({"choices": [choice], "usage": {"total_tokens": 5}})
+
+    runner, where = await listening("/v1/chat/completions", complete)
+    scoring = Scoring(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
+    judge = scoring.scorers["checker"]
+    question = [{"role": "user", "content": "What is 3 + 4?"}]
+    try:
+        model = nobody()
+        found = await judge.score(question, [Sample(0, "7"), Sample(1, "8"), Sample(2, "7")], model)
+        assert found == [0.75, 0.25, 0.75]
+        assert model.tokens == 10
+        body, key = asked[0]
+        assert (body["model"], body["temperature"], key) == ("judge", 0, "Bearer sk-judge")
+        assert "reasoning_effort" not in body, "how it thinks is its server's affair, unless the table says"
+        with pytest.raises(ScorerError, match="can't be understood"):
+            await judge.score(question, [Sample(0, "9")], nobody())
+    finally:
+        await runner.cleanup()
+        await scoring.close()
