@@ -4,6 +4,8 @@
 
 Every model gets the same held-out questions at the same budgets: greedily at each level, and
 at temperature 1 with one sample and with a vote of 8. Limits are the levels' own, kept by the gateway.
+With `--judge DIRECTORY`, a generative judge that passed its release gate, it is served too, by a vLLM and a
+gateway of its own, and the policy that it was judged with is asked for votes weighted by it as well.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, stdev
@@ -21,6 +25,7 @@ from pydantic import HttpUrl
 
 from gateway.app import create_app
 from gateway.config import Settings, load_settings
+from scorers.gate import GATE_FILE, read_gate
 from tests.serving import serving_in_thread
 from tests.vllm.server import serve
 from training.config import read_config
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-tiny.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    parser.add_argument("--judge", type=Path, help="a judge's directory, with its gate")
     chosen = parser.parse_args()
     python = os.environ["THINKGATE_VLLM_PYTHON"]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -48,8 +54,10 @@ def main() -> None:
             found.setdefault(run.parent.parent.name, {})[stage] = _ask(python, model, chosen.count)
     if not found:
         raise SystemExit(f"{chosen.runs}: no finished run")
-    chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    table = _table(found)
+    scored = None if chosen.judge is None else _ask_with(python, chosen.judge, chosen.count)
+    told = {"models": found, "scored": scored}
+    chosen.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    table = _table(found) + ("" if scored is None else f"\n\n{_scored_table(scored)}")
     print(table)
     page = chosen.page.read_text(encoding="utf-8")
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
@@ -58,35 +66,71 @@ def main() -> None:
 
 def _ask(python: str, model: Path, count: int) -> list[dict[str, Any]]:
     """The evaluation's figures of one model, over all settings."""
-    config = read_config(CONFIG)
+    with tempfile.TemporaryDirectory() as folder, _served(python, model, Path(folder)) as url:
+        return [
+            {"drawn": name, **figure}
+            for name, options in {
+                "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
+                "sampled": ["--temperature", "1", "--budgets", "high", "--samples", "1,8"],
+            }.items()
+            for figure in _evaluated(url, Path(folder) / f"{name}.jsonl", count, options)
+        ]
+
+
+def _ask_with(python: str, judge: Path, count: int) -> dict[str, Any]:
+    """The policy that a judge passed its gate with: votes of 8 and 16, weighted by the judge and not."""
+    gate = judge / GATE_FILE
+    policy = Path(str(read_gate(gate).data["policy"]))
+    votes = "majority,weighted:checker,best:checker"
+    options = ["--temperature", "1", "--budgets", "high", "--samples", "1,8,16", "--votes", votes]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        data = place / "additions.jsonl"
-        rows = islice(held_out(config.held_out.sources, count), count)
-        data.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
-        with serve(python, model, place / "vllm.log", context=1024) as server:
-            settings: Settings = load_settings(
-                None,
-                {},
-                upstream=HttpUrl(f"{server.base_url}/v1"),
-                family=config.model.family,
-                levels={name: table.model_dump(exclude_none=True) for name, table in config.levels.items()},
-            )
-            with serving_in_thread(create_app(settings)) as url:
-                common = ["--data", str(data), "--form", "any", "--url", f"{url}/v1", "--by", "lenient"]
-                common += ["--concurrency", "8", "--stops", "none", "--json", "--max-tokens", "96"]
-                figures: list[dict[str, Any]] = []
-                for name, options in {
-                    "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
-                    "sampled": ["--temperature", "1", "--budgets", "high", "--samples", "1,8"],
-                }.items():
-                    out = place / f"{name}.jsonl"
-                    status = evaluate([*common, *options, "--out", str(out)])
-                    if status:
-                        raise SystemExit(f"{model}: the evaluation ended with status {status}")
-                    summary = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-                    figures += [{"drawn": name, **figure} for figure in summary["settings"]]
-                return figures
+        with _served(python, judge, place / "judge") as judge_url:
+            checker = {
+                "kind": "judge",
+                "method": "check",
+                "url": f"{judge_url}/v1",
+                "model": judge.name,
+                "effort": "high",
+                "rounds": 1,
+                "max_tokens": 96,
+                "gate": str(gate),
+                "calibration": str(judge / "calibration.json"),
+            }
+            with _served(python, policy, place / "policy", scorers={"checker": checker}) as url:
+                figures = _evaluated(url, place / "voted.jsonl", count, options)
+    return {"policy": str(policy), "judge": str(judge), "figures": figures}
+
+
+@contextmanager
+def _served(python: str, model: Path, place: Path, **more: Any) -> Iterator[str]:
+    """The address of a gateway before a vLLM with this model, with the levels it was trained at."""
+    config = read_config(CONFIG)
+    place.mkdir(parents=True, exist_ok=True)
+    levels = {name: table.model_dump(exclude_none=True) for name, table in config.levels.items()}
+    with serve(python, model, place / "vllm.log", context=1024) as server:
+        settings: Settings = load_settings(
+            None,
+            {},
+            upstream=HttpUrl(f"{server.base_url}/v1"),
+            family=config.model.family,
+            levels=levels,
+            **more,
+        )
+        with serving_in_thread(create_app(settings)) as url:
+            yield url
+
+
+def _evaluated(url: str, out: Path, count: int, options: Sequence[str]) -> list[dict[str, Any]]:
+    """`thinkgate eval` on the held-out questions."""
+    data = out.with_name("additions.jsonl")
+    rows = islice(held_out(read_config(CONFIG).held_out.sources, count), count)
+    data.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
+    common = ["--data", str(data), "--form", "any", "--url", f"{url}/v1", "--by", "lenient"]
+    common += ["--concurrency", "8", "--stops", "none", "--json", "--max-tokens", "96", "--out", str(out)]
+    if status := evaluate([*common, *options]):
+        raise SystemExit(f"{out.stem}: the evaluation ended with status {status}")
+    return list(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["settings"])
 
 
 def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
@@ -113,6 +157,19 @@ def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             for budget in ("off", "low", "high")
         ]
         lines.append(f"| {stage} | {' | '.join(cells)} | {', '.join(f'{t:.0f}' for t in tokens)} |")
+    return "\n".join(lines)
+
+
+def _scored_table(scored: dict[str, Any]) -> str:
+    """Votes of the policy by how many samples, each as it is counted."""
+    figures = {figure["name"]: figure for figure in scored["figures"]}
+    lines = ["| samples | majority | weighted by the judge | best by the judge |", "|---" * 4 + "|"]
+    for count in (8, 16):
+        cells = []
+        for vote in ("majority", "weighted:checker", "best:checker"):
+            right = figures[f"high@{count} {vote}"]["lenient"]
+            cells.append(f"{right['percent']:.1f} ({right['low']:.0f} to {right['high']:.0f})")
+        lines.append(f"| {count} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

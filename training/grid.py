@@ -17,7 +17,10 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one round of questions asks of the gateway; a single sample has neither vote nor stop."""
+    """What one round of questions asks of the gateway; a single sample has neither vote nor stop.
+
+    A vote may name the scorer that it goes by, as "weighted:checker"; else that is the gateway's affair.
+    """
 
     budget: str
     samples: int = 1
@@ -41,7 +44,10 @@ class Setting:
         """The request headers that ask for it."""
         said = {} if self.budget == DEFAULT else {"X-Reasoning-Budget": self.budget}
         said["X-Samples"] = str(self.samples)
-        return said if self.samples == 1 else {**said, "X-Vote": self.vote, "X-Stop": self.stop}
+        if self.samples == 1:
+            return said
+        vote, _, scorer = self.vote.partition(":")
+        return {**said, "X-Vote": vote, "X-Stop": self.stop} | ({"X-Scorer": scorer} if scorer else {})
 
 
 def grid(
@@ -50,10 +56,17 @@ def grid(
     """Every combination once. Raises ValueError for an unknown vote or stopping rule, or no samples."""
     for stop in stops:
         parse_stop(stop)
-    votes = [parse_vote(vote) for vote in votes]
+    votes = [_vote(vote) for vote in votes]
     settings: dict[Setting, None] = {}
     for budget, count, vote, stop in product(budgets, samples, votes, stops):
         if count < 1:
             raise ValueError(f"at least one sample has to be drawn, not {count}")
         settings[Setting(budget) if count == 1 else Setting(budget, count, vote, stop)] = None
     return list(settings)
+
+
+def _vote(text: str) -> str:
+    vote, colon, scorer = (part.strip() for part in text.partition(":"))
+    if colon and not scorer:
+        raise ValueError(f"{text!r} names no scorer behind its colon")
+    return f"{parse_vote(vote)}{colon}{scorer}"

@@ -21,11 +21,21 @@ def test_a_setting_is_asked_by_headers() -> None:
     assert voted.name == "default@8 adaptive"
 
 
+def test_a_vote_may_name_its_scorer() -> None:
+    """As a client does, in a header; the name tells it from the same vote by another."""
+    setting = grid(["high"], [8], ["weighted:checker"], ["none"])[0]
+    assert setting.headers["X-Vote"] == "weighted"
+    assert setting.headers["X-Scorer"] == "checker"
+    assert setting.name == "high@8 weighted:checker"
+    assert "X-Scorer" not in grid(["high"], [8], ["weighted"], ["none"])[0].headers
+
+
 @pytest.mark.parametrize(
     ("samples", "votes", "stops", "told"),
     [
         ([0], ["majority"], ["none"], "at least one sample"),
         ([8], ["lottery"], ["none"], "unknown vote 'lottery'"),
+        ([8], ["weighted:"], ["none"], "names no scorer"),
         ([8], ["majority"], ["sometimes"], "allowed: none, adaptive"),
     ],
 )
