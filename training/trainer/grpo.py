@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-import trl.trainer.utils
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
@@ -18,12 +15,13 @@ from trl.models.utils import unwrap_model_for_generation
 from training.config import ConfigError, RlTable
 from training.ranks import process_count, rl_share
 from training.trainer.drawing import generate
+from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
-__all__ = ["Trainer", "grpo_config", "replies_alone", "taught_only", "train_grpo"]
+__all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
 
 
 class Trainer(GRPOTrainer):
@@ -64,14 +62,6 @@ class Trainer(GRPOTrainer):
         loss = super()._compute_loss(model, inputs)
         counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
         return loss / counted if self.loss_type in ("grpo", "dr_grpo") else loss
-
-
-def replies_alone() -> AbstractContextManager[Any]:
-    """Within, TRL scores the replies' tokens alone; without Triton it scores prompts and padding too.
-
-    Its other devices need tensors of one shape, CPUs don't; with a large vocabulary it is a third of a step.
-    """
-    return patch.object(trl.trainer.utils, "_use_triton", lambda device: True)
 
 
 def taught_only(inputs: dict[str, Any]) -> dict[str, Any]:

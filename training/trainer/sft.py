@@ -12,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from training.config import ConfigError, SftTable
 from training.prompting import Example
 from training.ranks import process_count, sft_share
+from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
 from training.trainer.watch import Watch, quieten
@@ -69,7 +70,8 @@ def train_sft(
     )
     refuse_unknown_split(trainer)
     quieten(trainer)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with replies_alone():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
 
 
 def _row(example: Example) -> dict[str, list[int]]:

@@ -13,13 +13,8 @@ from datasets import Dataset  # noqa: E402
 
 from training.config import ConfigError, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
-from training.trainer.grpo import (  # noqa: E402
-    Trainer,
-    advantage_of,
-    grpo_config,
-    replies_alone,
-    taught_only,
-)
+from training.trainer.grpo import Trainer, advantage_of, grpo_config, taught_only  # noqa: E402
+from training.trainer.heads import replies_alone  # noqa: E402
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
