@@ -72,7 +72,8 @@ def _seconds(chosen: argparse.Namespace, without: Sequence[str]) -> float:
             stage = run.stage("rl")
             stage.directory.mkdir(parents=True, exist_ok=True)
             spent: list[float] = []
-            with patch("training.stages.run.Stage.accuracy", _instant(spent)):
+            nothing = patch("training.stages.reinforce.save_model")
+            with nothing, patch("training.stages.run.Stage.accuracy", _instant(spent)):
                 reinforce(stage, chosen.start, stage.rows(table.steps * table.groups))
             return (spent[-1] - spent[0]) / chosen.steps
 

@@ -27,7 +27,7 @@ from gateway.app import create_app
 from gateway.config import Settings, load_settings
 from scorers.gate import GATE_FILE, read_gate
 from tests.serving import serving_in_thread
-from tests.vllm.server import serve
+from tests.vllm.server import MODEL, serve
 from training.config import read_config
 from training.evaluate import main as evaluate
 from training.sources import held_out
@@ -90,7 +90,7 @@ def _ask_with(python: str, judge: Path, count: int) -> dict[str, Any]:
                 "kind": "judge",
                 "method": "check",
                 "url": f"{judge_url}/v1",
-                "model": judge.name,
+                "model": MODEL,
                 "effort": "high",
                 "rounds": 1,
                 "max_tokens": 96,

@@ -178,8 +178,6 @@ class Scoring:
         options = table.model_dump(
             exclude={"kind", "url", "key", "key_env", "calibration", "gate", "unproven"}
         )
-        if table.url is None:
-            options["effort"] = table.effort or "off"
         judge = JudgeScorer(**options, calibration=_calibration(table))
         if table.url is None:
             return judge

@@ -51,11 +51,11 @@ class _Served:
         headers = {"Authorization": f"Bearer {self.server.key}"} if self.server.key else {}
         body = {"messages": list(messages), **params}
         reply = await self.server.post(f"{self.server.url.rstrip('/')}/chat/completions", body, headers)
-        used = (reply.get("usage") or {}).get("total_tokens")
-        self.count(used if isinstance(used, int) else 0)
         try:
+            used = (reply.get("usage") or {}).get("total_tokens")
             choice = reply["choices"][0]
             content = choice["message"]["content"] or ""
-        except (KeyError, IndexError, TypeError) as error:
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ScorerError("the judge's reply can't be understood") from error
+        self.count(used if isinstance(used, int) else 0)
         return Sample(0, str(content), finish_reason=str(choice.get("finish_reason") or "stop"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from training.results import Reply
 __all__ = ["EvaluationFailed", "Work", "ask_all", "mark"]
 
 _IN_A_ROW = 5
+_FAILED = re.compile(r'^the scorer ".*" (failed|took longer)')
+"""What the gateway notes where a vote went on without its scorer (`gateway.election`)."""
 
 
 class EvaluationFailed(Exception):
@@ -87,8 +90,11 @@ async def _ask(client: Client, work: Work, find: Callable[[str], str | None], po
         tokens = usage["completion_tokens"]
         reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
         samples, finish = body["scaling"]["samples"]["launched"], choice.get("finish_reason") or ""
+        notes = [str(note) for note in body["scaling"].get("notes") or ()]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise AskFailed(f"the reply can't be read ({type(error).__name__}: {error})") from error
+    if "X-Scorer" in work.setting.headers and (failed := [note for note in notes if _FAILED.search(note)]):
+        raise AskFailed(failed[0])  # the vote is another one than the setting says
     strict, lenient = await mark(text, work.problem, find, pool)
     return Reply(
         work.setting.name,

@@ -141,15 +141,17 @@ JUDGE = """
 kind = "judge"
 method = "check"
 url = "http://{where}/v1"
-key = "sk-judge"
+key_env = "JUDGE_KEY"
+effort = "low"
 model = "judge"
 rounds = 1
 unproven = true
 """
 
 
-async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path) -> None:
+async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked there, by its name and with its key; its tokens count, what can't be read is a failure."""
+    monkeypatch.setenv("JUDGE_KEY", "sk-judge")
     asked: list[tuple[Any, str | None]] = []
 
     async def complete(request: web.Request) -> web.Response:
@@ -158,6 +160,8 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path) -> None:
         question = body["messages"][0]["content"]
         if "Is it 9?" in question:
             return web.json_response({"choices": []})
+        if "Is it 10?" in question:
+            return web.json_response({"choices": [{"message": {"content": "no"}}], "usage": "much"})
         said = "yes" if "Is it 7?" in question else "no"
         choice = {"message": {"content": said}, "finish_reason": "stop"}
         return web.json_response({"choices": [choice], "usage": {"total_tokens": 5}})
@@ -173,9 +177,31 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path) -> None:
         assert model.tokens == 10
         body, key = asked[0]
         assert (body["model"], body["temperature"], key) == ("judge", 0, "Bearer sk-judge")
-        assert "reasoning_effort" not in body, "how it thinks is its server's affair, unless the table says"
-        with pytest.raises(ScorerError, match="can't be understood"):
-            await judge.score(question, [Sample(0, "9")], nobody())
+        assert body["reasoning_effort"] == "low"
+        assert "sk-judge" not in repr(judge)
+        for answer in ("9", "10"):
+            with pytest.raises(ScorerError, match="can't be understood"):
+                await judge.score(question, [Sample(0, answer)], nobody())
+    finally:
+        await runner.cleanup()
+        await scoring.close()
+
+
+async def test_how_a_judge_thinks_at_its_own_server_is_that_servers_affair(tmp_path: Path) -> None:
+    """Unless the table names an effort."""
+    asked: list[Any] = []
+
+    async def complete(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"choices": [{"message": {"content": "yes"}}]})
+
+    runner, where = await listening("/v1/chat/completions", complete)
+    text = JUDGE.format(where=where).replace('effort = "low"\n', "")
+    scoring = Scoring(load_settings(written(tmp_path, text), {}).scorers)
+    try:
+        asking = [{"role": "user", "content": "?"}]
+        assert await scoring.scorers["checker"].score(asking, [Sample(0, "7")], nobody()) == [0.75]
+        assert "reasoning_effort" not in asked[0]
     finally:
         await runner.cleanup()
         await scoring.close()

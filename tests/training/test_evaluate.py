@@ -95,6 +95,17 @@ def test_the_form_asked_for_is_what_strict_wants(data: Path, capsys: pytest.Capt
     assert "\\boxed{" in body["messages"][1]["content"]
 
 
+def test_a_vote_whose_scorer_failed_is_no_answer(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It went on unweighted, so it is not the setting's; by the gateway's own choice that would be fair."""
+    gone = {"kind": "trained", "url": "http://127.0.0.1:9", "unproven": True}
+    app = create_app(Settings.model_validate({"scorers": {"rm": gone}}), ScriptedBackend(says("\\boxed{7}")))
+    grid = ("--budgets", "off", "--samples", "3", "--stops", "none")
+    with serving_in_thread(app) as url:
+        assert evaluate(data, "--url", f"{url}/v1", *grid, "--votes", "weighted:rm") != 0
+        assert 'the scorer "rm" failed' in capsys.readouterr().err
+        assert evaluate(data, "--url", f"{url}/v1", *grid, "--votes", "weighted:agreement") == 0
+
+
 def test_a_grid_that_grows_asks_only_what_is_new(data: Path) -> None:
     """Replies at settings that were asked before are taken from the file; complete, it needs no gateway."""
     with gateway("\\boxed{7}") as (url, backend):

@@ -113,6 +113,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     fallen = watch.seen.accuracies[-1] < max(watch.seen.accuracies)
     if watch.ending.gone_wrong or (table.best and fallen):
         model, _, _ = stage.load(stage.directory / "best")
+        told["weights"] = "best evaluation"
     told |= {
         "ended": watch.ending.reason,
         "seconds": round(watch.seen.trained, 1),

@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.distributed.tensor import DTensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from training.prompting import Prompt, Prompter
 from training.ranks import shared
@@ -110,7 +112,7 @@ def generate(
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            cache=_read_once(model, prompts, ids, mask),
+            cache=None if _spread(model) else _read_once(model, prompts, ids, mask),
             do_sample=temperature > 0 and seeds is None,
             max_new_tokens=max_tokens,
             pad_token_id=pad,
@@ -124,23 +126,33 @@ def generate(
 
 
 def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
-    """The cache of all but the prompts' last tokens, each prompt passed once; None where all differ.
+    """The cache of all but the prompts' last tokens, each prompt passed once; None where it can't be had.
 
-    The samples of a group share their prompt, whose pass costs a third of a short reply's.
+    The samples of a group share their prompt, whose pass costs a third of a short reply's. None where all
+    prompts differ, and for models whose cache isn't one of keys and values alone.
     """
     different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
     if len(different) == len(prompts) or ids.shape[1] < 2:
         return None
+    inner = (
+        model.get_base_model() if isinstance(model, PeftModel) else model
+    )  # what `generate` passes through
+    settings = inner.generation_config
+    cache = DynamicCache(config=inner.config)
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    if not plain or settings.cache_implementation is not None or settings.use_cache is False:
+        return None
     rows = sorted(different.values())
     places = {place: row for row, place in enumerate(rows)}
     seen = mask[rows, :-1]
-    cache = model(
+    inner(
         input_ids=ids[rows, :-1],
         attention_mask=seen,
         position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
+        cache=cache,
         use_cache=True,
         logits_to_keep=1,
-    ).cache
+    )
     chosen = [places[different[tuple(prompt)]] for prompt in prompts]
     cache.batch_select_indices(torch.tensor(chosen, device=ids.device))
     return cache

@@ -57,7 +57,10 @@ class Trainer(GRPOTrainer):
         return output
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
-        if self.beta == 0.0 and self.loss_type in ("dapo", "cispo"):
+        # Several processes gather figures by reply, so each must pass as many as the others; a balancing
+        # loss is taken over all that is passed.
+        alone = self.accelerator.num_processes == 1 and not self.aux_loss_enabled
+        if alone and self.beta == 0.0 and self.loss_type in ("dapo", "cispo"):
             inputs = taught_only(inputs)
         loss = super()._compute_loss(model, inputs)
         counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
@@ -68,12 +71,14 @@ def taught_only(inputs: dict[str, Any]) -> dict[str, Any]:
     """A pass's tensors without the replies whose advantage is 0, and without columns that are padding to all.
 
     Without a KL term, and where the divisor is known beforehand, such a reply adds nothing to the loss nor
-    to its gradient; groups that are all right or all wrong are half of many a step. One reply always stays,
-    so that every process goes through the model.
+    to its gradient; groups that are all right or all wrong are half of many a step. Where none has an
+    advantage one stays, whose tokens count if any's do: the trainer needs a loss, and the log an entropy.
     """
     advantages = inputs["advantages"]
+    counted = inputs["completion_mask"] * inputs.get("tool_mask", 1)
     kept = advantages != 0
-    kept[0] |= not kept.any()
+    if not kept.any():
+        kept[int(counted.any(dim=1).long().argmax())] = True
     prompt, completion = inputs["prompt_mask"], inputs["completion_mask"]
     first = int(prompt[kept].any(dim=0).long().argmax())
     last = int(completion[kept].any(dim=0).nonzero().max()) + 1 if completion[kept].any() else 1

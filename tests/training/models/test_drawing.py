@@ -1,11 +1,15 @@
 """Replies drawn together: each is what it would have been alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
+
+from peft import LoraConfig, get_peft_model
 
 from training.config import ModelSource
 from training.tiny.model import build
@@ -18,19 +22,66 @@ PROMPTS = [[7, 8, 9, 10], [11], [7, 8, 9, 10], [12, 13], [7, 8, 9, 10], [11]]
 """Of different lengths, some of them asked several times."""
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_prompts_asked_several_times_are_read_once_and_answered_as_alone(
-    tmp_path: Path, temperature: float
-) -> None:
-    """The shared pass over a prompt changes no reply, whatever stands before, behind and between."""
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    """A model of two small layers."""
     build(tmp_path, width=64, layers=2)
-    model = load_model(ModelSource(path=str(tmp_path)), train=False).eval()
-    seeds = [str(place) for place in range(len(PROMPTS))]
-    together = generate(model, PROMPTS, temperature, 12, [2], seeds=seeds)
-    alone = [
-        generate(model, [prompt], temperature, 12, [2], seeds=[seed])[0]
-        for prompt, seed in zip(PROMPTS, seeds, strict=True)
-    ]
+    return load_model(ModelSource(path=str(tmp_path)), train=False).eval()
+
+
+def drawn(
+    model: Any, prompts: Sequence[Sequence[int]], temperature: float, first: int = 0
+) -> list[list[int]]:
+    """A reply to each prompt, with seeds by their places."""
+    seeds = [str(first + place) for place in range(len(prompts))]
+    return generate(model, prompts, temperature, 12, [2], seeds=seeds)
+
+
+@pytest.fixture
+def passes(model: Any) -> list[tuple[int, int]]:
+    """The rows and columns of every pass through the model."""
+    seen: list[tuple[int, int]] = []
+
+    def note(_: Any, args: Any, given: Any) -> None:
+        seen.append(tuple(given["input_ids"].shape))
+
+    model.model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompts_asked_several_times_are_answered_as_alone(model: Any, temperature: float) -> None:
+    """The shared pass over a prompt changes no reply, whatever stands before, behind and between."""
+    together = drawn(model, PROMPTS, temperature)
+    alone = [drawn(model, [prompt], temperature, place)[0] for place, prompt in enumerate(PROMPTS)]
     assert together == alone
     if temperature:
         assert together[0] != together[2], "samples of one prompt differ"
+
+
+def test_prompts_asked_several_times_are_read_once(model: Any, passes: list[tuple[int, int]]) -> None:
+    """All but the last token of three prompts, then the last one of each of the six."""
+    drawn(model, PROMPTS, 1.0)
+    assert passes[:2] == [(3, 3), (6, 1)]
+
+
+def test_different_prompts_are_read_with_their_replies(model: Any, passes: list[tuple[int, int]]) -> None:
+    """There is nothing to share."""
+    drawn(model, [[7, 8, 9, 10], [11]], 1.0)
+    assert passes[0] == (2, 4)
+
+
+def test_a_cache_that_is_not_asked_for_is_not_made(model: Any, passes: list[tuple[int, int]]) -> None:
+    """A model whose own settings say how it generates is left to it."""
+    model.generation_config.use_cache = False
+    drawn(model, PROMPTS, 1.0)
+    assert passes[0] == (6, 4)
+
+
+def test_an_adapters_model_shares_its_prompts_too(model: Any) -> None:
+    """With the weights that its replies are drawn from."""
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    ).eval()
+    alone = [drawn(adapted, [prompt], 1.0, place)[0] for place, prompt in enumerate(PROMPTS)]
+    assert drawn(adapted, PROMPTS, 1.0) == alone

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+import trl.trainer.utils  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
 from training.config import ConfigError, ModelSource, RlTable  # noqa: E402
@@ -172,15 +174,40 @@ def test_what_teaches_nothing_is_not_passed_through_the_model() -> None:
     assert left["completion_ids"].tolist() == [[1, 2], [1, 0]]
     assert left["tool_mask"].shape == (2, 2)
     assert left["num_items_in_batch"] == 6
-    nothing = taught_only({**inputs, "advantages": torch.zeros(3)})
-    assert len(nothing["completion_ids"]) == 1, "a pass without any would leave other processes waiting"
+    ratios = {"old_per_token_logps": torch.ones(3, 3), "importance_sampling_ratio": torch.ones(3, 1)}
+    left = taught_only({**inputs, **ratios})
+    assert left["old_per_token_logps"].shape == (2, 2)
+    assert left["importance_sampling_ratio"].shape == (2, 1)
+
+
+def test_where_nothing_teaches_a_reply_that_counts_is_passed() -> None:
+    """One that was left out has no entropy to log."""
+    ids = torch.tensor([[1, 2], [3, 4]])
+    inputs = {
+        "advantages": torch.zeros(2),
+        "prompt_ids": ids,
+        "prompt_mask": torch.ones(2, 2),
+        "completion_ids": ids,
+        "completion_mask": torch.ones(2, 2),
+        "tool_mask": torch.tensor([[0, 0], [1, 1]]),
+    }
+    assert taught_only(inputs)["completion_ids"].tolist() == [[3, 4]]
 
 
 def test_scoring_replies_alone_changes_neither_loss_nor_gradient(start: ModelSource, tmp_path: Path) -> None:
     """What the head makes of prompts and padding never counted."""
-    model, (every,) = trained(start, tmp_path, LIVE)
-    with replies_alone():
-        other, (alone,) = trained(start, tmp_path, LIVE)
+    scored: list[int] = []
+    apply = trl.trainer.utils._ChunkedLogProbFunction.apply
+
+    def noted(hidden: Any, *more: Any) -> Any:
+        scored.append(len(hidden))
+        return apply(hidden, *more)
+
+    with patch.object(trl.trainer.utils._ChunkedLogProbFunction, "apply", noted):
+        model, (every,) = trained(start, tmp_path, LIVE)
+        with replies_alone():
+            other, (alone,) = trained(start, tmp_path, LIVE)
+    assert scored == [2 * (len(PROMPT) + len(LONG) - 1), len(SHORT) + len(LONG)]
     assert alone["loss"] == pytest.approx(every["loss"], abs=1e-5)
     assert alone["grad_norm"] == pytest.approx(every["grad_norm"], rel=1e-3)
     assert alone["entropy"] == pytest.approx(every["entropy"], rel=1e-3)

@@ -180,6 +180,24 @@ def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(tmp_path:
     assert (model / "tokenizer.json").exists()
 
 
+def test_a_stage_may_end_with_its_best_evaluations_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the last evaluation is worse than an earlier one, though by too little for the guard."""
+    accuracies = iter([0.52, 0.5])
+    monkeypatch.setattr(
+        "training.stages.run.Stage.accuracy", lambda *_: {"accuracy": next(accuracies), "finished": 1.0}
+    )
+    path = small(tmp_path, "rl")
+    path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", "rounds = 2\nbest = true"))
+    config = read_config(path)
+    model = run_stage(config, "rl")
+    assert card(config, "rl")["ended"] == "all steps done"
+    assert card(config, "rl")["weights"] == "best evaluation"
+    start = tmp_path / "start"
+    assert (model / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
+
+
 def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:
     """Rejection sampling from a model that gets nothing right ends with a sentence that says so."""
     config = read_config(small(tmp_path, "rejection"))
