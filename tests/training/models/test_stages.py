@@ -4,25 +4,26 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
-from scorers.answers import verify
-from tests.training.models.small import card, steps
-from training.config import read_config
-from training.data.constraints import satisfied
-from training.data.instructions import instruction
-from training.measure import majority
-from training.problems import DataError
-from training.stages import pipeline, run_stage
-from training.stages.replies import best, general_examples, judging
-from training.stages.run import Run
-from training.tiny.arithmetic import errands
-from training.tiny.model import build
-from training.types import Completion, Row
+from scorers.answers import verify  # noqa: E402
+from tests.training.models.small import card, steps  # noqa: E402
+from training.config import read_config  # noqa: E402
+from training.data.constraints import satisfied  # noqa: E402
+from training.data.instructions import instruction  # noqa: E402
+from training.measure import majority  # noqa: E402
+from training.problems import DataError  # noqa: E402
+from training.stages import pipeline, run_stage  # noqa: E402
+from training.stages.replies import best, general_examples, judging  # noqa: E402
+from training.stages.run import Run  # noqa: E402
+from training.tiny.arithmetic import errands  # noqa: E402
+from training.tiny.model import build  # noqa: E402
+from training.types import Completion, Row  # noqa: E402
 
 pytestmark = [
     pytest.mark.training,
@@ -167,35 +168,48 @@ def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Pat
     assert steps(read_config(runs[1]), "rl") == steps(read_config(runs[0]), "rl")
 
 
-def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(tmp_path: Path) -> None:
-    """With a guard that takes standing still for a fall, what comes out is what went in."""
+def ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, *accuracies: float) -> Any:
+    """The card of a stage with these held-out accuracies, whose weights are other ones at each but the first.
+
+    What comes out must be what went in.
+    """
+    left = iter(accuracies)
+
+    def accuracy(stage: Any, model: Any, *_: Any) -> dict[str, float]:
+        found = next(left)
+        if evaluated:
+            with torch.no_grad():
+                next(model.parameters()).add_(1.0)
+        evaluated.append(found)
+        return {"accuracy": found, "finished": 1.0}
+
+    evaluated: list[float] = []
+    monkeypatch.setattr("training.stages.run.Stage.accuracy", accuracy)
     path = small(tmp_path, "rl")
-    text = path.read_text(encoding="utf-8").replace("rounds = 2", "rounds = 2\nfall = 0.0")
-    path.write_text(text.replace("every = 3", "every = 1"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", f"rounds = 2\n{option}"))
     config = read_config(path)
     model = run_stage(config, "rl")
-    assert "went back to the best" in card(config, "rl")["ended"]
-    start = tmp_path / "start"
-    assert (model / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
+    assert evaluated == list(accuracies)
+    first = (tmp_path / "start" / "model.safetensors").read_bytes()
+    assert (model / "model.safetensors").read_bytes() == first
     assert (model / "tokenizer.json").exists()
+    return card(config, "rl")
+
+
+def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By ten points, in two evaluations one after the other."""
+    told = ended_with(tmp_path, monkeypatch, "", 0.5, 0.4, 0.3)
+    assert "went back to the best" in told["ended"]
 
 
 def test_a_stage_may_end_with_its_best_evaluations_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the last evaluation is worse than an earlier one, though by too little for the guard."""
-    accuracies = iter([0.52, 0.5])
-    monkeypatch.setattr(
-        "training.stages.run.Stage.accuracy", lambda *_: {"accuracy": next(accuracies), "finished": 1.0}
-    )
-    path = small(tmp_path, "rl")
-    path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", "rounds = 2\nbest = true"))
-    config = read_config(path)
-    model = run_stage(config, "rl")
-    assert card(config, "rl")["ended"] == "all steps done"
-    assert card(config, "rl")["weights"] == "best evaluation"
-    start = tmp_path / "start"
-    assert (model / "model.safetensors").read_bytes() == (start / "model.safetensors").read_bytes()
+    told = ended_with(tmp_path, monkeypatch, "best = true", 0.52, 0.5, 0.51)
+    assert (told["ended"], told["weights"]) == ("all steps done", "best evaluation")
 
 
 def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:
