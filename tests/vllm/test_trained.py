@@ -1,6 +1,6 @@
 """The tiny model that `make train-tiny` trained, served by the real vLLM: budgets that change what it can do.
 
-`tests/vllm/trained` is what benchmarks.train_tiny made of seed 1 (stage `mixed`), in bfloat16; its card
+`tests/vllm/trained` is what benchmarks.train_tiny made of seed 0 (stage `mixed`), in bfloat16; its card
 beside it says how it was made.
 """
 

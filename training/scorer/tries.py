@@ -181,6 +181,18 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
     without = [each.row for part in (samples.validation, samples.test) for each in part]
     rows = _fresh(stage, table.checks.rows, stage.seed + 1, without)
     directory, told = train_judge(stage, policy, rows, samples.train, samples.validation)
+    settings = {
+        "kind": "judge",
+        "method": "check",
+        "model": directory.name,
+        "question": table.question,
+        "effort": stage.config.held_out.budget,
+        "rounds": table.rounds,
+        "max_tokens": stage.config.held_out.max_tokens,
+        "gate": str(directory / GATE_FILE),
+        "calibration": str(directory / "calibration.json"),
+    }
+    _tell_serving(directory, settings, '# url = "http://judge:8000/v1"   where it has a server of its own')
     return directory, told, lambda asked: judged(stage, directory, asked, stage.seed)
 
 
@@ -208,14 +220,20 @@ def _classifier(
         directory=directory,
         seed=stage.seed,
     )
-    snippet = f'kind = "trained"\ndirectory = "{directory}"\ntemplate = {json.dumps(template)}\n'
-    (directory / "serving.toml").write_text(f"[scorers.trained]\n{snippet}", encoding="utf-8")
+    _tell_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
 
     def scoring(asked: Sequence[Asked]) -> Scores:
         found = iter(classified(directory, template, [case for each in asked for case in each.cases()]))
         return [[next(found) for _ in each.replies] for each in asked]
 
     return directory, {"backbone": str(backbone), **told}, scoring
+
+
+def _tell_serving(directory: Path, settings: Mapping[str, str | int | None], *more: str) -> None:
+    """Writes the table that the gateway's settings need to serve this scorer, beside its weights."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
+    text = "\n".join(["[scorers.trained]", *lines, *more])
+    (directory / "serving.toml").write_text(f"{text}\n", encoding="utf-8")
 
 
 def _backbone(stage: Stage) -> Path:

@@ -8,6 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from gateway.config import load_settings  # noqa: E402
+from gateway.scoring import Scoring  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
 from scorers.gate import model_digest, read_gate  # noqa: E402
 from scorers.local_classifier import LocalClassifier  # noqa: E402
@@ -74,6 +76,16 @@ def test_no_question_is_in_two_parts(run: Path) -> None:
     parts = [{each.row.question for each in read_asked(run / f"{name}.jsonl")}
              for name in ("train", "validation", "test")]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
+
+
+@pytest.mark.parametrize(("name", "kind"), [("generative", "judge"), ("steps", "trained")])
+def test_the_gateways_settings_lie_beside_the_weights(run: Path, name: str, kind: str) -> None:
+    """They can be read as they are; that the gate has failed is what keeps the scorer from being served."""
+    model = Path(json.loads((run / name / "result.json").read_text(encoding="utf-8"))["model"])
+    settings = load_settings(model / "serving.toml", {})
+    assert settings.scorers["trained"].kind == kind
+    with pytest.raises(ValueError, match="did not pass"):
+        Scoring(settings.scorers)
 
 
 async def test_what_was_trained_is_served(run: Path) -> None:
