@@ -134,9 +134,8 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
     different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
     if len(different) == len(prompts) or ids.shape[1] < 2:
         return None
-    inner = (
-        model.get_base_model() if isinstance(model, PeftModel) else model
-    )  # what `generate` passes through
+    # What `generate` passes through: around an adapter the trainer's mixed precision would read otherwise.
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     settings = inner.generation_config
     cache = DynamicCache(config=inner.config)
     plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
