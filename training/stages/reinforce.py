@@ -43,58 +43,14 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
 
 def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
-    table, config = stage.table, stage.config
+    table = stage.table
     model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
     filtering = 0.0
     if table.difficulty is not None:
         rows, told, filtering = _filtered(stage, model, prompter, rows, setting, start=start)
-    held = stage.held_out()
-    kinds = {row.reward for row in rows}
-
-    @lru_cache(maxsize=8)
-    def plan(limit: int) -> RewardPlan:
-        return reward_plan(
-            at_limit(setting, limit), kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished
-        )
-
-    length = LengthSchedule(table.length, table.length_most or table.length)
-    settings = RolloutSettings(
-        samples=table.samples,
-        budgets=BudgetSampler(table.budgets, stage.seed, config.budgets),
-        rounds=table.rounds,
-        normalise=table.normalise,
-        length=length,
-        seed=stage.seed,
-    )
-    batches = -(-table.steps // table.updates)
-    asked = ordered(rows, batches * table.groups, table.general, stage.seed)
-
-    def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
-        return token_logprobs(model, prompt.ids, ids)
-
-    rollout = Rollout(asked, prompter, plan, settings, ours=ours, ranks=stage.ranks)
-
-    def restore(saved: dict[str, Any]) -> None:
-        rollout.length = from_json(LengthState, saved)
-
-    watch = Watch(
-        table.every,
-        Rules(
-            seconds=table.seconds,
-            convergence=Convergence(len(held), table.converged) if table.converged else None,
-            divergence=Divergence(fall=table.fall, entropy=table.entropy),
-        ),
-        lambda: stage.accuracy(model, prompter, held),
-        stage.directory / "metrics.jsonl",
-        figures=lambda: {**rollout.figures, "rows": rollout.drawn},
-        state=lambda: to_json(rollout.length),
-        restore=restore,
-        keep=lambda: save_model(model, tokenizer, stage.directory / "best"),
-        clock=stage.clock,
-        report=stage.report,
-        ranks=stage.ranks,
-    )
+    rollout = _rollout(stage, model, prompter, rows, setting)
+    watch = _watch(stage, model, tokenizer, prompter, rollout)
     watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
     resume = stage.last_checkpoint()
     if resume is not None:
@@ -102,7 +58,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     train_grpo(
         model,
         tokenizer,
-        len(asked),
+        len(rollout.rows),
         rollout=rollout,
         table=table,
         watch=watch,
@@ -120,6 +76,59 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
         "accuracies": watch.seen.accuracies,
     }
     return stage.finish(model, tokenizer, described(rows), told)
+
+
+def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting) -> Rollout:
+    """What draws and judges, over the rows in the order in which they are asked."""
+    table = stage.table
+    kinds = {row.reward for row in rows}
+
+    @lru_cache(maxsize=8)
+    def plan(limit: int) -> RewardPlan:
+        return reward_plan(
+            at_limit(setting, limit), kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished
+        )
+
+    def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+        return token_logprobs(model, prompt.ids, ids)
+
+    settings = RolloutSettings(
+        samples=table.samples,
+        budgets=BudgetSampler(table.budgets, stage.seed, stage.config.budgets),
+        rounds=table.rounds,
+        normalise=table.normalise,
+        length=LengthSchedule(table.length, table.length_most or table.length),
+        seed=stage.seed,
+    )
+    batches = -(-table.steps // table.updates)
+    asked = ordered(rows, batches * table.groups, table.general, stage.seed)
+    return Rollout(asked, prompter, plan, settings, ours=ours, ranks=stage.ranks)
+
+
+def _watch(stage: Stage, model: Any, tokenizer: Any, prompter: Prompter, rollout: Rollout) -> Watch:
+    """The evaluations, the rules that end the stage, and what is kept with a checkpoint."""
+    table, held = stage.table, stage.held_out()
+
+    def restore(saved: dict[str, Any]) -> None:
+        rollout.length = from_json(LengthState, saved)
+
+    return Watch(
+        table.every,
+        Rules(
+            seconds=table.seconds,
+            convergence=Convergence(len(held), table.converged) if table.converged else None,
+            divergence=Divergence(fall=table.fall, entropy=table.entropy),
+        ),
+        lambda: stage.accuracy(model, prompter, held),
+        stage.directory / "metrics.jsonl",
+        figures=lambda: {**rollout.figures, "rows": rollout.drawn},
+        state=lambda: to_json(rollout.length),
+        restore=restore,
+        keep=lambda: save_model(model, tokenizer, stage.directory / "best"),
+        clock=stage.clock,
+        report=stage.report,
+        ranks=stage.ranks,
+    )
 
 
 def _filtered(

@@ -91,7 +91,7 @@ class Rollout:
         ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        self._rows = rows
+        self.rows = rows
         self._prompter = prompter
         self._plan = plan
         self._settings = settings
@@ -106,13 +106,13 @@ class Rollout:
         settings = self._settings
         step = trainer.state.global_step
         places = self._ranks.gather([int(place) for place in prompts[:: settings.samples]])
-        rows = [self._rows[place] for place in places]
+        rows = [self.rows[place] for place in places]
         groups = self._draw(rows, step, 0, trainer)
         difference = self._check(groups)
         rounds = 1
         batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
         while batch.redraw:
-            others = random.Random(f"{settings.seed} {step} {rounds}").sample(self._rows, batch.redraw)
+            others = random.Random(f"{settings.seed} {step} {rounds}").sample(self.rows, batch.redraw)
             groups += self._draw(others, step, rounds, trainer)
             rounds += 1
             batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
