@@ -13,6 +13,7 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
+from gateway.connections import request
 from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
@@ -213,7 +214,8 @@ class Scoring:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None, sock_connect=10))
         told = {**headers, "Content-Type": "application/json"}
         try:
-            async with self._session.post(url, data=orjson.dumps(body), headers=told) as response:
+            data = orjson.dumps(body)
+            async with await request(self._session, "POST", url, data=data, headers=told) as response:
                 payload = await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError) as error:

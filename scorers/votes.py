@@ -51,8 +51,8 @@ def weighted(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot 
 
 def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN) -> Verdict:
     """The sample with the highest score (best-of-N); equal scores go to the more frequent answer."""
-    counted = majority(groups, samples, ballot)
-    return _elect(counted, sorted(counted.ranking, key=lambda i: -ballot.scores.get(i, -inf)), ballot)
+    counted, score = majority(groups, samples, ballot), _scores(groups, ballot)
+    return _elect(counted, sorted(counted.ranking, key=lambda i: -score[i]), ballot)
 
 
 def best_of_majority(
@@ -68,7 +68,8 @@ def best_of_majority(
         return counted
     least = frequent * counted.groups[0].weight
     rare = {i for group in counted.groups if group.weight < least for i in group.members}
-    ranking = sorted(counted.ranking, key=lambda i: (i in rare, -ballot.scores.get(i, -inf)))
+    score = _scores(groups, ballot)
+    ranking = sorted(counted.ranking, key=lambda i: (i in rare, -score[i]))
     return _elect(counted, ranking, ballot)
 
 

@@ -1,7 +1,8 @@
-"""LoRA adapters for the embedded engine: from Hugging Face PEFT's directory to llama.cpp's GGUF file.
+"""LoRA adapters for the embedded engine: from PEFT's directory to llama.cpp's GGUF file, and back.
 
 `thinkgate adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapter = "FILE"`
-has the gateway serve it. Needs the packages gguf and safetensors, and torch to read bfloat16.
+has the gateway serve it. `thinkgate adapter FILE --base MODEL --out DIRECTORY` is the way back, to train on
+from an adapter in GGUF. Needs the packages gguf and safetensors, and torch to read bfloat16.
 
 What differs between the two formats:
 - names: `...layers.3.self_attn.q_proj.lora_A.weight` is `blk.3.attn_q.weight.lora_a`;
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AdapterError", "Base", "convert", "gguf_name", "main", "read_base", "scaling"]
+__all__ = ["AdapterError", "Base", "convert", "gguf_name", "main", "read_base", "restore", "scaling"]
 
 _TARGETS: Mapping[str, str] = {
     "self_attn.q_proj": "attn_q",
@@ -58,16 +59,17 @@ class Base:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where the adapter can't be converted."""
     parser = argparse.ArgumentParser(prog="thinkgate adapter", description=__doc__.split("\n")[0])
-    parser.add_argument("adapter", type=Path, help="directory with adapter_config.json")
+    parser.add_argument("adapter", type=Path, help="directory with adapter_config.json, or a GGUF file")
     parser.add_argument("--base", type=Path, required=True, help="the base model: a GGUF file or a directory")
-    parser.add_argument("--out", type=Path, required=True, help="the GGUF file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the GGUF file, or the directory, to write")
     args = parser.parse_args(arguments)
     try:
-        count = convert(args.adapter, args.base, args.out)
+        write = convert if args.adapter.is_dir() else restore
+        count = write(args.adapter, args.base, args.out)
     except AdapterError as error:
         print(f"adapter: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {count} weights adapted, {args.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{args.out}: {count} weights adapted, {_size(args.out) / 1e6:.1f} MB")
     return 0
 
 
@@ -109,6 +111,48 @@ def convert(adapter: Path, base: Path, out: Path, *, half: bool = True) -> int:
     return len(pairs)
 
 
+def restore(adapter: Path, base: Path, out: Path) -> int:
+    """Writes the GGUF adapter as a PEFT adapter in the directory `out`; returns how many weights it changes.
+
+    Ranks may differ by module; values keep their 16 or 32 bits. Raises AdapterError.
+    """
+    from gguf import GGUFReader
+    from safetensors.numpy import save_file
+
+    model = read_base(base)
+    try:
+        held = GGUFReader(adapter)
+        alpha = float(held.fields["adapter.lora.alpha"].contents())
+    except (OSError, ValueError, KeyError) as error:
+        raise AdapterError(f"{adapter} can't be read as a GGUF adapter: {error}.") from error
+    tensors, ranks = {}, {}
+    for tensor in held.tensors:
+        name, _, part = tensor.name.rpartition(".")
+        module = _module(name)
+        values = tensor.data if part == "lora_a" else _rows(tensor.data, name, model, back=True)
+        tensors[f"base_model.model.{module}.lora_{part[-1].upper()}.weight"] = values.copy()
+        if part == "lora_a":
+            ranks[module] = len(values)
+    if 2 * len(ranks) != len(tensors) or not ranks:
+        raise AdapterError(f"{adapter}: a LoRA has both an A and a B for each module it adapts.")
+    rank = max(ranks.values())
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base),
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        # PEFT scales by alpha over a module's own rank, as llama.cpp does.
+        "rank_pattern": {module: each for module, each in ranks.items() if each != rank},
+        "target_modules": sorted({module.rpartition(".")[2] for module in ranks}),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, out / "adapter_model.safetensors")
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return len(ranks)
+
+
 def gguf_name(module: str) -> str:
     """llama.cpp's name for a module's weight. Raises AdapterError for one that can't be adapted there."""
     found = _LAYER.fullmatch(module)
@@ -131,17 +175,26 @@ def scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def reordered(weight: Any, heads: int) -> Any:
-    """The rows of an array in llama.cpp's order: within each head (i, i + half) become neighbours."""
-    rows = weight.shape[0]
-    shape = (heads, 2, rows // heads // 2, *weight.shape[1:])
-    return weight.reshape(shape).swapaxes(1, 2).reshape(weight.shape)
+def reordered(weight: Any, heads: int, *, back: bool = False) -> Any:
+    """An array's rows in llama.cpp's order: within each head (i, i + half) become neighbours; or back."""
+    half = weight.shape[0] // heads // 2
+    shape = (heads, half, 2) if back else (heads, 2, half)
+    return weight.reshape(*shape, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _rows(b: Any, name: str, base: Base) -> Any:
-    """B as llama.cpp wants its rows."""
+def _rows(b: Any, name: str, base: Base, *, back: bool = False) -> Any:
+    """B as llama.cpp wants its rows, or back."""
     heads = {"attn_q": base.heads, "attn_k": base.kv_heads}.get(name.split(".")[2])
-    return b if heads is None or base.architecture not in _REORDERED else reordered(b, heads)
+    return b if heads is None or base.architecture not in _REORDERED else reordered(b, heads, back=back)
+
+
+def _module(name: str) -> str:
+    """The module of a weight that llama.cpp names so. Raises AdapterError."""
+    parts = name.split(".")
+    module = {ours: theirs for theirs, ours in _TARGETS.items()}.get(parts[2] if len(parts) == 4 else "")
+    if module is None:
+        raise AdapterError(f"{name} is no weight that can be adapted.")
+    return f"model.layers.{parts[1]}.{module}"
 
 
 def read_base(path: Path) -> Base:
@@ -215,3 +268,8 @@ def _json(path: Path) -> Mapping[str, Any]:
     if not isinstance(held, dict):
         raise AdapterError(f"{path} is no JSON object.")
     return held
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file, or in a directory's files."""
+    return sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))

@@ -15,11 +15,11 @@ from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Resp
 from gateway.backends.engines import Engine, engine_of, with_parents
 from gateway.backends.folding import Folding
 from gateway.backends.sse import EventParser
+from gateway.connections import request
 from gateway.errors import UpstreamError, UpstreamUnreachable
 
 __all__ = ["OpenAIBackend"]
 
-_TRIES = 3  # on connections that may have been closed meanwhile
 _LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
@@ -241,24 +241,13 @@ class OpenAIBackend:
     async def _open(
         self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to one request; leaving it before its end drops the connection, and so the request.
-
-        Some engines close a kept connection without a word (llama.cpp after a stream), so that
-        the next request on it breaks before it is answered: that one is sent again.
-        """
+        """The response to one request; leaving it before its end drops the connection, and so the request."""
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                response = await self._session.request(method, url, data=data)
-                break
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                if not tries_left or isinstance(error, aiohttp.ClientConnectorError):
-                    raise
-        async with response:
+        async with await request(self._session, method, url, data=data) as response:
             yield response
 
     async def _post_json(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,6 +187,27 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path, monkeypatch:
         await scoring.close()
 
 
+async def test_a_connection_that_its_server_has_closed_is_no_failure(tmp_path: Path) -> None:
+    """The question goes out again on another one."""
+    asked: list[Any] = []
+
+    async def complete(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        if len(asked) == 2 and request.transport is not None:
+            request.transport.close()
+        return web.json_response({"choices": [{"message": {"content": "yes"}}]})
+
+    runner, where = await listening("/v1/chat/completions", complete)
+    scoring = Scoring(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
+    try:
+        for _ in range(2):
+            assert await scoring.scorers["checker"].score([], [Sample(0, "7")], nobody()) == [0.75]
+        assert len(asked) == 3
+    finally:
+        await runner.cleanup()
+        await scoring.close()
+
+
 async def test_how_a_judge_thinks_at_its_own_server_is_that_servers_affair(tmp_path: Path) -> None:
     """Unless the table names an effort."""
     asked: list[Any] = []

@@ -126,6 +126,14 @@ def test_best() -> None:
     assert verdict.share == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("vote", [best, best_of_majority])
+def test_an_unread_verdict_is_no_bad_one(vote: Vote) -> None:
+    """A sample without a score counts as the mean: behind one that was liked, before one that was not."""
+    groups, samples = finished(["7", "8", "7", "9"])
+    assert vote(groups, samples, Ballot({1: 0.1})).winner == 0
+    assert vote(groups, samples, Ballot({1: 0.1, 3: 0.9})).ranking == (3, 0, 2, 1)
+
+
 def test_best_of_free_text() -> None:
     """Where nothing is an answer, each whole sample stands alone and the best-scored one wins."""
     samples = [

@@ -188,7 +188,8 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
         "question": table.question,
         "effort": stage.config.held_out.budget,
         "rounds": table.rounds,
-        "max_tokens": stage.config.held_out.max_tokens,
+        # The gateway keeps up to half for the answer; the gate's judge could think with all of it.
+        "max_tokens": 2 * stage.config.held_out.max_tokens,
         "gate": str(directory / GATE_FILE),
         "calibration": str(directory / "calibration.json"),
     }

@@ -7,7 +7,8 @@ beside it, before it, or in which of several processes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from training.trainer.processes import processes
 from training.types import Completion
 
 __all__ = ["draw", "generate"]
+
+_STRETCH = 8
+"""Tokens written between looks at which replies have ended; those take no further part."""
 
 
 def draw(
@@ -102,45 +106,61 @@ def generate(
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    sampling: dict[str, Any] = {}
-    if temperature and seeds is None:
-        sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None}
-    elif temperature and seeds is not None:
-        chosen = _Chosen(_numbers(seeds, max_tokens).to(model.device), width, temperature)
-        sampling = {"logits_processor": LogitsProcessorList([chosen])}
-    with torch.no_grad():
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            cache=None if _spread(model) else _read_once(model, prompts, ids, mask),
-            do_sample=temperature > 0 and seeds is None,
-            max_new_tokens=max_tokens,
-            pad_token_id=pad,
-            eos_token_id=sorted(ends),
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            synced_gpus=_spread(model),
-            **sampling,
-        )
-    return [_ended(reply, ends) for reply in out[:, width:].tolist()]
+    numbers = _numbers(seeds, max_tokens).to(model.device) if temperature and seeds is not None else None
+    settings: dict[str, Any] = {
+        "do_sample": temperature > 0 and seeds is None,
+        "pad_token_id": pad,
+        "eos_token_id": sorted(ends),
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "synced_gpus": _spread(model),
+    }
+    if settings["do_sample"]:
+        settings |= {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None}
+    apart = _keeps_rows_apart(model)
+    cache = _read_once(model, prompts, ids, mask) if apart else None
+    replies: dict[int, list[int]] = {}
+    left = torch.arange(len(prompts), device=model.device)
+    with torch.no_grad(), _fused_attention(model):
+        while len(left):
+            if numbers is not None:
+                chosen = _Chosen(numbers[left], width, temperature)
+                settings["logits_processor"] = LogitsProcessorList([chosen])
+            limit = width + max_tokens - ids.shape[1]
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                cache=cache,
+                max_new_tokens=min(_STRETCH, limit) if apart else limit,
+                return_dict_in_generate=True,
+                **settings,
+            )
+            ids, cache = out.sequences, out.cache
+            written = [_ended(reply, ends) for reply in ids[:, width:].tolist()]
+            full = ids.shape[1] == width + max_tokens
+            over = [full or not apart or reply[-1] in ends for reply in written]
+            replies |= {
+                row: reply for row, reply, end in zip(left.tolist(), written, over, strict=True) if end
+            }
+            kept = torch.tensor([not end for end in over], device=model.device)
+            left, ids = left[kept], ids[kept]
+            mask = torch.nn.functional.pad(mask[kept], (0, ids.shape[1] - mask.shape[1]), value=1)
+            if len(left) and not kept.all():
+                cache.batch_select_indices(kept.nonzero()[:, 0])
+    return [replies[row] for row in range(len(prompts))]
 
 
 def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
     """The cache of all but the prompts' last tokens, each prompt passed once; None where it can't be had.
 
     The samples of a group share their prompt, whose pass costs a third of a short reply's. None where all
-    prompts differ, and for models whose cache isn't one of keys and values alone.
+    prompts differ.
     """
     different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
     if len(different) == len(prompts) or ids.shape[1] < 2:
         return None
-    # What `generate` passes through: around an adapter the trainer's mixed precision would read otherwise.
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    settings = inner.generation_config
+    inner = _inner(model)
     cache = DynamicCache(config=inner.config)
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
-    if not plain or settings.cache_implementation is not None or settings.use_cache is False:
-        return None
     rows = sorted(different.values())
     places = {place: row for row, place in enumerate(rows)}
     seen = mask[rows, :-1]
@@ -155,6 +175,39 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
     chosen = [places[different[tuple(prompt)]] for prompt in prompts]
     cache.batch_select_indices(torch.tensor(chosen, device=ids.device))
     return cache
+
+
+def _keeps_rows_apart(model: Any) -> bool:
+    """Whether rows can be copied and dropped while replies are written.
+
+    They can where the cache is one of keys and values alone, and where no other process has to take every
+    step together with this one.
+    """
+    inner = _inner(model)
+    settings = inner.generation_config
+    plain = all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+        for layer in DynamicCache(config=inner.config).layers
+    )
+    own = settings.cache_implementation is not None or settings.use_cache is False
+    return plain and not own and not _spread(model)
+
+
+@contextmanager
+def _fused_attention(model: Any) -> Iterator[None]:
+    """Torch's own attention, where the trainer's passes use the eager one, which copies keys by head."""
+    inner = _inner(model)
+    before = inner.config._attn_implementation
+    if before == "eager":
+        inner.set_attn_implementation("sdpa")
+    yield
+    if before == "eager":
+        inner.set_attn_implementation(before)
+
+
+def _inner(model: Any) -> Any:
+    """What `generate` passes: around an adapter the trainer's mixed precision would read otherwise."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _ended(reply: list[int], ends: Collection[int]) -> list[int]:

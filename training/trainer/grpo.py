@@ -17,6 +17,7 @@ from training.ranks import process_count, rl_share
 from training.trainer.drawing import generate
 from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
+from training.trainer.packing import additive, packed
 from training.trainer.processes import refuse_unknown_split
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
@@ -55,6 +56,33 @@ class Trainer(GRPOTrainer):
         mask = output["completion_mask"] * output.get("tool_mask", 1)
         output["taught"] = self.accelerator.gather(mask.any(dim=1)).float().mean()
         return output
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Any,
+        attention_mask: Any,
+        logits_to_keep: int,
+        compute_entropy: bool = False,
+        **more: Any,
+    ) -> Any:
+        """TRL's, but that a prompt which several replies share is passed once, where that is cheaper."""
+        plain = not any(value is not None and value is not False for value in more.values())
+        inner = self.accelerator.unwrap_model(model)
+        rows = packed(inner, input_ids, attention_mask, logits_to_keep) if plain else None
+        if rows is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, compute_entropy=compute_entropy, **more
+            )
+        with self.accelerator.autocast():
+            out = model(
+                input_ids=rows.ids,
+                attention_mask=additive(rows.mask, inner.dtype),
+                position_ids=rows.positions,
+                shift_labels=rows.labels,
+                fused_lm_head=True,
+            )
+        return rows.unpacked(out.log_probs), rows.unpacked(out.entropy) if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: Any) -> Any:
         # Several processes gather figures by reply, so each must pass as many as the others; a balancing

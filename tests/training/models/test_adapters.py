@@ -13,7 +13,7 @@ pytest.importorskip("xllamacpp")
 
 from gateway.backends.local import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.backends.model_store import ensure_model  # noqa: E402
-from training.adapters import AdapterError, convert  # noqa: E402
+from training.adapters import AdapterError, convert, restore  # noqa: E402
 from training.canary import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
 from training.client import connected  # noqa: E402
 
@@ -107,3 +107,24 @@ def test_what_cannot_be_said_is_refused(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="use_dora"):
         convert(tmp_path, ensure_model(), tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_the_way_back_loses_nothing(adapter: Path, base: Path, tmp_path: Path) -> None:
+    """A GGUF adapter becomes a PEFT adapter that converts to the same file, and that PEFT itself loads."""
+    convert(adapter, base, tmp_path / "there.gguf")
+    assert restore(tmp_path / "there.gguf", base, tmp_path / "back") == 30 * len(LAYERS)
+    convert(tmp_path / "back", base, tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "there.gguf").read_bytes()
+    (one, tokenizer), (two, _) = load(base, adapter), load(base, tmp_path / "back")
+    prompt, reply = tokenizer(PROMPTS[0])["input_ids"], tokenizer(" Rome, of course.")["input_ids"]
+    same = agreement(token_logprobs(one, prompt, reply), token_logprobs(two, prompt, reply))
+    assert same.mean < 0.001  # values have 16 bits in the file
+
+
+def test_only_an_adapter_is_taken_back(base: Path, tmp_path: Path) -> None:
+    """A model's own GGUF file, and a file that is none, are refused in one sentence."""
+    (tmp_path / "note.gguf").write_text("no adapter")
+    for wrong in (ensure_model(), tmp_path / "note.gguf"):
+        with pytest.raises(AdapterError, match="can't be read as a GGUF adapter"):
+            restore(wrong, base, tmp_path / "back")
+    assert not (tmp_path / "back").exists()

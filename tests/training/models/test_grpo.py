@@ -194,7 +194,9 @@ def test_where_nothing_teaches_a_reply_that_counts_is_passed() -> None:
     assert taught_only(inputs)["completion_ids"].tolist() == [[3, 4]]
 
 
-def test_scoring_replies_alone_changes_neither_loss_nor_gradient(start: ModelSource, tmp_path: Path) -> None:
+def test_scoring_replies_alone_changes_neither_loss_nor_gradient(
+    start: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the head makes of prompts and padding never counted."""
     scored: list[int] = []
     apply = trl.trainer.utils._ChunkedLogProbFunction.apply
@@ -203,6 +205,7 @@ def test_scoring_replies_alone_changes_neither_loss_nor_gradient(start: ModelSou
         scored.append(len(hidden))
         return apply(hidden, *more)
 
+    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
     with patch.object(trl.trainer.utils._ChunkedLogProbFunction, "apply", noted):
         model, (every,) = trained(start, tmp_path, LIVE)
         with replies_alone():
@@ -228,3 +231,41 @@ def test_leaving_them_out_changes_neither_loss_nor_gradient(
     assert less["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"kl": 0.5}, {"loss": "dr_grpo", "updates": 2, "steps": 2, "save_every": 2}]
+)
+def test_passing_a_prompt_once_changes_neither_loss_nor_gradient(
+    start: ModelSource,
+    tmp_path: Path,
+    fields: dict[str, Any],
+    attention: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The replies of a group see their prompt and themselves, wherever in the sequence they stand."""
+    replies = [*LIVE, (LONG, -0.5), ([2], 0.5)]
+    passes: list[tuple[int, ...]] = []
+
+    plainly = load_model
+
+    def load(source: ModelSource) -> Any:
+        model = plainly(source)
+        model.set_attn_implementation(attention)
+        note = lambda _, args, given: passes.append(tuple(given["input_ids"].shape))  # noqa: E731
+        model.model.register_forward_pre_hook(note, with_kwargs=True)
+        return model
+
+    monkeypatch.setattr(f"{__name__}.load_model", load)
+    model, packed = trained(start, tmp_path, replies, **fields)
+    assert passes[-1] == (1, len(PROMPT) - 1 + sum(len(ids) for ids, _ in replies))
+    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
+    other, apart = trained(start, tmp_path, replies, **fields)
+    assert passes[-1] == (4, len(PROMPT) + len(LONG))
+    for one, two in zip(packed, apart, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
+        assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-3)
+    for first, second in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-6)
