@@ -22,7 +22,13 @@ from unittest.mock import patch
 
 SAVINGS = {
     "each prompt is read once": ("training.trainer.drawing._read_once", lambda *_: None),
+    "what has ended is written no further": ("training.trainer.drawing._STRETCH", 10**9),
+    "drawing has torch's own attention": (
+        "training.trainer.drawing._fused_attention",
+        lambda _: nullcontext(),
+    ),
     "only replies are scored": ("training.trainer.grpo.replies_alone", nullcontext),
+    "each prompt is passed once": ("training.trainer.grpo.packed", lambda *_: None),
     "only what teaches is passed": ("training.trainer.grpo.taught_only", lambda inputs: inputs),
 }
 """Each saving, and what stands in its place without it."""

@@ -91,11 +91,13 @@ def _one(seed: int, output: Path) -> None:
     seconds = cards["rl"]["seconds"]
     models = {name: output / name / "model" for name in config.pipeline}
 
+    # The rate falls to 0 over that time, as RL's does.
+    clocked = {"steps": 100_000, "seconds": seconds, "decay": config.rl.decay}
     # Rejection sampling for as long as RL took, from the same cold-started model.
     beside = output / "instead-rejection"
     _lend(output / "cold-start", beside / "cold-start")
     table = config.rejection.model_copy(
-        update={"rows": 1200, "samples": 8, "keep": 4, "steps": 100_000, "seconds": seconds, "general": 0.0}
+        update=clocked | {"rows": 1200, "samples": 8, "keep": 4, "general": 0.0}
     )
     other = config.model_copy(
         update={"output": beside, "pipeline": ("cold-start", "rejection"), "rejection": table}
@@ -105,7 +107,7 @@ def _one(seed: int, output: Path) -> None:
     # More supervised steps on the teacher's chains, other ones than before, for as long.
     beside = output / "instead-sft"
     _lend(output / "cold-start", beside / "base")
-    table = config.cold_start.model_copy(update={"steps": 100_000, "until": None, "seconds": seconds})
+    table = config.cold_start.model_copy(update=clocked | {"until": None})
     other = config.model_copy(
         update={
             "output": beside,

@@ -133,7 +133,10 @@ class _Steps(_Table):
     general: Share = 0.0
     """The share of general rows among all training rows."""
     seconds: Annotated[float, Field(gt=0)] | None = None
-    """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time."""
+    """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time.
+
+    The rate then decays over it, not over the steps.
+    """
 
 
 class SftTable(_Steps):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -101,53 +102,80 @@ def generate(
     What the model's own generation settings say of sampling (penalties, cuts) is set aside. `seeds`
     gives each prompt's reply random numbers of its own; without, all use the process's.
     """
-    pad = model.generation_config.pad_token_id
-    pad = min(ends) if pad is None else pad
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    asked = _Asked.of(model, prompts, ends)
+    apart = _keeps_rows_apart(model)
     numbers = _numbers(seeds, max_tokens).to(model.device) if temperature and seeds is not None else None
-    settings: dict[str, Any] = {
-        "do_sample": temperature > 0 and seeds is None,
+    settings = _settings(model, asked.pad, ends, temperature if numbers is None else 0)
+    replies: dict[int, list[int]] = {}
+    with torch.no_grad(), _fused_attention(model):
+        cache = _read_once(model, prompts, asked.ids, asked.mask) if apart else None
+        while len(asked.rows):
+            if numbers is not None:
+                chosen = _Chosen(numbers[asked.rows], asked.width, temperature)
+                settings["logits_processor"] = LogitsProcessorList([chosen])
+            left = asked.width + max_tokens - asked.ids.shape[1]
+            out = model.generate(
+                input_ids=asked.ids,
+                attention_mask=asked.mask,
+                cache=cache,
+                max_new_tokens=min(_STRETCH, left) if apart else left,
+                **settings,
+            )
+            written = [_ended(reply, ends) for reply in out.sequences[:, asked.width :].tolist()]
+            over = [not apart or len(reply) == max_tokens or reply[-1] in ends for reply in written]
+            done = zip(asked.rows.tolist(), written, over, strict=True)
+            replies |= {row: reply for row, reply, end in done if end}
+            kept = torch.tensor([place for place, end in enumerate(over) if not end], dtype=torch.long)
+            asked, cache = asked.going_on(out.sequences, kept.to(model.device)), out.cache
+            if 0 < len(kept) < len(over):
+                cache.batch_select_indices(kept.to(model.device))
+    return [replies[row] for row in range(len(prompts))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is still being written: which of the prompts (`rows`), and their tokens so far.
+
+    They are padded on the left; `width` is where the replies begin.
+    """
+
+    rows: torch.Tensor
+    ids: torch.Tensor
+    mask: torch.Tensor
+    width: int
+    pad: int
+
+    @classmethod
+    def of(cls, model: Any, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Asked:
+        """All prompts, nothing written yet."""
+        pad = model.generation_config.pad_token_id
+        pad = min(ends) if pad is None else pad
+        width = max(map(len, prompts))
+        ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        rows = torch.arange(len(prompts), device=model.device)
+        return cls(rows, *(torch.tensor(each, device=model.device) for each in (ids, mask)), width, pad)
+
+    def going_on(self, written: torch.Tensor, kept: torch.Tensor) -> _Asked:
+        """With what was `written`, for the rows `kept`: the places of those that have not ended."""
+        more = written.shape[1] - self.mask.shape[1]
+        mask = torch.nn.functional.pad(self.mask[kept], (0, more), value=1)
+        return replace(self, rows=self.rows[kept], ids=written[kept], mask=mask)
+
+
+def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
+    """How to generate; a temperature above 0 has transformers choose, by the process's random numbers."""
+    sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
+    return {
+        "do_sample": temperature > 0,
         "pad_token_id": pad,
         "eos_token_id": sorted(ends),
         "repetition_penalty": 1.0,
         "no_repeat_ngram_size": 0,
         "synced_gpus": _spread(model),
+        "return_dict_in_generate": True,
+        **sampling,
     }
-    if settings["do_sample"]:
-        settings |= {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None}
-    apart = _keeps_rows_apart(model)
-    cache = _read_once(model, prompts, ids, mask) if apart else None
-    replies: dict[int, list[int]] = {}
-    left = torch.arange(len(prompts), device=model.device)
-    with torch.no_grad(), _fused_attention(model):
-        while len(left):
-            if numbers is not None:
-                chosen = _Chosen(numbers[left], width, temperature)
-                settings["logits_processor"] = LogitsProcessorList([chosen])
-            limit = width + max_tokens - ids.shape[1]
-            out = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                cache=cache,
-                max_new_tokens=min(_STRETCH, limit) if apart else limit,
-                return_dict_in_generate=True,
-                **settings,
-            )
-            ids, cache = out.sequences, out.cache
-            written = [_ended(reply, ends) for reply in ids[:, width:].tolist()]
-            full = ids.shape[1] == width + max_tokens
-            over = [full or not apart or reply[-1] in ends for reply in written]
-            replies |= {
-                row: reply for row, reply, end in zip(left.tolist(), written, over, strict=True) if end
-            }
-            kept = torch.tensor([not end for end in over], device=model.device)
-            left, ids = left[kept], ids[kept]
-            mask = torch.nn.functional.pad(mask[kept], (0, ids.shape[1] - mask.shape[1]), value=1)
-            if len(left) and not kept.all():
-                cache.batch_select_indices(kept.nonzero()[:, 0])
-    return [replies[row] for row in range(len(prompts))]
 
 
 def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
@@ -198,10 +226,13 @@ def _fused_attention(model: Any) -> Iterator[None]:
     """Torch's own attention, where the trainer's passes use the eager one, which copies keys by head."""
     inner = _inner(model)
     before = inner.config._attn_implementation
-    if before == "eager":
-        inner.set_attn_implementation("sdpa")
-    yield
-    if before == "eager":
+    if before != "eager":
+        yield
+        return
+    inner.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
         inner.set_attn_implementation(before)
 
 

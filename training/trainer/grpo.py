@@ -19,14 +19,15 @@ from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
 from training.trainer.packing import additive, packed
 from training.trainer.processes import refuse_unknown_split
+from training.trainer.rates import ClockedRate
 from training.trainer.rollout import Rollout
 from training.trainer.watch import Watch, quieten
 
 __all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
 
 
-class Trainer(GRPOTrainer):
-    """TRL's, but for how replies are drawn, and for those that are left out.
+class Trainer(ClockedRate, GRPOTrainer):
+    """TRL's, but for how replies are drawn and passed, for those that are left out, and for a clock's rate.
 
     Each reply depends on its own seed alone. One that is left out counts in no divisor, as if it had not
     been drawn: TRL's counts of tokens (`dapo`, `cispo`, `bnpo`) leave out what is masked; its means over
@@ -156,6 +157,7 @@ def train_grpo(
         rollout_func=rollout,
         callbacks=[watch],
     )
+    trainer.by_clock(watch.spent)
     refuse_unknown_split(trainer)
     quieten(trainer)
     with replies_alone():

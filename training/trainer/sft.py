@@ -15,11 +15,16 @@ from training.ranks import process_count, sft_share
 from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
 from training.trainer.processes import refuse_unknown_split
+from training.trainer.rates import ClockedRate
 from training.trainer.watch import Watch, quieten
 
 __all__ = ["train_sft"]
 
 _IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+class _Trainer(ClockedRate, SFTTrainer):
+    """TRL's, but for the rate of a stage that the clock ends."""
 
 
 def train_sft(
@@ -65,9 +70,10 @@ def train_sft(
         disable_tqdm=True,
         dataloader_pin_memory=not cpu,
     )
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[watch]
     )
+    trainer.by_clock(watch.spent)
     refuse_unknown_split(trainer)
     quieten(trainer)
     with replies_alone():

@@ -109,6 +109,12 @@ class Watch(TrainerCallback):
         self.seen = Seen()
         self.ending = Ending("all steps done")
 
+    @property
+    def spent(self) -> Callable[[], float] | None:
+        """How to tell the share of the stage's time that has gone by; None where no clock ends it."""
+        seconds = self._rules.seconds
+        return None if seconds is None else lambda: self.seen.trained / seconds
+
     def load(self, checkpoint: Path) -> None:
         """Takes up what was saved with a checkpoint."""
         saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))

@@ -30,11 +30,17 @@ def model(tmp_path: Path) -> Any:
 
 
 def drawn(
-    model: Any, prompts: Sequence[Sequence[int]], temperature: float, first: int = 0
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    temperature: float,
+    first: int = 0,
+    *,
+    limit: int = 12,
+    ends: Sequence[int] = (2,),
 ) -> list[list[int]]:
     """A reply to each prompt, with seeds by their places."""
     seeds = [str(first + place) for place in range(len(prompts))]
-    return generate(model, prompts, temperature, 12, [2], seeds=seeds)
+    return generate(model, prompts, temperature, limit, ends, seeds=seeds)
 
 
 @pytest.fixture
@@ -85,3 +91,40 @@ def test_an_adapters_model_shares_its_prompts_too(model: Any) -> None:
     ).eval()
     alone = [drawn(adapted, [prompt], 1.0, place)[0] for place, prompt in enumerate(PROMPTS)]
     assert drawn(adapted, PROMPTS, 1.0) == alone
+
+
+def test_a_reply_that_has_ended_takes_no_further_part(model: Any, passes: list[tuple[int, int]]) -> None:
+    """The others are what they would have been, up to the limit."""
+    ends = range(2, 14)  # so many that replies end after a few tokens, each after another number
+    together = drawn(model, PROMPTS * 4, 1.0, limit=40, ends=ends)
+    rows = [row for row, columns in passes if columns == 1]
+    assert rows[0] == 24
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] <= 12
+    assert len(rows) == max(map(len, together))
+    assert all(reply[-1] in ends or len(reply) == 40 for reply in together)
+    assert not any(token in ends for reply in together for token in reply[:-1])
+    alone = [
+        drawn(model, [prompt], 1.0, place, limit=40, ends=ends)[0] for place, prompt in enumerate(PROMPTS * 4)
+    ]
+    assert together == alone
+
+
+def test_the_trainers_own_attention_is_back_after_drawing(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is faster backward is slower forward; a failure changes nothing of that."""
+    used = []
+    model.set_attn_implementation("eager")
+    model.model.register_forward_pre_hook(lambda *_: used.append(model.config._attn_implementation))
+    drawn(model, PROMPTS, 1.0)
+    assert set(used) == {"sdpa"}
+    assert model.config._attn_implementation == "eager"
+
+    def broken(**_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(model, "generate", broken)
+    with pytest.raises(MemoryError):
+        drawn(model, PROMPTS, 1.0)
+    assert model.config._attn_implementation == "eager"

@@ -1,6 +1,7 @@
 """What TRL is told to do, and what its trainer then does with a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -83,7 +84,12 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
 
 
 def trained(
-    start: ModelSource, directory: Path, replies: Sequence[Reply], **fields: Any
+    start: ModelSource,
+    directory: Path,
+    replies: Sequence[Reply],
+    *,
+    spent: Callable[[], float] | None = None,
+    **fields: Any,
 ) -> tuple[Any, list[dict[str, float]]]:
     """The model after a few steps on always the same two replies a group, and a log of the steps."""
     settings = {"steps": 1, "groups": len(replies) // 2, "samples": 2, "batch": len(replies), "warmup": 0}
@@ -107,6 +113,7 @@ def trained(
         processing_class=tokenizer,
         rollout_func=rollout,
     )
+    trainer.by_clock(spent)
     trainer.train()
     return model, [line for line in trainer.state.log_history if "loss" in line]
 
@@ -269,3 +276,16 @@ def test_passing_a_prompt_once_changes_neither_loss_nor_gradient(
         assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-3)
     for first, second in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clocked", "shares"), [(True, [1.0, 0.9, 0.8, 0.7]), (False, [1.0, 0.75, 0.5, 0.25])]
+)
+def test_the_rate_falls_with_the_time_where_the_clock_ends_a_stage(
+    start: ModelSource, tmp_path: Path, clocked: bool, shares: list[float]
+) -> None:
+    """A tenth of the time a step here; without a clock it falls over the steps."""
+    looks = count()  # two a step: weights that could decay and the others are two groups to torch
+    spent = (lambda: next(looks) // 2 / 10) if clocked else None
+    _, steps = trained(start, tmp_path, LIVE, spent=spent, steps=4, decay="linear", rate=1e-3)
+    assert [step["learning_rate"] for step in steps] == pytest.approx([1e-3 * share for share in shares])

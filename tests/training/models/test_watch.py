@@ -89,6 +89,14 @@ def test_time_ends_a_stage_with_an_evaluation_of_what_it_has_become(tmp_path: Pa
     assert done.watch.seen.accuracies == [0.1, 0.2, 0.3]
 
 
+def test_the_watch_tells_how_much_of_the_time_is_spent(tmp_path: Path) -> None:
+    """For the rate, which falls with it; where no clock ends the stage there is nothing to tell."""
+    spent = train(tmp_path, Rules(seconds=8.0), [0.1], most=4).watch.spent
+    assert spent is not None
+    assert spent() == 0.5
+    assert train(tmp_path, Rules(), [0.1], most=4).watch.spent is None
+
+
 def test_convergence_ends_a_stage(tmp_path: Path) -> None:
     """After two windows without a gain."""
     done = train(tmp_path, Rules(convergence=Convergence(200, 2)), [0.5, 0.5, 0.5, 0.5])
