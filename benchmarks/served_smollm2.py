@@ -4,8 +4,8 @@
         --gsm8k test.jsonl.gz
 
 All models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
-which were not. Greedily at each budget; the trained kinds also at temperature 1, with one sample and with
-votes of 8.
+which were not. Greedily at each budget, and at temperature 1 with one sample and with votes of 8: the
+majority's, and one weighted by the samples' own confidence.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ CONFIG = Path("training/configs/smollm2.toml")
 BEGIN, END = "<!-- smollm2:begin -->", "<!-- smollm2:end -->"
 ASKED: Mapping[str, Sequence[str]] = {
     "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
-    "sampled": ["--temperature", "1", "--budgets", "high", "--samples", "1,8"],
+    "sampled": [
+        *("--temperature", "1", "--budgets", "high", "--samples", "1,8"),
+        *("--votes", "majority,weighted:confidence"),
+    ],
 }
 COLUMNS = {
     "off": ("greedy", "off"),
@@ -36,6 +39,7 @@ COLUMNS = {
     "high": ("greedy", "high"),
     "high, one sample": ("sampled", "high"),
     "high, vote of 8": ("sampled", "high@8 majority"),
+    "the same by confidence": ("sampled", "high@8 weighted:confidence"),
 }
 
 
@@ -81,8 +85,7 @@ def _ask(
             most = 96 if data == "trained" else 256
             common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
             common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
-            asked = ASKED if data == "trained" else {"greedy": ASKED["greedy"]}
-            for drawn, options in asked.items():
+            for drawn, options in ASKED.items():
                 out = place / f"{data}-{drawn}.jsonl"
                 if status := evaluate([*common, *options, "--out", str(out)]):
                     raise SystemExit(f"{data}: the evaluation ended with status {status}")

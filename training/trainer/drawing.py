@@ -153,8 +153,11 @@ class _Asked:
         width = max(map(len, prompts))
         ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        rows = torch.arange(len(prompts), device=model.device)
-        return cls(rows, *(torch.tensor(each, device=model.device) for each in (ids, mask)), width, pad)
+        rows = torch.arange(len(prompts))
+        place = model.device
+        return cls(
+            rows.to(place), torch.tensor(ids, device=place), torch.tensor(mask, device=place), width, pad
+        )
 
     def going_on(self, written: torch.Tensor, kept: torch.Tensor) -> _Asked:
         """With what was `written`, for the rows `kept`: the places of those that have not ended."""
