@@ -73,7 +73,8 @@ def pack(
 
     A prompt's last token stands before each reply anew, for it is where the first token is predicted.
     """
-    length = max(len(prompt) - 1 + sum(len(answers[row]) for row in rows) for prompt, rows in groups.items())
+    lengths = [len(prompt) - 1 + sum(len(answers[row]) for row in rows) for prompt, rows in groups.items()]
+    length = max(1, *lengths)
     ids = torch.zeros(len(groups), length, dtype=torch.long)
     positions, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
     owner = torch.full_like(ids, -1)  # 0: the prompt; above: a reply's number; -1: nobody's

@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.scoring import Scoring  # noqa: E402
+from gateway.scoring import JudgeTable, Scoring  # noqa: E402
+from policies.limiter import share_tokens  # noqa: E402
+from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
 from scorers.gate import model_digest, read_gate  # noqa: E402
 from scorers.local_classifier import LocalClassifier  # noqa: E402
@@ -86,6 +88,16 @@ def test_the_gateways_settings_lie_beside_the_weights(run: Path, name: str, kind
     assert settings.scorers["trained"].kind == kind
     with pytest.raises(ValueError, match="did not pass"):
         Scoring(settings.scorers)
+
+
+def test_a_judge_may_think_as_long_when_served_as_at_its_gate(run: Path) -> None:
+    """Though the gateway keeps a part of what it may write for the answer."""
+    model = Path(json.loads((run / "generative" / "result.json").read_text(encoding="utf-8"))["model"])
+    settings = load_settings(model / "serving.toml", {})
+    table = settings.scorers["trained"]
+    assert isinstance(table, JudgeTable)
+    thinking, _ = share_tokens(LEVELS["high"].tokens or 0, settings.answer_reserve, table.max_tokens)
+    assert thinking == 12
 
 
 async def test_what_was_trained_is_served(run: Path) -> None:

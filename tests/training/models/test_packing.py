@@ -1,0 +1,72 @@
+"""Several replies to a prompt in one sequence: each sees what it would see alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from training.config import ModelSource  # noqa: E402
+from training.tiny.model import build  # noqa: E402
+from training.trainer.models import load_model  # noqa: E402
+from training.trainer.packing import cheaper, pack, packed  # noqa: E402
+
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+
+tokens = st.lists(st.integers(3, 60), max_size=5)
+groups_of_replies = st.dictionaries(
+    tokens.filter(bool).map(tuple), st.lists(tokens, min_size=1, max_size=4), min_size=1, max_size=3
+)
+
+
+@given(groups_of_replies)
+def test_a_token_sees_its_prompt_and_its_own_reply_alone(
+    asked: dict[tuple[int, ...], list[list[int]]],
+) -> None:
+    """And is where it would stand: read back through the mask every row is whole, and so are its labels."""
+    rows = [(prompt, reply) for prompt, replies in asked.items() for reply in replies]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, (prompt, _) in enumerate(rows):
+        groups.setdefault(prompt, []).append(row)
+    one = pack(groups, [reply for _, reply in rows], 5, torch.device("cpu"))
+    ids, positions = one.ids.reshape(-1), one.positions.reshape(-1)
+    length = one.ids.shape[1]
+    for row, (prompt, reply) in enumerate(rows):
+        assert one.unpacked(one.labels)[row].tolist() == reply + [0] * (5 - len(reply))
+        for number, place in enumerate(one.places[row, : len(reply)].tolist()):
+            group, column = divmod(place, length)
+            seen = one.mask[group, 0, column].nonzero()[:, 0] + group * length
+            assert ids[seen].tolist() == [*prompt, *reply[:number]]
+            assert positions[seen].tolist() == list(range(len(prompt) + number))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    """A model of two small layers."""
+    build(tmp_path, width=64, layers=2)
+    return load_model(ModelSource(path=str(tmp_path)), train=False)
+
+
+def test_only_what_shares_a_prompt_is_packed(model: Any) -> None:
+    """Different prompts stay rows, and so does everything where a layer doesn't see all that is before."""
+    mask = torch.ones(2, 4, dtype=torch.long)
+    same, different = (
+        torch.tensor([[7, 8, 20, 21], [7, 8, 30, 31]]),
+        torch.tensor([[7, 8, 9, 9], [8, 8, 9, 9]]),
+    )
+    assert packed(model, same, mask, 2) is not None
+    assert packed(model, different, mask, 2) is None
+    model.config._attn_implementation_internal = "flash_attention_2"
+    assert packed(model, same, mask, 2) is None
+
+
+def test_long_replies_to_a_short_prompt_stay_rows() -> None:
+    """A mask saves no attention: 8 replies of 8,000 tokens would cost more than a prompt is worth."""
+    weights, attention = 100_000_000, 2 * 30 * 576
+    assert cheaper([60], [[25] * 8], weights, attention)
+    assert not cheaper([60], [[8_000] * 8], weights, attention)
+    assert cheaper([4_000], [[200] * 8], weights, attention)
