@@ -1,11 +1,11 @@
 """Asks SmolLM2-135M before and after its training, through the gateway, served by the embedded engine.
 
-    python -m benchmarks.served_smollm2 --adapter trained=gateway/demo/smollm2-reasoner.gguf \\
-        --gsm8k test.jsonl.gz
+    python -m benchmarks.served_smollm2 --adapter cold-start=FILE \\
+        --adapter rl=gateway/demo/smollm2-reasoner.gguf --gsm8k test.jsonl.gz
 
-All models get the same questions with the same seeds: new ones of the kinds that were trained, and GSM8K's,
-which were not. Greedily at each budget, and at temperature 1 with one sample and with votes of 8: the
-majority's, and one weighted by the samples' own confidence.
+All models get the same questions with the same seeds: new ones of the kinds that were imitated, longer sums,
+and GSM8K's, which were not trained. Greedily at each budget; the trained kinds also at temperature 1 with one
+sample and with votes of 8: the majority's, and one weighted by the samples' own confidence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,11 @@ from training.config import read_config
 from training.evaluate import main as evaluate
 from training.sources import held_out
 
-CONFIG = Path("training/configs/smollm2.toml")
+CONFIGS = {
+    "imitated kinds": Path("training/configs/smollm2.toml"),
+    "longer sums": Path("training/configs/smollm2-longer.toml"),
+}
+"""Whose held-out questions are asked."""
 BEGIN, END = "<!-- smollm2:begin -->", "<!-- smollm2:end -->"
 ASKED: Mapping[str, Sequence[str]] = {
     "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
@@ -49,17 +54,16 @@ def main() -> None:
         "--adapter", action="append", required=True, metavar="NAME=FILE", help="as often as needed"
     )
     parser.add_argument("--gsm8k", type=Path)
-    parser.add_argument("--count", type=int, default=40, help="questions of the trained kinds")
+    parser.add_argument("--count", type=int, default=40, help="questions of each trained kind")
     parser.add_argument("--untouched", type=int, default=16, help="questions of GSM8K")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-smollm2.json"))
     parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = held_out(read_config(CONFIG).held_out.sources, chosen.count)
-        trained = Path(folder) / "trained.jsonl"
-        lines = (json.dumps({"question": row.question, "answer": row.gold}) for row in rows)
-        trained.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        sets = {"trained": (trained, chosen.count)}
+        sets = {
+            name: (_written(config, chosen.count, Path(folder)), chosen.count)
+            for name, config in CONFIGS.items()
+        }
         if chosen.gsm8k:
             sets["GSM8K"] = (chosen.gsm8k, chosen.untouched)
         found = {"base": _ask(None, sets, Path(folder) / "base")}
@@ -73,6 +77,16 @@ def main() -> None:
     chosen.page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
 
 
+def _written(config: Path, count: int, folder: Path) -> Path:
+    """A configuration's held-out questions as a file, without those that chose a stage's best weights."""
+    path = folder / f"{config.stem}.jsonl"
+    run = read_config(config)
+    first = run.held_out.count if run.rl is not None and run.rl.best else 0
+    rows = islice(held_out(run.held_out.sources, first + count), first, first + count)
+    path.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
+    return path
+
+
 def _ask(
     adapter: Path | None, sets: Mapping[str, tuple[Path, int]], place: Path
 ) -> dict[str, list[dict[str, Any]]]:
@@ -82,10 +96,11 @@ def _ask(
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
     with serving_in_thread(create_app(settings)) as url:
         for data, (path, count) in sets.items():
-            most = 96 if data == "trained" else 256
+            most = 96 if data in CONFIGS else 256
             common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
             common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
-            for drawn, options in ASKED.items():
+            asked = ASKED if data in CONFIGS else {"greedy": ASKED["greedy"]}
+            for drawn, options in asked.items():
                 out = place / f"{data}-{drawn}.jsonl"
                 if status := evaluate([*common, *options, "--out", str(out)]):
                     raise SystemExit(f"{data}: the evaluation ended with status {status}")

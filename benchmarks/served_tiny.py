@@ -119,9 +119,8 @@ def _evaluated(url: str, out: Path, count: int, options: Sequence[str]) -> list[
     data.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
     common = ["--data", str(data), "--form", "any", "--url", f"{url}/v1", "--by", "lenient"]
     common += ["--concurrency", "8", "--stops", "none", "--json", "--max-tokens", "96", "--out", str(out)]
-    # A question that was not answered is missing in its setting's count; without a report there is none.
-    if evaluate([*common, *options]) and not out.with_suffix(".json").exists():
-        raise SystemExit(f"{out.stem}: the evaluation could not be made")
+    if status := evaluate([*common, *options]):
+        raise SystemExit(f"{out.stem}: the evaluation ended with status {status}")
     return list(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["settings"])
 
 

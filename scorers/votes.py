@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations, groupby
-from math import ceil, fsum, inf
+from math import ceil, fsum
 from types import MappingProxyType
 
 from rapidfuzz.distance import Indel
@@ -183,12 +183,9 @@ def _verdict(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot)
         sample.index: (sample.usage.completion if ballot.shortest_first else 0, position)
         for position, sample in enumerate(samples)
     }
+    score = _scores(groups, ballot)
     ordered = sorted(groups, key=lambda group: (-group.weight, min(seniority[i] for i in group.members)))
-    ranking = [
-        i
-        for group in ordered
-        for i in sorted(group.members, key=lambda i: (-ballot.scores.get(i, -inf), seniority[i]))
-    ]
+    ranking = [i for group in ordered for i in sorted(group.members, key=lambda i: (-score[i], seniority[i]))]
     return _elect(Verdict(None, (), 0.0, tuple(ordered)), ranking, ballot)
 
 

@@ -123,12 +123,17 @@ def restore(adapter: Path, base: Path, out: Path) -> int:
     try:
         held = GGUFReader(adapter)
         alpha = float(held.fields["adapter.lora.alpha"].contents())
-    except (OSError, ValueError, KeyError) as error:
+        made_for = str(held.fields["general.architecture"].contents())
+    except (OSError, ValueError, LookupError) as error:
         raise AdapterError(f"{adapter} can't be read as a GGUF adapter: {error}.") from error
+    if made_for != model.architecture:
+        raise AdapterError(f"{adapter} was made for {made_for}, and {base} is {model.architecture}.")
     tensors, ranks = {}, {}
     for tensor in held.tensors:
         name, _, part = tensor.name.rpartition(".")
         module = _module(name)
+        if tensor.tensor_type.name not in ("F16", "F32"):
+            raise AdapterError(f"{tensor.name} is stored as {tensor.tensor_type.name}, not F16 or F32.")
         values = tensor.data if part == "lora_a" else _rows(tensor.data, name, model, back=True)
         tensors[f"base_model.model.{module}.lora_{part[-1].upper()}.weight"] = values.copy()
         if part == "lora_a":
@@ -145,7 +150,7 @@ def restore(adapter: Path, base: Path, out: Path) -> int:
         "lora_alpha": alpha,
         # PEFT scales by alpha over a module's own rank, as llama.cpp does.
         "rank_pattern": {module: each for module, each in ranks.items() if each != rank},
-        "target_modules": sorted({module.rpartition(".")[2] for module in ranks}),
+        "target_modules": sorted(ranks),
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, out / "adapter_model.safetensors")

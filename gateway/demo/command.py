@@ -23,7 +23,7 @@ from scorers.answers import verify
 __all__ = ["REASONER", "add_parser", "run"]
 
 REASONER = Path(__file__).with_name("smollm2-reasoner.gguf")
-"""A LoRA for SmolLM2-135M-Instruct, trained by training/configs/smollm2.toml: see docs/training.md."""
+"""A LoRA for SmolLM2-135M-Instruct, trained by training/configs/smollm2*.toml: see docs/training.md."""
 _INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 
 

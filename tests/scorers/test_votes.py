@@ -110,7 +110,7 @@ def test_no_opinion_counts_as_the_mean() -> None:
     groups, samples = finished(["7", "8", "8"])
     verdict = weighted(groups, samples, Ballot({0: 0.5, 1: 0.25}))
     assert [group.weight for group in verdict.groups] == [0.625, 0.5]
-    assert verdict.ranking == (1, 2, 0)
+    assert verdict.ranking == (2, 1, 0)
 
 
 def test_weighted_without_scores_takes_the_classes_weights() -> None:
@@ -124,6 +124,12 @@ def test_best() -> None:
     verdict = elect(best, ["7", "7", "8"], [0.5, 0.6, 0.9])
     assert verdict.ranking == (2, 1, 0)
     assert verdict.share == pytest.approx(1 / 3)
+
+
+def test_the_winning_classs_unscored_member_stands_in_the_middle_too() -> None:
+    """Behind one that was liked and before one that was not."""
+    groups, samples = finished(["7", "7", "7"])
+    assert weighted(groups, samples, Ballot({0: 0.1, 2: 0.9})).ranking == (2, 1, 0)
 
 
 @pytest.mark.parametrize("vote", [best, best_of_majority])

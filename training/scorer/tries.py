@@ -188,8 +188,7 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
         "question": table.question,
         "effort": stage.config.held_out.budget,
         "rounds": table.rounds,
-        # The gateway keeps up to half for the answer; the gate's judge could think with all of it.
-        "max_tokens": 2 * stage.config.held_out.max_tokens,
+        "max_tokens": _served_tokens(stage.config.held_out.max_tokens),
         "gate": str(directory / GATE_FILE),
         "calibration": str(directory / "calibration.json"),
     }
@@ -228,6 +227,14 @@ def _classifier(
         return [[next(found) for _ in each.replies] for each in asked]
 
     return directory, {"backbone": str(backbone), **told}, scoring
+
+
+def _served_tokens(most: int) -> int:
+    """With how many tokens the gateway lets the judge think with as many as it had at the gate.
+
+    It keeps up to half of a reply for the answer, but no more than its `answer_reserve`, 1,024 by default.
+    """
+    return most + min(most, 1024)
 
 
 def _tell_serving(directory: Path, settings: Mapping[str, str | int | None], *more: str) -> None:

@@ -229,7 +229,7 @@ def _fused_attention(model: Any) -> Iterator[None]:
     """Torch's own attention, where the trainer's passes use the eager one, which copies keys by head."""
     inner = _inner(model)
     before = inner.config._attn_implementation
-    if before != "eager":
+    if before != "eager" or not inner._supports_sdpa:
         yield
         return
     inner.set_attn_implementation("sdpa")

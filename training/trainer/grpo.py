@@ -58,22 +58,35 @@ class Trainer(ClockedRate, GRPOTrainer):
         output["taught"] = self.accelerator.gather(mask.any(dim=1)).float().mean()
         return output
 
-    def _get_per_token_logps_and_entropies(
+    def _get_per_token_logps_and_entropies(  # noqa: PLR0917 - TRL's own
         self,
         model: Any,
         input_ids: Any,
         attention_mask: Any,
         logits_to_keep: int,
+        batch_size: int | None = None,
         compute_entropy: bool = False,
         **more: Any,
     ) -> Any:
         """TRL's, but that a prompt which several replies share is passed once, where that is cheaper."""
-        plain = not any(value is not None and value is not False for value in more.values())
+        whole = len(input_ids) if batch_size is None else batch_size
         inner = self.accelerator.unwrap_model(model)
-        rows = packed(inner, input_ids, attention_mask, logits_to_keep) if plain else None
+        if any(value is not None and value is not False for value in more.values()):
+            rows = None  # images, or a balancing loss
+        elif whole < len(input_ids):
+            parts = [
+                self._get_per_token_logps_and_entropies(
+                    model, ids, mask, logits_to_keep, compute_entropy=compute_entropy
+                )
+                for ids, mask in zip(input_ids.split(whole), attention_mask.split(whole), strict=True)
+            ]
+            logprobs, entropies, _ = zip(*parts, strict=True)
+            return torch.cat(logprobs), torch.cat(entropies) if compute_entropy else None, None
+        else:
+            rows = packed(inner, input_ids, attention_mask, logits_to_keep)
         if rows is None:
             return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, compute_entropy=compute_entropy, **more
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **more
             )
         with self.accelerator.autocast():
             out = model(

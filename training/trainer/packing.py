@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -101,11 +102,17 @@ def pack(
 
 
 def can_pack(model: Any) -> bool:
-    """Whether the model takes a mask of its own: its layers see all that is before, by torch's attention."""
-    config = _inner(model).config
-    return config._attn_implementation in ("eager", "sdpa") and all(
-        type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers
-    )
+    """Whether the model takes a mask and positions of its own.
+
+    Its layers must see all that is before, by torch's attention, and tell places by rotary positions, not
+    by columns (ALiBi).
+    """
+    inner = _inner(model)
+    config = inner.config
+    whole = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+    placed = "position_ids" in signature(inner.base_model.forward).parameters
+    alibi = getattr(config, "alibi", False)
+    return config._attn_implementation in ("eager", "sdpa") and whole and placed and not alibi
 
 
 def cheaper(prompts: Sequence[int], replies: Sequence[Sequence[int]], weights: int, attention: int) -> bool:
@@ -113,14 +120,17 @@ def cheaper(prompts: Sequence[int], replies: Sequence[Sequence[int]], weights: i
 
     A token costs a multiplication by each of the layers' `weights`, and `attention` (twice the layers' number
     times their width) for every token of its sequence: a mask saves none. All are as long as the longest.
+    Nor may attention take more than twice the memory, which grows with the square of the length.
     """
 
     def cost(count: int, length: int) -> int:
         return count * length * (weights + attention * length)
 
     both = list(zip(prompts, replies, strict=True))
-    alone = cost(sum(map(len, replies)), max(prompts) + max(map(max, replies)))
-    return cost(len(both), max(prompt + sum(each) for prompt, each in both)) < alone
+    rows, width = sum(map(len, replies)), max(prompts) + max(map(max, replies))
+    groups, length = len(both), max(prompt + sum(each) for prompt, each in both)
+    roomy = groups * length**2 <= 2 * rows * width**2
+    return roomy and cost(groups, length) < cost(rows, width)
 
 
 def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -11,8 +11,13 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
+import numpy as np  # noqa: E402
+from gguf import GGMLQuantizationType, GGUFWriter  # noqa: E402
+from gguf.quants import quantize  # noqa: E402
+
 from gateway.backends.local import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.backends.model_store import ensure_model  # noqa: E402
+from gateway.demo.command import REASONER  # noqa: E402
 from training.adapters import AdapterError, convert, restore  # noqa: E402
 from training.canary import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
 from training.client import connected  # noqa: E402
@@ -122,9 +127,32 @@ def test_the_way_back_loses_nothing(adapter: Path, base: Path, tmp_path: Path) -
 
 
 def test_only_an_adapter_is_taken_back(base: Path, tmp_path: Path) -> None:
-    """A model's own GGUF file, and a file that is none, are refused in one sentence."""
+    """A model's own GGUF file, half of an adapter's, and a file that is none, are refused in one sentence."""
     (tmp_path / "note.gguf").write_text("no adapter")
-    for wrong in (ensure_model(), tmp_path / "note.gguf"):
+    (tmp_path / "half.gguf").write_bytes(REASONER.read_bytes()[:200])
+    for wrong in (ensure_model(), tmp_path / "half.gguf", tmp_path / "note.gguf"):
         with pytest.raises(AdapterError, match="can't be read as a GGUF adapter"):
             restore(wrong, base, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_values_that_would_have_to_be_guessed_are_refused(base: Path, tmp_path: Path) -> None:
+    """Quantized ones, and those of an adapter for another architecture."""
+    writer = GGUFWriter(tmp_path / "rough.gguf", "llama")
+    writer.add_float32("adapter.lora.alpha", 8.0)
+    for part, shape in (("a", (32, 64)), ("b", (64, 32))):
+        raw = quantize(np.ones(shape, dtype=np.float32), GGMLQuantizationType.BF16)
+        name = f"blk.0.attn_v.weight.lora_{part}"
+        writer.add_tensor(name, raw, raw_dtype=GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(AdapterError, match="stored as BF16"):
+        restore(tmp_path / "rough.gguf", base, tmp_path / "back")
+    (tmp_path / "other").mkdir()
+    config = json.loads((base / "config.json").read_text()) | {"model_type": "qwen3"}
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="was made for llama"):
+        restore(REASONER, tmp_path / "other", tmp_path / "back")
     assert not (tmp_path / "back").exists()

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Gemma2Config
 
 from training.config import ModelSource
 from training.tiny.model import build
@@ -128,3 +129,12 @@ def test_the_trainers_own_attention_is_back_after_drawing(
     with pytest.raises(MemoryError):
         drawn(model, PROMPTS, 1.0)
     assert model.config._attn_implementation == "eager"
+
+
+def test_a_model_that_knows_no_other_attention_keeps_its_own() -> None:
+    """Gemma 2's has a cap that torch's own can't apply."""
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = Gemma2Config(**sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
+    capped = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    assert len(drawn(capped, PROMPTS, 1.0)) == len(PROMPTS)
+    assert capped.config._attn_implementation == "eager"

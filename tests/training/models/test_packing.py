@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    BloomConfig,
+    FalconConfig,
+    MistralConfig,
+    MptConfig,
+)
+
 from training.config import ModelSource  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.trainer.models import load_model  # noqa: E402
@@ -52,16 +60,31 @@ def model(tmp_path: Path) -> Any:
 
 
 def test_only_what_shares_a_prompt_is_packed(model: Any) -> None:
-    """Different prompts stay rows, and so does everything where a layer doesn't see all that is before."""
+    """Different prompts stay rows."""
     mask = torch.ones(2, 4, dtype=torch.long)
-    same, different = (
-        torch.tensor([[7, 8, 20, 21], [7, 8, 30, 31]]),
-        torch.tensor([[7, 8, 9, 9], [8, 8, 9, 9]]),
-    )
-    assert packed(model, same, mask, 2) is not None
+    different = torch.tensor([[7, 8, 9, 9], [8, 8, 9, 9]])
+    assert packed(model, SAME, mask, 2) is not None
     assert packed(model, different, mask, 2) is None
-    model.config._attn_implementation_internal = "flash_attention_2"
-    assert packed(model, same, mask, 2) is None
+
+
+SAME = torch.tensor([[7, 8, 20, 21], [7, 8, 30, 31]])
+SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MistralConfig(**SIZES, intermediate_size=64, num_key_value_heads=2, sliding_window=2),
+        BloomConfig(**SIZES),
+        FalconConfig(**SIZES, alibi=True),
+        MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2, hidden_size=32),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_models_that_could_not_tell_stay_rows(config: Any) -> None:
+    """A window of the last tokens would count other replies; ALiBi tells distances by columns."""
+    model = AutoModelForCausalLM.from_config(config)
+    assert packed(model, SAME, torch.ones(2, 4, dtype=torch.long), 2) is None
 
 
 def test_long_replies_to_a_short_prompt_stay_rows() -> None:
@@ -70,3 +93,4 @@ def test_long_replies_to_a_short_prompt_stay_rows() -> None:
     assert cheaper([60], [[25] * 8], weights, attention)
     assert not cheaper([60], [[8_000] * 8], weights, attention)
     assert cheaper([4_000], [[200] * 8], weights, attention)
+    assert not cheaper([2_000], [[2_000] * 8], 7_000_000_000, 2 * 32 * 4096), "it would take too much memory"

@@ -1,5 +1,7 @@
 """How fast a stage learns that the clock ends."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ decays = st.sampled_from(["linear", "cosine"])
 
 
 @given(decays, shares, shares)
-def test_the_rate_falls_with_the_time_to_nothing(decay: str, one: float, two: float) -> None:
+def test_the_rate_falls_with_the_time_to_nothing(
+    decay: Literal["linear", "cosine"], one: float, two: float
+) -> None:
     """All of it at the start, none from the end of the time on, and never more than before."""
     assert share_of_rate(decay, 0, 9, 0.0) == 1.0
     assert share_of_rate(decay, 0, 9, 1.0) == share_of_rate(decay, 0, 9, 1.5) == 0.0
@@ -23,10 +27,10 @@ def test_the_rate_falls_with_the_time_to_nothing(decay: str, one: float, two: fl
     assert share_of_rate(decay, 0, 9, early) >= share_of_rate(decay, 0, 9, late)
 
 
-@given(shares, st.integers(0, 40))
-def test_a_constant_rate_only_warms_up(spent: float, step: int) -> None:
-    """By steps, whatever the time."""
-    assert share_of_rate("constant", 20, step, spent) == pytest.approx(min(1.0, step / 20))
+@given(decays, st.integers(0, 40))
+def test_the_rate_warms_up_by_steps(decay: Literal["linear", "cosine"], step: int) -> None:
+    """As long as no time is spent."""
+    assert share_of_rate(decay, 20, step, 0.0) == pytest.approx(min(1.0, step / 20))
 
 
 def test_half_of_the_time_is_half_of_the_rate() -> None:
