@@ -1,11 +1,13 @@
 """Asks SmolLM2-135M before and after its training, through the gateway, served by the embedded engine.
 
-    python -m benchmarks.served_smollm2 --adapter cold-start=FILE \\
-        --adapter rl=gateway/demo/smollm2-reasoner.gguf --gsm8k test.jsonl.gz
+    python -m benchmarks.served_smollm2 base= cold-start=FILE rl=gateway/demo/smollm2-reasoner.gguf \\
+        --gsm8k test.jsonl.gz
 
-All models get the same questions with the same seeds: new ones of the kinds that were imitated, longer sums,
-and GSM8K's, which were not trained. Greedily at each budget; the trained kinds also at temperature 1 with one
-sample and with votes of 8: the majority's, and one weighted by the samples' own confidence.
+What is asked takes the place of what was asked before of the same model and questions; the rest of the
+figures stays, so that one model, or one set (`--sets`), can be asked at a time. All models get the same
+questions with the same seeds: new ones of the kinds that were imitated, longer sums, and GSM8K's, which were
+not trained. Greedily at each budget; the trained kinds also at temperature 1 with one sample and with votes
+of 8: the majority's, and one weighted by the samples' own confidence.
 """
 
 from __future__ import annotations
@@ -50,9 +52,9 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--adapter", action="append", required=True, metavar="NAME=FILE", help="as often as needed"
-    )
+    parser.add_argument("models", nargs="+", metavar="NAME=ADAPTER", help="no adapter: the base model")
+    parser.add_argument("--sets", nargs="+", choices=[*CONFIGS, "GSM8K"], default=[*CONFIGS, "GSM8K"])
+    parser.add_argument("--drawn", nargs="+", choices=list(ASKED), default=list(ASKED))
     parser.add_argument("--gsm8k", type=Path)
     parser.add_argument("--count", type=int, default=40, help="questions of each trained kind")
     parser.add_argument("--untouched", type=int, default=16, help="questions of GSM8K")
@@ -66,9 +68,11 @@ def main() -> None:
         }
         if chosen.gsm8k:
             sets["GSM8K"] = (chosen.gsm8k, chosen.untouched)
-        found = {"base": _ask(None, sets, Path(folder) / "base")}
-        for name, _, file in (given.partition("=") for given in chosen.adapter):
-            found[name] = _ask(Path(file), sets, Path(folder) / name)
+        sets = {name: asked for name, asked in sets.items() if name in chosen.sets}
+        found = json.loads(chosen.json.read_text(encoding="utf-8")) if chosen.json.exists() else {}
+        for name, _, file in (given.partition("=") for given in chosen.models):
+            asked = _ask(Path(file) if file else None, sets, chosen.drawn, Path(folder) / name)
+            found[name] = found.get(name, {}) | asked
     chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table = _table(found)
     print(table)
@@ -88,7 +92,7 @@ def _written(config: Path, count: int, folder: Path) -> Path:
 
 
 def _ask(
-    adapter: Path | None, sets: Mapping[str, tuple[Path, int]], place: Path
+    adapter: Path | None, sets: Mapping[str, tuple[Path, int]], drawn: Sequence[str], place: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """The figures of one model by data set, over all settings."""
     place.mkdir()
@@ -99,13 +103,12 @@ def _ask(
             most = 96 if data in CONFIGS else 256
             common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
             common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
-            asked = ASKED if data in CONFIGS else {"greedy": ASKED["greedy"]}
-            for drawn, options in asked.items():
-                out = place / f"{data}-{drawn}.jsonl"
-                if status := evaluate([*common, *options, "--out", str(out)]):
+            for name in drawn if data in CONFIGS else ["greedy"]:
+                out = place / f"{data}-{name}.jsonl"
+                if status := evaluate([*common, *ASKED[name], "--out", str(out)]):
                     raise SystemExit(f"{data}: the evaluation ended with status {status}")
                 summary = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-                found[data] += [{"drawn": drawn, **figure} for figure in summary["settings"]]
+                found[data] += [{"drawn": name, **figure} for figure in summary["settings"]]
     return found
 
 
@@ -114,8 +117,10 @@ def _table(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> str:
         f"| questions | model | {' | '.join(COLUMNS)} | thinking tokens at off, low, high |",
         "|---" * (len(COLUMNS) + 3) + "|",
     ]
-    for data in found["base"]:
+    for data in (*CONFIGS, "GSM8K"):
         for model, sets in found.items():
+            if data not in sets:
+                continue
             figures = {(each["drawn"], each["name"]): each for each in sets[data]}
             cells = [
                 f"{figures[column]['lenient']['percent']:.1f}" if column in figures else "–"

@@ -1,8 +1,8 @@
 """Ten questions with known answers, and the settings at which they are asked.
 
-They are of the kinds that the demo's adapter was trained on, word problems and sums, but none of those
-that it saw: the first six word problems and the first four such sums of a fixed seed each, not what the
-model happens to get right.
+They are of the kinds that the demo's adapter was trained on, word problems, sums and longer sums, but none
+of those that it saw: the first four, two and four of a fixed seed each, not what the model happens to get
+right.
 """
 
 from __future__ import annotations
@@ -47,17 +47,13 @@ _PAIRS = (
     ("Lea has 54 stickers. Lea finds 29 more and loses 8. How many stickers are left?", "75"),
     ("Gus has 38 coins. Gus finds 7 more and loses 6. How many coins are left?", "39"),
     ("Finn has 13 coins. Finn finds 7 more and sells 1. How many coins are left?", "19"),
-    ("Ivo has 3 packs with 9 books each, and 22 loose books. How many books does Ivo have in all?", "49"),
-    (
-        "Kai has 41 coins, keeps 14 and shares the rest among 9 friends. "
-        "How many coins does each friend get?",
-        "3",
-    ),
     (_SUM.format("74 + 75"), "149"),
     (_SUM.format("0 - 5 + 5"), "0"),
-    (_SUM.format("71 - 32 + 32 - 99"), "-28"),
-    (_SUM.format("57 - 74 - 10"), "-27"),
+    (_SUM.format("8 - 8 - 1 - 3 + 9"), "5"),
+    (_SUM.format("1 - 0 + 5 - 6 + 2"), "2"),
+    (_SUM.format("0 + 5 + 5 - 4 - 2"), "4"),
+    (_SUM.format("2 + 2 - 6 - 8 - 8"), "-18"),
 )
 
 QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
-"""Six word problems of two steps and four sums."""
+"""Four word problems of two steps, two sums, and four sums of five terms."""
