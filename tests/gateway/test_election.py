@@ -325,7 +325,7 @@ async def test_free_text_goes_to_the_best_scored() -> None:
 async def test_free_text_may_have_a_scorer_of_its_own() -> None:
     """The setting `free_form` names it; other requests go without."""
     talk = [f"I could think about this for a long time, {word}, and never come to any end" for word in "abc"]
-    jury = Jury(scorers={"mine": Weighs({talk[2]: 0.7})}, free_form="mine")
+    jury = Jury(scorers={"mine": Weighs({talk[0]: 0.1, talk[2]: 0.7})}, free_form="mine")
     _, outcome = await ran(ScriptedBackend(*map(says, talk)), vote_for(3), jury)
     assert (outcome.scorer, outcome.chosen[0].content) == ("mine", talk[2])
     _, outcome = await ran(ScriptedBackend(SEVEN), vote_for(3), jury)
