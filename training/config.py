@@ -135,7 +135,7 @@ class _Steps(_Table):
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Time after which the stage ends, for comparisons at equal cost; on a CPU processor time.
 
-    The rate then decays over it, not over the steps.
+    The rate then decays over it, or over the steps where these end sooner.
     """
 
 

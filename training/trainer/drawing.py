@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from training.prompting import Prompt, Prompter
 from training.ranks import shared
+from training.trainer.models import inner_model
 from training.trainer.processes import processes
 from training.types import Completion
 
@@ -190,7 +190,7 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
     different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
     if len(different) == len(prompts) or ids.shape[1] < 2:
         return None
-    inner = _inner(model)
+    inner = inner_model(model)  # what `generate` passes; the trainer's mixed precision is around the adapter
     cache = DynamicCache(config=inner.config)
     rows = sorted(different.values())
     places = {place: row for row, place in enumerate(rows)}
@@ -214,7 +214,7 @@ def _keeps_rows_apart(model: Any) -> bool:
     They can where the cache is one of keys and values alone, and where no other process has to take every
     step together with this one.
     """
-    inner = _inner(model)
+    inner = inner_model(model)
     settings = inner.generation_config
     plain = all(
         type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
@@ -227,7 +227,7 @@ def _keeps_rows_apart(model: Any) -> bool:
 @contextmanager
 def _fused_attention(model: Any) -> Iterator[None]:
     """Torch's own attention, where the trainer's passes use the eager one, which copies keys by head."""
-    inner = _inner(model)
+    inner = inner_model(model)
     before = inner.config._attn_implementation
     if before != "eager" or not inner._supports_sdpa:
         yield
@@ -237,11 +237,6 @@ def _fused_attention(model: Any) -> Iterator[None]:
         yield
     finally:
         inner.set_attn_implementation(before)
-
-
-def _inner(model: Any) -> Any:
-    """What `generate` passes: around an adapter the trainer's mixed precision would read otherwise."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _ended(reply: list[int], ends: Collection[int]) -> list[int]:

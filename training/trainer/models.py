@@ -17,7 +17,15 @@ from training.config import Lora, ModelSource
 from training.problems import DataError
 from training.trainer.processes import processes
 
-__all__ = ["classifier_of", "device", "load_model", "load_tokenizer", "mixed_precision", "save_model"]
+__all__ = [
+    "classifier_of",
+    "device",
+    "inner_model",
+    "load_model",
+    "load_tokenizer",
+    "mixed_precision",
+    "save_model",
+]
 
 
 def load_tokenizer(source: ModelSource) -> Any:
@@ -52,6 +60,11 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
         # A slice of the hidden states, as generation hands over, makes torch copy the head for every row.
         head.register_forward_pre_hook(lambda _, given: (given[0].contiguous(), *given[1:]))
     return model.to(device())
+
+
+def inner_model(model: Any) -> Any:
+    """The causal model itself, its adapter's layers in it, without PEFT's shell."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def mixed_precision(model: Any) -> bool:

@@ -13,11 +13,12 @@ from inspect import signature
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["Packed", "additive", "cheaper", "packed"]
+from training.trainer.models import inner_model
+
+__all__ = ["Packed", "additive", "can_pack", "cheaper", "pack", "packed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def can_pack(model: Any) -> bool:
     Its layers must see all that is before, by torch's attention, and tell places by rotary positions, not
     by columns (ALiBi).
     """
-    inner = _inner(model)
+    inner = inner_model(model)
     config = inner.config
     whole = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
     placed = "position_ids" in signature(inner.base_model.forward).parameters
@@ -140,10 +141,6 @@ def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _costs(model: Any) -> tuple[int, int]:
     """The layers' weights, and what a token's attention to another costs, see `cheaper`."""
-    inner = _inner(model)
+    inner = inner_model(model)
     weights = sum(weight.numel() for name, weight in inner.named_parameters() if ".layers." in name)
     return weights, 2 * inner.config.num_hidden_layers * inner.config.hidden_size
-
-
-def _inner(model: Any) -> Any:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
