@@ -96,14 +96,14 @@ def _ask(
 ) -> dict[str, list[dict[str, Any]]]:
     """The figures of one model by data set, over all settings."""
     place.mkdir()
-    settings = load_settings(None, {}, embedded_adapter=adapter)
+    settings = load_settings(None, {}, embedded_adapters=(adapter,) if adapter else ())
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
     with serving_in_thread(create_app(settings)) as url:
         for data, (path, count) in sets.items():
             most = 96 if data in CONFIGS else 256
             common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
             common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
-            for name in drawn if data in CONFIGS else ["greedy"]:
+            for name in drawn:
                 out = place / f"{data}-{name}.jsonl"
                 if status := evaluate([*common, *ASKED[name], "--out", str(out)]):
                     raise SystemExit(f"{data}: the evaluation ended with status {status}")

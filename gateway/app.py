@@ -49,7 +49,7 @@ def make_backend(settings: Settings) -> Backend:
         settings.embedded_model,
         settings.embedded_slots,
         settings.embedded_context,
-        settings.embedded_adapter,
+        settings.embedded_adapters,
     )
     return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 

@@ -168,13 +168,13 @@ class Settings(BaseModel):
     """What is left out of it (see docs/replay.md); in the environment a list with commas."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
-    embedded_adapter: Path | None = None
-    """A LoRA in GGUF form that it serves on top of the model, under the adapter's own name."""
+    embedded_adapters: tuple[Path, ...] = ()
+    """LoRAs in GGUF form, each served on top of it as a model of its own, under its file's name."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16
     embedded_context: Annotated[int, Field(ge=256)] = 2048
     """Context length of each of the embedded engine's slots, in tokens."""
 
-    @field_validator("record_redact", mode="before")
+    @field_validator("record_redact", "embedded_adapters", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value

@@ -37,7 +37,8 @@ class OwnModel:
             raise ScorerError("the request's limit in tokens is reached")
         model = self._job.model
         if (name := params.pop("model", model.name)) != model.name:
-            model = Model(name, find_family(name))
+            card = self._job.model.card  # a name that tells nothing is an adapter's, of the same base
+            model = Model(name, find_family(name, base_model=card.base if card else None))
         thinking = parse_thinking(params.pop("reasoning_effort", "off"), "reasoning_effort", model.levels)
         body = {"model": name, "messages": list(messages), **params}
         outcome = await self._ask(plan_job(body, Asked(thinking), Reply(), model))

@@ -121,8 +121,8 @@ class Service:
             name, level, samples = split_suffix(model, self.level_names)
             if name in known:
                 return Resolved(name, known[name], level, samples), known
-            if not model and len(known) == 1:
-                return Resolved(*next((name, card) for name, card in known.items())), known
+            if not model and len({card.base or name for name, card in known.items()}) == 1:
+                return Resolved(*next(iter(known.items()))), known  # one model, or adapters of one
         return None, known
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:

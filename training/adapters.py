@@ -1,6 +1,6 @@
 """LoRA adapters for the embedded engine: from PEFT's directory to llama.cpp's GGUF file, and back.
 
-`thinkgate adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapter = "FILE"`
+`thinkgate adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapters = ["FILE"]`
 has the gateway serve it. `thinkgate adapter FILE --base MODEL --out DIRECTORY` is the way back, to train on
 from an adapter in GGUF. Needs the packages gguf and safetensors, and torch to read bfloat16.
 

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan
 from gateway.backends.local import EmbeddedEngine
 from gateway.backends.openai import OpenAIBackend
 
@@ -9,11 +18,17 @@ __all__ = ["EmbeddedBackend"]
 
 
 class EmbeddedBackend(OpenAIBackend):
-    """An `OpenAIBackend` that owns its engine."""
+    """An `OpenAIBackend` that owns its engine, and tells its adapters from its model.
+
+    llama.cpp serves one model and lists one name; which adapter is on top of it a request says by numbers
+    (`lora`). Here each adapter is a model, as in vLLM, and the base is one too.
+    """
 
     def __init__(self, engine: EmbeddedEngine, *, idle_timeout: float = 600.0) -> None:
         super().__init__("", idle_timeout=idle_timeout)
         self._owned = engine
+        self._own_name = engine.served_name
+        self._cards: tuple[Mapping[str, ModelCard] | None, Mapping[str, ModelCard]] = None, {}
 
     async def start(self) -> None:
         """Starts the engine (fetching its model the first time) and connects to it."""
@@ -25,3 +40,51 @@ class EmbeddedBackend(OpenAIBackend):
         """Disconnects and stops the engine."""
         await super().close()
         await self._owned.close()
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        """The adapters, first the one that is asked where no model is named, and the base model."""
+        listed, base = await super().models(refresh=refresh), self._owned.model_name
+        if self._cards[0] is not listed:  # a model's card stays the same for as long as the engine's does
+            cards = {
+                name: replace(card, name=name, base=base, raw={**card.raw, "id": name})
+                for card in listed.values()
+                for name in (*self._owned.adapter_names, base)
+            }
+            self._cards = listed, cards
+        return self._cards[1]
+
+    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
+        """See `Backend`; the reply names the model that was asked, not what llama.cpp calls itself."""
+        async with aclosing(super().stream(plan)) as chunks:
+            async for chunk in chunks:
+                if "model" in chunk.raw:
+                    chunk.raw = {**chunk.raw, "model": plan.body.get("model", chunk.raw["model"])}
+                yield chunk
+
+    async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+        """See `Backend`; only the model's name is put right."""
+        asked = orjson.loads(payload).get("model", self._own_name)
+        own, named = (b'"model":' + orjson.dumps(name) for name in (self._own_name, asked))
+        rest = b""
+        async with aclosing(super().relay(endpoint, payload)) as blocks:
+            async for block in blocks:
+                *lines, rest = (rest + block).split(b"\n")
+                if lines:
+                    yield b"\n".join((*lines, b"")).replace(own, named)
+        yield rest.replace(own, named)
+
+    @asynccontextmanager
+    async def _open(
+        self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._owned.adapter_names and url.endswith("completions") and body is not None:
+            asked = orjson.loads(body) if isinstance(body, bytes) else body
+            body = {**asked, "lora": self._scales(asked.get("model"))}
+        async with super()._open(url, body, method=method) as response:
+            yield response
+
+    def _scales(self, model: object) -> list[dict[str, float]]:
+        """llama.cpp's word for a model: which adapters are on (1) and off (0)."""
+        names = self._owned.adapter_names
+        on = names[0] if model is None else model
+        return [{"id": place, "scale": float(name == on)} for place, name in enumerate(names)]

@@ -55,8 +55,10 @@ def start(options: dict[str, Any]) -> tuple[object, int]:
     params.cache_ram_mib = 0  # by default up to 8 GiB of old prompts
     if options["threads"]:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
-    if options["lora"]:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(options["lora"], 1.0)]
+    params.lora_adapters = [
+        xllamacpp.CommonAdapterLoraInfo(lora, 0.0 if place else 1.0)
+        for place, lora in enumerate(options["loras"])
+    ]
     server = xllamacpp.Server(params)
     return server, int(server.listening_address.rsplit(":", 1)[1])
 

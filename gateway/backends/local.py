@@ -43,21 +43,23 @@ class EmbeddedOptions:
 
     `model_path` is any GGUF file (None: SmolLM2-135M-Instruct, fetched once); `slots` is how
     many samples run at a time, `context` the tokens each of them may hold: both cost memory
-    (SmolLM2: 23 KiB a token). `lora` is an adapter in GGUF form, and then gives the model its
-    name; `threads` None means one per core that this process may use.
+    (SmolLM2: 23 KiB a token). `loras` are adapters in GGUF form, of which each makes a model of
+    its own; `threads` None means one per core that this process may use.
     """
 
     model_path: Path | None = None
     slots: int = 16
     context: int = 2048
-    lora: Path | None = None
+    loras: tuple[Path, ...] = ()
     threads: int | None = None
 
 
 class EmbeddedEngine:
     """Starts llama.cpp's server and says where it listens; also an async context manager.
 
-    `base_url` (`http://127.0.0.1:PORT/v1`), `api_key` and `model_name` hold once `start` is done.
+    `base_url` (`http://127.0.0.1:PORT/v1`) and `api_key` hold once `start` is done. `model_name` is the
+    base model's; `adapter_names` are the adapters', in llama.cpp's order: a request chooses among them by
+    the field `lora`, and one without it gets the first.
     `command` is the process to run, see `llama_server`.
     """
 
@@ -65,13 +67,18 @@ class EmbeddedEngine:
         self.options = options = options or EmbeddedOptions()
         self._command = command
         self.api_key = secrets.token_urlsafe(32)
-        named = options.lora or options.model_path
-        self.model_name = SMOLLM2.name if named is None else named.stem
+        self.model_name = _base_name(options)
+        self.adapter_names = tuple(lora.stem for lora in options.loras)
         self._port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._complaints: deque[str] = deque(maxlen=20)
         self._listener: asyncio.Task[None] | None = None
+
+    @property
+    def served_name(self) -> str:
+        """What llama.cpp calls all that it serves."""
+        return (*self.adapter_names, self.model_name)[0]
 
     @property
     def base_url(self) -> str:
@@ -160,11 +167,11 @@ class EmbeddedEngine:
         options = self.options
         return {
             "model": str(model),
-            "name": self.model_name,
+            "name": self.served_name,
             "slots": options.slots,
             "context": options.context,
             "threads": options.threads or cpu_quota(),
-            "lora": str(options.lora) if options.lora else None,
+            "loras": list(map(str, options.loras)),
             "port": self._port,
             "key": self.api_key,
         }
@@ -176,10 +183,16 @@ class EmbeddedEngine:
             _log.debug("embedded engine: %s", text)
 
 
+def _base_name(options: EmbeddedOptions) -> str:
+    return SMOLLM2.name if options.model_path is None else options.model_path.stem
+
+
 def _files(options: EmbeddedOptions) -> Path:
-    """The model's file, once it and the adapter's are known to be GGUF files."""
-    if options.lora is not None:
-        _check_gguf(options.lora, "adapter")
+    """The model's file, once it and the adapters' are known to be GGUF files with names of their own."""
+    for place, lora in enumerate(options.loras):
+        _check_gguf(lora, "adapter")
+        if lora.stem in (_base_name(options), *(other.stem for other in options.loras[:place])):
+            raise ModelUnavailable(f"The adapter {lora} has the name of another model.")
     if options.model_path is None:
         return ensure_model()
     _check_gguf(options.model_path, "model")

@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _reasoning(settings: Settings) -> Settings:
     """With the bundled adapter, which taught the default model to think; another engine stays as it is."""
-    chosen = settings.upstream, settings.embedded_model, settings.embedded_adapter
-    return settings if any(chosen) else settings.model_copy(update={"embedded_adapter": REASONER})
+    chosen = settings.upstream, settings.embedded_model, settings.embedded_adapters
+    return settings if any(chosen) else settings.model_copy(update={"embedded_adapters": (REASONER,)})
 
 
 def _demo(console: Console, settings: Settings, *, once: bool) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.backends.base import ModelCard
 from gateway.election import Jury, LatePool
 from gateway.errors import UpstreamError
 from gateway.events import Delta
@@ -345,6 +346,17 @@ async def test_a_judge_asks_the_requests_own_model() -> None:
     assert asked["chat_template_kwargs"] == {"enable_thinking": False}
     assert outcome.verdict is not None
     assert sum(group.weight for group in outcome.verdict.groups) == 1
+
+
+async def test_a_judge_of_another_name_is_an_adapter_of_the_same_base() -> None:
+    """Where its name tells nothing of its family; else a trained judge would be asked to think in no way."""
+    backend = ScriptedBackend(SEVEN, EIGHT, SEVEN, says("yes"))
+    job = vote_for(3, headers={"X-Scorer": "judge"})
+    job = replace(job, model=replace(job.model, card=ModelCard("policy", "Qwen/Qwen3-8B")))
+    judge = JudgeScorer("check", model="checker", effort="low")
+    await ran(backend, job, Jury(scorers={"judge": judge}))
+    assert backend.bodies[-1]["model"] == "checker"
+    assert backend.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": True}
 
 
 async def test_a_limit_in_tokens_holds_for_the_judge() -> None:

@@ -5,11 +5,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from gateway.backends.base import ModelCard
 from gateway.backends.openai import OpenAIBackend
 from gateway.config import ModelSettings, Settings
 from gateway.engine import Engine
-from gateway.errors import UpstreamUnreachable
+from gateway.errors import ModelNotFound, UpstreamUnreachable
 from gateway.service import Service
 from policies.families import Family, find_family
 from policies.templates import probes
@@ -115,6 +117,40 @@ async def test_a_template_is_asked_once() -> None:
     assert {family.opens for family in families} == {"template"}
     assert (await family_of(service)).opens == "template"
     assert len(backend.asked) == len(probes(find_family("tiny")))
+
+
+class Serving(ScriptedBackend):
+    """An engine that serves these."""
+
+    def __init__(self, *cards: ModelCard) -> None:
+        super().__init__(says("Hello."))
+        self.cards = cards
+
+    async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
+        """The cards by name."""
+        return {card.name: card for card in self.cards}
+
+
+@pytest.mark.parametrize(
+    ("cards", "meant"),
+    [
+        ([ModelCard("a", "/models/a")], "a"),
+        ([ModelCard("taught", "a"), ModelCard("judge", "a"), ModelCard("a", "a")], "taught"),
+        ([ModelCard("a"), ModelCard("taught", "a")], "a"),
+        ([ModelCard("a"), ModelCard("b")], None),
+        ([ModelCard("taught", "a"), ModelCard("b")], None),
+    ],
+)
+async def test_a_model_need_not_be_named_where_it_is_the_only_one(
+    cards: list[ModelCard], meant: str | None
+) -> None:
+    """Of adapters of one base it is the one that is listed first; of several models none is meant."""
+    service = service_of(Serving(*cards))
+    if meant is None:
+        with pytest.raises(ModelNotFound):
+            await service.resolve("")
+    else:
+        assert (await service.resolve("")).name == meant
 
 
 async def test_each_model_has_its_own_template() -> None:

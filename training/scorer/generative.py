@@ -55,6 +55,7 @@ def train_judge(
 ) -> tuple[Path, dict[str, Any]]:
     """Imitation on checks of `rows`, then GRPO on checks of `train`'s replies.
 
+    Without GRPO those are imitated too: a policy's own mistakes are harder than those made by rule.
     Returns the model's directory, and held-out accuracies of its verdicts for the report.
     """
     table = stage.table
@@ -63,22 +64,24 @@ def train_judge(
     folder = stage.directory / "generative"
     imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)
-    by_rule = checks_by_rule(form, rows, imitating.seed)
+    imitated = checks_by_rule(form, rows, imitating.seed)
+    if table.judge is None:
+        imitated += checks_of(form, train, imitating.seed)
 
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
-        return worked(imitating, prompter, by_rule, ()), by_rule, {}
+        return worked(imitating, prompter, imitated, ()), imitated, {}
 
     model = (
-        imitate(imitating, start, by_rule, gather) if not _done(imitating) else imitating.directory / "model"
+        imitate(imitating, start, imitated, gather) if not _done(imitating) else imitating.directory / "model"
     )
     if table.judge is None:
-        return model, {"imitated": len(by_rule)}
+        return model, {"imitated": len(imitated)}
     learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
     learning.directory.mkdir(parents=True, exist_ok=True)
     own = checks_of(form, train, learning.seed)
     if not _done(learning):
         reinforce(learning, model, own)
-    return learning.directory / "model", {"imitated": len(by_rule), "reinforced": len(own)}
+    return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}
 
 
 def judged(stage: Stage, directory: Path, asked: Sequence[Asked], seed: int) -> list[list[float | None]]:

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
+import orjson
 import pytest
 
 from gateway.backends.base import Plan
 from gateway.backends.embedded import EmbeddedBackend
 from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+from gateway.demo.command import REASONER
 
 pytestmark = pytest.mark.embedded
 
@@ -23,6 +26,43 @@ async def backend() -> AsyncIterator[EmbeddedBackend]:
     await backend.models()
     yield backend
     await backend.close()
+
+
+async def said(backend: EmbeddedBackend, model: str) -> str:
+    """What a model answers greedily to a sum that only the demo's adapter has learned to work out."""
+    question = "State the final answer to the following arithmetic problem: 4 + 7 + 7 ="
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
+    reply = (await backend.complete(Plan({**body, "max_tokens": 24}))).body
+    return str(reply["choices"][0]["message"]["content"])
+
+
+async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> None:
+    """Asked at the same time, each answers as it does alone; relayed requests get the model they name."""
+    pytest.importorskip("xllamacpp")
+    other = tmp_path / "other.gguf"
+    other.symlink_to(REASONER)
+    options = EmbeddedOptions(slots=3, context=1024, loras=(other, REASONER))
+    backend = EmbeddedBackend(EmbeddedEngine(options))
+    await backend.start()
+    try:
+        cards = await backend.models()
+        assert list(cards) == ["other", "smollm2-reasoner", "SmolLM2-135M-Instruct"]
+        assert {card.base for card in cards.values()} == {"SmolLM2-135M-Instruct"}
+        assert [card.raw["id"] for card in cards.values()] == list(cards)
+        first, second, base = await asyncio.gather(*(said(backend, name) for name in cards))
+        assert first == second != base
+        assert [await said(backend, name) for name in reversed(cards)] == [base, second, first]
+        prompt = {"prompt": "4 + 7 =", "temperature": 0, "max_tokens": 16, "seed": 1}
+        relayed = {
+            name: orjson.loads(b"".join([part async for part in backend.relay("completions", payload)]))
+            for name in cards
+            for payload in [orjson.dumps({**prompt, "model": name})]
+        }
+        texts = {name: reply["choices"][0]["text"] for name, reply in relayed.items()}
+        assert texts["other"] == texts["smollm2-reasoner"] != texts["SmolLM2-135M-Instruct"]
+        assert [reply["model"] for reply in relayed.values()] == list(cards)
+    finally:
+        await backend.close()
 
 
 async def running(backend: EmbeddedBackend) -> int:

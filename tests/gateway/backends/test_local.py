@@ -179,14 +179,27 @@ async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ModelUnavailable, match=rf"^The adapter {lora} can't be read: No such file or directory\.$"
     ):
-        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=lora)).start()
+        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(lora,))).start()
+
+
+async def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Adapters are asked for by their files' names, so these must differ, the base model's among them."""
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        for name in ("taught.gguf", "SmolLM2-135M-Instruct.gguf"):
+            (folder / name).write_bytes(b"GGUF")
+    twice = tuple(folder / "taught.gguf" for folder in folders)
+    for loras in (twice, (folders[0] / "SmolLM2-135M-Instruct.gguf",)):
+        with pytest.raises(ModelUnavailable, match=rf"^The adapter {loras[-1]} has the name of another"):
+            await EmbeddedEngine(EmbeddedOptions(loras=loras)).start()
 
 
 @pytest.mark.embedded
 async def test_a_model_is_no_adapter(engine: EmbeddedEngine) -> None:
     """What llama.cpp has against an adapter is what the message says."""
     with pytest.raises(EngineFailed, match=r"expect general\.type to be 'adapter'"):
-        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=ensure_model())).start()
+        await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(ensure_model(),))).start()
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def drawn(
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
 
     async def ask() -> list[Drawn]:
-        engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, lora=lora))
+        engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(lora,)))
         async with engine, connected(engine.base_url, 60, key=engine.api_key) as client:
             assert await client.served_model() == "taught"
             return [await draw(client, "taught", prompt, tokens=24) for prompt in prompts]
