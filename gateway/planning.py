@@ -165,31 +165,87 @@ def plan_job(
     `auto_cap` is the most samples where difficulty says how many are drawn, `max_samples` the most
     where anything else does. Raises `BadRequest` where more choices are asked for than samples.
     """
-    if reply.choices > max_samples:
-        raise BadRequest(
-            f"n: {reply.choices} choices; allowed: 1 to {max_samples}.", param="n", code="invalid_value"
-        )
-    notes: list[str] = []
     sources = dict(asked.sources)
     thinking = asked.thinking
     if thinking is None and model.default is not None:
         thinking = model.default
         sources["thinking"] = model.default_by
     level = model.levels.get(thinking.effort or "") if thinking else None
+    bounds = _Bounds(auto_cap, max_samples, greedy=body.get("temperature") == 0)
+    drawing = _drawing(asked, reply, thinking, level, bounds)
+    limit = _limit(thinking, level, model, body)
+    budget = Budget(
+        effort=thinking.effort if thinking else None,
+        thinking_tokens=limit,
+        samples=drawing.samples,
+        vote=drawing.vote,
+        scorer=asked.scorer,
+        stop=drawing.stop,
+        limits=asked.limits,
+        sources=sources,
+        window=asked.scaling.window,
+        threshold=asked.scaling.threshold,
+        choices=min(drawing.reply.choices, drawing.samples),
+    )
+    if any(message.get("role") == "assistant" for message in body["messages"]):
+        body = {**body, "messages": strip_thinking(body["messages"], model.family)}
+    return Job(
+        body,
+        model,
+        budget,
+        drawing.reply,
+        str(thinking) if thinking else None,
+        asked.overridden,
+        (*drawing.notes, *_limit_notes(limit, thinking, level, model, body)),
+        asked.scaling.min_share,
+        auto_samples=drawing.auto,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """The most samples, where difficulty says how many and where anything else does; and if all are equal."""
+
+    auto: int
+    samples: int
+    greedy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """How many samples are drawn, what becomes of them, and what the client should know of it."""
+
+    samples: int
+    vote: str
+    stop: str
+    reply: Reply
+    auto: bool
+    notes: tuple[str, ...]
+
+
+def _drawing(
+    asked: Asked, reply: Reply, thinking: Thinking | None, level: Level | None, bounds: _Bounds
+) -> _Drawing:
+    """What the client says comes first, then what its level brings along. Raises `BadRequest`."""
+    if reply.choices > bounds.samples:
+        raise BadRequest(
+            f"n: {reply.choices} choices; allowed: 1 to {bounds.samples}.", param="n", code="invalid_value"
+        )
+    notes: list[str] = []
     samples: Any = asked.samples
-    vote, stop = asked.vote, asked.stop
-    if level is not None:  # what a level brings along, where the client says nothing else
-        samples = samples if "samples" in sources else min(level.samples or 1, max_samples)
-        vote = vote if "vote" in sources else level.vote or vote
-        stop = stop if "stop" in sources else level.stop or stop
-    if "vote" not in sources and asked.scorer != "none":
+    vote, stop, said = asked.vote, asked.stop, asked.sources
+    if level is not None:
+        samples = samples if "samples" in said else min(level.samples or 1, bounds.samples)
+        vote = vote if "vote" in said else level.vote or vote
+        stop = stop if "stop" in said else level.stop or stop
+    if "vote" not in said and asked.scorer != "none":
         vote = "weighted"
-    auto_samples = samples == AUTO
-    if auto_samples or (thinking is not None and thinking.effort == AUTO and "samples" not in sources):
-        samples = max(auto_cap, reply.choices)
-        if "stop" in sources:
+    auto = samples == AUTO
+    if auto or (thinking is not None and thinking.effort == AUTO and "samples" not in said):
+        samples = max(bounds.auto, reply.choices)
+        if "stop" in said:
             notes.append(f'the stop "{stop}" has no say: "auto" itself finds how many samples are enough')
-    if samples > 1 and body.get("temperature") == 0:
+    if samples > 1 and bounds.greedy:
         samples = 1
         reply = replace(reply, choices=1)
         notes.append("temperature is 0, so all samples would be the same: one was drawn")
@@ -199,40 +255,26 @@ def plan_job(
             param="n",
             code="invalid_value",
         )
-    budget = Budget(
-        effort=thinking.effort if thinking else None,
-        thinking_tokens=_limit(thinking, level, model, body),
-        samples=samples,
-        vote=vote,
-        scorer=asked.scorer,
-        stop=stop,
-        limits=asked.limits,
-        sources=sources,
-        window=asked.scaling.window,
-        threshold=asked.scaling.threshold,
-        choices=min(reply.choices, samples),
-    )
-    limit, wished = budget.thinking_tokens, thinking.tokens if thinking else None
-    if limit is not None and wished is not None and limit < wished:
-        notes.append(f"the limit is {limit} thinking tokens: no more fit, or are allowed")
-    elif limit is not None and thinking is not None and limit == model.cap:
+    return _Drawing(samples, vote, stop, reply, auto, tuple(notes))
+
+
+def _limit_notes(
+    limit: int | None,
+    thinking: Thinking | None,
+    level: Level | None,
+    model: Model,
+    body: Mapping[str, Any],
+) -> list[str]:
+    """Says so where a client gets less thinking than it asked for."""
+    if limit is None or thinking is None:
+        return []
+    if thinking.tokens is not None and limit < thinking.tokens:
+        return [f"the limit is {limit} thinking tokens: no more fit, or are allowed"]
+    if limit == model.cap:
         uncapped = _limit(thinking, level, replace(model, cap=None), body)
         if uncapped is None or uncapped > limit:
-            notes.append(f"the limit is {limit} thinking tokens: no more are allowed")
-    said = str(thinking) if thinking else None
-    if any(message.get("role") == "assistant" for message in body["messages"]):
-        body = {**body, "messages": strip_thinking(body["messages"], model.family)}
-    return Job(
-        body,
-        model,
-        budget,
-        reply,
-        said,
-        asked.overridden,
-        tuple(notes),
-        asked.scaling.min_share,
-        auto_samples=auto_samples,
-    )
+            return [f"the limit is {limit} thinking tokens: no more are allowed"]
+    return []
 
 
 def _limit(

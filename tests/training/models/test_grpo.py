@@ -14,11 +14,12 @@ pytest.importorskip("trl")
 import trl.trainer.utils  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
-from training.config import ConfigError, ModelSource, RlTable  # noqa: E402
+from training.config import ConfigError, Lora, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.trainer.grpo import Trainer, advantage_of, grpo_config, taught_only  # noqa: E402
 from training.trainer.heads import replies_alone  # noqa: E402
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
+from training.trainer.packing import packed  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -276,6 +277,36 @@ def test_passing_a_prompt_once_changes_neither_loss_nor_gradient(
         assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-3)
     for first, second in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-6)
+
+
+def test_nor_does_it_behind_an_adapter_in_half_precision(
+    start: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But by bfloat16's rounding, which moves gradients by a few hundredths."""
+    source = start.model_copy(update={"dtype": "bfloat16", "lora": Lora(rank=4, alpha=8)})
+    replies = [*LIVE, (LONG, -0.5), ([2], 0.5)]
+    called: list[bool] = []
+
+    def noted(*given: Any) -> Any:
+        found = packed(*given)
+        called.append(found is not None)
+        return found
+
+    monkeypatch.setattr("training.trainer.grpo.packed", noted)
+    torch.manual_seed(0)  # an adapter begins at random
+    model, once = trained(source, tmp_path, replies)
+    assert called and all(called)  # noqa: PT018 (one claim: it was packed each time)
+    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
+    torch.manual_seed(0)
+    other, apart = trained(source, tmp_path, replies)
+    assert once[0]["loss"] == pytest.approx(apart[0]["loss"], abs=5e-3)
+    assert once[0]["grad_norm"] == pytest.approx(apart[0]["grad_norm"], rel=5e-2)
+    pairs = zip(model.named_parameters(), other.parameters(), strict=True)
+    moved = [(first, second) for (name, first), second in pairs if "lora_B" in name]
+    assert moved
+    for first, second in moved:
+        assert first.any()
+        assert torch.cosine_similarity(first.flatten(), second.flatten(), dim=0) > 0.95
 
 
 @pytest.mark.parametrize(
