@@ -177,7 +177,9 @@ class Settings(BaseModel):
     @field_validator("record_redact", "embedded_adapters", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return (
+            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        )
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.budget import Asked, parse_thinking
 from gateway.events import Outcome
 from gateway.planning import Job, Model, Reply, plan_job
-from policies.families import find_family
+from policies.families import Family, find_family
 from scorers.types import Sample, ScorerError
 
 __all__ = ["OwnModel"]
@@ -37,11 +37,15 @@ class OwnModel:
             raise ScorerError("the request's limit in tokens is reached")
         model = self._job.model
         if (name := params.pop("model", model.name)) != model.name:
-            card = self._job.model.card  # a name that tells nothing is an adapter's, of the same base
-            model = Model(name, find_family(name, base_model=card.base if card else None))
+            model = Model(name, self._family(name))
         thinking = parse_thinking(params.pop("reasoning_effort", "off"), "reasoning_effort", model.levels)
         body = {"model": name, "messages": list(messages), **params}
         outcome = await self._ask(plan_job(body, Asked(thinking), Reply(), model))
         self._spent += outcome.generated
         self.tokens += outcome.generated + outcome.upstream_prompt
         return outcome.chosen[0]
+
+    def _family(self, name: str) -> Family:
+        """A name that tells nothing is taken for an adapter's, on the base of the request's own model."""
+        own, found = self._job.model, find_family(name)
+        return own.family if found is find_family("") and own.card and own.card.base else found

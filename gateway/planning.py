@@ -187,6 +187,7 @@ def plan_job(
         threshold=asked.scaling.threshold,
         choices=min(drawing.reply.choices, drawing.samples),
     )
+    notes = (*drawing.notes, *_limit_notes(limit, thinking, level, model, body))
     if any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}
     return Job(
@@ -196,7 +197,7 @@ def plan_job(
         drawing.reply,
         str(thinking) if thinking else None,
         asked.overridden,
-        (*drawing.notes, *_limit_notes(limit, thinking, level, model, body)),
+        notes,
         asked.scaling.min_share,
         auto_samples=drawing.auto,
     )

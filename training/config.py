@@ -278,9 +278,9 @@ class ScorerTable(_Table):
     rounds: Positive = 1
     """How often it is asked about each reply: once at temperature 0, more often at 1."""
     checks: SftTable | None = None
-    """The generative judge's imitation of checks made by rule."""
+    """The generative judge's imitation of checks made by rule, and without GRPO of the policy's replies."""
     judge: RlTable | None = None
-    """Its GRPO on checks of the policy's own replies; None: imitation alone."""
+    """Its GRPO on checks of the policy's own replies; None: imitation alone, of those as well."""
 
     @model_validator(mode="after")
     def _checks_given(self) -> ScorerTable:

@@ -13,6 +13,7 @@ import orjson
 from gateway.backends.base import Chunk, Endpoint, ModelCard, Plan
 from gateway.backends.local import EmbeddedEngine
 from gateway.backends.openai import OpenAIBackend
+from gateway.errors import UpstreamError
 
 __all__ = ["EmbeddedBackend"]
 
@@ -46,7 +47,7 @@ class EmbeddedBackend(OpenAIBackend):
         listed, base = await super().models(refresh=refresh), self._owned.model_name
         if self._cards[0] is not listed:  # a model's card stays the same for as long as the engine's does
             cards = {
-                name: replace(card, name=name, base=base, raw={**card.raw, "id": name})
+                name: replace(card, name=name, base=base, raw=_listed(card, name, base))
                 for card in listed.values()
                 for name in (*self._owned.adapter_names, base)
             }
@@ -55,15 +56,16 @@ class EmbeddedBackend(OpenAIBackend):
 
     async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
         """See `Backend`; the reply names the model that was asked, not what llama.cpp calls itself."""
+        asked = plan.body.get("model") or self._own_name
         async with aclosing(super().stream(plan)) as chunks:
             async for chunk in chunks:
                 if "model" in chunk.raw:
-                    chunk.raw = {**chunk.raw, "model": plan.body.get("model", chunk.raw["model"])}
+                    chunk.raw = {**chunk.raw, "model": asked}
                 yield chunk
 
     async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
         """See `Backend`; only the model's name is put right."""
-        asked = orjson.loads(payload).get("model", self._own_name)
+        asked = orjson.loads(payload).get("model") or self._own_name
         own, named = (b'"model":' + orjson.dumps(name) for name in (self._own_name, asked))
         rest = b""
         async with aclosing(super().relay(endpoint, payload)) as blocks:
@@ -71,20 +73,36 @@ class EmbeddedBackend(OpenAIBackend):
                 *lines, rest = (rest + block).split(b"\n")
                 if lines:
                     yield b"\n".join((*lines, b"")).replace(own, named)
-        yield rest.replace(own, named)
+        if rest:
+            yield rest.replace(own, named)
 
     @asynccontextmanager
     async def _open(
         self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._owned.adapter_names and url.endswith("completions") and body is not None:
+        if url.endswith("completions") and body is not None:
             asked = orjson.loads(body) if isinstance(body, bytes) else body
-            body = {**asked, "lora": self._scales(asked.get("model"))}
+            body = {**asked, "lora": self._scales(asked.get("model") or self._own_name)}
         async with super()._open(url, body, method=method) as response:
             yield response
 
     def _scales(self, model: object) -> list[dict[str, float]]:
-        """llama.cpp's word for a model: which adapters are on (1) and off (0)."""
-        names = self._owned.adapter_names
-        on = names[0] if model is None else model
-        return [{"id": place, "scale": float(name == on)} for place, name in enumerate(names)]
+        """llama.cpp's word for a model: which adapters are on (1) and off (0).
+
+        Raises UpstreamError for a name that is not served, which llama.cpp itself would not notice: a
+        scorer's model is named by the settings alone.
+        """
+        names, base = self._owned.adapter_names, self._owned.model_name
+        if model not in (*names, base):
+            served = ", ".join((*names, base))
+            raise UpstreamError(
+                404,
+                f"The embedded engine serves no model {model!r}; it serves {served}.",
+                {"param": "model", "code": "model_not_found"},
+            )
+        return [{"id": place, "scale": float(name == model)} for place, name in enumerate(names)]
+
+
+def _listed(card: ModelCard, name: str, base: str) -> dict[str, Any]:
+    """A model's entry in the list; an adapter names its parent, as vLLM's do."""
+    return {**card.raw, "id": name, **({} if name == base else {"parent": base})}

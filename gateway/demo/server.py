@@ -15,7 +15,7 @@ from gateway.app import create_app, make_backend
 from gateway.backends.base import Backend
 from gateway.backends.local import EngineFailed
 from gateway.backends.model_store import ModelUnavailable
-from gateway.config import Settings
+from gateway.config import ConfigError, Settings
 from gateway.demo.client import DemoFailed
 
 __all__ = ["Gateway", "listen", "serving"]
@@ -63,13 +63,13 @@ class Gateway(threading.Thread):
     async def _serve(self) -> None:
         backend = self._backend or make_backend(self._settings)
         try:
+            app = create_app(self._settings, backend)
             # The app would start it as well, but could not say in one sentence what went wrong.
             await backend.start()
-        except (ModelUnavailable, EngineFailed) as error:
+        except (ConfigError, ModelUnavailable, EngineFailed) as error:
             self._failure = error
             self._decided.set()
             return
-        app = create_app(self._settings, backend)
         config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)
         self._server = _Server(config, self._decided)
         await self._server.serve(sockets=[self._listener])

@@ -96,3 +96,14 @@ def test_a_level_of_ones_own_may_be_the_default() -> None:
     """Levels and the budgets that name them may be set together."""
     settings = Settings(default_budget="deep", levels={"deep": LevelSettings(tokens=9)})
     assert create_app(settings, ScriptedBackend(says("4"))).title == "ThinkGate"
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"), [("a.gguf, b/c.gguf,", ("a.gguf", "b/c.gguf")), (" ", ()), (["a.gguf"], ("a.gguf",))]
+)
+def test_adapters_are_a_list_or_a_text_with_commas(value: object, paths: tuple[str, ...]) -> None:
+    """An empty part is none."""
+    assert load_settings(None, {}, embedded_adapters=value).embedded_adapters == tuple(map(Path, paths))
+    if isinstance(value, str):
+        environ = {"THINKGATE_EMBEDDED_ADAPTERS": value}
+        assert load_settings(None, environ).embedded_adapters == tuple(map(Path, paths))

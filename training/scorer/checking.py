@@ -19,7 +19,7 @@ from training.scorer.collect import Asked
 from training.scorer.labels import near_miss
 from training.types import Row
 
-__all__ = ["check", "checks_by_rule", "checks_of", "side_by_side"]
+__all__ = ["check", "checks_by_rule", "checks_of", "checks_to_imitate", "side_by_side"]
 
 
 def check(form: str, row: Row, answer: str, right: bool) -> Row:
@@ -76,3 +76,8 @@ def checks_of(form: str, asked: Sequence[Asked], seed: int, *, most: int = 2) ->
         found += [check(form, each.row, answer, False) for answer in answers]
         found.append(check(form, each.row, gold, True))
     return found
+
+
+def checks_to_imitate(form: str, rows: Sequence[Row], asked: Sequence[Asked], seed: int) -> list[Row]:
+    """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
+    return [*checks_by_rule(form, rows, seed), *checks_of(form, asked, seed)]

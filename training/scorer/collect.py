@@ -132,6 +132,7 @@ def _line(asked: Asked) -> dict[str, Any]:
         "id": row.id,
         "question": row.question,
         "answer": row.gold,
+        "tolerance": row.tolerance,
         "source": row.source,
         "budget": asked.budget,
         "extra": dict(row.extra),
@@ -146,5 +147,12 @@ def _asked(line: Mapping[str, Any]) -> Asked:
         )
         for each in line["samples"]
     )
-    row = Row(line["id"], line["question"], line["answer"], source=line["source"], extra=line["extra"])
+    row = Row(
+        line["id"],
+        line["question"],
+        line["answer"],
+        source=line["source"],
+        tolerance=line.get("tolerance"),
+        extra=line["extra"],
+    )
     return Asked(row, line["budget"], replies)

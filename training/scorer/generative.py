@@ -2,7 +2,7 @@
 
 Source: generative verifiers, arXiv:2408.15240; thinking before the verdict, trained by reinforcement
 learning with verifiable reward, arXiv:2504.02495. First it imitates checks made by rule, then GRPO, the
-trainer of the policy itself, on checks of the policy's own replies.
+trainer of the policy itself, on checks of the policy's own replies; without GRPO it imitates those too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from scorers.answers import extract
 from scorers.judge import belief
 from training.prompting import Prompter
-from training.scorer.checking import check, checks_by_rule, checks_of
+from training.scorer.checking import check, checks_of, checks_to_imitate
 from training.scorer.collect import Asked
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce
@@ -53,9 +53,9 @@ class Checking(Stage):
 def train_judge(
     stage: Stage, start: Path, rows: Sequence[Row], train: Sequence[Asked], validation: Sequence[Asked]
 ) -> tuple[Path, dict[str, Any]]:
-    """Imitation on checks of `rows`, then GRPO on checks of `train`'s replies.
+    """Imitation of checks of `rows`, then GRPO on checks of `train`'s replies, or imitation of both.
 
-    Without GRPO those are imitated too: a policy's own mistakes are harder than those made by rule.
+    A policy's own mistakes are harder than those made by rule.
     Returns the model's directory, and held-out accuracies of its verdicts for the report.
     """
     table = stage.table
@@ -64,9 +64,8 @@ def train_judge(
     folder = stage.directory / "generative"
     imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)
-    imitated = checks_by_rule(form, rows, imitating.seed)
-    if table.judge is None:
-        imitated += checks_of(form, train, imitating.seed)
+    own_too = train if table.judge is None else ()
+    imitated = checks_to_imitate(form, rows, own_too, imitating.seed)
 
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
         return worked(imitating, prompter, imitated, ()), imitated, {}

@@ -1,7 +1,7 @@
 """Checks: questions about answers, for a judge that works them out anew."""
 
 from tests.training.scorer.asking import WORKED, asked, row
-from training.scorer.checking import check, checks_by_rule, checks_of, side_by_side
+from training.scorer.checking import check, checks_by_rule, checks_of, checks_to_imitate, side_by_side
 
 FORM = "{question} Is it {answer}?"
 
@@ -45,3 +45,12 @@ def test_where_there_is_no_mistake_a_near_miss_is_checked() -> None:
     """Both verdicts stay equally likely."""
     found = checks_of(FORM, [asked("579", "579")], seed=0)
     assert [each.gold for each in found] == ["no", "yes"]
+
+
+def test_both_are_imitated_where_no_reinforcement_follows() -> None:
+    """Rows by rule and the policy's own mistakes, each with a chain; without replies the rows alone."""
+    rows = [row(f"What is {n}+0?", str(n)) for n in range(3)]
+    found = checks_to_imitate(FORM, rows, [asked("580", "579")], seed=0)
+    assert found[:3] == checks_by_rule(FORM, rows, seed=0) == checks_to_imitate(FORM, rows, [], seed=0)
+    assert [each.question.split()[-1] for each in found[3:]] == ["580?", "579?"]
+    assert all(each.extra["chains"] for each in found)

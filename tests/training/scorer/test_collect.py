@@ -1,5 +1,6 @@
 """The policy's samples: how they are labelled, saved and handed to the gate."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.recording import read_questions
@@ -39,9 +40,10 @@ def test_replies_are_labelled_by_the_grader() -> None:
 def test_what_is_saved_is_read_again_and_replayed(tmp_path: Path) -> None:
     """By `thinkgate replay` too, with the same labels and tokens."""
     held = [asked("579", "five", "580"), asked("579", budget=None, finished=False)]
+    held.append(replace(held[0], row=replace(held[0].row, tolerance=0.01)))
     write_asked(tmp_path / "x.jsonl", held)
     assert read_asked(tmp_path / "x.jsonl") == held
-    first, second = read_questions(tmp_path / "x.jsonl", ConfidenceScorer())
+    first, second, _ = read_questions(tmp_path / "x.jsonl", ConfidenceScorer())
     assert [(s.correct, s.tokens) for s in first.samples] == [(True, 5), (False, 5), (False, 5)]
     assert second.samples[0].truncated
 
