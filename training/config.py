@@ -277,6 +277,10 @@ class ScorerTable(_Table):
     """How the generative judge is asked about a reply; it thinks at `held_out.budget`."""
     rounds: Positive = 1
     """How often it is asked about each reply: once at temperature 0, more often at 1."""
+    start: str | None = None
+    """The directory of the model that the generative judge starts from; None: the policy."""
+    misses: Annotated[tuple[Literal["digit", "length", "sign"], ...], Field(min_length=1)] = ("digit",)
+    """How wrong answers made by rule differ from the right ones, see `training.scorer.checking`."""
     checks: SftTable | None = None
     """The generative judge's imitation of checks made by rule, and without GRPO of the policy's replies."""
     judge: RlTable | None = None

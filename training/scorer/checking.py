@@ -10,16 +10,31 @@ each pair has a verdict of its own, of which the last is the reply.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Literal
 
 from scorers.trained import Case, filled
 from training.scorer.collect import Asked
 from training.scorer.labels import near_miss
 from training.types import Row
 
-__all__ = ["check", "checks_by_rule", "checks_of", "checks_to_imitate", "side_by_side"]
+__all__ = [
+    "DIGIT",
+    "Miss",
+    "check",
+    "checks_by_rule",
+    "checks_of",
+    "checks_to_imitate",
+    "missed",
+    "side_by_side",
+]
+
+Miss = Literal["digit", "length", "sign"]
+"""How a wrong answer differs: a digit is another one, one is missing or too many, or the sign is wrong."""
+DIGIT: tuple[Miss, ...] = ("digit",)
 
 
 def check(form: str, row: Row, answer: str, right: bool) -> Row:
@@ -44,21 +59,41 @@ def side_by_side(result: str, answer: str) -> str:
     return f"{result}\n{' '.join(pairs)}"
 
 
-def checks_by_rule(form: str, rows: Sequence[Row], seed: int) -> list[Row]:
-    """A check of each row: of its own answer, or, half of the time, of one with a digit changed.
+def missed(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | None:
+    """A wrong answer near the right one, in one of these ways; None where it has no digit.
 
-    Rows with a tolerance are asked of their own answer alone: another digit may be right too.
+    Only a whole number can miss by its sign or its length, 0 by neither; other answers do by a digit.
+    """
+    miss = misses[0] if len(misses) == 1 else chance.choice(misses)
+    found = re.fullmatch(r"(-?)([1-9]\d*)", answer)
+    if miss == "digit" or found is None:
+        return near_miss(answer, chance)
+    sign, digits = found.groups()
+    if miss == "sign":
+        return digits if sign else f"-{digits}"
+    place = chance.randrange(len(digits))
+    if len(digits) > 1 and chance.random() < 0.5:
+        return sign + digits[:place] + digits[place + 1 :]
+    return sign + digits[: place + 1] + chance.choice("0123456789") + digits[place + 1 :]
+
+
+def checks_by_rule(form: str, rows: Sequence[Row], seed: int, misses: Sequence[Miss] = DIGIT) -> list[Row]:
+    """A check of each row: of its own answer, or, half of the time, of one that misses it in such a way.
+
+    Rows with a tolerance are asked of their own answer alone: another number may be right too.
     """
     chance = random.Random(f"checks {seed}")
     found = []
     for row in rows:
         gold = row.gold or ""
-        missed = near_miss(gold, chance) if row.tolerance is None and chance.random() < 0.5 else None
-        found.append(check(form, row, missed or gold, missed is None))
+        wrong = missed(gold, misses, chance) if row.tolerance is None and chance.random() < 0.5 else None
+        found.append(check(form, row, wrong or gold, wrong is None))
     return found
 
 
-def checks_of(form: str, asked: Sequence[Asked], seed: int, *, most: int = 2) -> list[Row]:
+def checks_of(
+    form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT, *, most: int = 2
+) -> list[Row]:
     """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
 
     The wrong ones are those given most often, which are those that win votes; where the policy made no
@@ -70,14 +105,16 @@ def checks_of(form: str, asked: Sequence[Asked], seed: int, *, most: int = 2) ->
         wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
         answers = [answer for answer, _ in wrong.most_common() if answer][:most]
         gold = each.row.gold or ""
-        missed = near_miss(gold, chance) if each.row.tolerance is None else None
-        if not answers and missed is not None:
-            answers = [missed]
+        near = missed(gold, misses, chance) if each.row.tolerance is None else None
+        if not answers and near is not None:
+            answers = [near]
         found += [check(form, each.row, answer, False) for answer in answers]
         found.append(check(form, each.row, gold, True))
     return found
 
 
-def checks_to_imitate(form: str, rows: Sequence[Row], asked: Sequence[Asked], seed: int) -> list[Row]:
+def checks_to_imitate(
+    form: str, rows: Sequence[Row], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT
+) -> list[Row]:
     """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
-    return [*checks_by_rule(form, rows, seed), *checks_of(form, asked, seed)]
+    return [*checks_by_rule(form, rows, seed, misses), *checks_of(form, asked, seed, misses)]

@@ -60,12 +60,12 @@ def train_judge(
     """
     table = stage.table
     form = table.question
-    kept = tuple(checks_of(form, validation, stage.seed, most=1))
+    kept = tuple(checks_of(form, validation, stage.seed, table.misses, most=1))
     folder = stage.directory / "generative"
     imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)
     own_too = train if table.judge is None else ()
-    imitated = checks_to_imitate(form, rows, own_too, imitating.seed)
+    imitated = checks_to_imitate(form, rows, own_too, imitating.seed, table.misses)
 
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
         return worked(imitating, prompter, imitated, ()), imitated, {}
@@ -77,7 +77,7 @@ def train_judge(
         return model, {"imitated": len(imitated)}
     learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
     learning.directory.mkdir(parents=True, exist_ok=True)
-    own = checks_of(form, train, learning.seed)
+    own = checks_of(form, train, learning.seed, table.misses)
     if not _done(learning):
         reinforce(learning, model, own)
     return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}

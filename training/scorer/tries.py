@@ -180,7 +180,8 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
     table = stage.table
     without = [each.row for part in (samples.validation, samples.test) for each in part]
     rows = _fresh(stage, table.checks.rows, stage.seed + 1, without)
-    directory, told = train_judge(stage, policy, rows, samples.train, samples.validation)
+    start = policy if table.start is None else Path(table.start)
+    directory, told = train_judge(stage, start, rows, samples.train, samples.validation)
     settings = {
         "kind": "judge",
         "method": "check",

@@ -17,7 +17,7 @@ from gguf.quants import quantize  # noqa: E402
 
 from gateway.backends.local import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.backends.model_store import ensure_model  # noqa: E402
-from gateway.demo.command import REASONER  # noqa: E402
+from gateway.demo.bundled import REASONER  # noqa: E402
 from training.adapters import AdapterError, convert, restore  # noqa: E402
 from training.canary import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
 from training.client import connected  # noqa: E402

@@ -1,7 +1,21 @@
 """Checks: questions about answers, for a judge that works them out anew."""
 
+import random
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.training.scorer.asking import WORKED, asked, row
-from training.scorer.checking import check, checks_by_rule, checks_of, checks_to_imitate, side_by_side
+from training.scorer.checking import (
+    Miss,
+    check,
+    checks_by_rule,
+    checks_of,
+    checks_to_imitate,
+    missed,
+    side_by_side,
+)
 
 FORM = "{question} Is it {answer}?"
 
@@ -54,3 +68,28 @@ def test_both_are_imitated_where_no_reinforcement_follows() -> None:
     assert found[:3] == checks_by_rule(FORM, rows, seed=0) == checks_to_imitate(FORM, rows, [], seed=0)
     assert [each.question.split()[-1] for each in found[3:]] == ["580?", "579?"]
     assert all(each.extra["chains"] for each in found)
+
+
+@given(st.integers(-(10**6), 10**6), st.integers())
+def test_a_miss_is_another_number_that_differs_as_it_says(number: int, seed: int) -> None:
+    """By its sign, by one digit too many or too few, or by one other digit; 0 by a digit alone."""
+    answer = str(number)
+    for miss in get_args(Miss):
+        wrong = missed(answer, (miss,), random.Random(seed))
+        assert wrong is not None
+        assert wrong != answer
+        if miss == "sign" and number:
+            assert int(wrong) == -number
+        elif miss == "length" and number:
+            assert abs(len(wrong) - len(answer)) == 1
+            assert int(wrong) * number >= 0
+        else:
+            assert sum(a != b for a, b in zip(wrong, answer, strict=True)) == 1
+
+
+def test_other_answers_miss_by_a_digit_or_not_at_all() -> None:
+    """A fraction has no sign to flip that would be surely wrong; a word has no digit."""
+    assert missed("1/2", ("sign",), random.Random(0)) in {f"{n}/2" for n in range(10)} | {
+        f"1/{n}" for n in range(10)
+    }
+    assert missed("blue", ("sign", "length"), random.Random(0)) is None
