@@ -3,11 +3,11 @@
     python -m benchmarks.served_smollm2 base= cold-start=FILE rl=gateway/demo/smollm2-reasoner.gguf \\
         --gsm8k test.jsonl.gz
 
-What is asked takes the place of what was asked before of the same model and questions; the rest of the
-figures stays, so that one model, or one set (`--sets`), can be asked at a time. All models get the same
-questions with the same seeds: new ones of the kinds that were imitated, longer sums, and GSM8K's, which were
-not trained. Greedily at each budget; the trained kinds also at temperature 1 with one sample and with votes
-of 8: the majority's, and one weighted by the samples' own confidence.
+What is asked takes the place of what was asked before of the same model in the same way; the rest of the
+figures stays, so that one model, one set (`--sets`) or one way (`--drawn`) can be asked at a time. All models
+get the same questions with the same seeds: new ones of the kinds that were imitated, longer sums, and
+GSM8K's, which were not trained. Greedily at each budget; at temperature 1 with one sample and with the
+majority of 8; and with votes of 8 that the demo's trained judge weighs, an adapter beside the model's own.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluating import evaluated, write_questions
 from gateway.app import create_app
+from gateway.backends.model_store import SMOLLM2
 from gateway.config import load_settings
+from gateway.demo.bundled import CHECKER, JUDGE, checker
 from tests.serving import serving_in_thread
 from training.config import read_config
-from training.evaluate import main as evaluate
 from training.sources import held_out
 
 CONFIGS = {
@@ -35,10 +37,8 @@ CONFIGS = {
 BEGIN, END = "<!-- smollm2:begin -->", "<!-- smollm2:end -->"
 ASKED: Mapping[str, Sequence[str]] = {
     "greedy": ["--temperature", "0", "--budgets", "off,low,high"],
-    "sampled": [
-        *("--temperature", "1", "--budgets", "high", "--samples", "1,8"),
-        *("--votes", "majority,weighted:confidence"),
-    ],
+    "sampled": ["--temperature", "1", "--budgets", "high", "--samples", "1,8", "--votes", "majority"],
+    "judged": ["--temperature", "1", "--budgets", "high", "--samples", "8", "--votes", "weighted:checker"],
 }
 COLUMNS = {
     "off": ("greedy", "off"),
@@ -46,7 +46,7 @@ COLUMNS = {
     "high": ("greedy", "high"),
     "high, one sample": ("sampled", "high"),
     "high, vote of 8": ("sampled", "high@8 majority"),
-    "the same by confidence": ("sampled", "high@8 weighted:confidence"),
+    "the same, weighed by the judge": ("judged", "high@8 weighted:checker"),
 }
 
 
@@ -72,7 +72,10 @@ def main() -> None:
         found = json.loads(chosen.json.read_text(encoding="utf-8")) if chosen.json.exists() else {}
         for name, _, file in (given.partition("=") for given in chosen.models):
             asked = _ask(Path(file) if file else None, sets, chosen.drawn, Path(folder) / name)
-            found[name] = found.get(name, {}) | asked
+            for data, told in asked.items():
+                before = found.setdefault(name, {}).get(data, [])
+                kept = [figure for figure in before if figure["drawn"] not in chosen.drawn]
+                found[name][data] = [*kept, *told]
     chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     table = _table(found)
     print(table)
@@ -87,7 +90,7 @@ def _written(config: Path, count: int, folder: Path) -> Path:
     run = read_config(config)
     first = run.held_out.count if run.rl is not None and run.rl.best else 0
     rows = islice(held_out(run.held_out.sources, first + count), first, first + count)
-    path.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
+    write_questions(path, rows)
     return path
 
 
@@ -96,19 +99,19 @@ def _ask(
 ) -> dict[str, list[dict[str, Any]]]:
     """The figures of one model by data set, over all settings."""
     place.mkdir()
-    settings = load_settings(None, {}, embedded_adapters=(adapter,) if adapter else ())
+    adapters = (adapter, JUDGE) if adapter else (JUDGE,)
+    settings = load_settings(None, {}, embedded_adapters=adapters, scorers={CHECKER: checker()})
+    model = adapter.stem if adapter else SMOLLM2.name
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
     with serving_in_thread(create_app(settings)) as url:
         for data, (path, count) in sets.items():
             most = 96 if data in CONFIGS else 256
             common = ["--data", str(path), "--count", str(count), "--form", "any", "--url", f"{url}/v1"]
-            common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2", "--json"]
+            common += ["--model", model]
+            common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2"]
             for name in drawn:
-                out = place / f"{data}-{name}.jsonl"
-                if status := evaluate([*common, *ASKED[name], "--out", str(out)]):
-                    raise SystemExit(f"{data}: the evaluation ended with status {status}")
-                summary = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-                found[data] += [{"drawn": name, **figure} for figure in summary["settings"]]
+                told = evaluated(place / f"{data}-{name}.jsonl", [*common, *ASKED[name]])
+                found[data] += [{"drawn": name, **figure} for figure in told]
     return found
 
 
@@ -121,12 +124,15 @@ def _table(found: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> str:
         for model, sets in found.items():
             if data not in sets:
                 continue
-            figures = {(each["drawn"], each["name"]): each for each in sets[data]}
+            told = {(each["drawn"], each["name"]): each for each in sets[data]}
             cells = [
-                f"{figures[column]['lenient']['percent']:.1f}" if column in figures else "–"
+                f"{told[column]['lenient']['percent']:.1f}" if column in told else "–"
                 for column in COLUMNS.values()
             ]
-            tokens = [f"{figures['greedy', level]['reasoning']:.0f}" for level in ("off", "low", "high")]
+            tokens = [
+                f"{told['greedy', level]['reasoning']:.0f}" if ("greedy", level) in told else "–"
+                for level in ("off", "low", "high")
+            ]
             lines.append(f"| {data} | {model} | {' | '.join(cells)} | {', '.join(tokens)} |")
     return "\n".join(lines)
 

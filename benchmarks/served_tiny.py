@@ -24,13 +24,13 @@ from typing import Any
 
 from pydantic import HttpUrl
 
+from benchmarks.evaluating import evaluated, write_questions
 from gateway.app import create_app
 from gateway.config import Settings, load_settings
 from scorers.gate import GATE_FILE, read_gate
 from tests.serving import serving_in_thread
 from tests.vllm.server import MODEL, serve
 from training.config import read_config
-from training.evaluate import main as evaluate
 from training.sources import held_out
 
 CONFIG = Path("training/configs/tiny.toml")
@@ -116,12 +116,10 @@ def _evaluated(url: str, out: Path, count: int, options: Sequence[str]) -> list[
     """`thinkgate eval` on the held-out questions."""
     data = out.with_name("additions.jsonl")
     rows = islice(held_out(read_config(CONFIG).held_out.sources, count), count)
-    data.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
+    write_questions(data, rows)
     common = ["--data", str(data), "--form", "any", "--url", f"{url}/v1", "--by", "lenient"]
-    common += ["--concurrency", "8", "--stops", "none", "--json", "--max-tokens", "96", "--out", str(out)]
-    if status := evaluate([*common, *options]):
-        raise SystemExit(f"{out.stem}: the evaluation ended with status {status}")
-    return list(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["settings"])
+    common += ["--concurrency", "8", "--stops", "none", "--max-tokens", "96"]
+    return evaluated(out, [*common, *options])
 
 
 def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

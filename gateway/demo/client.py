@@ -37,14 +37,14 @@ class SampleSeen:
 class Reply:
     """What has been seen so far of one streamed reply.
 
-    `reasoning` and `content` are the reply's own text; `groups` the vote so far, as (answer,
-    count) from the most frequent; `tokens` all that were generated and `seconds` how long it took.
+    `reasoning` and `content` are the reply's own text; `groups` the vote so far, as (answer, count, weight)
+    from the heaviest; `tokens` all that were generated and `seconds` how long it took.
     """
 
     reasoning: str = ""
     content: str = ""
     samples: list[SampleSeen] = field(default_factory=list)
-    groups: list[tuple[str, int]] = field(default_factory=list)
+    groups: list[tuple[str, int, float]] = field(default_factory=list)
     counts: Mapping[str, int] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
@@ -61,7 +61,7 @@ class Reply:
         scaling = chunk.get("scaling") or {}
         self.counts = scaling.get("samples") or self.counts
         if vote := scaling.get("vote"):
-            self.groups = [(group["answer"], group["count"]) for group in vote["groups"]]
+            self.groups = [(group["answer"], group["count"], group["weight"]) for group in vote["groups"]]
         if told := scaling.get("progress"):
             self.samples.append(
                 SampleSeen(
@@ -93,6 +93,7 @@ def ask(address: tuple[str, int], model: str, question: Question, setting: Setti
         "Content-Type": "application/json",
         "X-Reasoning-Budget": setting.budget,
         "X-Samples": str(setting.samples),
+        **({"X-Scorer": setting.scorer} if setting.scorer else {}),
     }
     reply, began = Reply(), time.monotonic()
     for payload in _events(address, body, headers):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,16 +14,15 @@ from rich.live import Live
 
 from gateway.backends.model_store import ModelUnavailable, ensure_model
 from gateway.config import ConfigError, Settings, load_settings
+from gateway.demo.bundled import CHECKER, with_bundled
 from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import QUESTIONS, SETTINGS, Question, Setting
+from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, Question, Setting
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from gateway.demo.server import listen, serving
 from scorers.answers import verify
 
-__all__ = ["REASONER", "add_parser", "run"]
+__all__ = ["add_parser", "run"]
 
-REASONER = Path(__file__).with_name("smollm2-reasoner.gguf")
-"""A LoRA for SmolLM2-135M-Instruct, trained by training/configs/smollm2*.toml: see docs/training.md."""
 _INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 
 
@@ -42,18 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and Ctrl-C are the same
     console = Console(highlight=False)
     try:
-        return _demo(console, _reasoning(load_settings(port=arguments.port)), once=arguments.once)
+        return _demo(console, with_bundled(load_settings(port=arguments.port)), once=arguments.once)
     except (ConfigError, DemoFailed, ModelUnavailable) as error:
         print(f"thinkgate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-def _reasoning(settings: Settings) -> Settings:
-    """With the bundled adapter, which taught the default model to think; another engine stays as it is."""
-    chosen = settings.upstream, settings.embedded_model, settings.embedded_adapters
-    return settings if any(chosen) else settings.model_copy(update={"embedded_adapters": (REASONER,)})
 
 
 def _demo(console: Console, settings: Settings, *, once: bool) -> int:
@@ -66,7 +59,8 @@ def _demo(console: Console, settings: Settings, *, once: bool) -> int:
             host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
             address = (host, listener.getsockname()[1])
             model = served_model(address)
-            _ask_all(console, address, model)
+            rounds = (*SETTINGS, CHECKED) if CHECKER in settings.scorers else SETTINGS
+            _ask_all(console, address, model, rounds)
             base_url = f"http://{address[0]}:{address[1]}/v1"
             console.print(closing_words(base_url, model), markup=False, soft_wrap=True)
             if once:
@@ -77,14 +71,14 @@ def _demo(console: Console, settings: Settings, *, once: bool) -> int:
             return 0
 
 
-def _ask_all(console: Console, address: tuple[str, int], model: str) -> None:
-    console.print(f"{model} gets ten questions, at {len(SETTINGS)} settings.", style="bold")
+def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Sequence[Setting]) -> None:
+    console.print(f"{model} gets ten questions, at {len(rounds)} settings.", style="bold")
     results = []
-    for setting in SETTINGS:
+    for setting in rounds:
         console.print(f"\n{setting.describe()}", style="bold cyan")
         results += [_ask(console, address, model, question, setting) for question in QUESTIONS]
     console.print()
-    console.print(results_table(results, SETTINGS))
+    console.print(results_table(results, rounds))
     console.print()
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["QUESTIONS", "SETTINGS", "Question", "Setting"]
+from gateway.demo.bundled import CHECKER
+
+__all__ = ["CHECKED", "QUESTIONS", "SETTINGS", "Question", "Setting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one round of the demo asks of the gateway: a budget level and a number of samples."""
+    """What one round of the demo asks of the gateway: a budget level, a number of samples, and a scorer."""
 
     budget: str
     samples: int
+    scorer: str | None = None
 
     @property
     def thinks(self) -> bool:
@@ -35,11 +38,20 @@ class Setting:
 
     def describe(self) -> str:
         """The setting in words."""
-        drawn = "one sample" if self.samples == 1 else f"{self.samples} samples and a vote"
-        return f"Budget {self.budget}, {drawn}"
+        if self.samples == 1:
+            return f"Budget {self.budget}, one sample"
+        vote = "a majority vote" if self.scorer is None else f"a vote weighed by the {self.scorer}"
+        return f"Budget {self.budget}, {self.samples} samples and {vote}"
+
+    @property
+    def vote(self) -> str:
+        """How the samples are put together, in a word."""
+        return "–" if self.samples == 1 else self.scorer or "majority"
 
 
 SETTINGS = (Setting("off", 1), Setting("off", 8), Setting("high", 1), Setting("high", 8))
+CHECKED = Setting("high", 8, CHECKER)
+"""Asked where that scorer is served."""
 
 _SUM = "State the final answer to the following arithmetic problem: {} ="
 _PAIRS = (

@@ -62,7 +62,10 @@ def question_lines(question: Question, reply: Reply, result: Result) -> Renderab
         f"{result.tokens} tokens {result.seconds:5.1f} s",
     )
     if reply.groups:
-        votes = ", ".join(f"{_flat(text)[:24]} ×{count}" for text, count in reply.groups[:5])
+        votes = ", ".join(
+            f"{_flat(text)[:24]} ×{count}" + (f" weighs {weight:.2f}" if weight != count else "")
+            for text, count, weight in reply.groups[:5]
+        )
         lines.add_row(Text(f"    vote: {votes}", "cyan"))
     if reply.reasoning:
         lines.add_row(Text(f"    thinking: {_flat(reply.reasoning)}", "dim italic"))
@@ -72,8 +75,8 @@ def question_lines(question: Question, reply: Reply, result: Result) -> Renderab
 def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Table:
     """Setting by setting: right answers, and what they cost."""
     table = Table(title="What each setting brought, and what it cost", title_justify="left")
-    for name in ("budget", "samples", "right", "tokens", "samples drawn", "seconds"):
-        table.add_column(name, justify="left" if name == "budget" else "right")
+    for name in ("budget", "samples", "vote", "right", "tokens", "samples drawn", "seconds"):
+        table.add_column(name, justify="left" if name in ("budget", "vote") else "right")
     for setting in settings:
         own = [result for result in results if result.setting == setting]
         if not own:
@@ -81,6 +84,7 @@ def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Tab
         table.add_row(
             setting.budget,
             str(setting.samples),
+            setting.vote,
             f"{sum(result.right is True for result in own)} of {len(own)}",
             f"{sum(result.tokens for result in own):,}",
             str(sum(result.drawn for result in own)),
@@ -128,8 +132,8 @@ def _label(sample: SampleSeen) -> str:
     return {"unanswered": "no answer", "truncated": "cut"}.get(sample.status, sample.status)
 
 
-def _votes(groups: Sequence[tuple[str, int]]) -> list[Text]:
-    most = max((count for _, count in groups), default=1)
+def _votes(groups: Sequence[tuple[str, int, float]]) -> list[Text]:
+    most = max((count for _, count, _ in groups), default=1)
     return [
         Text.assemble(
             ("  vote      " if place == 0 else "            ", "dim"),
@@ -137,7 +141,7 @@ def _votes(groups: Sequence[tuple[str, int]]) -> list[Text]:
             ("█" * max(1, _BAR * count // most), "green" if place == 0 else "blue"),
             f" {count}",
         )
-        for place, (answer, count) in enumerate(groups[:4])
+        for place, (answer, count, _) in enumerate(groups[:4])
     ]
 
 

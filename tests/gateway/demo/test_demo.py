@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from rich.console import Console
 
 from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import QUESTIONS, SETTINGS, Question, Setting
+from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, Question, Setting
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from scorers.answers import verify
 from tests.serving import serving_in_thread
@@ -122,11 +122,12 @@ def test_each_questions_gold_is_the_answer_of_its_own_kind() -> None:
 
 
 def test_the_settings_differ_in_one_thing_at_a_time() -> None:
-    """Every budget is asked with one sample and with several."""
+    """Every budget is asked with one sample and with several; a scorer comes on top of the most of both."""
     budgets = {setting.budget for setting in SETTINGS}
     assert {(s.budget, s.samples > 1) for s in SETTINGS} == {
         (b, many) for b in budgets for many in (False, True)
     }
+    assert replace(CHECKED, scorer=None) == SETTINGS[-1]
 
 
 def test_a_reply_is_put_together_from_its_chunks() -> None:
@@ -143,7 +144,7 @@ def test_a_reply_is_put_together_from_its_chunks() -> None:
         ("finished", "16", "8 and 8"),
         ("unanswered", None, ""),
     ]
-    assert reply.groups == [("16", 1)]
+    assert reply.groups == [("16", 1, 1)]
     assert reply.counts["launched"] == 4
     assert reply.tokens == 40
 
@@ -155,7 +156,16 @@ def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
     assert last.tokens == 6
     assert upstream.headers[0]["x-reasoning-budget"] == "high"
     assert upstream.headers[0]["x-samples"] == "8"
+    assert "x-scorer" not in upstream.headers[0]
     assert upstream.requests[0]["stream"] is True
+
+
+def test_a_scorer_is_asked_for_by_a_third(upstream: Scripted) -> None:
+    """Where the round has one."""
+    *_, last = ask(upstream.address, "scripted", SUM, CHECKED)
+    assert last.content == "The answer is 75."
+    assert upstream.headers[0]["x-scorer"] == "checker"
+    assert CHECKED.describe() == "Budget high, 8 samples and a vote weighed by the checker"
 
 
 @pytest.mark.parametrize(
@@ -212,13 +222,13 @@ def test_without_thinking_no_line_is_kept_for_it() -> None:
 @pytest.mark.parametrize(("right", "mark"), [(True, "✓"), (False, "✗"), (None, "?")])
 def test_an_answered_question_stays_on_screen(right: bool | None, mark: str) -> None:
     """Right, wrong or undecided; the answer, its votes and its thinking; each on one line however long."""
-    reply = Reply(reasoning="word " * 99, content="It is\n16.", groups=[("16", 4), ("6", 1)])
+    reply = Reply(reasoning="word " * 99, content="It is\n16.", groups=[("16", 1, 0.9), ("6", 4, 0.25)])
     lines = drawn(question_lines(SUM, reply, Result(VOTE, right, 123, 4.5, 6))).splitlines()
     assert len(lines) == 3
     assert lines[0].split()[0] == mark
     assert "It is 16." in lines[0]
     assert lines[0].rstrip().endswith("123 tokens   4.5 s")
-    assert "16 ×4, 6 ×1" in lines[1]
+    assert "16 ×1 weighs 0.90, 6 ×4 weighs 0.25" in lines[1]
     assert lines[2].rstrip().endswith("…")
 
 
@@ -230,8 +240,8 @@ def test_the_table_adds_up_setting_by_setting() -> None:
         line.split("│")[1:-1] for line in drawn(results_table(results, SETTINGS)).splitlines() if "│" in line
     ]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["off", "1", "1 of 3", "300", "3", "4.5"],
-        ["high", "8", "1 of 1", "1,200", "6", "2.0"],
+        ["off", "1", "–", "1 of 3", "300", "3", "4.5"],
+        ["high", "8", "majority", "1 of 1", "1,200", "6", "2.0"],
     ]
 
 
@@ -280,6 +290,16 @@ def test_a_busy_port_is_one_sentence() -> None:
         f"thinkgate: ThinkGate can't listen on 127.0.0.1:{port}: Address already in use; "
         "choose another port with --port.\n"
     )
+
+
+def test_settings_that_can_not_be_are_one_sentence() -> None:
+    """Also those that only the app itself finds wanting: status 1, and no waiting for ever."""
+    process = demo("--once", "--port", "0", THINKGATE_DEFAULT_BUDGET="immense")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "immense" in errors
+    assert errors.startswith("thinkgate: ")
+    assert "Traceback" not in errors
 
 
 def test_no_network_is_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""What the demo brings along: a policy and its checker on one embedded engine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import HttpUrl
+
+from gateway.app import create_app
+from gateway.config import Settings
+from gateway.demo.bundled import CHECKER, JUDGE, REASONER, with_bundled
+from tests.serving import serving
+
+SUM = "State the final answer to the following arithmetic problem: 4 + 7 + 7 + 2 + 2 ="
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with both."""
+    pytest.importorskip("xllamacpp")
+    settings = with_bundled(Settings(embedded_slots=4, embedded_context=512))
+    async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, timeout=120) as client:
+        yield client
+
+
+def test_another_engine_stays_as_it_is() -> None:
+    """Whoever names an upstream, a model or adapters gets these and nothing else."""
+    for settings in (
+        Settings(upstream=HttpUrl("http://gpu-box:8000/v1")),
+        Settings(embedded_model=Path("own.gguf")),
+        Settings(embedded_adapters=(Path("own.gguf"),)),
+    ):
+        assert with_bundled(settings) is settings
+    assert with_bundled(Settings()).embedded_adapters == (REASONER, JUDGE)
+    assert CHECKER in with_bundled(Settings()).scorers
+
+
+@pytest.mark.embedded
+@pytest.mark.parametrize(("answer", "verdict"), [("22", "yes"), ("21", "no")])
+async def test_the_judge_tells_right_from_wrong(client: httpx.AsyncClient, answer: str, verdict: str) -> None:
+    """It works the sum out anew and says whether the answer is its own."""
+    body = {"model": JUDGE.stem, "messages": [{"role": "user", "content": f"{SUM} Is it {answer}?"}]}
+    reply = await client.post(
+        "/v1/chat/completions", json={**body, "temperature": 0}, headers={"X-Reasoning-Budget": "high"}
+    )
+    message = reply.json()["choices"][0]["message"]
+    assert message["content"].strip() == verdict
+    assert "20 + 2 = 22" in message["reasoning_content"]
+
+
+@pytest.mark.embedded
+async def test_its_word_weighs_the_policys_samples(client: httpx.AsyncClient) -> None:
+    """A sample with the right answer weighs more than any other; what the judge wrote is counted apart."""
+    body = {"model": REASONER.stem, "messages": [{"role": "user", "content": SUM}], "seed": 3}
+    scaling = {"samples": 8, "scorer": CHECKER, "stop": "none", "trace": True}
+    reply = await client.post(
+        "/v1/chat/completions",
+        json={**body, "scaling": scaling, "temperature": 1.5, "max_tokens": 96},
+        headers={"X-Reasoning-Budget": "high"},
+    )
+    told = reply.json()["scaling"]
+    assert (told["vote"]["method"], told["vote"]["scorer"]) == ("weighted", CHECKER)
+    assert told["usage"]["scorer_tokens"] > 0
+    scored = [(each["answer"], each["score"]) for each in told["trace"] if each["score"] is not None]
+    right = [score for answer, score in scored if answer == "22"]
+    wrong = [score for answer, score in scored if answer != "22"]
+    assert min(right) > max(wrong)
+    assert reply.json()["choices"][0]["message"]["content"] == "22"
