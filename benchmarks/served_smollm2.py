@@ -100,7 +100,9 @@ def _ask(
     """The figures of one model by data set, over all settings."""
     place.mkdir()
     adapters = (adapter, JUDGE) if adapter else (JUDGE,)
-    settings = load_settings(None, {}, embedded_adapters=adapters, scorers={CHECKER: checker()})
+    settings = load_settings(
+        None, {}, embedded_adapters=adapters, scorers={CHECKER: checker()}, scorer_seconds=600
+    )
     model = adapter.stem if adapter else SMOLLM2.name
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in sets}
     with serving_in_thread(create_app(settings)) as url:

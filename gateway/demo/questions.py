@@ -1,8 +1,7 @@
 """Ten questions with known answers, and the settings at which they are asked.
 
-They are of the kinds that the demo's adapter was trained on, word problems, sums and longer sums, but none
-of those that it saw: the first four, two and four of a fixed seed each, not what the model happens to get
-right.
+They are the first ten that the training of the demo's adapters held out (training/configs/smollm2.toml): not
+what the model happens to get right.
 """
 
 from __future__ import annotations
@@ -55,17 +54,17 @@ CHECKED = Setting("high", 8, CHECKER)
 
 _SUM = "State the final answer to the following arithmetic problem: {} ="
 _PAIRS = (
-    ("Ivo buys 5 coins at 5 dollars each and pays with 27 dollars. How many dollars come back?", "2"),
-    ("Lea has 54 stickers. Lea finds 29 more and loses 8. How many stickers are left?", "75"),
-    ("Gus has 38 coins. Gus finds 7 more and loses 6. How many coins are left?", "39"),
-    ("Finn has 13 coins. Finn finds 7 more and sells 1. How many coins are left?", "19"),
-    (_SUM.format("74 + 75"), "149"),
-    (_SUM.format("0 - 5 + 5"), "0"),
-    (_SUM.format("8 - 8 - 1 - 3 + 9"), "5"),
-    (_SUM.format("1 - 0 + 5 - 6 + 2"), "2"),
-    (_SUM.format("0 + 5 + 5 - 4 - 2"), "4"),
-    (_SUM.format("2 + 2 - 6 - 8 - 8"), "-18"),
+    (_SUM.format("36 - 10 + 78 + 24"), "128"),
+    (_SUM.format("70 - 21 - 93 - 73"), "-117"),
+    (_SUM.format("24 - 76"), "-52"),
+    (_SUM.format("82 + 80 + 99 - 64"), "197"),
+    (_SUM.format("9 + 9 + 7"), "25"),
+    ("Gus has 17 eggs. Ivo has 6 more than Gus. How many eggs do both have together?", "40"),
+    (_SUM.format("72 - 93 + 14"), "-7"),
+    ("Finn buys 6 stamps at 6 dollars each and pays with 62 dollars. How many dollars come back?", "26"),
+    (_SUM.format("46 + 26 + 49 + 87"), "208"),
+    (_SUM.format("6 - 5 - 1"), "0"),
 )
 
 QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
-"""Four word problems of two steps, two sums, and four sums of five terms."""
+"""Eight sums of two to four terms and two word problems of two steps."""

@@ -88,10 +88,10 @@ def drawn(view: Any) -> str:
 
 @pytest.fixture
 def upstream() -> Iterator[Scripted]:
-    """A server on a free port that always says that the answer is 75."""
+    """A server on a free port that always says that the answer is 40."""
     scripted = Scripted(
         events(
-            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "The answer is 75."}}]},
+            {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "The answer is 40."}}]},
             {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
             {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 6}},
         )
@@ -152,7 +152,7 @@ def test_a_reply_is_put_together_from_its_chunks() -> None:
 def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
     """Budget and samples travel as headers; what comes is passed on while it comes."""
     *_, last = ask(upstream.address, "scripted", SUM, VOTE)
-    assert last.content == "The answer is 75."
+    assert last.content == "The answer is 40."
     assert last.tokens == 6
     assert upstream.headers[0]["x-reasoning-budget"] == "high"
     assert upstream.headers[0]["x-samples"] == "8"
@@ -163,7 +163,7 @@ def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
 def test_a_scorer_is_asked_for_by_a_third(upstream: Scripted) -> None:
     """Where the round has one."""
     *_, last = ask(upstream.address, "scripted", SUM, CHECKED)
-    assert last.content == "The answer is 75."
+    assert last.content == "The answer is 40."
     assert upstream.headers[0]["x-scorer"] == "checker"
     assert CHECKED.describe() == "Budget high, 8 samples and a vote weighed by the checker"
 
@@ -261,7 +261,7 @@ def test_once_ends_with_status_0_and_a_table(upstream: Scripted) -> None:
     assert errors == ""
     assert out.count(QUESTIONS[0].text[:40]) == len(SETTINGS)
     assert "right" in out
-    assert "1 of 10" in out  # one of the answers is 75
+    assert "1 of 10" in out  # one of the answers is 40
     assert "\x1b" not in out
 
 
