@@ -12,6 +12,8 @@ from gateway.demo.bundled import CHECKER
 
 __all__ = ["CHECKED", "QUESTIONS", "SETTINGS", "Question", "Setting"]
 
+_SUM = "State the final answer to the following arithmetic problem: {} ="
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -20,6 +22,11 @@ class Question:
     text: str
     gold: str
     seed: int
+
+    @property
+    def short(self) -> str:
+        """The question as it is shown: a sum without the words that all sums begin with."""
+        return self.text.removeprefix(_SUM.removesuffix("{} ="))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,6 @@ SETTINGS = (Setting("off", 1), Setting("off", 8), Setting("high", 1), Setting("h
 CHECKED = Setting("high", 8, CHECKER)
 """Asked where that scorer is served."""
 
-_SUM = "State the final answer to the following arithmetic problem: {} ="
 _PAIRS = (
     (_SUM.format("36 - 10 + 78 + 24"), "128"),
     (_SUM.format("70 - 21 - 93 - 73"), "-117"),

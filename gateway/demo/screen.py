@@ -38,7 +38,7 @@ class Result:
 
 def live_view(question: Question, setting: Setting, reply: Reply, width: int) -> RenderableType:
     """A question while it is being answered: samples as they end, the vote so far, thinking and answer."""
-    parts: list[RenderableType] = [Text(f"  {question.text}", "bold")]
+    parts: list[RenderableType] = [Text(f"  {question.short}", "bold")]
     if setting.samples > 1:
         parts += [_samples(reply, setting), *_votes(reply.groups)]
     last = reply.samples[-1] if reply.samples else None
@@ -58,7 +58,7 @@ def question_lines(question: Question, reply: Reply, result: Result) -> Renderab
     lines.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     lines.add_column(justify="right", no_wrap=True, style="dim")
     lines.add_row(
-        Text.assemble((f"  {mark} ", style), f"{question.text}  ", answer),
+        Text.assemble((f"  {mark} ", style), f"{question.short}  ", answer),
         f"{result.tokens} tokens {result.seconds:5.1f} s",
     )
     if reply.groups:
