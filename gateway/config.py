@@ -177,9 +177,9 @@ class Settings(BaseModel):
     @field_validator("record_redact", "embedded_adapters", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
-        return (
-            [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-        )
+        if not isinstance(value, str):
+            return value
+        return [part.strip() for part in value.split(",") if part.strip()]
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Settings:

@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "LevelTable",
     "Lora",
+    "Miss",
     "ModelSource",
     "RlTable",
     "ScorerTable",
@@ -42,6 +43,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weights = dict[str, Annotated[float, Field(ge=0)]]
 StageName = Literal["base", "zero", "cold-start", "rl", "rejection", "mixed"]
 Try = Literal["generative", "classifier", "backbone", "negatives", "steps"]
+Miss = Literal["digit", "length", "sign"]
+"""How a wrong answer differs: a digit is another one, one is missing or too many, or the sign is wrong."""
 TRIES: tuple[Try, ...] = ("generative", "classifier", "backbone", "negatives", "steps")
 STAGES: tuple[StageName, ...] = ("base", "zero", "cold-start", "rl", "rejection", "mixed")
 
@@ -279,7 +282,7 @@ class ScorerTable(_Table):
     """How often it is asked about each reply: once at temperature 0, more often at 1."""
     start: str | None = None
     """The directory of the model that the generative judge starts from; None: the policy."""
-    misses: Annotated[tuple[Literal["digit", "length", "sign"], ...], Field(min_length=1)] = ("digit",)
+    misses: Annotated[tuple[Miss, ...], Field(min_length=1)] = ("digit",)
     """How wrong answers made by rule differ from the right ones, see `training.scorer.checking`."""
     checks: SftTable | None = None
     """The generative judge's imitation of checks made by rule, and without GRPO of the policy's replies."""

@@ -14,16 +14,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Literal
 
 from scorers.trained import Case, filled
+from training.config import Miss
 from training.scorer.collect import Asked
 from training.scorer.labels import near_miss
 from training.types import Row
 
 __all__ = [
     "DIGIT",
-    "Miss",
     "check",
     "checks_by_rule",
     "checks_of",
@@ -32,8 +31,6 @@ __all__ = [
     "side_by_side",
 ]
 
-Miss = Literal["digit", "length", "sign"]
-"""How a wrong answer differs: a digit is another one, one is missing or too many, or the sign is wrong."""
 DIGIT: tuple[Miss, ...] = ("digit",)
 
 

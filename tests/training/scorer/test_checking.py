@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.scorer.asking import WORKED, asked, row
+from training.config import Miss
 from training.scorer.checking import (
-    Miss,
     check,
     checks_by_rule,
     checks_of,
