@@ -26,7 +26,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "group advantages": {},
     "online filter": {"rounds": 2},
     "batch advantages": {"normalise": "batch"},
-    "plain advantages (Dr. GRPO)": {"normalise": "none", "loss": "dr_grpo"},
+    "plain advantages": {"normalise": "none"},
     "KL 0.04": {"kl": 0.04},
     "length penalty 0.3": {"rewards": {"format": 0.1, "short": 0.3}},
 }
@@ -107,7 +107,8 @@ def _one(runs: Path, seed: int, name: str, steps: int) -> None:
     card = json.loads((place / "rl" / "card.json").read_text(encoding="utf-8"))
     with Run(config) as run:
         figures = measure(run.stage("rl"), model, ["high"], voted=("high",))["high"]
-    (place / "figures.json").write_text(json.dumps({**figures, "seconds": card["seconds"]}) + "\n")
+    told = {**figures, "seconds": card["seconds"], "ended": card["ended"]}
+    (place / "figures.json").write_text(json.dumps(told) + "\n")
 
 
 def _table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:

@@ -4,7 +4,9 @@
 
 The same steps, from the same model on the same questions, are made with all savings, without each, and
 without any; every round goes through the variants in the other direction. Figures are processor seconds
-a step, medians over the rounds. The savings change no reply and no gradient: see their tests.
+a step, medians over the rounds, of the whole and of its two parts: drawing the replies, and passing them
+through the model. The savings change no reply and no gradient: see their tests. `--only` is for one saving,
+whose figures join those of the others.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +30,7 @@ SAVINGS = {
         "training.trainer.drawing._fused_attention",
         lambda _: nullcontext(),
     ),
-    "only replies are scored": ("training.trainer.grpo.replies_alone", nullcontext),
+    "only replies are scored": ("training.trainer.running.replies_alone", nullcontext),
     "each prompt is passed once": ("training.trainer.grpo.packed", lambda *_: None),
     "only what teaches is passed": ("training.trainer.grpo.taught_only", lambda inputs: inputs),
 }
@@ -40,48 +43,83 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="the model's directory (the run's own)")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--groups", type=int, help="questions a step (the configuration's)")
+    parser.add_argument("--only", choices=list(SAVINGS))
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     variants = {"all savings": ()} | {f"not: {name}": (name,) for name in SAVINGS} | {"none": tuple(SAVINGS)}
-    found: dict[str, list[float]] = {name: [] for name in variants}
-    _seconds(chosen, ())  # the first is slower: files are read, memory is taken
+    if chosen.only:
+        variants = {name: variants[name] for name in ("all savings", f"not: {chosen.only}")}
+    found: dict[str, list[Cost]] = {name: [] for name in variants}
+    _cost(chosen, ())  # the first is slower: files are read, memory is taken
     for repeat in range(chosen.repeat):
         for name, without in list(variants.items())[:: -1 if repeat % 2 else 1]:
-            found[name].append(_seconds(chosen, without))
-            print(f"{name}: {found[name][-1]:.2f} s a step", flush=True)
-    seconds = {name: median(each) for name, each in found.items()}
-    ratios = {name: median(a / b for a, b in zip(each, found["all savings"], strict=True))
-              for name, each in found.items()}  # fmt: skip
-    print("\n".join(f"{name:40} {seconds[name]:8.2f} s {ratios[name]:6.2f}" for name in variants))
+            found[name].append(_cost(chosen, without))
+            print(f"{name}: {found[name][-1]}", flush=True)
+    figures = {name: _figures(costs, found["all savings"]) for name, costs in found.items()}
+    print("\n".join(f"{name:40} {told}" for name, told in figures.items()))
     if chosen.json is not None:
-        figures = {name: {"seconds": round(seconds[name], 3), "ratio": round(ratios[name], 3)}
-                   for name in variants}  # fmt: skip
         told = json.loads(chosen.json.read_text()) if chosen.json.exists() else {}
-        told[chosen.config.stem] = {"steps": chosen.steps, "repeat": chosen.repeat, "variants": figures}
+        name = f"{chosen.config.stem}, {chosen.only}" if chosen.only else chosen.config.stem
+        told[name] = {"steps": chosen.steps, "repeat": chosen.repeat, "variants": figures}
         chosen.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
-def _seconds(chosen: argparse.Namespace, without: Sequence[str]) -> float:
-    """Processor seconds a step, the evaluations at both ends left out."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor seconds a step."""
+
+    drawing: float
+    passing: float
+
+    @property
+    def whole(self) -> float:
+        """Of both parts."""
+        return self.drawing + self.passing
+
+
+def _figures(costs: Sequence[Cost], least: Sequence[Cost]) -> dict[str, float]:
+    """Medians over the rounds, and of the rounds' ratios to the cost with all savings."""
+
+    def ratio(part: Callable[[Cost], float]) -> float:
+        return round(median(part(a) / part(b) for a, b in zip(costs, least, strict=True)), 3)
+
+    return {
+        "seconds": round(median(cost.whole for cost in costs), 3),
+        "drawing": round(median(cost.drawing for cost in costs), 3),
+        "passing": round(median(cost.passing for cost in costs), 3),
+        "ratio": ratio(lambda cost: cost.whole),
+        "drawing ratio": ratio(lambda cost: cost.drawing),
+        "passing ratio": ratio(lambda cost: cost.passing),
+    }
+
+
+def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
+    """What a step costs, the evaluations at both ends left out."""
     from training.config import read_config
     from training.stages.reinforce import reinforce
     from training.stages.run import Run
+    from training.trainer.grpo import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(chosen.config, output=Path(folder), threads=1)
         held = config.held_out.model_copy(update={"count": 1})
-        table = config.rl.model_copy(
-            update={"steps": chosen.steps, "every": chosen.steps, "save_every": 10**6, "difficulty": None}
-        )
+        changed = {"steps": chosen.steps, "every": chosen.steps, "save_every": 10**6, "difficulty": None}
+        table = config.rl.model_copy(update=changed | ({"groups": chosen.groups} if chosen.groups else {}))
         config = config.model_copy(update={"held_out": held, "rl": table})
         with Run(config) as run, _left_out(without):
             stage = run.stage("rl")
             stage.directory.mkdir(parents=True, exist_ok=True)
             spent: list[float] = []
-            nothing = patch("training.stages.reinforce.save_model")
-            with nothing, patch("training.stages.run.Stage.accuracy", _instant(spent)):
+            drawing: list[float] = []
+            with (
+                patch("training.stages.reinforce.save_model"),
+                patch("training.stages.run.Stage.accuracy", _instant(spent)),
+                patch("training.trainer.grpo.Trainer.draw", _timed(Trainer.draw, drawing)),
+            ):
                 reinforce(stage, chosen.start, stage.rows(table.steps * table.groups))
-            return (spent[-1] - spent[0]) / chosen.steps
+            whole = spent[-1] - spent[0]
+            return Cost(sum(drawing) / chosen.steps, (whole - sum(drawing)) / chosen.steps)
 
 
 def _instant(spent: list[float]) -> Any:
@@ -92,6 +130,19 @@ def _instant(spent: list[float]) -> Any:
         return {"accuracy": 0.0}
 
     return accuracy
+
+
+def _timed(does: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same, noting the processor time of every call."""
+
+    def timed(*given: Any) -> Any:
+        began = time.process_time()
+        try:
+            return does(*given)
+        finally:
+            seconds.append(time.process_time() - began)
+
+    return timed
 
 
 @contextmanager

@@ -5,7 +5,8 @@
 Every model gets the same held-out questions at the same budgets: greedily at each level, and
 at temperature 1 with one sample and with a vote of 8. Limits are the levels' own, kept by the gateway.
 With `--judge DIRECTORY`, a generative judge that passed its release gate, it is served too, by a vLLM and a
-gateway of its own, and the policy that it was judged with is asked for votes weighted by it as well.
+gateway of its own, and the policy that it was judged with is asked for votes weighted by it as well; without,
+what such votes were before stays.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ from training.config import read_config
 from training.sources import held_out
 
 CONFIG = Path("training/configs/tiny.toml")
-STAGES = ("cold-start", "rl", "mixed")
+STAGES = {
+    "cold-start": "cold-start",
+    "rl": "rl",
+    "mixed": "mixed",
+    "rejection for RL's time": "instead-rejection/rejection",
+    "more cold start for RL's time": "instead-sft/cold-start",
+}
+"""The models that are asked, and where a seed's run has them."""
 BEGIN, END = "<!-- served:begin -->", "<!-- served:end -->"
 
 
@@ -49,13 +57,16 @@ def main() -> None:
     python = os.environ["THINKGATE_VLLM_PYTHON"]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for run in sorted(chosen.runs.glob("seed-*/mixed/card.json")):
-        for stage in STAGES:
-            model = run.parent.parent / stage / "model"
+        for stage, place in STAGES.items():
+            model = run.parent.parent / place / "model"
             print(f"{model}", flush=True)
             found.setdefault(run.parent.parent.name, {})[stage] = _ask(python, model, chosen.count)
     if not found:
         raise SystemExit(f"{chosen.runs}: no finished run")
-    scored = None if chosen.judge is None else _ask_with(python, chosen.judge, chosen.count)
+    if chosen.judge is not None:
+        scored = _ask_with(python, chosen.judge, chosen.count)
+    else:
+        scored = json.loads(chosen.json.read_text())["scored"] if chosen.json.exists() else None
     told = {"models": found, "scored": scored}
     chosen.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     table = _table(found) + ("" if scored is None else f"\n\n{_scored_table(scored)}")

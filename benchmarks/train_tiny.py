@@ -6,6 +6,7 @@
 From the same cold-started model three ways go on for the same wall time: reinforcement learning,
 rejection sampling (its drawing counted), and more of the cold start's own supervised steps. Figures are
 shares of 200 held-out questions, in this process; `benchmarks.served_tiny` asks the served models.
+The card and the curves of every stage are put beside the figures.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def main() -> None:
         "seeds": dict(zip(map(str, chosen.seeds), found, strict=True)),
     }
     chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    _copy_cards(chosen.output, chosen.seeds, chosen.json.with_suffix(""))
     table = _table(found)
     print(table)
     page = chosen.page.read_text(encoding="utf-8")
@@ -129,6 +131,20 @@ def _one(seed: int, output: Path) -> None:
             },
         }
     (output / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def _copy_cards(output: Path, seeds: Sequence[int], place: Path) -> None:
+    """Each stage's card and curves; of the comparisons, those of what was done in RL's stead."""
+    for seed in seeds:
+        run = output / f"seed-{seed}"
+        stages = {path.parent.name: path.parent for path in run.glob("*/card.json")}
+        stages |= {"instead-rejection": run / "instead-rejection" / "rejection"}
+        stages |= {"instead-sft": run / "instead-sft" / "cold-start"}
+        for name, stage in stages.items():
+            folder = place / f"seed-{seed}" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in ("card.json", "curves.svg"):
+                shutil.copy(stage / file, folder / file)
 
 
 def _lend(stage: Path, place: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -81,6 +82,14 @@ def make_aliases(settings: Settings) -> Aliases:
         raise ConfigError(str(error)) from error
 
 
+def _embedded(settings: Settings) -> tuple[Path, ...]:
+    """The files of models that the settings name for the embedded engine; none where it isn't asked."""
+    if settings.upstream is not None:
+        return ()
+    model = settings.embedded_model
+    return settings.embedded_adapters if model is None else (*settings.embedded_adapters, model)
+
+
 def create_app(
     settings: Settings | None = None, backend: Backend | None = None, recorder: Recorder | None = None
 ) -> FastAPI:
@@ -93,7 +102,7 @@ def create_app(
     backend = backend or make_backend(settings)
     recorder = recorder or make_recorder(settings)
     try:
-        scoring = Scoring(settings.scorers)
+        scoring = Scoring(settings.scorers, _embedded(settings))
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
     pool = LatePool(settings.math_workers) if settings.math_workers else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -142,14 +142,18 @@ def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
 
 
 class Scoring:
-    """An app's scorers by name, and what they hold open. Raises ValueError where a file can't be used."""
+    """An app's scorers by name, and what they hold open. Raises ValueError where a file can't be used.
 
-    def __init__(self, tables: Mapping[str, AnyScorer]) -> None:
+    `embedded` are the files of models that the embedded engine serves under their names: a judge among
+    them has its weights here.
+    """
+
+    def __init__(self, tables: Mapping[str, AnyScorer], embedded: Sequence[Path] = ()) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._classifiers: list[LocalClassifier] = []
         for name, table in tables.items():
             if isinstance(table, TrainedTable) or (isinstance(table, JudgeTable) and table.method == "check"):
-                _check_gate(name, table)
+                _check_gate(name, table, embedded)
         single = {
             name: self._make(table) for name, table in tables.items() if not isinstance(table, CombinedTable)
         }
@@ -228,14 +232,21 @@ class Scoring:
         return value
 
 
-def _check_gate(name: str, table: TrainedTable | JudgeTable) -> None:
+def _check_gate(name: str, table: TrainedTable | JudgeTable, embedded: Sequence[Path]) -> None:
     """Raises ValueError for a trained scorer that has no passing release gate and is not called unproven."""
     if table.unproven:
         return
     path, directory = table.gate, _directory(table)
     if path is None and directory is not None:
         path = directory / GATE_FILE
-    released(f"scorers.{name}", path, directory)
+    released(f"scorers.{name}", path, directory or _embedded(table, embedded))
+
+
+def _embedded(table: TrainedTable | JudgeTable, files: Sequence[Path]) -> Path | None:
+    """The embedded engine's file of a judge's model, where it serves that; see `EmbeddedEngine`."""
+    if isinstance(table, TrainedTable) or table.url is not None:
+        return None
+    return next((path for path in files if path.stem == table.model), None)
 
 
 def _key(table: TrainedTable | JudgeTable) -> str | None:
@@ -246,7 +257,7 @@ def _key(table: TrainedTable | JudgeTable) -> str | None:
 
 
 def _directory(table: TrainedTable | JudgeTable) -> Path | None:
-    """Where a classifier's weights lie; a judge's are its server's."""
+    """Where a classifier's weights lie; a judge's are those of the engine that serves it."""
     return table.directory if isinstance(table, TrainedTable) else None
 
 

@@ -86,7 +86,11 @@ def write_gate(path: Path, gate: Gate) -> None:
 
 
 def released(name: str, path: Path | None, weights: Path | None = None) -> None:
-    """Raises ValueError, in one sentence, unless the file is a passing gate (of these weights, if given)."""
+    """Raises ValueError, in one sentence, unless the file is a passing gate.
+
+    Where `weights` lie on this machine (see `model_digest`) it has to be theirs and say so; a
+    server's can't be looked at.
+    """
     instead = "set unproven = true to serve it all the same"
     if path is None:
         raise ValueError(f"{name}: a trained scorer needs a release gate (gate = FILE); {instead}")
@@ -100,14 +104,27 @@ def released(name: str, path: Path | None, weights: Path | None = None) -> None:
         failed = [f"{c.name} is {c.value:g}, needed {c.needed:g}" for c in gate.checks if not c.passed]
         why = "; ".join(failed) or "it has no checks"
         raise ValueError(f"{name}: the release gate {path} did not pass ({why}); {instead}")
-    if weights is not None and gate.model_sha256 not in (None, model_digest(weights)):
+    if weights is None:
+        return
+    if gate.model_sha256 is None:
+        raise ValueError(f"{name}: the release gate {path} names no weights (model_sha256); {instead}")
+    if not weights.exists():
+        raise ValueError(f"{name}: there is no {weights}")
+    try:
+        digest = model_digest(weights)
+    except OSError as error:
+        raise ValueError(f"{name}: {weights} can't be read ({error.strerror})") from error
+    if gate.model_sha256 != digest:
         raise ValueError(f"{name}: the release gate {path} is about other weights; {instead}")
 
 
-def model_digest(directory: Path) -> str:
-    """SHA-256 of a directory's weights: its *.safetensors files' bytes, one after the other by name."""
+def model_digest(weights: Path) -> str:
+    """SHA-256 of a model's weights: a GGUF file's own, or a directory's.
+
+    That is of its *.safetensors files' bytes, one after the other by name. Raises OSError.
+    """
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in [weights] if weights.is_file() else sorted(weights.glob("*.safetensors")):
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

@@ -1,8 +1,9 @@
 """LoRA adapters for the embedded engine: from PEFT's directory to llama.cpp's GGUF file, and back.
 
 `thinkgate adapter DIRECTORY --base MODEL --out FILE`; then `embedded_adapters = ["FILE"]`
-has the gateway serve it. `thinkgate adapter FILE --base MODEL --out DIRECTORY` is the way back, to train on
-from an adapter in GGUF. Needs the packages gguf and safetensors, and torch to read bfloat16.
+has the gateway serve it. A judge's release gate comes along, bound to the new file.
+`thinkgate adapter FILE --base MODEL --out DIRECTORY` is the way back, to train on from an adapter in GGUF.
+Needs the packages gguf and safetensors, and torch to read bfloat16.
 
 What differs between the two formats:
 - names: `...layers.3.self_attn.q_proj.lora_A.weight` is `blk.3.attn_q.weight.lora_a`;
@@ -20,11 +21,23 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AdapterError", "Base", "convert", "gguf_name", "main", "read_base", "restore", "scaling"]
+from scorers.gate import GATE_FILE, model_digest, read_gate, write_gate
+
+__all__ = [
+    "AdapterError",
+    "Base",
+    "convert",
+    "convert_gate",
+    "gguf_name",
+    "main",
+    "read_base",
+    "restore",
+    "scaling",
+]
 
 _TARGETS: Mapping[str, str] = {
     "self_attn.q_proj": "attn_q",
@@ -64,12 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the GGUF file, or the directory, to write")
     args = parser.parse_args(arguments)
     try:
-        write = convert if args.adapter.is_dir() else restore
-        count = write(args.adapter, args.base, args.out)
+        forth = args.adapter.is_dir()
+        count = (convert if forth else restore)(args.adapter, args.base, args.out)
+        print(f"{args.out}: {count} weights adapted, {_size(args.out) / 1e6:.1f} MB")
+        if forth and (gate := convert_gate(args.adapter, args.out)) is not None:
+            print(f"{gate}: its release gate")
     except AdapterError as error:
         print(f"adapter: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {count} weights adapted, {_size(args.out) / 1e6:.1f} MB")
     return 0
 
 
@@ -109,6 +124,28 @@ def convert(adapter: Path, base: Path, out: Path, *, half: bool = True) -> int:
     writer.close()
     part.replace(out)
     return len(pairs)
+
+
+def convert_gate(adapter: Path, out: Path) -> Path | None:
+    """Binds the release gate in the directory `adapter`, if it has one, to `out`, made from its weights.
+
+    Returns the file written beside `out`: `judge.gate.json` for `judge.gguf`. The digest that the gate
+    had is kept in its data. Raises AdapterError for a gate that isn't these weights'.
+    """
+    path = adapter / GATE_FILE
+    if not path.exists():
+        return None
+    try:
+        gate = read_gate(path)
+        trained = model_digest(adapter)
+        if gate.model_sha256 != trained:
+            raise AdapterError(f"{path} is about other weights, and was left behind.")
+        data = {**gate.data, "converted_from": trained}
+        beside = out.with_suffix(".gate.json")
+        write_gate(beside, replace(gate, model_sha256=model_digest(out), data=data))
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} was left behind: {error}.") from error
+    return beside
 
 
 def restore(adapter: Path, base: Path, out: Path) -> int:

@@ -103,13 +103,18 @@ def drawn_from(reply: Mapping[str, Any]) -> Drawn:
         raise AskFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
 
 
-def token_logprobs(model: Any, prompt: Sequence[int], ids: Sequence[int]) -> list[float]:
-    """What a Hugging Face causal language model says of `ids` after `prompt`, in one forward pass."""
+def token_logprobs(
+    model: Any, prompt: Sequence[int], ids: Sequence[int], temperature: float = 1.0
+) -> list[float]:
+    """What a Hugging Face causal language model says of `ids` after `prompt`, in one forward pass.
+
+    With a temperature they are those of what is drawn at it, as TRL has vLLM give them.
+    """
     import torch
 
     held = torch.tensor([[*prompt, *ids]], device=model.device)
     with torch.inference_mode():
-        logits = model(held).logits[0, len(prompt) - 1 : -1].float()
+        logits = model(held).logits[0, len(prompt) - 1 : -1].float() / temperature
     chosen = torch.log_softmax(logits, dim=-1).gather(1, held[0, len(prompt) :, None])
     return [float(value) for value in chosen[:, 0]]
 

@@ -1,8 +1,8 @@
 """A training run's settings: one TOML file, checked before anything is loaded.
 
 `[model]`, `[data]`, `[levels]` and `[held_out]` are shared by the stages; each stage has a table of
-its own, and `[pipeline]` says which of them run, in which order. Every option's meaning and
-source paper stands in docs/training.md.
+its own, and `pipeline` says which of them run, in which order. Every option's meaning and
+source paper stands in docs/training-settings.md.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class HeldOut(_Table):
     count: Positive = 200
     budget: str = "high"
     max_tokens: Positive = 256
+    apart: tuple[Path, ...] = ()
+    """Files of other runs, whose held-out questions are not asked here and not trained on either."""
 
 
 class _Steps(_Table):
@@ -208,18 +210,24 @@ class RlTable(_Steps):
     difficulty: Difficulty | None = None
     rewards: Weights = {"format": 0.1}
     """Shaping rewards by weight, beside each row's own reward."""
+    overlong_cache: Positive = 256
+    """Tokens before the length limit over which `overlong` grows; at most a quarter of the limit counts."""
+    budget_slack: Annotated[float, Field(gt=0)] = 0.25
+    """The part of a level's thinking limit above it at which `budget` is down to -1."""
+    min_share: Share = 0.5
+    """What a majority must hold of its group, for rows whose reward is "majority"."""
     judge: JudgeTable | None = None
     """For rows whose reward is "rubric"; a key in the environment's THINKGATE_KEY goes along."""
     leave_out_unfinished: bool = False
     length: Positive = 256
     length_most: Positive | None = None
     """The progressive length limit grows from `length` to this; None: it stays."""
-    converged: Annotated[int, Field(ge=2)] | None = None
-    """Evaluations in a window of the convergence rule; None: all steps are made."""
+    converged: Annotated[int, Field(ge=0)] = 4
+    """Evaluations in a window of the convergence rule (see `training.guards`); 0: all steps are made."""
     fall: Share = 0.1
-    """Fall of held-out accuracy at which the run is rolled back to its best checkpoint."""
+    """Fall of held-out accuracy at which the stage ends with the weights of its best evaluation."""
     entropy: Annotated[float, Field(ge=0)] = 0.0
-    """Nats a token; a policy under it for 20 steps has collapsed, and the run is rolled back. 0: never."""
+    """Nats a token; a policy under it for 20 steps has collapsed, and the stage ends likewise. 0: never."""
     best: bool = False
     """Ends with the weights of the best evaluation, the first included, where the last one is worse."""
     vllm: str | None = None

@@ -37,8 +37,8 @@ def after_evaluation(
     """What the last of the evaluations so far says; a fall goes before an aim that was reached."""
     accuracy = accuracies[-1]
     if rules.divergence is not None:
-        state, action = watch_accuracy(rules.divergence, state, accuracy, step)
-        if action != "go on":
+        state, wrong = watch_accuracy(rules.divergence, state, accuracy, step)
+        if wrong:
             return state, Ending(f"held-out accuracy fell to {accuracy:.1%}: went back to the best", True)
     if rules.until is not None and accuracy >= rules.until:
         return state, Ending(f"held-out accuracy reached {rules.until:.0%}")
@@ -53,9 +53,8 @@ def after_step(
     """What a step's loss and entropy say."""
     if rules.divergence is None:
         return state, None
-    state, action = watch_step(rules.divergence, state, loss, entropy)
-    wrong = Ending("the loss or the entropy went wrong: went back to the best", True)
-    return state, None if action == "go on" else wrong
+    state, wrong = watch_step(rules.divergence, state, loss, entropy)
+    return state, Ending("the loss or the entropy went wrong: went back to the best", True) if wrong else None
 
 
 def out_of_time(rules: Rules, trained: float) -> Ending | None:

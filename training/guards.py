@@ -25,67 +25,59 @@ __all__ = [
     "watch_step",
 ]
 
-Action = Literal["go on", "roll back", "stop"]
-
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """When a run has gone wrong.
 
     Held-out accuracy `fall` below its best for `evaluations` in a row, a loss that is no number,
-    or an entropy under `entropy` nats a token for `steps` steps in a row. Then the run goes
-    back to its best checkpoint, `rollbacks` times at most, and after that it stops.
+    or an entropy under `entropy` nats a token for `steps` steps in a row. Then the stage ends with the
+    weights of its best evaluation.
     """
 
     fall: float = 0.1
     evaluations: int = 2
     entropy: float = 0.0
     steps: int = 20
-    rollbacks: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DivergenceState:
-    """What the divergence guard remembers: the best accuracy, and how long it has been bad since.
-
-    It is not rolled back with the weights, or the rollbacks would never be counted.
-    """
+    """What the divergence guard remembers: the best accuracy, and how long it has been bad since."""
 
     best: float | None = None
     best_step: int = 0
     below: int = 0
     flat: int = 0
-    rolled_back: int = 0
 
 
 def watch_accuracy(
     rule: Divergence, state: DivergenceState, accuracy: float, step: int
-) -> tuple[DivergenceState, Action]:
-    """After an evaluation: held-out accuracy in [0, 1], never the reward, which may rise while this falls."""
+) -> tuple[DivergenceState, bool]:
+    """After an evaluation: what to remember, and whether the run has gone wrong.
+
+    `accuracy` is held-out accuracy in [0, 1], never the reward, which may rise while this falls.
+    """
     if state.best is None or accuracy > state.best:
-        return replace(state, best=accuracy, best_step=step, below=0), "go on"
+        return replace(state, best=accuracy, best_step=step, below=0), False
     # A fall of exactly `fall` counts, whichever way the difference was rounded.
     below = state.below + 1 if state.best - accuracy >= rule.fall - 1e-9 else 0
-    state = replace(state, below=below)
-    return _back(rule, state) if below >= rule.evaluations else (state, "go on")
+    return replace(state, below=below), below >= rule.evaluations
 
 
 def watch_step(
     rule: Divergence, state: DivergenceState, loss: float, entropy: float | None = None
-) -> tuple[DivergenceState, Action]:
-    """After a step: its loss, and the policy's mean entropy in nats a token where it was measured."""
+) -> tuple[DivergenceState, bool]:
+    """After a step: what to remember, and whether the run has gone wrong.
+
+    `entropy` is the policy's mean in nats a token, where it was measured.
+    """
     if not math.isfinite(loss) or (entropy is not None and not math.isfinite(entropy)):
-        return _back(rule, state)
+        return state, True
     if entropy is None:
-        return state, "go on"
-    state = replace(state, flat=state.flat + 1 if entropy < rule.entropy else 0)
-    return _back(rule, state) if state.flat >= rule.steps else (state, "go on")
-
-
-def _back(rule: Divergence, state: DivergenceState) -> tuple[DivergenceState, Action]:
-    if state.rolled_back >= rule.rollbacks:
-        return state, "stop"
-    return replace(state, below=0, flat=0, rolled_back=state.rolled_back + 1), "roll back"
+        return state, False
+    flat = state.flat + 1 if entropy < rule.entropy else 0
+    return replace(state, flat=flat), flat >= rule.steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ Through a running gateway whose `aliases` file it may replace:
 
 1. a LoRA adapter (--adapter) is loaded into the running vLLM (--engine), under the candidate's name;
 2. both models are asked the same questions with the same seeds; the candidate has to be better on
-   what it was trained on (--trained) and must not have lost on the rest (--untouched), both by
-   the 95% interval of the paired difference;
+   what it was trained on (--trained) and must not have lost on the rest (--untouched, unless
+   --no-untouched is said), both by the 95% interval of the paired difference;
 3. the alias moves to it by --steps; in each the gateway's metrics are watched (failures, seconds,
    agreement in votes), and what is bad is rolled back at once.
 
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("evaluation; DATA is a file of JSON lines or a reasoning-gym task")
     what.add_argument("--trained", action="append", default=[], metavar="DATA", help="may be repeated")
     what.add_argument("--untouched", action="append", default=[], metavar="DATA", help="may be repeated")
+    what.add_argument("--no-untouched", action="store_true", help="compare on no other abilities")
     what.add_argument("--count", type=int, default=0, help="questions (all of a file, 100 of a task)")
     what.add_argument("--gain", type=float, default=0.0, help="points that trained sets must gain (0)")
     what.add_argument("--loss", type=float, default=5.0, help="points that untouched sets may lose (5)")
@@ -157,6 +158,10 @@ def _job(args: argparse.Namespace) -> _Job:
         raise ValueError("name the model to compare with, another than the candidate, with --current")
     if not args.rollback and not args.trained:
         raise ValueError("name at least one data set with --trained")
+    if not args.rollback and bool(args.untouched) == args.no_untouched:
+        raise ValueError(
+            "name a data set that it was not trained on with --untouched, or do without by --no-untouched"
+        )
     if (args.adapter is None) != (args.engine is None):
         raise ValueError("--adapter and --engine go together")
     steps = tuple(float(part) for part in args.steps.split(","))

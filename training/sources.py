@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import chain, count, islice
 
 from training.config import Source
 from training.data.functions import function_rows
@@ -71,10 +71,12 @@ SOURCES: Mapping[str, Callable[[Source, str], Iterator[Row]]] = {
 def collect(sources: Sequence[Source], most: int, seed: int, *, without: Iterable[str] = ()) -> list[Row]:
     """`most` different rows, drawn from the sources by weight; fewer only where all of them run dry.
 
-    Questions in `without` are left out, which keeps held-out ones out of training. Deterministic.
+    Questions in `without` are left out, which keeps held-out ones out of training. No two rows have one id:
+    replies and pass rates are kept by it, and files of one name would share theirs. Deterministic.
     """
     rng = random.Random(f"collect {seed}")
     taken = set(without)
+    ids: set[str] = set()
     streams: dict[int, Iterator[Row]] = {}
     for place, source in enumerate(sources):
         if source.kind not in SOURCES:
@@ -93,10 +95,17 @@ def collect(sources: Sequence[Source], most: int, seed: int, *, without: Iterabl
             repeated += 1
         else:
             taken.add(row.question)
-            rows.append(replace(row, id=f"{row.source}/{row.id}"))
+            rows.append(replace(row, id=_unlike(f"{row.source}/{row.id}", ids)))
+            ids.add(rows[-1].id)
     if not rows:
         raise DataError("the sources hold no rows")
     return rows
+
+
+def _unlike(wanted: str, taken: Container[str]) -> str:
+    """The id itself, or with the least number behind it that makes it another than those taken."""
+    numbered = (f"{wanted}#{number}" for number in count(2))
+    return next(each for each in chain([wanted], numbered) if each not in taken)
 
 
 def held_out(sources: Sequence[Source], most: int) -> list[Row]:

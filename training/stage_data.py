@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.config import STAGES, Source, TrainConfig
+from training.config import STAGES, Source, TrainConfig, read_config
 from training.data.contamination import clean
 from training.sources import collect, held_out
 from training.types import Row
@@ -54,16 +54,21 @@ class StageData:
         """The questions that no stage trains on."""
         return held_out(self.config.held_out.sources, self.config.held_out.count)
 
+    def kept_apart(self) -> list[Row]:
+        """All that is not trained on: this run's held-out questions, and those of the runs that it names."""
+        others = [read_config(path).held_out for path in self.config.held_out.apart]
+        return [*self.held_out(), *(row for each in others for row in held_out(each.sources, each.count))]
+
     def rows(self, count: int) -> list[Row]:
-        """Training rows, none of which overlaps with a held-out one."""
+        """Training rows, none of which overlaps with one that is kept apart."""
         return self._apart(self.config.data, count)
 
     def general(self, count: int) -> list[Row]:
-        """General rows, none of which overlaps with a held-out one."""
+        """General rows, none of which overlaps with one that is kept apart."""
         rows = self._apart(self.config.general, count) if count else []
         return [replace(row, general=True) for row in rows]
 
     def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
-        kept = self.held_out()
+        kept = self.kept_apart()
         rows = collect(sources, count, self.seed, without=[row.question for row in kept])
         return clean(rows, kept)

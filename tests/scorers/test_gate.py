@@ -1,5 +1,6 @@
 """The release gate: what a file has to say for a trained scorer to be served."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ def test_serving_needs_a_passing_gate_of_these_weights(model: Path) -> None:
     (model / "model-00001.safetensors").write_bytes(b"others")
     with pytest.raises(ConfigError, match="is about other weights"):
         starts(settings(model))
+
+
+def test_a_gate_without_a_digest_is_no_local_models(model: Path) -> None:
+    """It might be any model's: what lies on this machine can be looked at, so it has to be named."""
+    write_gate(model / "gate.json", Gate((GOOD,), MADE))
+    with pytest.raises(ConfigError, match=r"^scorers\.rm: .* names no weights \(model_sha256\); .*unproven"):
+        starts(settings(model))
+    assert starts(settings(model, unproven=True))
 
 
 def test_unproven_is_a_word_of_its_own(model: Path) -> None:
@@ -126,3 +135,59 @@ def test_a_judge_that_was_trained_to_check_needs_a_gate_too(tmp_path: Path) -> N
     assert starts(
         Settings.model_validate({"scorers": {"rm": {**table, "gate": str(tmp_path / "gate.json")}}})
     )
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Path:
+    """A judge's file for the embedded engine."""
+    path = tmp_path / "checker.gguf"
+    path.write_bytes(b"GGUF and so on")
+    return path
+
+
+def with_judge(gate: Path, **more: Any) -> Settings:
+    """Settings with the check `checker`, released by this gate."""
+    table = {"kind": "judge", "method": "check", "model": "checker", "gate": str(gate)}
+    return Settings.model_validate({"scorers": {"rm": table}, **more})
+
+
+@pytest.mark.parametrize("setting", ["embedded_adapters", "embedded_model"])
+def test_a_judge_on_the_embedded_engine_has_its_weights_here(
+    tmp_path: Path, judge: Path, setting: str
+) -> None:
+    """Adapter or model: the file under its name has to be the one that was measured."""
+    gate = tmp_path / "gate.json"
+    more = {setting: (judge,) if setting == "embedded_adapters" else judge}
+    write_gate(gate, Gate((GOOD,), MADE))
+    with pytest.raises(ConfigError, match="names no weights"):
+        starts(with_judge(gate, **more))
+    write_gate(gate, Gate((GOOD,), MADE, model_digest(judge)))
+    assert starts(with_judge(gate, **more))
+    judge.write_bytes(b"GGUF of another")
+    with pytest.raises(ConfigError, match="is about other weights"):
+        starts(with_judge(gate, **more))
+    judge.unlink()
+    with pytest.raises(ConfigError, match=r"there is no .*checker\.gguf"):
+        starts(with_judge(gate, **more))
+
+
+def test_an_upstreams_judge_can_t_be_looked_at(tmp_path: Path, judge: Path) -> None:
+    """Nor one at a URL of its own: files for the engine that isn't asked tell nothing of them."""
+    gate = tmp_path / "gate.json"
+    write_gate(gate, Gate((GOOD,), MADE, "of the server's"))
+    served = with_judge(gate, upstream="http://gpu-box:8000/v1", embedded_adapters=(judge,))
+    assert starts(served)
+    elsewhere = served.scorers["rm"].model_copy(update={"url": "http://judge:8000/v1"})
+    assert starts(Settings(scorers={"rm": elsewhere}, embedded_adapters=(judge,)))
+
+
+def test_a_digest_is_of_the_weights_alone(model: Path) -> None:
+    """A directory's other files don't count; files go by name, and a single file has its own SHA-256."""
+    digest = model_digest(model)
+    (model / "card.json").write_text("{}")
+    assert (
+        model_digest(model)
+        == digest
+        == hashlib.sha256(b"model-00001.safetensorsmodel-00002.safetensors").hexdigest()
+    )
+    assert model_digest(model / "card.json") == hashlib.sha256(b"{}").hexdigest()

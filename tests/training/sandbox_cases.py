@@ -231,8 +231,12 @@ os.mkdir("/new")
     "reading the machine's files": 'open("/etc/passwd")',
     "reading of processes": 'open("/proc/self/status")',
     "listing homes": """
+import os, sys
+assert any(not sys.base_prefix.startswith(f"/home/{name}/") for name in os.listdir("/home"))
+""",
+    "listing programs": """
 import os
-os.listdir("/home")
+os.listdir("/usr/bin")
 """,
     "forking": """
 import os

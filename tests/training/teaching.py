@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from collections import Counter
+from collections.abc import Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -15,11 +16,12 @@ class Teacher:
     """Answers OpenAI chat requests for a sum; after `patience` answers it is silent. Used with `with`.
 
     `asked` counts the questions that came, `answered` those that were answered; `stuck` is set by the
-    first that is left without an answer.
+    first that is left without an answer. Questions in `unwilling` are answered with an error.
     """
 
-    def __init__(self, patience: int | None = None) -> None:
+    def __init__(self, patience: int | None = None, unwilling: Collection[str] = ()) -> None:
         self.patience = patience
+        self.unwilling = set(unwilling)
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.stuck = threading.Event()
@@ -34,11 +36,12 @@ class Teacher:
                 with contextlib.suppress(ConnectionError):  # of an asker that was killed
                     if reply is None:
                         return
-                    self.send_response(200)
+                    status, text = reply
+                    self.send_response(status)
                     self.send_header("Content-Type", "application/json")
-                    self.send_header("Content-Length", str(len(reply)))
+                    self.send_header("Content-Length", str(len(text)))
                     self.end_headers()
-                    self.wfile.write(reply)
+                    self.wfile.write(text)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing."""
@@ -57,7 +60,7 @@ class Teacher:
         self._thread.join()
         self._server.server_close()
 
-    def _reply(self, body: dict[str, Any]) -> bytes | None:
+    def _reply(self, body: dict[str, Any]) -> tuple[int, bytes] | None:
         question = body["messages"][-1]["content"]
         with self._lock:
             self.asked[question] += 1
@@ -68,7 +71,9 @@ class Teacher:
             self.stuck.set()
             self._over.wait()
             return None
+        if question in self.unwilling:
+            return 500, b"{}"
         one, other = map(int, re.findall(r"\d+", question))
         text = f"<think>\n{one}+{other}={one + other}\n</think>\n\n{one + other}"
         choice = {"message": {"content": text}, "finish_reason": "stop"}
-        return json.dumps({"choices": [choice for _ in range(body.get("n", 1))]}).encode()
+        return 200, json.dumps({"choices": [choice for _ in range(body.get("n", 1))]}).encode()

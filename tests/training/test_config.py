@@ -1,10 +1,14 @@
 """A run's TOML file."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from training.config import ConfigError, read_config
+from training.config import ConfigError, TrainConfig, read_config
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUN = """
@@ -78,3 +82,23 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, told: str)
     """What is wrong is said by the field's name, in the file's own words."""
     with pytest.raises(ConfigError, match=told):
         read_config(written(tmp_path, text))
+
+
+def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """A table of settings and all that may stand within it."""
+    yield kind
+    for field in kind.model_fields.values():
+        for each in (field.annotation, *get_args(field.annotation)):
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                yield from tables(each)
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/training-settings.md names each one, in a row of its own or with others."""
+    page = (Path(__file__).parents[2] / "docs" / "training-settings.md").read_text(encoding="utf-8")
+    found = {name for table in tables(TrainConfig) for name in table.model_fields} - {"cold_start"}
+    assert len(found) > 80
+    rows = [line.partition(" |")[0] for line in page.splitlines() if line.startswith("|")]
+    named = set(re.findall(r"\[?\[?([a-z_]+)(?:\.NAME)?\]?\]?`", " ".join(rows)))
+    inside = {"rank", "alpha", "low", "high", "url", "model", "effort"}  # of tables that stand in a row
+    assert found - named - inside == set()

@@ -61,11 +61,16 @@ def test_a_group_needs_spread_and_a_middle(
 
 @given(values)
 def test_a_live_group_has_a_gradient(main: list[float | None]) -> None:
-    """Where a group is live some advantage isn't 0; where it is dead by its spread all are."""
-    result = [value for value in advantages([main], "group")[0] if value is not None]
-    if live(main, main):
-        assert any(result)
-    assert any(result) or not live(main, main)
+    """Where a group is live by its main reward alone some advantage isn't 0; where it is dead all are."""
+    assert any(advantages([main], "group")[0]) is live(main, main)
+
+
+@given(st.integers(0, 10), st.sampled_from([0.0, 0.083, 0.5, 1.0]), st.integers(0, 3))
+def test_a_group_without_spread_has_no_gradient(count: int, value: float, unjudged: int) -> None:
+    """However many are alike, and whether or not some weren't judged: it is dead, and nothing is learned."""
+    main = [value] * count + [None] * unjudged
+    assert not live(main, main)
+    assert not any(advantages([main], "group")[0])
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 10), st.integers(1, 6))

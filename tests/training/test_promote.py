@@ -58,7 +58,8 @@ class Gateway:
             "--slower",
             "1e6",
         ]
-        self.asked = ["new", "--alias", "best", "--trained", str(data), *self.where, *self.fast]
+        self.trained = ["new", "--alias", "best", "--trained", str(data), *self.where, *self.fast]
+        self.asked = [*self.trained, "--no-untouched"]
 
     def state(self) -> dict[str, Any]:
         """What promote has saved."""
@@ -127,6 +128,47 @@ def test_what_is_no_better_is_refused(gateway: Gateway, capsys: pytest.CaptureFi
     assert "refused: sums.jsonl: +0.0 points" in capsys.readouterr().err
     assert gateway.targets() == {"old": 1}
     assert not (gateway.out / "promotion.json").exists()
+
+
+def test_what_lost_elsewhere_is_refused(
+    gateway: Gateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However much better it is on what it was trained on; both data sets are asked of both models."""
+    rest = tmp_path / "rest.jsonl"
+    rest.write_text(
+        "".join(json.dumps({"question": f"{i} + {8 - i}?", "answer": "8"}) + "\n" for i in range(9))
+    )
+    assert main([*gateway.trained, "--untouched", str(rest)]) == 3
+    said = capsys.readouterr()
+    assert "rest.jsonl (untouched, 9 questions): old 100.0%, new 0.0%, -100.0 points" in said.out
+    assert "refused: rest.jsonl: -100.0 points" in said.err
+    assert len(gateway.models.plans) == 2 * (QUESTIONS + 9)
+    assert gateway.targets() == {"old": 1}
+
+
+def test_what_kept_the_rest_takes_over(gateway: Gateway, tmp_path: Path) -> None:
+    """With a data set of each sort the comparison is whole."""
+    rest = tmp_path / "rest.jsonl"
+    rest.write_text(
+        "".join(json.dumps({"question": f"{i} + {9 - i}?", "answer": "9"}) + "\n" for i in range(9))
+    )
+    assert main([*gateway.trained, "--untouched", str(rest), "--evaluate-only"]) == 0
+    told = json.loads((gateway.out / "verdict.json").read_text())
+    assert [each["trained"] for each in told["comparisons"]] == [True, False]
+
+
+@pytest.mark.parametrize("said", ["neither", "both"])
+def test_doing_without_the_rest_has_to_be_said(
+    gateway: Gateway, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A comparison on what was trained alone doesn't see what was lost; the error names both ways out."""
+    data = gateway.trained[gateway.trained.index("--trained") + 1]
+    more = ["--untouched", data, "--no-untouched"] if said == "both" else []
+    assert main([*gateway.trained, *more]) == 2
+    told = capsys.readouterr().err
+    assert "with --untouched" in told
+    assert "--no-untouched" in told
+    assert gateway.models.plans == []
 
 
 def test_evaluating_alone_moves_nothing(gateway: Gateway) -> None:

@@ -49,7 +49,7 @@ class Engine:
         self.limits: list[int] = []
         self.seeds: list[str] = []
         self._reply = reply
-        self._logprobs = logprobs
+        self.logprobs = logprobs
 
     def draw(
         self, prompts: list[list[int]], seeds: list[str], limit: int, ends: frozenset[int]
@@ -61,7 +61,7 @@ class Engine:
         self.limits.append(limit)
         numbers = [int(text.rpartition("What is ")[2].partition("+")[0]) for text in texts]
         ids = [[*map(ord, self._reply(number, place % 2)), END] for place, number in enumerate(numbers)]
-        return ids, None if self._logprobs is None else [[self._logprobs] * len(each) for each in ids]
+        return ids, None if self.logprobs is None else [[self.logprobs] * len(each) for each in ids]
 
 
 def plan(limit: int) -> RewardPlan:
@@ -192,6 +192,19 @@ def test_a_server_with_other_weights_stops_the_run() -> None:
     assert out["logprobs"] == [[-1.0] * 3] * 2
     with pytest.raises(StaleWeights, match=r"by 2\.00 nats"):
         rollout(ours=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
+
+
+def test_a_server_that_the_adapter_never_reached_stops_the_run() -> None:
+    """Its logprobs are the base model's, though these are still near the trainer's own."""
+    engine = Engine(lambda number, place: "no", logprobs=-1.0)
+    ours, base = -1.1, [-1.1]
+    drawn = rollout(ours=lambda prompt, ids: [ours] * len(ids), without=lambda prompt, ids: base * len(ids))
+    drawn(prompts(0), engine)  # nothing learned yet: the adapter changes nothing
+    base = [-1.01]
+    with pytest.raises(StaleWeights, match=r"by 0\.10 nats .*without its adapter"):
+        drawn(prompts(0), engine)
+    engine.logprobs = -1.08  # of the adapter's weights, in another precision
+    drawn(prompts(0), engine)
 
 
 def test_processes_take_the_same_rounds_and_train_on_the_batch_that_one_would_have() -> None:

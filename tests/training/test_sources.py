@@ -49,6 +49,26 @@ def test_sources_that_run_dry_give_what_there_is(tmp_path: Path) -> None:
     assert sorted(row.gold or "" for row in rows) == ["2", "3"]
 
 
+def test_no_two_rows_have_one_id(tmp_path: Path) -> None:
+    """Not those of files of one name, nor lines that give themselves the same: replies are kept by it."""
+    lines = (
+        ['{"question": "1+1?", "answer": 2}', '{"question": "1+2?", "answer": 3}'],
+        [
+            '{"question": "How many legs has a bird?", "answer": 2}',
+            '{"question": "2+2?", "answer": 4, "id": "a"}',
+        ],
+        ['{"question": "2+3?", "answer": 5, "id": "a"}'],
+    )
+    sources = []
+    for number, each in enumerate(lines):
+        path = tmp_path / str(number) / "train.jsonl"
+        path.parent.mkdir()
+        path.write_text("\n".join(each), encoding="utf-8")
+        sources.append(source("jsonl", path=path))
+    rows = collect(sources, 10, seed=0)
+    assert len({row.id for row in rows}) == len(rows) == 5
+
+
 @pytest.mark.parametrize("kind", ["functions", "instructions"])
 def test_rows_written_here_name_what_judges_them(kind: str) -> None:
     """Function problems carry tests, instructions carry checks."""

@@ -1,6 +1,7 @@
 """A teacher behind an OpenAI-compatible endpoint: here the gateway itself."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -8,8 +9,9 @@ from gateway.app import create_app
 from gateway.config import Settings
 from tests.fakes import MODEL, ScriptedBackend, says, thinks
 from tests.serving import serving_in_thread
+from tests.training.teaching import Teacher
 from training.config import SftTable
-from training.teachers import TeacherError, ask_endpoint
+from training.teachers import Replies, TeacherError, ask_endpoint
 from training.types import Row
 
 ROWS = [Row("1", "What is 3+4?", "7"), Row("2", "What is 2+5?", "7")]
@@ -48,7 +50,26 @@ def test_replies_that_were_cut_off_are_left_out() -> None:
         assert ask_endpoint(table(url, endpoint_model=MODEL), ROWS, [None, None]) == [[], []]
 
 
+@pytest.mark.parametrize(("failing", "refused"), [(1, False), (2, True)])
+def test_a_teacher_that_often_fails_is_an_error(failing: int, refused: bool) -> None:
+    """At more than a twentieth of the questions; what came is kept, so that only the rest is asked again."""
+    rows = [Row(str(number), f"What is {number}+1?", str(number + 1)) for number in range(20)]
+    unwilling = {rows[number].question for number in range(failing)}
+    kept: dict[str, Replies] = {}
+    with Teacher(unwilling=unwilling) as teacher:
+        asked = SftTable.model_validate({"steps": 1, "teacher": "endpoint", "endpoint": teacher.url})
+        expected = pytest.raises(TeacherError, match="2 of 20 questions") if refused else nullcontext()
+        with expected:
+            replies = ask_endpoint(asked, rows, [None] * 20, keep=kept.__setitem__)
+            assert [len(each) for each in replies] == [0, *[1] * 19]
+        assert kept.keys() == {row.id for row in rows[failing:]}
+        teacher.unwilling.clear()
+        teacher.asked.clear()
+        assert all(ask_endpoint(asked, rows, [None] * 20, known=kept))
+    assert teacher.asked.keys() == unwilling
+
+
 def test_a_teacher_that_never_answers_is_an_error() -> None:
-    """Where every question failed, it says what the first failure was."""
-    with pytest.raises(TeacherError, match=r"answered no question: .*127\.0\.0\.1:9"):
+    """It says what the first failure was."""
+    with pytest.raises(TeacherError, match=r"did not answer 2 of 2 questions .*127\.0\.0\.1:9"):
         ask_endpoint(table("http://127.0.0.1:9"), ROWS, [None, None])

@@ -83,7 +83,7 @@ def test_an_adapter_is_promoted_and_taken_back(
         how = ["--steps", "50,100", "--watch", "0.2", "--poll", "0.2", "--requests", "3", "--slower", "9"]
 
         def promote(name: str) -> int:
-            own = [name, "--adapter", str(adapters / name), "--out", str(tmp_path / name)]
+            own = [name, "--no-untouched", "--adapter", str(adapters / name), "--out", str(tmp_path / name)]
             return main([*own, *where, *what, *how])
 
         def target() -> list[str]:

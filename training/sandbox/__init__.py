@@ -3,9 +3,10 @@
     sandbox = open_sandbox()              # raises SandboxError where the machine can't give one
     sandbox.run(code, "assert add(1, 2) == 3").passed
 
-Covered: no network, no file but Python's own and those read-only, no other process in sight, limits
-on processor time, wall time, memory, processes and open files; and tests that the code can't see,
-patch, end, or lie to by objects that equal everything (see `training.sandbox.remote`).
+Covered: no network, no file but Python's libraries and the shared ones that they load, those read-only
+(see `needed`), no other process in sight, limits on processor time, wall time, memory, processes and open
+files; and tests that the code can't see, patch, end, or lie to by objects that equal everything (see
+`training.sandbox.remote`).
 
 Not covered: faults of the kernel itself, for there is no filter of system calls; memory that belongs
 to no process, as System V shared memory, which the wall time alone bounds; and code that knows by
@@ -19,17 +20,22 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training.sandbox.jail import Limits
+from training.sandbox.jail import DEVICES, Limits
 
-__all__ = ["Limits", "Outcome", "Sandbox", "SandboxError", "open_sandbox"]
+__all__ = ["Limits", "Outcome", "Sandbox", "SandboxError", "needed", "open_sandbox", "shown"]
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
     "from training.sandbox.jail import main; del sys.path[0]; main(sys.argv[2])"
 )
+_SYSTEM = {"/", "/usr", "/usr/local"}  # prefixes that a Python shares with other programs
 _START_SECONDS = 10.0  # until it stands, on a busy machine; the run's own time begins then
 
 
@@ -87,9 +93,19 @@ def open_sandbox(limits: Limits | None = None) -> Sandbox:
     if sys.platform != "linux":
         raise SandboxError("no sandbox: it is made of Linux namespaces")
     sandbox = Sandbox(limits or Limits())
-    outcome = sandbox.run(
-        _PROBE, _PROBED.format(memory=sandbox.limits.memory, processes=sandbox.limits.processes)
-    )
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            outcome = sandbox.run(
+                _PROBE,
+                _PROBED.format(
+                    hidden=["/etc/passwd", "/proc/1", file.name],
+                    shown=shown((*_python_paths(), *DEVICES)),
+                    memory=sandbox.limits.memory,
+                    processes=sandbox.limits.processes,
+                ),
+            )
+    except OSError as error:
+        raise SandboxError(f"no sandbox: no file can be made that it must not see ({error})") from error
     if not outcome.passed:
         raise SandboxError(f"no sandbox: it does not hold on this machine ({outcome.why})")
     return sandbox
@@ -104,16 +120,46 @@ def _command(limits: Limits) -> list[str]:
 
 
 def _python_paths() -> list[str]:
-    """Where Python and the libraries that it loads lie; none within another."""
-    wanted = {
-        os.path.realpath(sys.base_prefix),
-        *(path for path in ("/usr/lib", "/lib", "/lib64") if os.path.isdir(path)),
-    }
+    """Where this Python's own libraries and the shared ones that they load lie; none within another."""
+    prefix = os.path.realpath(sys.base_prefix)
+    # In a virtual environment both are still those of the Python that made it.
+    library = (
+        sysconfig.get_path("stdlib"),
+        sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix}),
+    )
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    return needed(prefix, list(map(os.path.realpath, library)), multiarch, os.path.isdir)
+
+
+def needed(
+    prefix: str, library: Sequence[str], multiarch: str, is_directory: Callable[[str], bool]
+) -> list[str]:
+    """The directories that a Python loads from: its library and the shared libraries'; none within another.
+
+    A Python with a prefix of its own, as uv, pyenv and conda give it one, has shared libraries of its own
+    as well, beside its library. A prefix that it shares with the whole system holds much else, so of that
+    its library alone is taken. `multiarch` is Debian's name of the machine: there the shared libraries are
+    in directories of that name, elsewhere in those that the loader searches.
+    """
+    own = [os.path.dirname(path) for path in library] if prefix not in _SYSTEM else []
+    machine = [f"{place}/{multiarch}" for place in ("/lib", "/usr/lib") if multiarch]
+    if not any(map(is_directory, machine)):
+        machine = ["/lib", "/usr/lib", "/usr/lib64"]
+    wanted = {path for path in (*library, *own, *machine, "/lib64") if is_directory(path)}
     return sorted(
         path
         for path in wanted
         if not any(path != other and Path(path).is_relative_to(other) for other in wanted)
     )
+
+
+def shown(paths: Iterable[str]) -> dict[str, list[str]]:
+    """What each directory above these paths holds where there is nothing but them."""
+    held: dict[str, set[str]] = defaultdict(set)
+    for path in map(Path, paths):
+        for child in (path, *path.parents[:-1]):
+            held[str(child.parent)].add(child.name)
+    return {place: sorted(names) for place, names in sorted(held.items())}
 
 
 _PROBE = """
@@ -137,8 +183,10 @@ def writes_files():
             pass
     return False
 
-def sees_files():
-    return any(os.path.exists(place) for place in ("/etc/passwd", "/proc/1", "/home", "/root/.ssh"))
+def sees_files(hidden, shown):
+    if any(os.path.exists(place) for place in hidden):
+        return True
+    return any(sorted(os.listdir(place)) != names for place, names in shown.items())
 
 def starts_processes(most):
     for _ in range(most):
@@ -159,7 +207,7 @@ def takes_memory(size):
 _PROBED = """
 assert not reaches_the_network(), "it reaches the network"
 assert not writes_files(), "it writes files"
-assert not sees_files(), "it sees files"
+assert not sees_files({hidden}, {shown}), "it sees files"
 assert not takes_memory({memory}), "it takes memory"
 assert not starts_processes({processes}), "it starts processes"
 """

@@ -22,7 +22,7 @@ from typing import Any
 
 from training.sandbox.remote import Channel, examine, serve
 
-__all__ = ["Limits", "main"]
+__all__ = ["DEVICES", "Limits", "main"]
 
 NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -36,7 +36,7 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _CAPABILITY_VERSION = 0x20080522
 _NOBODY = 65534
-_DEVICES = ("/dev/null", "/dev/urandom")
+DEVICES = ("/dev/null", "/dev/urandom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ def _happens(descriptor: int, seconds: float) -> bool:
 def _inside(limits: Limits, paths: list[str], stands: int) -> None:
     """The second process, the first of its namespace: when it ends, all of them end."""
     try:
+        os.umask(0o022)  # of the new root's directories: nobody has to get through them
         _close_in(paths)
         ours, theirs = socket.socketpair()
         _call("unshare", NEWPID)
@@ -144,19 +145,19 @@ def _close_in(paths: list[str]) -> None:
     """A new root, in memory and read-only, that holds Python and two devices and nothing else."""
     _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     # Opened before the new root is laid over a directory that may hold one of them.
-    sources = [(path, os.open(path, os.O_PATH)) for path in (*paths, *_DEVICES)]
+    sources = [(path, os.open(path, os.O_PATH)) for path in (*paths, *DEVICES)]
     root = "/tmp"
     _call("mount", b"none", root.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=755")
     for path, source in sources:
         target = root + path
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        if path in _DEVICES:
+        if path in DEVICES:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
         else:
             os.makedirs(target, exist_ok=True)
         _call("mount", f"/proc/self/fd/{source}".encode(), target.encode(), None, _MS_BIND | _MS_REC, None)
         os.close(source)
-        nodev = 0 if path in _DEVICES else _ATTR_NODEV
+        nodev = 0 if path in DEVICES else _ATTR_NODEV
         _restrict(target, _ATTR_RDONLY | _ATTR_NOSUID | nodev)
     os.chdir(root)
     _call("pivot_root", b".", b".")

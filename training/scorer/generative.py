@@ -24,7 +24,17 @@ from training.stages.worked import worked
 from training.trainer.drawing import draw
 from training.types import Completion, Row
 
-__all__ = ["Checking", "judged", "train_judge"]
+__all__ = ["Checking", "Manner", "judged", "train_judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a judge is asked: the question's form, the budget, how often, and with how many tokens at most."""
+
+    question: str
+    budget: str
+    rounds: int
+    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -83,28 +93,35 @@ def train_judge(
     return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}
 
 
-def judged(stage: Stage, directory: Path, asked: Sequence[Asked], seed: int) -> list[list[float | None]]:
-    """What the judge makes of every reply, as in serving; equal answers are asked about once."""
-    table, held = stage.table, stage.config.held_out
+def judged(
+    stage: Stage,
+    directory: Path,
+    manner: Manner,
+    rows: Sequence[Row],
+    answers: Sequence[Sequence[str]],
+) -> list[list[float | None]]:
+    """What the judge makes of every answer to each row, as in serving; equal ones are asked about once.
+
+    None where there is no answer, or no verdict that can be read.
+    """
     model, _, prompter = stage.load(directory)
     different = {
-        (each.row.id, reply.answer): check(table.question, each.row, reply.answer, reply.correct)
-        for each in asked
-        for reply in each.replies
-        if reply.answer.strip()
+        (row.id, answer): check(manner.question, row, answer, False)  # what is right plays no part in asking
+        for row, each in zip(rows, answers, strict=True)
+        for answer in each
+        if answer.strip()
     }
-    prompts = [prompter.prompt(row, held.budget) for row in different.values()]
     drawn = draw(
         model,
         prompter,
-        prompts,
-        samples=table.rounds,
-        temperature=0.0 if table.rounds == 1 else 1.0,
-        max_tokens=held.max_tokens,
-        seed=seed,
+        [prompter.prompt(asked, manner.budget) for asked in different.values()],
+        samples=manner.rounds,
+        temperature=0.0 if manner.rounds == 1 else 1.0,
+        max_tokens=manner.max_tokens,
+        seed=stage.seed,
     )
     found = dict(zip(different, map(_belief, drawn), strict=True))
-    return [[found.get((each.row.id, reply.answer)) for reply in each.replies] for each in asked]
+    return [[found.get((row.id, answer)) for answer in each] for row, each in zip(rows, answers, strict=True)]
 
 
 def _belief(verdicts: Sequence[Completion]) -> float | None:

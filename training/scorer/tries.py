@@ -20,12 +20,13 @@ from scorers.calibration import read_calibration
 from scorers.gate import GATE_FILE, Gate, model_digest, write_gate
 from training.config import ScorerTable, TrainConfig, Try
 from training.data.budgets import BudgetSampler
+from training.data.contamination import clean
 from training.data.rows import fingerprint
 from training.problems import DataError
 from training.scorer.classifier import calibrate, classified, template_of, train_classifier
 from training.scorer.collect import Asked, ask, problem, read_asked, write_asked
 from training.scorer.gate import Rule, judge
-from training.scorer.generative import judged, train_judge
+from training.scorer.generative import Manner, judged, train_judge
 from training.scorer.labels import harder, marked
 from training.scorer.report import as_table
 from training.sources import collect
@@ -88,7 +89,7 @@ def _samples(stage: Stage) -> tuple[_Samples, Path]:
     table, held = stage.table, stage.config.held_out
     policy = _policy(stage)
     test = stage.held_out()
-    rows = _fresh(stage, table.problems + table.validation, stage.seed, test)
+    rows = _fresh(stage, table.problems + table.validation, stage.seed)
     validation, train = rows[: table.validation], rows[table.validation :]
     levels = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     found: dict[str, list[Asked]] = {}
@@ -120,9 +121,10 @@ def _policy(stage: Stage) -> Path:
     return own if own.exists() else Path(named)
 
 
-def _fresh(stage: Stage, count: int, seed: int, without: Sequence[Row]) -> list[Row]:
-    """Questions that are none of these."""
-    return collect(stage.config.data, count, seed, without=[row.question for row in without])
+def _fresh(stage: Stage, count: int, seed: int, without: Sequence[Row] = ()) -> list[Row]:
+    """Questions that overlap with none of these, nor with any that is kept apart."""
+    kept = [*stage.data.kept_apart(), *without]
+    return clean(collect(stage.config.data, count, seed, without=[row.question for row in kept]), kept)
 
 
 def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[str, Any]:
@@ -178,8 +180,7 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
 
 def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, dict[str, Any], Scoring]:
     table = stage.table
-    without = [each.row for part in (samples.validation, samples.test) for each in part]
-    rows = _fresh(stage, table.checks.rows, stage.seed + 1, without)
+    rows = _fresh(stage, table.checks.rows, stage.seed + 1, [each.row for each in samples.validation])
     start = policy if table.start is None else Path(table.start)
     directory, told = train_judge(stage, start, rows, samples.train, samples.validation)
     settings = {
@@ -194,7 +195,14 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
         "calibration": str(directory / "calibration.json"),
     }
     _tell_serving(directory, settings, '# url = "http://judge:8000/v1"   where it has a server of its own')
-    return directory, told, lambda asked: judged(stage, directory, asked, stage.seed)
+    held = stage.config.held_out
+    manner = Manner(table.question, held.budget, table.rounds, held.max_tokens)
+
+    def scoring(asked: Sequence[Asked]) -> Scores:
+        answers = [[reply.answer for reply in each.replies] for each in asked]
+        return judged(stage, directory, manner, [each.row for each in asked], answers)
+
+    return directory, told, scoring
 
 
 def _classifier(

@@ -70,7 +70,7 @@ def taught(
         replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
     worth_of = judging(stage, rows)
     examples: list[Example] = []
-    told = {"asked": len(rows), "wrong": 0, "unfit": 0}
+    told = {"asked": len(rows), "without a reply": sum(not each for each in replies), "wrong": 0, "unfit": 0}
     for row, prompt, each in zip(rows, prompts, replies, strict=True):
         worth = worth_of(row, [Completion("", (), t, a, 0, True, prompt.budget) for t, a in each])
         right = [(t, a) for (t, a), value in zip(each, worth, strict=True) if value == 1.0]

@@ -34,6 +34,7 @@ Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
+    bound: str
     examples: list[Example]
     data: Mapping[str, Any]
     told: Mapping[str, Any]
@@ -58,6 +59,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gathe
         clock=stage.clock,
         report=stage.report,
         ranks=stage.ranks,
+        bound=binding(gathered=gathered.bound, batch=stage.table.batch),
     )
     watch.seen.trained = gathered.seconds  # drawing what is imitated is part of the stage's cost
     resume = stage.last_checkpoint()
@@ -106,7 +108,8 @@ def _gathered(
         return {"examples": list(map(asdict, examples)), "data": described(all_rows), "told": told}
 
     value, seconds = once(stage.directory / "gathered.json", bound, make, stage.clock, stage.ranks)
-    return _Gathered(list(map(_example, value["examples"])), value["data"], value["told"], seconds)
+    examples = list(map(_example, value["examples"]))
+    return _Gathered(bound, examples, value["data"], value["told"], seconds)
 
 
 def _example(told: Mapping[str, Any]) -> Example:

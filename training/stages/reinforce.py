@@ -44,13 +44,13 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
 def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
     table = stage.table
-    model, tokenizer, prompter = stage.load(start)
+    loaded = model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
     filtering = 0.0
     if table.difficulty is not None:
         rows, told, filtering = _filtered(stage, model, prompter, rows, setting, start=start)
     rollout = _rollout(stage, model, prompter, rows, setting)
-    watch = _watch(stage, model, tokenizer, prompter, rollout)
+    watch = _watch(stage, loaded, rollout, _bound(stage, start, rows))
     watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
     resume = stage.last_checkpoint()
     if resume is not None:
@@ -90,7 +90,11 @@ def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], 
         )
 
     def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
-        return token_logprobs(model, prompt.ids, ids)
+        return token_logprobs(model, prompt.ids, ids, table.temperature)
+
+    def base(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+        with model.disable_adapter():
+            return ours(prompt, ids)
 
     settings = RolloutSettings(
         samples=table.samples,
@@ -102,11 +106,25 @@ def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], 
     )
     batches = -(-table.steps // table.updates)
     asked = ordered(rows, batches * table.groups, table.general, stage.seed)
-    return Rollout(asked, prompter, plan, settings, ours=ours, ranks=stage.ranks)
+    without = base if hasattr(model, "disable_adapter") else None
+    return Rollout(asked, prompter, plan, settings, ours=ours, without=without, ranks=stage.ranks)
 
 
-def _watch(stage: Stage, model: Any, tokenizer: Any, prompter: Prompter, rollout: Rollout) -> Watch:
+def _bound(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
+    """What a checkpoint can't be taken up without: the rest of the settings may change on the way."""
+    table, config = stage.table, stage.config
+    return binding(
+        step=[table.groups, table.samples, table.updates, table.budgets, table.temperature, table.general],
+        seed=stage.seed,
+        model=[config.model.model_dump(mode="json"), identity(start)],
+        levels={name: asdict(level) for name, level in config.budgets.items()},
+        rows=fingerprint(rows),
+    )
+
+
+def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: str) -> Watch:
     """The evaluations, the rules that end the stage, and what is kept with a checkpoint."""
+    model, tokenizer, prompter = loaded
     table, held = stage.table, stage.held_out()
 
     def restore(saved: dict[str, Any]) -> None:
@@ -128,6 +146,7 @@ def _watch(stage: Stage, model: Any, tokenizer: Any, prompter: Prompter, rollout
         clock=stage.clock,
         report=stage.report,
         ranks=stage.ranks,
+        bound=bound,
     )
 
 

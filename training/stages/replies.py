@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case
 from training.data.budgets import BudgetSampler
 from training.prompting import Example, Prompter
 from training.quality import fit_to_imitate
 from training.rewards import Setting, reward_plan
+from training.scorer.liking import liking
 from training.stages.run import VERIFIABLE, Stage
 from training.stages.worked import worked
 from training.trainer.drawing import draw
@@ -56,12 +53,10 @@ def kept(
         samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
     )  # fmt: skip
     worth_of = judging(stage, rows)
-    liking = _liking(table.scorer)
+    liked = _liked(stage, rows, drawn)
     examples = []
-    for row, prompt, replies in zip(rows, prompts, drawn, strict=True):
-        worth = worth_of(row, replies)
-        liked = liking(row, replies) if liking else ()
-        for reply in best(row, replies, worth, table.keep, liked):
+    for row, prompt, replies, likes in zip(rows, prompts, drawn, liked, strict=True):
+        for reply in best(row, replies, worth_of(row, replies), table.keep, likes):
             examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
     drawn_count = sum(map(len, drawn))
     return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
@@ -72,14 +67,15 @@ def best(
     replies: Sequence[Completion],
     worth: Sequence[float | None],
     most: int,
-    liked: Sequence[float] = (),
+    liked: Sequence[float | None] = (),
 ) -> list[Completion]:
     """At most so many different replies that are wholly right and fit to imitate, the shortest first.
 
-    `liked` are a scorer's values, one for each reply; where given, the most liked come first.
+    `liked` are a scorer's values, one for each reply; where given, the most liked come first, and those
+    of which it says nothing last.
     """
     right = {
-        reply.ids: -(liked[place] if liked else 0.0)
+        reply.ids: -((liked[place] if liked else None) or 0.0)
         for place, (reply, value) in enumerate(zip(replies, worth, strict=True))
         if value is not None and value >= 1.0 and reply.finished
         if fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
@@ -89,14 +85,13 @@ def best(
     return [different[ids] for ids in order[:most]]
 
 
-def _liking(directory: Path | None) -> Callable[[Row, Sequence[Completion]], Sequence[float]] | None:
-    """The scorer's probabilities of being right, as it would weigh the replies in serving."""
-    if directory is None:
-        return None
-    classifier = LocalClassifier(directory)
-
-    def liking(row: Row, replies: Sequence[Completion]) -> Sequence[float]:
-        cases = [Case(row.question, reply.answer, reply.thinking) for reply in replies]
-        return asyncio.run(classifier.classify(cases))[0]
-
-    return liking
+def _liked(
+    stage: Stage, rows: Sequence[Row], drawn: Sequence[Sequence[Completion]]
+) -> Sequence[Sequence[float | None]]:
+    """What the stage's scorer makes of the replies; nothing without one, or of general rows."""
+    places = [place for place, row in enumerate(rows) if not row.general]
+    if stage.table.scorer is None or not places:
+        return [()] * len(rows)
+    liked = liking(stage, stage.table.scorer)([rows[p] for p in places], [drawn[p] for p in places])
+    found = dict(zip(places, liked, strict=True))
+    return [found.get(place, ()) for place in range(len(rows))]

@@ -146,11 +146,11 @@ class Stage:
         return self.data.held_out()
 
     def rows(self, count: int) -> list[Row]:
-        """Training rows, none of which overlaps with a held-out one."""
+        """Training rows, none of which overlaps with one that is kept apart."""
         return self.data.rows(count)
 
     def general(self, count: int) -> list[Row]:
-        """General rows, none of which overlaps with a held-out one."""
+        """General rows, none of which overlaps with one that is kept apart."""
         return self.data.general(count)
 
     def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:

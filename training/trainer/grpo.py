@@ -15,13 +15,12 @@ from trl.models.utils import unwrap_model_for_generation
 from training.config import ConfigError, RlTable
 from training.ranks import process_count, rl_share
 from training.trainer.drawing import generate
-from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
 from training.trainer.packing import additive, packed
-from training.trainer.processes import refuse_unknown_split
 from training.trainer.rates import ClockedRate
 from training.trainer.rollout import Rollout
-from training.trainer.watch import Watch, quieten
+from training.trainer.running import run_trainer
+from training.trainer.watch import Watch
 
 __all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
 
@@ -170,11 +169,7 @@ def train_grpo(
         rollout_func=rollout,
         callbacks=[watch],
     )
-    trainer.by_clock(watch.spent)
-    refuse_unknown_split(trainer)
-    quieten(trainer)
-    with replies_alone():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    run_trainer(trainer, watch, resume)
 
 
 def advantage_of(advantage: list[float], **_: Any) -> list[float]:

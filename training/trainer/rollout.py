@@ -33,6 +33,10 @@ __all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]
 
 CANARY = 0.2
 """Nats a token by which a server of another precision may differ from the trainer, in the mean."""
+_VERDICTS = {
+    "differs": f"at most {CANARY}",
+    "stale": "less from those of the model without its adapter",
+}
 
 
 class StaleWeights(Exception):
@@ -78,7 +82,8 @@ class Rollout:
     The trainer's `draw` gives the replies: see `training.trainer.grpo.Trainer`.
     `plan` judges at the length limit of the moment. `length` is kept with a checkpoint.
     `figures` tell of the last step, for the log. Where a server draws, `ours` gives the trainer's own
-    logprobs of a reply's tokens: the canary that every step compares with the server's.
+    logprobs of a reply's tokens: the canary that every step compares with the server's. `without` gives those
+    of an adapter's base model, which a server draws from that the adapter never reached.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Rollout:
         settings: RolloutSettings,
         *,
         ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
+        without: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         self.rows = rows
@@ -96,6 +102,7 @@ class Rollout:
         self._plan = plan
         self._settings = settings
         self._ours = ours
+        self._without = without
         self._ranks = ranks
         self.length: LengthState = start_length(settings.length)
         self.figures: dict[str, float] = {}
@@ -170,20 +177,23 @@ class Rollout:
         """The mean difference, in nats, of the trainer's and the server's logprobs; None without a server.
 
         Each process asks about the first of its groups. Raises StaleWeights, in all of them, where one
-        differs: then the server draws from other weights than are trained (verl#7495: LoRA weights that never
-        reached the rollouts).
+        differs, or where it is nearer to the base model than to the adapter: then the server draws from other
+        weights than are trained (verl#7495: LoRA weights that never reached the rollouts).
         """
         group = groups[self._ranks.index * -(-len(groups) // self._ranks.count)]
         if group.logprobs is None or self._ours is None:
             return None
-        found = canary(self._ours(group.prompt, group.ids[0]), group.logprobs[0], tolerance=CANARY)
-        differences = self._ranks.gather([found.difference])
-        if not all(each <= CANARY for each in differences):  # not >: what is no number must not pass
-            raise StaleWeights(
-                f"the server's logprobs differ from the trainer's by {max(differences):.2f} nats a token "
-                f"(at most {CANARY}): it does not draw from the weights that are trained"
-            )
-        return fmean(differences)
+        prompt, ids = group.prompt, group.ids[0]
+        before = self._without(prompt, ids) if self._without is not None else None
+        found = canary(self._ours(prompt, ids), group.logprobs[0], before, tolerance=CANARY)
+        told = self._ranks.gather([(found.verdict, found.difference)])
+        for verdict, difference in told:
+            if verdict != "agrees":
+                raise StaleWeights(
+                    f"the server's logprobs differ from the trainer's by {difference:.2f} nats a token "
+                    f"({_VERDICTS[verdict]}): it does not draw from the weights that are trained"
+                )
+        return fmean(difference for _, difference in told)
 
     def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
         """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""

@@ -12,11 +12,10 @@ from trl import SFTConfig, SFTTrainer
 from training.config import ConfigError, SftTable
 from training.prompting import Example
 from training.ranks import process_count, sft_share
-from training.trainer.heads import replies_alone
 from training.trainer.models import mixed_precision
-from training.trainer.processes import refuse_unknown_split
 from training.trainer.rates import ClockedRate
-from training.trainer.watch import Watch, quieten
+from training.trainer.running import run_trainer
+from training.trainer.watch import Watch
 
 __all__ = ["train_sft"]
 
@@ -73,11 +72,7 @@ def train_sft(
     trainer = _Trainer(
         model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[watch]
     )
-    trainer.by_clock(watch.spent)
-    refuse_unknown_split(trainer)
-    quieten(trainer)
-    with replies_alone():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    run_trainer(trainer, watch, resume)
 
 
 def _row(example: Example) -> dict[str, list[int]]:

@@ -16,10 +16,11 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from training.ending import Ending, Rules, after_evaluation, after_step, out_of_time
 from training.guards import DivergenceState, Hacking, hacking
+from training.problems import DataError
 from training.ranks import ALONE, Ranks
 from training.states import from_json
 
-__all__ = ["Seen", "Watch", "quieten"]
+__all__ = ["Over", "Seen", "Watch", "quieten"]
 
 STATE = "thinkgate.json"
 
@@ -28,14 +29,20 @@ STATE = "thinkgate.json"
 class Seen:
     """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained.
 
-    `totals` are the mean rewards between evaluations, from the second evaluation on.
+    `totals` are the mean rewards between evaluations, from the second evaluation on; `ending` is there where
+    the stage ended at this very step.
     """
 
     accuracies: list[float] = field(default_factory=list)
     totals: list[float] = field(default_factory=list)
     divergence: DivergenceState = field(default_factory=DivergenceState)
     trained: float = 0.0
+    ending: Ending | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Over(Exception):
+    """A checkpoint was taken up at which the stage had ended: there is nothing left to train."""
 
 
 class _Bar(TrainerCallback):
@@ -72,7 +79,8 @@ class Watch(TrainerCallback):
     `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
     last step; `state` and `restore` save what else must survive a restart. `keep` is called where
     held-out accuracy is the best so far. After training, `ending` says why the stage ended; `report`
-    is told of every evaluation, and where the reward rises while accuracy falls.
+    is told of every evaluation, and where the reward rises while accuracy falls. `bound` is a digest of what
+    a checkpoint can't be taken up without: data, seeds, what a step is made of.
 
     Of several processes each has one. `evaluate` and `keep` are called in all of them at the same step,
     the first one writes, and all end the stage at once: what the rules look at is the same in each.
@@ -92,6 +100,7 @@ class Watch(TrainerCallback):
         report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks = ALONE,
+        bound: str = "",
     ) -> None:
         self._every = every
         self._rules = rules
@@ -104,10 +113,15 @@ class Watch(TrainerCallback):
         self._report = report
         self._clock = clock
         self._ranks = ranks
+        self._bound = bound
         self._began = 0.0
         self._rewards: list[float] = []
         self.seen = Seen()
-        self.ending = Ending("all steps done")
+
+    @property
+    def ending(self) -> Ending:
+        """Why the stage ended."""
+        return self.seen.ending or Ending("all steps done")
 
     @property
     def spent(self) -> Callable[[], float] | None:
@@ -116,15 +130,24 @@ class Watch(TrainerCallback):
         return None if seconds is None else lambda: self.seen.trained / seconds
 
     def load(self, checkpoint: Path) -> None:
-        """Takes up what was saved with a checkpoint."""
+        """Takes up what was saved with a checkpoint. Raises DataError where it is another run's."""
         saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        self.seen = Seen(**saved | {"divergence": from_json(DivergenceState, saved["divergence"])})
+        if saved.pop("bound", None) != self._bound:
+            raise DataError(
+                f"{checkpoint} was made of other data, another model, seed or step than this run is of: "
+                f"remove {checkpoint.parent} to begin anew, or go back to the settings of before"
+            )
+        divergence, ending = from_json(DivergenceState, saved["divergence"]), saved["ending"]
+        read = {"divergence": divergence, "ending": ending and from_json(Ending, ending)}
+        self.seen = Seen(**saved | read)
         self._restore(saved["extra"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluates the model as it starts, unless a checkpoint already tells."""
+        """Evaluates the model as it starts, unless a checkpoint already tells. Raises Over."""
         if self._ranks.index == 0:
             self._cut_metrics(state.global_step)
+        if self.seen.ending is not None or state.global_step >= state.max_steps:
+            raise Over
         if not self.seen.accuracies:
             self._look(state.global_step)
         self._began = self._clock()
@@ -166,7 +189,7 @@ class Watch(TrainerCallback):
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
-        written.write_text(json.dumps(asdict(self.seen)), encoding="utf-8")
+        written.write_text(json.dumps({**asdict(self.seen), "bound": self._bound}), encoding="utf-8")
         written.replace(checkpoint / STATE)
 
     def _look(self, step: int) -> Ending | None:
@@ -193,7 +216,7 @@ class Watch(TrainerCallback):
         if ending is None:
             return
         if ending.gone_wrong or not control.should_training_stop:
-            self.ending = ending
+            self.seen.ending = ending
         control.should_training_stop = True
 
     def _count(self) -> None:
@@ -214,9 +237,10 @@ class Watch(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
     def _cut_metrics(self, step: int) -> None:
-        """Drops the lines of steps that a resumed run will make again."""
+        """Drops the lines of steps that a resumed run will make again, and one that was cut off."""
         if self._metrics.exists():
-            lines = self._metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole, _, _ = self._metrics.read_text(encoding="utf-8").rpartition("\n")
+            lines = [f"{line}\n" for line in whole.splitlines()]
             kept = [line for line in lines if json.loads(line)["step"] <= step]
             self._metrics.write_text("".join(kept if step else []), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Stages that are stopped and go on: nothing that they gathered is gathered again."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ pytest.importorskip("trl")
 from tests.training.models.small import card, configured, steps
 from tests.training.teaching import Teacher
 from training.config import TrainConfig
+from training.problems import DataError
 from training.stages import run_stage
 from training.trainer.watch import Watch
 
@@ -39,6 +41,50 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int]
                 run_stage(config, stage)
 
     return stop
+
+
+RL = {"steps": 5, "groups": 2, "samples": 2, "length": 8, "budgets": {"high": 1, "off": 1}}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "imitation": ("cold-start", {"cold_start": {"steps": 5, "budgets": {"high": 1, "low": 1}}}),
+    "two updates a draw": ("rl", {"rl": RL | {"steps": 6, "updates": 2}}),
+    "an adapter": ("rl", {"rl": RL, "lora": {"rank": 2}}),
+    "general rows": ("mixed", {"mixed": RL | {"general": 0.5}, "general": [{"kind": "errands"}]}),
+    "a length limit that grows": ("rl", {"rl": RL | {"length_most": 12}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stage_that_was_stopped_anywhere_takes_the_steps_of_one_that_was_not(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], case: str
+) -> None:
+    """The same rows, replies and losses, whichever step it was stopped at."""
+    stage, tables = CASES[case]
+
+    def run(name: str) -> TrainConfig:
+        given = dict(tables)
+        directory = tmp_path / name
+        model = {"path": str(directory / "start"), "family": "thinkgate", "lora": given.pop("lora", None)}
+        return configured(directory, model=model, **given)
+
+    whole, broken = run("whole"), run("broken")
+    run_stage(whole, stage)
+    step = random.randrange(1, 5)
+    stopped(broken, stage, step)
+    run_stage(broken, stage)
+    taken = steps(broken, stage)
+    assert taken == steps(whole, stage), f"stopped behind step {step}"
+    assert len(taken) >= 5
+
+
+def test_a_stage_goes_on_over_its_own_data_alone(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
+) -> None:
+    """Other rows, or steps of another size, are another run; how fast it learns may change on the way."""
+    stopped(configured(tmp_path, rl=RL), "rl", 3)
+    for change in ({"rl": RL | {"groups": 1}}, {"rl": RL, "seed": 1}, {"rl": RL | {"rows": 7}}):
+        with pytest.raises(DataError, match="was made of other data"):
+            run_stage(configured(tmp_path, **change), "rl")
+    run_stage(configured(tmp_path, rl=RL | {"rate": 1e-3}), "rl")
 
 
 @pytest.mark.parametrize("step", [1, 3])

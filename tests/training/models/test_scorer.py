@@ -1,6 +1,8 @@
 """A scorer from a policy's samples to a served classifier, on a model of a few thousand weights."""
 
+import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,18 @@ from gateway.scoring import JudgeTable, Scoring  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
-from scorers.gate import model_digest, read_gate  # noqa: E402
+from scorers.gate import Check, Gate, model_digest, read_gate, write_gate  # noqa: E402
 from scorers.local_classifier import LocalClassifier  # noqa: E402
 from scorers.trained import Case  # noqa: E402
-from tests.training.models.small import configured  # noqa: E402
+from tests.training.models.small import card, configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
+from training.problems import DataError  # noqa: E402
 from training.scorer.collect import read_asked  # noqa: E402
+from training.scorer.liking import liking  # noqa: E402
 from training.scorer.tries import train_scorer  # noqa: E402
 from training.stages import run_stage  # noqa: E402
+from training.stages.run import Run  # noqa: E402
+from training.types import Completion, Row  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
 
@@ -111,3 +117,68 @@ async def test_what_was_trained_is_served(run: Path) -> None:
     assert 0 < value < 1
     assert tokens == len("BUW1+2?ATn1+2=3nEnn3Z")  # a letter a token
     assert 0 < read_calibration(model / "calibration.json")(value) < 1
+
+
+def release(made: Path, directory: Path) -> Path:
+    """A copy of a scorer whose gate has passed."""
+    shutil.copytree(made, directory)
+    checks = (Check("within-problem AUC", 0.9, 0.75, True),)
+    write_gate(directory / "gate.json", Gate(checks, "2026-01-31T12:00:00+00:00", model_digest(directory)))
+    return directory
+
+
+async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, tmp_path: Path) -> None:
+    """It is asked in the template written beside its weights, about thinking and answer."""
+    scorer = release(run / "steps" / "model", tmp_path / "scorer")
+    config = configured(tmp_path, rejection={"steps": 2, "scorer": scorer})
+    replies = [Completion("", (1,), "1+2=3", "3", 5, True, "high"), Completion("", (2,), "", "4", 0, True)]
+    with Run(config) as made:
+        asking = liking(made.stage("rejection"), scorer)
+        liked = await asyncio.to_thread(asking, [Row("a", "What is 1+2?")], [replies])
+    template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
+    local = LocalClassifier(scorer, template=template)
+    served, _ = await local.classify([Case("What is 1+2?", "3", "1+2=3"), Case("What is 1+2?", "4", "")])
+    local.close()
+    assert liked == [served]
+
+
+def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
+    """Equal answers are liked the same; of no answer it says nothing."""
+    made = Path(json.loads((run / "generative" / "result.json").read_text(encoding="utf-8"))["model"])
+    scorer = release(made, tmp_path / "scorer")
+    config = configured(tmp_path, rejection={"steps": 2, "scorer": scorer})
+    answers = [
+        Completion("", (number,), "", text, 0, True) for number, text in enumerate(("3", "4", "3", ""))
+    ]
+    with Run(config) as started:
+        ((three, four, again, none),) = liking(started.stage("rejection"), scorer)(
+            [Row("a", "What is 1+2?")], [answers]
+        )
+    assert three == again
+    assert {three, four} <= {0.0, 1.0, None}
+    assert none is None
+
+
+def test_rejection_refuses_a_scorer_that_failed_its_gate(run: Path, tmp_path: Path) -> None:
+    """As serving does; the error names the setting."""
+    config = configured(tmp_path, rejection={"steps": 2, "scorer": run / "steps" / "model"})
+    with Run(config) as made, pytest.raises(DataError, match=r"rejection\.scorer: .* did not pass"):
+        liking(made.stage("rejection"), run / "steps" / "model")
+
+
+def test_a_rejection_stage_trains_on_what_a_scorer_likes(run: Path, tmp_path: Path) -> None:
+    """From drawing to the card, with a classifier."""
+    scorer = release(run / "steps" / "model", tmp_path / "scorer")
+    worked = {"steps": 60, "batch": 16, "rows": 60, "rate": 5e-3, "every": 60, "budgets": {"high": 1}}
+    rejection = {
+        "steps": 2,
+        "rows": 40,
+        "samples": 4,
+        "budgets": {"high": 1},
+        "max_tokens": 12,
+        "scorer": scorer,
+    }
+    config = configured(tmp_path, cold_start=worked, rejection=rejection)
+    run_stage(config, "cold-start")
+    run_stage(config, "rejection")
+    assert card(config, "rejection")["kept"] > 0

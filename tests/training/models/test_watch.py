@@ -13,7 +13,9 @@ pytest.importorskip("transformers")
 
 from training.ending import Rules
 from training.guards import Convergence, Divergence
-from training.trainer.watch import Watch
+from training.plots import read_metrics
+from training.problems import DataError
+from training.trainer.watch import Over, Watch
 
 pytestmark = pytest.mark.training
 
@@ -143,3 +145,50 @@ def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
     other.load(checkpoint)
     assert other.seen == done.watch.seen
     assert json.loads((checkpoint / "thinkgate.json").read_text())["accuracies"] == [0.1, 0.3, 0.2]
+
+
+def saved(watch: Watch, directory: Path, step: int) -> Path:
+    """A checkpoint of this step."""
+    checkpoint = directory / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    watch.on_save(SimpleNamespace(output_dir=directory), SimpleNamespace(global_step=step), None)
+    return checkpoint
+
+
+def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: Path) -> None:
+    """Neither where a rule had ended it nor where all steps were done; the reason is that of before."""
+    rules = Rules(divergence=Divergence(fall=0.1))
+    fallen = train(tmp_path, rules, [0.5, 0.3, 0.2]).watch
+    other = Watch(2, rules, dict, tmp_path / "metrics.jsonl")
+    other.load(saved(fallen, tmp_path, 4))
+    assert other.ending == fallen.ending
+    assert other.ending.gone_wrong
+    with pytest.raises(Over):
+        other.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
+    done = train(tmp_path, Rules(), [0.1], most=6).watch
+    other.load(saved(done, tmp_path, 6))
+    assert other.ending.reason == "all steps done"
+    with pytest.raises(Over):
+        other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=6), None)
+    other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=8), None)  # two more were asked for
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    """Going on from it would mix two runs; the error says what to do."""
+    watch = Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="these rows")
+    checkpoint = saved(watch, tmp_path, 2)
+    Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="these rows").load(checkpoint)
+    with pytest.raises(DataError, match=r"checkpoint-2 was made of other data.*remove .* to begin anew"):
+        Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="other rows").load(checkpoint)
+
+
+def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    """As a loss of power leaves one behind."""
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text(
+        '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo', encoding="utf-8"
+    )
+    watch = Watch(2, Rules(), lambda: {"accuracy": 0.5}, metrics)
+    watch.seen.accuracies = [0.5]
+    watch.on_train_begin(None, SimpleNamespace(global_step=2, max_steps=4), None)
+    assert [line["step"] for line in read_metrics(metrics)] == [1, 2]

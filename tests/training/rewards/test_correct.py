@@ -1,11 +1,25 @@
 """The verifiable reward."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scorers.answers import verify
 from tests.training.rewards.making import SUM, reply
 from training.rewards.correct import Correct
-from training.types import Row
+from training.types import Completion, Row
+
+completions = st.builds(
+    lambda text, thinks, finished: reply(f"<think>{text}</think>" * thinks + text, finished=finished),
+    st.sampled_from(
+        ["The answer is 42.", "\\boxed{42.0}", "84/2", "41", "\\boxed{41}", "\\boxed{\\int_0^1 x dx}", ""]
+    )
+    | st.text(max_size=20),
+    st.booleans(),
+    st.booleans(),
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +61,27 @@ def test_a_row_may_state_a_tolerance() -> None:
 def test_without_a_gold_answer_it_does_not_apply() -> None:
     """A row that can't be verified has no verdict."""
     assert Correct()(Row("1", "Say hello."), [reply("Hello."), reply("Hi.")]) == [None, None]
+
+
+@given(st.lists(completions, max_size=6))
+def test_each_reply_earns_all_or_nothing_by_itself(replies: list[Completion]) -> None:
+    """1.0 or 0.0, 0.0 where it was cut off, and no reply's worth depends on the others or their order."""
+    worth = Correct()(SUM, replies)
+    assert set(worth) <= {0.0, 1.0}
+    assert all(value == 0.0 for each, value in zip(replies, worth, strict=True) if not each.finished)
+    assert worth == [value for each in replies for value in Correct()(SUM, [each])]
+
+
+@given(st.integers(-(10**6), 10**6), st.integers(-3, 3))
+def test_a_number_is_right_where_it_is_the_gold(gold: int, off: int) -> None:
+    """Said in prose or boxed, and no other number is."""
+    row = Row("1", "?", gold=str(gold))
+    replies = [reply(f"The answer is {gold + off}."), reply(f"So \\boxed{{{gold + off}}}")]
+    assert Correct()(row, replies) == [float(off == 0)] * 2
+
+
+@given(st.lists(completions, max_size=6))
+def test_thinking_alone_changes_nothing(replies: list[Completion]) -> None:
+    """What was thought before the answer, right or wrong, is not judged."""
+    thought = [replace(each, thinking="The answer is 42.") for each in replies]
+    assert Correct()(SUM, thought) == Correct()(SUM, replies)

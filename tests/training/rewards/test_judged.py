@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
@@ -79,19 +79,18 @@ async def test_a_judge_grades_each_reply() -> None:
     assert "secret" not in prompt
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        Json({"error": {"message": "no"}}, status=500),
-        Json(b"no JSON"),
-        Json({"choices": []}),
-        Json({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
-        verdict("I can't say."),
-        verdict("\\boxed{70}"),
-        verdict("\\boxed{7", finish="length"),
-    ],
-    ids=["500", "no JSON", "no choice", "no text", "no grade", "off the scale", "cut off"],
-)
+FAILURES = {
+    "500": Json({"error": {"message": "no"}}, status=500),
+    "no JSON": Json(b"no JSON"),
+    "no choice": Json({"choices": []}),
+    "no text": Json({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
+    "no grade": verdict("I can't say."),
+    "off the scale": verdict("\\boxed{70}"),
+    "cut off": verdict("\\boxed{7", finish="length"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 async def test_a_failed_judgement_is_none(failure: Json) -> None:
     """Whatever goes wrong, the reply is left out, and the others keep their grades."""
     async with upstream() as server:
@@ -99,6 +98,46 @@ async def test_a_failed_judgement_is_none(failure: Json) -> None:
         judge = Judge(server.base_url, "judge", concurrency=1)
         grades = await asyncio.to_thread(Rubric(judge), CHAT, [reply("Hello."), reply("Hi.")])
     assert grades == [None, 1.0]
+
+
+Case = tuple[str | None, float | str]
+"""A reply, None where it was cut off, and what becomes of its judgement: a grade or a failure."""
+
+cases = st.tuples(
+    st.sampled_from([None, "", " \n", "Hello.", "Good day."]),
+    st.integers(0, 20).map(lambda halves: halves / 2) | st.sampled_from(sorted(FAILURES)),
+)
+
+
+async def judged(given: Sequence[Case]) -> tuple[list[float | None], int]:
+    """What the replies are worth, and how many were asked about."""
+    replies = [reply("Hello." if text is None else text, finished=text is not None) for text, _ in given]
+    told = [each for text, each in given if text and text.strip()]
+    async with upstream() as server:
+        server.answers(
+            "/v1/chat/completions",
+            *(FAILURES[each] if isinstance(each, str) else verdict(f"\\boxed{{{each:g}}}") for each in told),
+        )
+        rubric = Rubric(Judge(server.base_url, "judge", concurrency=1))
+        worth = await asyncio.to_thread(rubric, CHAT, replies)
+        return list(worth), len(server.asked("/v1/chat/completions"))
+
+
+def worth_of(case: Case) -> float | None:
+    """A tenth of the grade; None where the judgement fails, 0.0 where there is nothing to be judged."""
+    text, told = case
+    if not (text and text.strip()):
+        return 0.0
+    return None if isinstance(told, str) else pytest.approx(told / 10)
+
+
+@settings(max_examples=40)
+@given(st.lists(cases, max_size=6))
+def test_a_grade_is_worth_a_tenth_of_itself(given: list[Case]) -> None:
+    """Of each reply by itself, in whatever order and beside whatever failures it stands."""
+    worth, asked = asyncio.run(judged(given))
+    assert worth == [worth_of(case) for case in given]
+    assert asked == sum(bool(text and text.strip()) for text, _ in given)
 
 
 async def test_it_can_be_asked_where_a_loop_runs() -> None:
