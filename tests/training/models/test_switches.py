@@ -1,4 +1,9 @@
-"""Every switch of reinforcement learning, turned on in one small run."""
+"""Every switch of reinforcement learning: most in one small run, the difficulty filter by itself."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,9 +14,11 @@ from tests.training.models.small import card, configured, steps
 from training.config import TrainConfig
 from training.data.contamination import overlaps
 from training.plots import read_metrics
+from training.prompting import Prompt, Prompter
 from training.sandbox import SandboxError, open_sandbox
 from training.stages import run_stage
 from training.stages.run import Run
+from training.types import Completion
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -26,6 +33,7 @@ SWITCHES = {
     "budgets": {"off": 1, "high": 1},
     "entropy": 0.01,
 }
+FILTERED = {"groups": 2, "samples": 2, "length": 8, "steps": 2, "difficulty": {"samples": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +77,46 @@ def test_what_is_held_out_is_not_trained_on(coded: TrainConfig) -> None:
     assert 20 < len(rows) <= 28
     assert len(held) == 2
     assert overlaps(rows, held) == []
+
+
+def sometimes_right(
+    model: Any, prompter: Prompter, prompts: Sequence[Prompt], **_: Any
+) -> list[list[Completion]]:
+    """Two replies to each sum, right by its first number: both to 2, one to 5."""
+    drawn = []
+    for prompt in prompts:
+        one, other = map(int, re.findall(r"\d+", prompt.text))
+        right = 2 if one <= 2 else 1 if one <= 5 else 0
+        answers = [str(one + other)] * right + ["none"] * (2 - right)
+        drawn.append([Completion("", (), "", answer, 0, True, prompt.budget) for answer in answers])
+    return drawn
+
+
+def test_the_difficulty_filter_decides_what_is_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions in the band alone; the card tells how many were too easy and too hard."""
+    monkeypatch.setattr("training.stages.reinforce.draw", sometimes_right)
+    rl = FILTERED | {"rows": 40}
+    config = configured(tmp_path, rl=rl)
+    run_stage(config, "rl")
+    told = card(config, "rl")
+    counts = told["difficulty"]
+    assert min(counts.values()) > 0
+    assert sum(counts.values()) == 40
+    assert told["data"]["rows"] == counts["kept"]
+    asked = {name for line in steps(config, "rl") for name in line["rows"]}
+    first = {
+        row.id: int(row.question.split()[-1].partition("+")[0]) for row in Run(config).stage("rl").rows(40)
+    }
+    assert all(2 < first[name] <= 5 for name in asked)
+
+
+def test_where_hardly_a_question_is_in_the_band_all_are_kept(tmp_path: Path) -> None:
+    """A model that gets nothing right has none; the card says that the filter was set aside."""
+    config = configured(tmp_path, rl=FILTERED)
+    run_stage(config, "rl")
+    told = card(config, "rl")
+    assert told["difficulty"] == {"kept": 0, "easy": 0, "hard": 8}
+    assert told["difficulty_unused"]
+    assert told["data"]["rows"] == 8
