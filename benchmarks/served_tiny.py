@@ -56,11 +56,11 @@ def main() -> None:
     chosen = parser.parse_args()
     python = os.environ["THINKGATE_VLLM_PYTHON"]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for run in sorted(chosen.runs.glob("seed-*/mixed/card.json")):
+    for done in sorted(chosen.runs.glob("seed-*/figures.json")):
         for stage, place in STAGES.items():
-            model = run.parent.parent / place / "model"
+            model = done.parent / place / "model"
             print(f"{model}", flush=True)
-            found.setdefault(run.parent.parent.name, {})[stage] = _ask(python, model, chosen.count)
+            found.setdefault(done.parent.name, {})[stage] = _ask(python, model, chosen.count)
     if not found:
         raise SystemExit(f"{chosen.runs}: no finished run")
     if chosen.judge is not None:

@@ -115,7 +115,8 @@ def released(name: str, path: Path | None, weights: Path | None = None) -> None:
     except OSError as error:
         raise ValueError(f"{name}: {weights} can't be read ({error.strerror})") from error
     if gate.model_sha256 != digest:
-        raise ValueError(f"{name}: the release gate {path} is about other weights; {instead}")
+        converted = " (thinkgate adapter binds it to the file that it writes)" if weights.is_file() else ""
+        raise ValueError(f"{name}: the release gate {path} is about other weights{converted}; {instead}")
 
 
 def model_digest(weights: Path) -> str:

@@ -118,7 +118,7 @@ class HeldOut(_Table):
     budget: str = "high"
     max_tokens: Positive = 256
     apart: tuple[Path, ...] = ()
-    """Files of other runs, whose held-out questions are not asked here and not trained on either."""
+    """Other runs' files, from this one's directory: their held-out questions are not trained on either."""
 
 
 class _Steps(_Table):
@@ -151,6 +151,8 @@ class SftTable(_Steps):
     """Who writes them: the rows' own worked chains, the stage before, or an OpenAI-compatible endpoint."""
     endpoint: str | None = None
     endpoint_model: str | None = None
+    may_fail: Share = 0.05
+    """The share of its questions that the endpoint may leave unanswered; beyond it the stage stops."""
     rows: Positive = 2000
     """Questions to collect replies to."""
     samples: Positive = 1
@@ -394,10 +396,19 @@ def read_config(path: Path, **overrides: Any) -> TrainConfig:
         raise ConfigError(f"{path}: can't be read ({error})") from error
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
-        return TrainConfig.model_validate(values)
+        return _with_others(path, TrainConfig.model_validate(values))
     except ValidationError as error:
         lines = (
             f"{path}: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         )
         raise ConfigError("\n".join(lines)) from error
+
+
+def _with_others(path: Path, config: TrainConfig) -> TrainConfig:
+    """With the files that it names found beside its own. Raises ConfigError where one isn't there."""
+    others = tuple(path.parent / other for other in config.held_out.apart)
+    if missing := [other for other in others if not other.is_file()]:
+        raise ConfigError(f"{path}: held_out.apart: there is no file {missing[0]}")
+    held = config.held_out.model_copy(update={"apart": others})
+    return config.model_copy(update={"held_out": held})

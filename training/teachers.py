@@ -22,10 +22,6 @@ Replies = Sequence[tuple[str, str]]
 """A teacher's replies to one question, as (thinking, answer)."""
 
 
-_FAILED = 0.05
-"""The share of questions that may fail without ending the stage."""
-
-
 class TeacherError(Exception):
     """The teacher failed at too many questions; the message says why."""
 
@@ -42,14 +38,14 @@ def ask_endpoint(
 
     The budget goes along as the gateway's header; a key in the environment's THINKGATE_KEY too.
     Rows that `known` has replies to, by their ids, are not asked; `keep` is given those of the others as
-    they come in. Raises TeacherError where more than a twentieth of the questions failed: with what `keep`
-    took, the next call has to ask only those.
+    they come in. Raises TeacherError where more than `table.may_fail` of the questions failed: with what
+    `keep` took, the next call has to ask only those.
     """
     told = dict(known or {})
     asked = [(row, budget) for row, budget in zip(rows, budgets, strict=True) if row.id not in told]
     found, failures = asyncio.run(_ask_all(table, asked, keep))
     told.update(found)
-    if len(failures) > _FAILED * len(rows):
+    if len(failures) > table.may_fail * len(rows):
         raise TeacherError(
             f"{table.endpoint} did not answer {len(failures)} of {len(rows)} questions ({failures[0]}); "
             "the stage, run again, asks those alone"

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from training.config import ConfigError, TrainConfig, read_config
+from training.stage_data import StageData
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUN = """
@@ -102,3 +103,18 @@ def test_every_setting_is_documented() -> None:
     named = set(re.findall(r"\[?\[?([a-z_]+)(?:\.NAME)?\]?\]?`", " ".join(rows)))
     inside = {"rank", "alpha", "low", "high", "url", "model", "effort"}  # of tables that stand in a row
     assert found - named - inside == set()
+
+
+def test_other_runs_are_found_beside_this_one(tmp_path: Path) -> None:
+    """Their held-out questions are kept apart, whatever directory the command is given in."""
+    held = 'held_out = { sources = [{ kind = "additions" }] }'
+    other = written(tmp_path, RUN).rename(tmp_path / "other.toml")
+    own = held.replace("}] }", '}], apart = ["other.toml"] }').replace("additions", "stories")
+    path = written(tmp_path, RUN.replace(held, own))
+    config = read_config(path)
+    assert config.held_out.apart == (other,)
+    kept = StageData(config, "rl").kept_apart()
+    assert {row.source for row in kept} == {"additions", "stories"}
+    other.unlink()
+    with pytest.raises(ConfigError, match=r"held_out\.apart: there is no file .*other\.toml"):
+        read_config(path)

@@ -25,15 +25,19 @@ Liking = Callable[[Sequence[Row], Sequence[Sequence[Completion]]], list[list[flo
 def liking(stage: Stage, directory: Path) -> Liking:
     """The scorer that `thinkgate train scorer` left in a directory, a classifier or a generative judge.
 
+    A judge is asked as serving asks it, with the run's own levels and, where it is an adapter, base model.
     Raises DataError where its table is missing, or its release gate is, or has not passed.
     """
     try:
         text = (directory / "serving.toml").read_text(encoding="utf-8")
         table = tomllib.loads(text)["scorers"]["trained"]
         released(f"the scorer in {directory}", directory / GATE_FILE, directory)
-    except (OSError, KeyError, ValueError) as error:
+        judges = table["kind"] == "judge"
+        return _judge(stage, directory, table) if judges else _classifier(directory, table["template"])
+    except KeyError as error:
+        raise DataError(f"{stage.name}.scorer: {directory / 'serving.toml'} has no {error}") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"{stage.name}.scorer: {error}") from error
-    return _judge(stage, directory, table) if table["kind"] == "judge" else _classifier(directory, table)
 
 
 def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
@@ -46,14 +50,14 @@ def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
     return liked
 
 
-def _classifier(directory: Path, table: Mapping[str, Any]) -> Liking:
+def _classifier(directory: Path, template: str) -> Liking:
     def liked(rows: Sequence[Row], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         cases = [
             Case(row.question, reply.answer, reply.thinking)
             for row, each in zip(rows, replies, strict=True)
             for reply in each
         ]
-        classifier = LocalClassifier(directory, template=table["template"])
+        classifier = LocalClassifier(directory, template=template)
         try:
             values = iter(asyncio.run(classifier.classify(cases))[0])
         finally:

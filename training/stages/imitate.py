@@ -13,6 +13,7 @@ from training.data.rows import fingerprint
 from training.ending import Rules
 from training.problems import DataError
 from training.prompting import Example, Prompt, Prompter
+from training.stages.bounds import asked_levels, imitation_bound, model_bound
 from training.stages.gathered import binding, identity, once
 from training.stages.run import Stage, described
 from training.states import from_json
@@ -34,7 +35,6 @@ Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    bound: str
     examples: list[Example]
     data: Mapping[str, Any]
     told: Mapping[str, Any]
@@ -44,7 +44,10 @@ class _Gathered:
 def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gather) -> Path:
     """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
     model, tokenizer, prompter = stage.load(start)
-    gathered = _gathered(stage, start, rows, lambda: gather(model, prompter))
+    gathering = _gathering(stage, start, rows)
+    bound = imitation_bound(stage, start, gathering)
+    resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
+    gathered = _gathered(stage, gathering, lambda: gather(model, prompter))
     if not gathered.examples:
         raise DataError(
             f"{stage.name}: none of the replies to {gathered.data['rows']} questions was right "
@@ -59,10 +62,9 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gathe
         clock=stage.clock,
         report=stage.report,
         ranks=stage.ranks,
-        bound=binding(gathered=gathered.bound, batch=stage.table.batch),
+        bound=(bound, binding(examples=list(map(asdict, gathered.examples)))),
     )
     watch.seen.trained = gathered.seconds  # drawing what is imitated is part of the stage's cost
-    resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
     train_sft(
@@ -84,24 +86,28 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gathe
     return stage.finish(model, tokenizer, gathered.data, told)
 
 
-def _gathered(
-    stage: Stage,
-    start: Path | None,
-    rows: Sequence[Row],
-    gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
-) -> _Gathered:
-    """What there is to imitate, gathered once; see `training.stages.gathered`."""
-    config, table = stage.config, stage.table
-    bound = binding(
+def _gathering(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
+    """What the gathering is bound to."""
+    table = stage.table
+    draws_from_before = table.teacher == "policy" or table.fresh
+    return binding(
         settings=table.model_dump(mode="json", exclude=_OF_TRAINING),
         seed=stage.seed,
-        model=[config.model.model_dump(mode="json"), identity(start)],
-        before=identity(stage.run.model_before(stage.name)),
+        model=model_bound(stage, start),
+        before=identity(stage.run.model_before(stage.name)) if draws_from_before else "",
         scorer=identity(table.scorer),
-        levels={name: asdict(level) for name, level in config.budgets.items()},
+        levels=asked_levels(stage),
         rows=fingerprint(rows),
         general=fingerprint(stage.general(beside(len(rows), table.general))),
     )
+
+
+def _gathered(
+    stage: Stage,
+    bound: str,
+    gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
+) -> _Gathered:
+    """What there is to imitate, gathered once; see `training.stages.gathered`."""
 
     def make() -> dict[str, Any]:
         examples, all_rows, told = gather()
@@ -109,7 +115,7 @@ def _gathered(
 
     value, seconds = once(stage.directory / "gathered.json", bound, make, stage.clock, stage.ranks)
     examples = list(map(_example, value["examples"]))
-    return _Gathered(bound, examples, value["data"], value["told"], seconds)
+    return _Gathered(examples, value["data"], value["told"], seconds)
 
 
 def _example(told: Mapping[str, Any]) -> Example:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.data.mixing import beside
 from training.rewards import Setting
+from training.stages.bounds import rl_bound
 from training.stages.preference import preference_model
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage
@@ -27,6 +28,7 @@ def run(stage: Stage) -> Path:
     rows = [*reasoning, *general]
     setting = Setting()
     if any(row.reward == "preference" for row in rows):
+        stage.last_checkpoint(rl_bound(stage, before, rows))  # refuses before its model is overwritten
         compared = [row for row in rows if row.general or row.reward == "preference"]
         model, centre = preference_model(stage, before, compared)
         setting = Setting(preference=model, preference_centre=centre)

@@ -26,7 +26,8 @@ from training.data.rows import fingerprint
 from training.problems import DataError
 from training.prompting import Prompter
 from training.rewards.preference import PreferenceModel
-from training.stages.gathered import binding, identity
+from training.stages.bounds import model_bound
+from training.stages.gathered import binding
 from training.stages.run import Stage
 from training.trainer.drawing import draw
 from training.trainer.models import classifier_of, device
@@ -49,7 +50,7 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> t
     policy, tokenizer, prompter = stage.load(start)
     bound = binding(
         seed=stage.seed,
-        model=[stage.config.model.model_dump(mode="json"), identity(start)],
+        model=model_bound(stage, start),
         rows=fingerprint(rows),
     )
     if not stage.ranks.gather([_made(directory, bound)])[0]:

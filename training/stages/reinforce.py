@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from training.guards import Convergence, Divergence
 from training.lengths import LengthSchedule, LengthState
 from training.prompting import Prompt, Prompter
 from training.rewards import RewardPlan, Setting, reward_plan
-from training.stages.gathered import binding, identity, once
+from training.stages.bounds import asked_levels, model_bound, rl_bound
+from training.stages.gathered import binding, once
 from training.stages.run import Stage, described
 from training.stages.setting import at_limit, reward_setting
 from training.states import from_json, to_json
@@ -44,15 +45,16 @@ def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Se
 
 def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
     table = stage.table
+    bound = rl_bound(stage, start, rows)
+    resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
     loaded = model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
     filtering = 0.0
     if table.difficulty is not None:
         rows, told, filtering = _filtered(stage, model, prompter, rows, setting, start=start)
     rollout = _rollout(stage, model, prompter, rows, setting)
-    watch = _watch(stage, loaded, rollout, _bound(stage, start, rows))
+    watch = _watch(stage, loaded, rollout, (bound, fingerprint(rows)))
     watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
-    resume = stage.last_checkpoint()
     if resume is not None:
         watch.load(resume)
     train_grpo(
@@ -110,19 +112,7 @@ def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], 
     return Rollout(asked, prompter, plan, settings, ours=ours, without=without, ranks=stage.ranks)
 
 
-def _bound(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
-    """What a checkpoint can't be taken up without: the rest of the settings may change on the way."""
-    table, config = stage.table, stage.config
-    return binding(
-        step=[table.groups, table.samples, table.updates, table.budgets, table.temperature, table.general],
-        seed=stage.seed,
-        model=[config.model.model_dump(mode="json"), identity(start)],
-        levels={name: asdict(level) for name, level in config.budgets.items()},
-        rows=fingerprint(rows),
-    )
-
-
-def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: str) -> Watch:
+def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: Sequence[str]) -> Watch:
     """The evaluations, the rules that end the stage, and what is kept with a checkpoint."""
     model, tokenizer, prompter = loaded
     table, held = stage.table, stage.held_out()
@@ -157,13 +147,13 @@ def _filtered(
 
     General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
     """
-    table, config = stage.table, stage.config
+    table = stage.table
     bound = binding(
         band=table.difficulty.model_dump(),
         asked=[table.budgets, table.temperature, table.length],
         seed=stage.seed,
-        model=[config.model.model_dump(mode="json"), identity(start)],
-        levels={name: asdict(level) for name, level in config.budgets.items()},
+        model=model_bound(stage, start),
+        levels=asked_levels(stage),
         rows=fingerprint(rows),
     )
 

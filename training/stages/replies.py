@@ -9,7 +9,7 @@ from training.data.budgets import BudgetSampler
 from training.prompting import Example, Prompter
 from training.quality import fit_to_imitate
 from training.rewards import Setting, reward_plan
-from training.scorer.liking import liking
+from training.scorer.liking import Liking, liking
 from training.stages.run import VERIFIABLE, Stage
 from training.stages.worked import worked
 from training.trainer.drawing import draw
@@ -48,12 +48,13 @@ def kept(
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
+    likes_of = liking(stage, table.scorer) if table.scorer else None  # refused before all the drawing
     drawn = draw(
         model, prompter, prompts,
         samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
     )  # fmt: skip
     worth_of = judging(stage, rows)
-    liked = _liked(stage, rows, drawn)
+    liked = _liked(likes_of, rows, drawn)
     examples = []
     for row, prompt, replies, likes in zip(rows, prompts, drawn, liked, strict=True):
         for reply in best(row, replies, worth_of(row, replies), table.keep, likes):
@@ -86,12 +87,12 @@ def best(
 
 
 def _liked(
-    stage: Stage, rows: Sequence[Row], drawn: Sequence[Sequence[Completion]]
+    likes_of: Liking | None, rows: Sequence[Row], drawn: Sequence[Sequence[Completion]]
 ) -> Sequence[Sequence[float | None]]:
-    """What the stage's scorer makes of the replies; nothing without one, or of general rows."""
+    """What a scorer makes of the replies; nothing without one, or of general rows."""
     places = [place for place, row in enumerate(rows) if not row.general]
-    if stage.table.scorer is None or not places:
+    if likes_of is None or not places:
         return [()] * len(rows)
-    liked = liking(stage, stage.table.scorer)([rows[p] for p in places], [drawn[p] for p in places])
+    liked = likes_of([rows[p] for p in places], [drawn[p] for p in places])
     found = dict(zip(places, liked, strict=True))
     return [found.get(place, ()) for place in range(len(rows))]

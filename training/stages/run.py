@@ -29,6 +29,7 @@ from training.stage_data import StageData, model_before, start_model
 from training.trainer.drawing import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
+from training.trainer.watch import check_bound
 from training.types import Row
 
 __all__ = ["VERIFIABLE", "Run", "Stage", "described"]
@@ -174,13 +175,16 @@ class Stage:
             "finished": fmean(c.finished for c in replies),
         }
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end."""
+    def last_checkpoint(self, bound: str) -> Path | None:
+        """The newest checkpoint that was written to its end. Raises DataError where it is another run's."""
         found = sorted(
             self.directory.glob("checkpoint-*/thinkgate.json"),
             key=lambda path: int(path.parent.name.partition("-")[2]),
         )
-        return found[-1].parent if found else None
+        if not found:
+            return None
+        check_bound(found[-1].parent, (bound,))
+        return found[-1].parent
 
     def finish(self, model: Any, tokenizer: Any, data: Mapping[str, Any], told: Mapping[str, Any]) -> Path:
         """Saves the model and, last of all, the card, whose being there says that the stage is done.

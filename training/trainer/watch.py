@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,7 @@ from training.problems import DataError
 from training.ranks import ALONE, Ranks
 from training.states import from_json
 
-__all__ = ["Over", "Seen", "Watch", "quieten"]
+__all__ = ["Over", "Seen", "Watch", "check_bound", "quieten"]
 
 STATE = "thinkgate.json"
 
@@ -29,8 +29,8 @@ STATE = "thinkgate.json"
 class Seen:
     """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained.
 
-    `totals` are the mean rewards between evaluations, from the second evaluation on; `ending` is there where
-    the stage ended at this very step.
+    `totals` are the mean rewards between evaluations, from the second evaluation on; `ending` is kept where
+    the stage had gone wrong at this very step.
     """
 
     accuracies: list[float] = field(default_factory=list)
@@ -39,6 +39,16 @@ class Seen:
     trained: float = 0.0
     ending: Ending | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def check_bound(checkpoint: Path, bound: Sequence[str]) -> None:
+    """Raises DataError where the first digests that a checkpoint is bound to are others than these."""
+    saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if list(saved.get("bound", ()))[: len(bound)] != list(bound):
+        raise DataError(
+            f"{checkpoint} was made of other data, another model, seed or step than this run is of: "
+            f"remove {checkpoint.parent} to begin anew, or go back to the settings of before"
+        )
 
 
 class Over(Exception):
@@ -79,8 +89,8 @@ class Watch(TrainerCallback):
     `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
     last step; `state` and `restore` save what else must survive a restart. `keep` is called where
     held-out accuracy is the best so far. After training, `ending` says why the stage ended; `report`
-    is told of every evaluation, and where the reward rises while accuracy falls. `bound` is a digest of what
-    a checkpoint can't be taken up without: data, seeds, what a step is made of.
+    is told of every evaluation, and where the reward rises while accuracy falls. `bound` are digests of what
+    a checkpoint can't be taken up without, of the settings first, then of what the stage gathered.
 
     Of several processes each has one. `evaluate` and `keep` are called in all of them at the same step,
     the first one writes, and all end the stage at once: what the rules look at is the same in each.
@@ -100,7 +110,7 @@ class Watch(TrainerCallback):
         report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
         ranks: Ranks = ALONE,
-        bound: str = "",
+        bound: Sequence[str] = (),
     ) -> None:
         self._every = every
         self._rules = rules
@@ -131,16 +141,15 @@ class Watch(TrainerCallback):
 
     def load(self, checkpoint: Path) -> None:
         """Takes up what was saved with a checkpoint. Raises DataError where it is another run's."""
+        check_bound(checkpoint, self._bound)
         saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        if saved.pop("bound", None) != self._bound:
-            raise DataError(
-                f"{checkpoint} was made of other data, another model, seed or step than this run is of: "
-                f"remove {checkpoint.parent} to begin anew, or go back to the settings of before"
-            )
+        del saved["bound"]
         divergence, ending = from_json(DivergenceState, saved["divergence"]), saved["ending"]
         read = {"divergence": divergence, "ending": ending and from_json(Ending, ending)}
         self.seen = Seen(**saved | read)
         self._restore(saved["extra"])
+        if self.seen.ending is None:  # by the rules of today, which may be others than it was stopped by
+            self.seen.ending = self._due()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Evaluates the model as it starts, unless a checkpoint already tells. Raises Over."""
@@ -189,7 +198,9 @@ class Watch(TrainerCallback):
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
-        written.write_text(json.dumps({**asdict(self.seen), "bound": self._bound}), encoding="utf-8")
+        kept = self.seen if self.ending.gone_wrong else replace(self.seen, ending=None)
+        told = {**asdict(kept), "bound": list(self._bound)}
+        written.write_text(json.dumps(told), encoding="utf-8")
         written.replace(checkpoint / STATE)
 
     def _look(self, step: int) -> Ending | None:
@@ -210,6 +221,14 @@ class Watch(TrainerCallback):
             self._rules, self.seen.divergence, self.seen.accuracies, step
         )
         return ending
+
+    def _due(self) -> Ending | None:
+        """Why a stage that is taken up is over already, if so: its time, or its last evaluation."""
+        rules = replace(self._rules, divergence=None)
+        if not self.seen.accuracies:
+            return out_of_time(rules, self.seen.trained)
+        _, over = after_evaluation(rules, self.seen.divergence, self.seen.accuracies, 0)
+        return over or out_of_time(rules, self.seen.trained)
 
     def _end(self, ending: Ending | None, control: Any) -> None:
         """Ends the stage for the first reason there is; that it has gone wrong goes before any other."""

@@ -81,7 +81,13 @@ def test_a_stage_goes_on_over_its_own_data_alone(
 ) -> None:
     """Other rows, or steps of another size, are another run; how fast it learns may change on the way."""
     stopped(configured(tmp_path, rl=RL), "rl", 3)
-    for change in ({"rl": RL | {"groups": 1}}, {"rl": RL, "seed": 1}, {"rl": RL | {"rows": 7}}):
+    held_out = {"sources": [{"kind": "additions", "digits": 1}], "count": 2, "max_tokens": 4}
+    for change in (
+        {"rl": RL | {"groups": 1}},
+        {"rl": RL, "seed": 1},
+        {"rl": RL | {"rows": 7}},
+        {"rl": RL, "held_out": held_out},
+    ):
         with pytest.raises(DataError, match="was made of other data"):
             run_stage(configured(tmp_path, **change), "rl")
     run_stage(configured(tmp_path, rl=RL | {"rate": 1e-3}), "rl")
@@ -107,6 +113,20 @@ def test_a_resumed_stage_asks_no_teacher_again(
     assert steps(config, "cold-start") == steps(configured(whole, cold_start=table), "cold-start")
     assert card(config, "cold-start")["examples"] == 8
     assert card(config, "cold-start")["wrong"] == 0
+
+
+def test_what_a_checkpoint_came_from_is_not_overwritten_by_other_settings(
+    tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
+) -> None:
+    """They are refused before a teacher is asked anything; with the old ones it goes on."""
+    with Teacher() as teacher:
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        stopped(configured(tmp_path, cold_start=table), "cold-start", 3)
+        with pytest.raises(DataError, match="was made of other data"):
+            run_stage(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start")
+        assert set(teacher.asked.values()) == {1}
+        run_stage(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start")
+    assert set(teacher.asked.values()) == {1}
 
 
 def test_other_settings_are_asked_for_anew(

@@ -156,7 +156,7 @@ def saved(watch: Watch, directory: Path, step: int) -> Path:
 
 
 def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: Path) -> None:
-    """Neither where a rule had ended it nor where all steps were done; the reason is that of before."""
+    """Neither where a guard had ended it nor where all steps were done; the reason is that of before."""
     rules = Rules(divergence=Divergence(fall=0.1))
     fallen = train(tmp_path, rules, [0.5, 0.3, 0.2]).watch
     other = Watch(2, rules, dict, tmp_path / "metrics.jsonl")
@@ -173,13 +173,39 @@ def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: P
     other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=8), None)  # two more were asked for
 
 
-def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "later"),
+    [
+        (Rules(seconds=4.0), Rules(seconds=9.0)),
+        (Rules(until=0.5), Rules(until=0.9)),
+        (Rules(convergence=Convergence(200, 2)), Rules()),
+    ],
+)
+def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
+    tmp_path: Path, before: Rules, later: Rules
+) -> None:
+    """Given more time, a higher aim or no rule, it goes on; left as they were, it is over."""
+    ended = train(tmp_path, before, [0.6, 0.6, 0.6, 0.6]).watch
+    checkpoint = saved(ended, tmp_path, 4)
+    same, more = (Watch(2, rules, dict, tmp_path / "metrics.jsonl") for rules in (before, later))
+    same.load(checkpoint)
+    assert same.ending == ended.ending
+    assert same.ending.reason != "all steps done"
+    with pytest.raises(Over):
+        same.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
+    more.load(checkpoint)
+    more.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
+    assert more.ending.reason == "all steps done"
+
+
+@pytest.mark.parametrize("other", [("other rows", "its replies"), ("these rows", "others")])
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, other: tuple[str, str]) -> None:
     """Going on from it would mix two runs; the error says what to do."""
-    watch = Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="these rows")
-    checkpoint = saved(watch, tmp_path, 2)
-    Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="these rows").load(checkpoint)
+    bound = ("these rows", "its replies")
+    checkpoint = saved(Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
+    Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
     with pytest.raises(DataError, match=r"checkpoint-2 was made of other data.*remove .* to begin anew"):
-        Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound="other rows").load(checkpoint)
+        Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
 
 
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
