@@ -267,6 +267,15 @@ def test_once_ends_with_status_0_and_a_table(upstream: Scripted) -> None:
     assert "\x1b" not in out
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """What is started hears Ctrl-C, also where a shell has put the tests in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_it_serves_until_ctrl_c(upstream: Scripted) -> None:
     """Without --once the gateway stays; Ctrl-C ends it with status 0 and no traceback."""
     process = demo("--port", "0", THINKGATE_UPSTREAM=f"{upstream.url}/v1")
