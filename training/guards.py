@@ -150,9 +150,10 @@ def canary(
 ) -> Canary:
     """Compares logprobs of the same tokens after the weights were sent; all in nats, one for each token.
 
-    `previous` are the trainer's with the weights of the last sync, which tell a server that never
-    took the new ones (as LoRA adapters were once lost on their way to the rollouts) from mere differences of
-    kernels: where the step changed less than these do, nothing can be told, and that counts as agreeing.
+    `previous` are the trainer's with the weights that a server still has which the new ones never reached:
+    those of the sync before, or an adapter's base model (as LoRA adapters were once lost on their way to the
+    rollouts). They tell such a server from mere differences of kernels: where training changed less than
+    these do, nothing can be told, and that counts as agreeing.
     Raises ValueError where the lengths differ or there are no tokens.
     """
     off = [abs(a - b) for a, b in zip(trainer, server, strict=True)]
