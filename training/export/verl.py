@@ -138,13 +138,49 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         raise ExportError(f"normalise = {table.normalise!r}: verl divides by the group's spread or not")
     if table.groups * table.samples % job.processes:
         raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
-    length = table.length_most or table.length
+    batch = min(table.batch, table.groups * table.samples // job.processes)
+    return {
+        "data.train_files": "@here@/train.parquet",
+        "data.val_files": "@here@/held-out.parquet",
+        "data.shuffle": False,
+        "data.seed": job.data.seed,
+        "data.train_batch_size": table.groups,
+        "data.max_prompt_length": max(len(each.prompt.ids) for each in asked),
+        "data.max_response_length": table.length_most or table.length,
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.norm_adv_by_std_in_grpo": table.normalise == "group",
+        "algorithm.use_kl_in_reward": False,
+        "algorithm.filter_groups.enable": table.rounds > 1,
+        "algorithm.filter_groups.metric": "acc",
+        "reward.custom_reward_function.path": "@here@/reward.py",
+        "reward.custom_reward_function.name": "compute_score",
+        "reward.reward_manager.source": "importlib",
+        "reward.reward_manager.name": "ThinkGateRewards",
+        "reward.reward_manager.module.path": "@here@/reward.py",
+        **{f"actor_rollout_ref.model.{name}": value for name, value in _model(job, model).items()},
+        **{f"actor_rollout_ref.actor.{name}": value for name, value in _actor(job, table, batch).items()},
+        **{f"actor_rollout_ref.rollout.{name}": value for name, value in _rollout(job, table, batch).items()},
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": batch,
+        "trainer.total_training_steps": -(-table.steps // table.updates),
+        "trainer.total_epochs": 1,
+        "trainer.test_freq": max(1, table.every // table.updates),
+        "trainer.save_freq": max(1, table.save_every // table.updates),
+        "trainer.n_gpus_per_node": job.processes,
+        "trainer.logger": ["console"],
+        "trainer.project_name": job.config.name,
+        "trainer.experiment_name": job.stage,
+        "trainer.default_local_dir": str(job.output / "verl"),
+    }
+
+
+def _actor(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
+    """How the policy learns; `batch` are the replies of one pass on one GPU."""
     low, high = table.clip, table.clip if table.clip_high is None else table.clip_high
     if table.loss == "cispo":
         low = 1.0  # TRL's CISPO clips the ratio from above alone
-    actor: dict[str, Any] = {
+    return {
         "ppo_mini_batch_size": table.groups,
-        "ppo_micro_batch_size_per_gpu": min(table.batch, table.groups * table.samples // job.processes),
+        "ppo_micro_batch_size_per_gpu": batch,
         "ppo_epochs": table.updates,
         "clip_ratio": low,
         "clip_ratio_low": low,
@@ -162,6 +198,10 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         "optim.weight_decay": 0.0,
         **{f"optim.{name}": value for name, value in _optimizer(table).items()},
     }
+
+
+def _rollout(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
+    """How replies are drawn."""
     rollout: dict[str, Any] = {
         "name": "vllm",
         "n": table.samples,
@@ -170,42 +210,11 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         "top_k": -1,
         "seed": job.data.seed,
         "tensor_model_parallel_size": 1,
-        "log_prob_micro_batch_size_per_gpu": actor["ppo_micro_batch_size_per_gpu"],
+        "log_prob_micro_batch_size_per_gpu": batch,
     }
     if job.config.model.lora is not None:
         rollout["load_format"] = "safetensors"  # as verl asks for with LoRA
-    return {
-        "data.train_files": "@here@/train.parquet",
-        "data.val_files": "@here@/held-out.parquet",
-        "data.shuffle": False,
-        "data.seed": job.data.seed,
-        "data.train_batch_size": table.groups,
-        "data.max_prompt_length": max(len(each.prompt.ids) for each in asked),
-        "data.max_response_length": length,
-        "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": table.normalise == "group",
-        "algorithm.use_kl_in_reward": False,
-        "algorithm.filter_groups.enable": table.rounds > 1,
-        "algorithm.filter_groups.metric": "acc",
-        "reward.custom_reward_function.path": "@here@/reward.py",
-        "reward.custom_reward_function.name": "compute_score",
-        "reward.reward_manager.source": "importlib",
-        "reward.reward_manager.name": "ThinkGateRewards",
-        "reward.reward_manager.module.path": "@here@/reward.py",
-        **{f"actor_rollout_ref.model.{name}": value for name, value in _model(job, model).items()},
-        **{f"actor_rollout_ref.actor.{name}": value for name, value in actor.items()},
-        **{f"actor_rollout_ref.rollout.{name}": value for name, value in rollout.items()},
-        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": actor["ppo_micro_batch_size_per_gpu"],
-        "trainer.total_training_steps": -(-table.steps // table.updates),
-        "trainer.total_epochs": 1,
-        "trainer.test_freq": max(1, table.every // table.updates),
-        "trainer.save_freq": max(1, table.save_every // table.updates),
-        "trainer.n_gpus_per_node": job.processes,
-        "trainer.logger": ["console"],
-        "trainer.project_name": job.config.name,
-        "trainer.experiment_name": job.stage,
-        "trainer.default_local_dir": str(job.output / "verl"),
-    }
+    return rollout
 
 
 def _model(job: Job, model: str) -> dict[str, Any]:
