@@ -70,7 +70,7 @@ def run_server(settings: Settings) -> int:
     """Serves until it is told to stop; the exit status is 1 where it can't start."""
     import uvicorn
 
-    from gateway.app import create_app, make_backend, make_recorder
+    from gateway.app import create_app, make_recorder, make_upstream
     from gateway.recordings.writer import RecorderFailed
     from gateway.upstreams.embedded.engine import EngineFailed
     from gateway.upstreams.embedded.model_store import ModelUnavailable
@@ -81,9 +81,9 @@ def run_server(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         print(f"thinkgate: can't listen on {where}: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
-    backend, recorder = make_backend(settings), make_recorder(settings)
+    upstream, recorder = make_upstream(settings), make_recorder(settings)
     try:
-        app = create_app(settings, backend, recorder)
+        app = create_app(settings, upstream, recorder)
     except ConfigError:
         listener.close()
         raise
@@ -93,7 +93,7 @@ def run_server(settings: Settings) -> int:
         try:
             if recorder is not None:
                 recorder.start()
-            await backend.start()  # both ahead of the app's own start, which then finds them running
+            await upstream.start()  # both ahead of the app's own start, which then finds them running
         except (EngineFailed, ModelUnavailable, RecorderFailed) as error:
             print(f"thinkgate: {error}", file=sys.stderr)
             return 1

@@ -8,7 +8,7 @@ from typing import Any
 
 from scorers.judge import JudgeScorer
 from scorers.trained import Post
-from scorers.types import Model, Sample, ScorerError
+from scorers.types import Sample, ScorerError, ScorerModel
 
 __all__ = ["JudgeElsewhere", "Server"]
 
@@ -31,7 +31,7 @@ class JudgeElsewhere:
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`. Raises ScorerError where the server can't be asked or understood."""
         return await self.judge.score(messages, samples, _Served(self.server, model))
@@ -39,10 +39,10 @@ class JudgeElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """See `scorers.types.Model`: `told` is the request's own, for the count."""
+    """See `scorers.types.ScorerModel`: `told` is the request's own, for the count."""
 
     server: Server
-    told: Model
+    told: ScorerModel
 
     def count(self, tokens: int) -> None:
         self.told.count(tokens)

@@ -26,10 +26,10 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.http.auth import digest
 from gateway.upstreams.base import Endpoint
-from tests.fakes import MODEL, ScriptedBackend, thinks
+from tests.fakes import MODEL, ScriptedUpstream, thinks
 
 
-class Upstream(ScriptedBackend):
+class Upstream(ScriptedUpstream):
     """A scripted engine that also counts prompts and relays."""
 
     async def count(self, body: Mapping[str, Any]) -> int | None:

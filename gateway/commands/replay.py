@@ -19,9 +19,9 @@ from gateway.commands.replay_plot import svg
 from gateway.recordings import reader as recording
 from gateway.recordings.reader import RecordingError, read_questions
 from policies.escalation import AutoPolicy
-from policies.replay import Figure, Question, Recorded, Setting, pass_at, replay
+from policies.replay import Question, Recorded, ReplayFigure, ReplaySetting, pass_at, replay
 from policies.stopping import VotePolicy, parse_stop
-from policies.types import Budget
+from policies.types import SamplingRequest
 from policies.voting import parse_vote
 from scorers.confidence import WINDOW, ConfidenceScorer
 from scorers.grader.pool import LazyPool, PoolError
@@ -107,20 +107,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def setting_of(vote: str, stop: str, budget: Budget, launch: Literal["waves", "all"] = "waves") -> Setting:
+def setting_of(
+    vote: str, stop: str, sampling: SamplingRequest, launch: Literal["waves", "all"] = "waves"
+) -> ReplaySetting:
     """One vote under one stopping rule; "window-<w>" sets the window, "auto" escalates.
 
     The vote alone names a setting that draws all, the rule alone one that takes the
     majority. Raises ValueError for an unknown vote or rule.
     """
     name = stop if vote == "majority" and stop != "none" else vote if stop == "none" else f"{vote}+{stop}"
-    budget = replace(budget, vote=parse_vote(vote))
+    sampling = replace(sampling, vote=parse_vote(vote))
     if stop == "auto":
-        return Setting(name, replace(budget, effort="auto"), AutoPolicy())
+        return ReplaySetting(name, replace(sampling, level="auto"), AutoPolicy())
     if width := re.fullmatch(r"window-([1-9]\d{0,5})", stop, re.ASCII):
-        budget, stop = replace(budget, window=int(width[1])), "window"
+        sampling, stop = replace(sampling, window=int(width[1])), "window"
     parse_stop(stop)
-    return Setting(name, replace(budget, stop=stop), VotePolicy(launch))
+    return ReplaySetting(name, replace(sampling, stop=stop), VotePolicy(launch))
 
 
 def compare(
@@ -132,7 +134,7 @@ def compare(
     launch: Literal["waves", "all"] = "waves",
     shuffles: int = 20,
     seed: int = 0,
-) -> list[Figure]:
+) -> list[ReplayFigure]:
     """The figures of pass@k, majority@k, the usual settings, and the (vote, stop) pairs asked for.
 
     At most `samples` (0: all) are drawn for each question; k runs over the powers of two.
@@ -143,9 +145,11 @@ def compare(
     usual = [("majority", stop) for stop in ("none", "adaptive", "window-3", "window-5")]
     if any(each.score is not None for question in questions for each in question.samples):
         usual += [(vote, "none") for vote in ("weighted", "best", "best-of-majority")]
-    budget = Budget(samples=samples, threshold=threshold)
-    fewer = [Setting(f"majority@{k}", Budget(samples=k, stop="none")) for k in steps if 2 < k < most]
-    settings = [setting_of(vote, stop, budget, launch) for vote, stop in dict.fromkeys([*usual, *asked])]
+    sampling = SamplingRequest(samples=samples, threshold=threshold)
+    fewer = [
+        ReplaySetting(f"majority@{k}", SamplingRequest(samples=k, stop="none")) for k in steps if 2 < k < most
+    ]
+    settings = [setting_of(vote, stop, sampling, launch) for vote, stop in dict.fromkeys([*usual, *asked])]
     return [
         *(pass_at(questions, k, seed=seed) for k in steps),
         *replay(questions, [*fewer, *settings], shuffles=shuffles, seed=seed),
@@ -174,7 +178,7 @@ def _weigh(questions: list[Question], scorer: str) -> list[Question]:
     return weighed
 
 
-def _print_table(figures: Sequence[Figure], title: str, measure: str) -> None:
+def _print_table(figures: Sequence[ReplayFigure], title: str, measure: str) -> None:
     full = next(figure.tokens for figure in figures if figure.name == "majority")
     table = Table(title=f"Replay: {title}")
     table.add_column("setting")

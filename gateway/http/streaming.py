@@ -1,4 +1,4 @@
-"""A job's events -> bytes on the wire, for as long as the client is there to read them."""
+"""A request's events -> bytes on the wire, for as long as the client is there to read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, internal_error
-from gateway.runs.events import Delta, Event, Finished, Outcome, Progress
+from gateway.runs.events import Delta, Event, Finished, Progress, RunResult
 
 __all__ = ["ClientGone", "EventStream", "HangUpWatch", "Writer", "fold", "json_response", "write"]
 
@@ -39,7 +39,7 @@ class Writer(Protocol):
         """How a vote stands."""
         ...
 
-    def finish(self, outcome: Outcome) -> bytes:
+    def finish(self, result: RunResult) -> bytes:
         """All that is left, the end included."""
         ...
 
@@ -48,23 +48,23 @@ class Writer(Protocol):
         ...
 
 
-async def fold(events: AsyncGenerator[Event, None]) -> Outcome:
-    """Runs a job to its end for a client that wants it in one piece."""
+async def fold(events: AsyncGenerator[Event, None]) -> RunResult:
+    """Runs a request to its end for a client that wants it in one piece."""
     async with aclosing(events):
         async for happened in events:
             if isinstance(happened, Finished):
-                return happened.outcome
+                return happened.result
     raise AssertionError("a run ends with Finished")
 
 
 async def write(
     events: AsyncGenerator[Event, None],
     writer: Writer,
-    ended: Callable[[Outcome | int], None],
+    ended: Callable[[RunResult | int], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Runs a job and writes what happens; an error after the first bytes becomes the writer's.
+    """Runs a request and writes what happens; an error after the first bytes becomes the writer's.
 
-    `ended` is told the outcome, or the status of what went wrong after the first bytes.
+    `ended` is told the result, or the status of what went wrong after the first bytes.
     Raises what goes wrong before anything was written, so that it can have its true status.
     """
     begun = False
@@ -76,8 +76,8 @@ async def write(
                 elif isinstance(happened, Progress):
                     block = writer.progress(happened)
                 else:
-                    ended(happened.outcome)
-                    block = writer.finish(happened.outcome)
+                    ended(happened.result)
+                    block = writer.finish(happened.result)
                 if block:
                     begun = True
                     yield block

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
 from gateway.aliases import Route
-from gateway.runs.events import Outcome
-from gateway.runs.request import Job
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest
 
 __all__ = ["Metrics"]
 
@@ -92,35 +92,35 @@ class Metrics:
         """A request for an alias has ended."""
         self._target_requests.labels(route.alias, route.target, str(status)).inc()
 
-    def outcome(self, job: Job, outcome: Outcome) -> None:
-        """A job has come to its end."""
-        self._seconds.observe(outcome.seconds)
+    def result(self, request: RunRequest, result: RunResult) -> None:
+        """A request has come to its end."""
+        self._seconds.observe(result.seconds)
         spent = {
-            "prompt": outcome.upstream_prompt,
-            "thinking": outcome.reasoning,
-            "answer": max(0, outcome.generated - outcome.reasoning),
-            "saved": outcome.saved,
+            "prompt": result.upstream_prompt,
+            "thinking": result.reasoning,
+            "answer": max(0, result.generated - result.reasoning),
+            "saved": result.saved,
         }
         for kind, number in spent.items():
             if number:
                 self._kinds[kind].inc(number)
-        counts = outcome.counts
+        counts = result.counts
         for status, end in self._ends.items():
             number = getattr(counts, status)
             if status == "finished":  # which the counts take for all that came to their own end
                 number -= counts.truncated + counts.unanswered
             if number:
                 end.inc(number)
-        if job.asked is not None and outcome.chosen:
-            level = job.budget.effort or "number"
-            self._thinking.labels(level).observe(outcome.chosen[0].usage.reasoning)
+        if request.asked is not None and result.chosen:
+            level = request.sampling.level or "number"
+            self._thinking.labels(level).observe(result.chosen[0].usage.reasoning)
 
-        if job.route is not None:
-            labels = job.route.alias, job.route.target
-            self._target_seconds.labels(*labels).observe(outcome.seconds)
-            self._target_tokens.labels(*labels).inc(outcome.generated)
-            if outcome.verdict is not None:
-                self._target_shares.labels(*labels).observe(outcome.verdict.share)
+        if request.route is not None:
+            labels = request.route.alias, request.route.target
+            self._target_seconds.labels(*labels).observe(result.seconds)
+            self._target_tokens.labels(*labels).inc(result.generated)
+            if result.verdict is not None:
+                self._target_shares.labels(*labels).observe(result.verdict.share)
 
     def aliases(self, bad: Callable[[], bool]) -> None:
         """Has it watched whether the aliases file can be used."""

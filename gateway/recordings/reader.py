@@ -218,7 +218,7 @@ def _recorded(sample: _Sample, line: _Line, window: int, pool: MathPool | None) 
         truncated=sample.finish_reason == "length",
         lows=lows,
         confidence=watched.trace,
-        effort=sample.effort,
+        level=sample.effort,
     )
 
 

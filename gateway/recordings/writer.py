@@ -24,8 +24,8 @@ from typing import Any
 import orjson
 
 from gateway.config import Redactable
-from gateway.runs.events import Outcome
-from gateway.runs.request import Job
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest
 from scorers.answers import extract
 from scorers.types import Sample
 
@@ -59,8 +59,8 @@ _NAMELESS = Ids()
 @dataclass(frozen=True, slots=True)
 class _Entry:
     when: float
-    job: Job
-    outcome: Outcome
+    request: RunRequest
+    result: RunResult
     ids: Ids
 
 
@@ -111,10 +111,10 @@ class Recorder:
             raise RecorderFailed(f"record_to: {self._path} can't be written ({error.strerror}).") from error
         self._thread.start()
 
-    def record(self, job: Job, outcome: Outcome, ids: Ids = _NAMELESS) -> None:
+    def record(self, request: RunRequest, result: RunResult, ids: Ids = _NAMELESS) -> None:
         """Takes note of a request that has come to its end; never waits."""
         try:
-            self._queue.put_nowait(_Entry(time.time(), job, outcome, ids))
+            self._queue.put_nowait(_Entry(time.time(), request, result, ids))
         except queue.Full:
             self._missed += 1
             return
@@ -172,7 +172,7 @@ class Recorder:
         if isinstance(entry, _Remark):
             line = remarked(entry.id, entry.words, entry.when, self._redact)
         else:
-            line = recorded(entry.job, entry.outcome, entry.when, self._redact, entry.ids)
+            line = recorded(entry.request, entry.result, entry.when, self._redact, entry.ids)
         try:
             return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         except orjson.JSONEncodeError as error:  # half a character, as a cut reply may end in
@@ -202,34 +202,34 @@ def _stamp(when: float) -> str:
 
 
 def recorded(
-    job: Job, outcome: Outcome, when: float, redact: Collection[str] = (), ids: Ids = _NAMELESS
+    request: RunRequest, result: RunResult, when: float, redact: Collection[str] = (), ids: Ids = _NAMELESS
 ) -> dict[str, Any]:
     """The line of one request; `when` in seconds since 1970, `winner` the place of a sample in the list."""
-    samples = sorted(outcome.drawn, key=lambda sample: sample.index)
-    verdict, budget = outcome.verdict, job.budget
+    samples = sorted(result.drawn, key=lambda sample: sample.index)
+    verdict, sampling = result.verdict, request.sampling
     winner = None if verdict is None else verdict.winner
     named = {"id": ids.completion, "request_id": ids.request} if ids.completion else {}
     line = {
         **named,
         "time": _stamp(when),
-        "model": job.model.name,
-        "question": _question(job.body),
-        "samples": [_sample(sample, outcome.scores.get(sample.index), redact) for sample in samples],
+        "model": request.model.name,
+        "question": _question(request.body),
+        "samples": [_sample(sample, result.scores.get(sample.index), redact) for sample in samples],
         "winner": next((i for i, sample in enumerate(samples) if sample.index == winner), None),
         "budget": {
-            "asked": job.asked,
-            "effort": budget.effort,
-            "thinking_tokens": budget.thinking_tokens,
-            "samples": budget.samples,
-            "vote": budget.vote,
-            "scorer": budget.scorer,
-            "stop": budget.stop,
+            "asked": request.asked,
+            "effort": sampling.level,
+            "thinking_tokens": sampling.thinking_limit,
+            "samples": sampling.samples,
+            "vote": sampling.vote,
+            "scorer": sampling.scorer,
+            "stop": sampling.stop,
         },
-        "tokens": outcome.generated,
-        "reasoning_tokens": outcome.reasoning,
-        "seconds": round(outcome.seconds, 3),
-        "aborted": outcome.counts.aborted,
-        "failed": outcome.counts.failed,
+        "tokens": result.generated,
+        "reasoning_tokens": result.reasoning,
+        "seconds": round(result.seconds, 3),
+        "aborted": result.counts.aborted,
+        "failed": result.counts.failed,
     }
     if "question" in redact:
         del line["question"]

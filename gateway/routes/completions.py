@@ -40,7 +40,7 @@ def completions_router(service: Service) -> APIRouter:
             resolved = await _check(service, request, body)
             if resolved.route is not None:
                 payload = orjson.dumps({**body, "model": resolved.name})
-            source = service.backend.relay("completions", payload)
+            source = service.upstream.relay("completions", payload)
             if body.get("stream"):
                 return await _stream(service, request, source)
             async with aclosing(source):

@@ -35,8 +35,8 @@ def messages_router(service: Service) -> APIRouter:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
                 raise NotSupported("Tokens of images can't be counted before the engine has read them.")
-            job, _ = await plan(service, request, body)
-            count = await service.backend.count(job.approach(job.budget).body)
+            run_request, _ = await plan(service, request, body)
+            count = await service.upstream.count(run_request.approach(run_request.sampling).body)
             if count is None:
                 raise NotSupported(
                     "The upstream has no route that renders a prompt, so nothing can count it."

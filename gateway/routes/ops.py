@@ -25,7 +25,7 @@ def ops_router(service: Service) -> APIRouter:
     @router.get("/ready")
     async def ready() -> Response:
         """Whether the upstream answers, so that requests can be served: 200, else 503."""
-        if await service.backend.healthy():
+        if await service.upstream.healthy():
             return json_response({"status": "ready"})
         return json_response({"status": "the upstream does not answer"}, 503)
 

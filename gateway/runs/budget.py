@@ -17,10 +17,10 @@ from gateway.errors import BadRequest, one_of
 from gateway.runs.scorers import SCORERS
 from policies.prompts import LEVELS
 from policies.stopping import parse_stop
-from policies.types import Limits
+from policies.types import RunLimits
 from scorers.votes import VOTES
 
-__all__ = ["AUTO", "Asked", "Scaling", "Thinking", "parse_thinking", "read_budget", "split_suffix"]
+__all__ = ["AUTO", "RequestedSampling", "Scaling", "ReasoningBudget", "parse_budget", "read_sampling", "split_suffix"]
 
 T = TypeVar("T")
 
@@ -33,14 +33,14 @@ _SUFFIX = re.compile(r"(?P<name>.+?)(?::(?P<level>[a-z]+))?(?:@(?P<samples>\d{1,
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
+class ReasoningBudget:
     """How long to think: a level's name, or a number of tokens, or (neither) without limit."""
 
-    effort: str | None = None
+    level: str | None = None
     tokens: int | None = None
 
     def __str__(self) -> str:
-        return self.effort or ("unlimited" if self.tokens is None else str(self.tokens))
+        return self.level or ("unlimited" if self.tokens is None else str(self.tokens))
 
 
 class Scaling(BaseModel):
@@ -65,15 +65,15 @@ _NO_SCALING = Scaling()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedSampling:
     """What a request asks for, before the model's own limits are known. None: nothing was said."""
 
-    thinking: Thinking | None = None
+    thinking: ReasoningBudget | None = None
     samples: int | Literal["auto"] = 1
     vote: str = "majority"
     scorer: str = "none"
     stop: str = "adaptive"
-    limits: Limits = Limits()
+    limits: RunLimits = RunLimits()
     scaling: Scaling = _NO_SCALING
     exclude: bool = False
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def split_suffix(model: str, levels: Collection[str] = LEVELS) -> tuple[str, str
     return match["name"], match["level"], int(match["samples"]) if match["samples"] else None
 
 
-def read_budget(
+def read_sampling(
     headers: Mapping[str, str],
     body: dict[str, Any],
     *,
@@ -106,7 +106,7 @@ def read_budget(
     max_samples: int = 64,
     levels: Collection[str] = LEVELS,
     scorers: Collection[str] = ("none", *SCORERS),
-) -> Asked:
+) -> RequestedSampling:
     """Reads and takes away from `body` all that says how much to spend.
 
     `level` and `samples` are the model name's suffix. Raises `BadRequest`.
@@ -116,10 +116,10 @@ def read_budget(
     exclude = _exclude(body)
     if (said := headers.get("x-reasoning-budget")) is not None:
         thinking.insert(
-            0, _Claim("header", "X-Reasoning-Budget", parse_thinking(said, "X-Reasoning-Budget", levels))
+            0, _Claim("header", "X-Reasoning-Budget", parse_budget(said, "X-Reasoning-Budget", levels))
         )
     if level is not None:
-        thinking.append(_Claim("model", "model", Thinking(level)))
+        thinking.append(_Claim("model", "model", ReasoningBudget(level)))
     counts: list[_Claim[Any]] = _claims(
         headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
     )
@@ -151,9 +151,9 @@ def read_budget(
         "scorer": judges,
         "stop": stops,
     }
-    return Asked(
+    return RequestedSampling(
         **{name: claims[0].value for name, claims in parts.items() if claims},
-        limits=Limits(scaling.max_tokens, scaling.max_seconds),
+        limits=RunLimits(scaling.max_tokens, scaling.max_seconds),
         scaling=scaling,
         exclude=exclude,
         sources={name: claims[0].carrier for name, claims in parts.items() if claims},
@@ -191,40 +191,40 @@ def _samples_header(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def parse_thinking(value: object, param: str, levels: Collection[str] = LEVELS) -> Thinking:
+def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) -> ReasoningBudget:
     """A level's name or a number of tokens, as a header or a string field gives it. Raises `BadRequest`."""
     if isinstance(value, str):
         name = value.strip().lower()
         name = _ALIASES.get(name, name)
         if name in levels or name == AUTO:
-            return Thinking(effort=name)
+            return ReasoningBudget(level=name)
         if _TOKENS.fullmatch(name):
-            return Thinking(tokens=int(name))
+            return ReasoningBudget(tokens=int(name))
     raise one_of(value, [*levels, AUTO, "<tokens> (a whole number from 0)"], param=param)
 
 
-def _tokens(value: object, param: str, *, unlimited: bool = False) -> Thinking:
+def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningBudget:
     if isinstance(value, int) and not isinstance(value, bool):
         if value >= 0:
-            return Thinking(tokens=value)
+            return ReasoningBudget(tokens=value)
         if value == -1 and unlimited:
-            return Thinking()
+            return ReasoningBudget()
     allowed = "a whole number from 0" + (", or -1 for no limit" if unlimited else "")
     raise one_of(value, [allowed], param=param)
 
 
-def _switch(value: object, param: str) -> Thinking | None:
+def _switch(value: object, param: str) -> ReasoningBudget | None:
     """A boolean switch: off, or None for "on, as long as something else says"."""
     if not isinstance(value, bool):
         raise one_of(value, ["true", "false"], param=param)
-    return None if value else Thinking(effort="off")
+    return None if value else ReasoningBudget(level="off")
 
 
-def _thinking_fields(body: dict[str, Any], levels: Collection[str]) -> list[tuple[str, Thinking | None]]:
+def _thinking_fields(body: dict[str, Any], levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
     """Every body field that says how long to think, taken away from `body`."""
-    found: list[tuple[str, Thinking | None]] = []
+    found: list[tuple[str, ReasoningBudget | None]] = []
     if (effort := body.pop("reasoning_effort", None)) is not None:
-        found.append(("reasoning_effort", parse_thinking(effort, "reasoning_effort", levels)))
+        found.append(("reasoning_effort", parse_budget(effort, "reasoning_effort", levels)))
     if (tokens := body.pop("thinking_token_budget", None)) is not None:
         found.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
     if (tokens := body.pop("thinking_budget", None)) is not None:
@@ -238,12 +238,12 @@ def _thinking_fields(body: dict[str, Any], levels: Collection[str]) -> list[tupl
     return found
 
 
-def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, Thinking | None]]:
+def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
     """OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
     fields = _object(value, "reasoning", ("effort", "max_tokens", "exclude", "enabled", "summary"))
-    found: list[tuple[str, Thinking | None]] = []
+    found: list[tuple[str, ReasoningBudget | None]] = []
     if fields.get("effort") is not None:
-        found.append(("reasoning.effort", parse_thinking(fields["effort"], "reasoning.effort", levels)))
+        found.append(("reasoning.effort", parse_budget(fields["effort"], "reasoning.effort", levels)))
     if fields.get("max_tokens") is not None:
         found.append(("reasoning.max_tokens", _tokens(fields["max_tokens"], "reasoning.max_tokens")))
     if fields.get("enabled") is not None:
@@ -251,13 +251,13 @@ def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str,
     return found
 
 
-def _thinking_object(value: object) -> list[tuple[str, Thinking | None]]:
+def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
     """Anthropic's `thinking: {type, budget_tokens}`."""
     fields = _object(value, "thinking", ("type", "budget_tokens"))
     kind = fields.get("type", "enabled")
     if kind not in ("enabled", "disabled"):
         raise one_of(kind, ["enabled", "disabled"], param="thinking.type")
-    found: list[tuple[str, Thinking | None]] = [
+    found: list[tuple[str, ReasoningBudget | None]] = [
         ("thinking.type", _switch(kind == "enabled", "thinking.type"))
     ]
     if fields.get("budget_tokens") is not None:
@@ -265,17 +265,17 @@ def _thinking_object(value: object) -> list[tuple[str, Thinking | None]]:
     return found
 
 
-def _one_body_claim(found: list[tuple[str, Thinking | None]]) -> list[_Claim[Thinking]]:
+def _one_body_claim(found: list[tuple[str, ReasoningBudget | None]]) -> list[_Claim[ReasoningBudget]]:
     """The one thing that all body fields say; a bare "on" is medium, as OpenRouter has it."""
     said = [(name, value) for name, value in found if value is not None]
     switched_on = [name for name, value in found if value is None]
     if not said:
-        return [_Claim("body", switched_on[0], Thinking(effort="medium"))] if switched_on else []
+        return [_Claim("body", switched_on[0], ReasoningBudget(level="medium"))] if switched_on else []
     name, value = said[0]
     for other, differing in said[1:]:
         if differing != value:
             raise _contradiction(f"{name}={value}", f"{other}={differing}", other)
-    if switched_on and (value.effort == "off" or value.tokens == 0):
+    if switched_on and (value.level == "off" or value.tokens == 0):
         raise _contradiction(f"{name}={value}", f"{switched_on[0]}=on", switched_on[0])
     return [_Claim("body", name, value)]
 

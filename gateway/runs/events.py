@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from policies.types import Budget
-from scorers.types import Sample, Verdict
+from policies.types import SamplingRequest
+from scorers.types import Sample, VoteResult
 
-__all__ = ["Counts", "Delta", "Enforced", "Event", "Finished", "Outcome", "Progress", "Status"]
+__all__ = ["SampleCounts", "Delta", "Enforced", "Event", "Finished", "RunResult", "Progress", "Status"]
 
 Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 
@@ -34,7 +34,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class SampleCounts:
     """How many samples came to what. `launched` counts every one that was asked of the upstream."""
 
     asked: int
@@ -54,12 +54,12 @@ class Progress:
     status: Status
     answer: str | None
     sample: Sample | None
-    counts: Counts
-    verdict: Verdict
+    counts: SampleCounts
+    verdict: VoteResult
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """A request's end.
 
     `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
@@ -72,9 +72,9 @@ class Outcome:
 
     chosen: tuple[Sample, ...]
     drawn: tuple[Sample, ...]
-    counts: Counts
-    budget: Budget
-    verdict: Verdict | None = None
+    counts: SampleCounts
+    sampling: SamplingRequest
+    verdict: VoteResult | None = None
     method: str = ""
     scorer: str = "none"
     scorer_tokens: int = 0
@@ -99,7 +99,7 @@ class Outcome:
 class Finished:
     """The last event of every run."""
 
-    outcome: Outcome
+    result: RunResult
 
 
 Event = Delta | Progress | Finished

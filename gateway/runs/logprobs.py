@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.runs.voting import Jury
+from gateway.runs.voting import VoteSettings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
-from gateway.runs.request import Job
+from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
 __all__ = ["delta_as_asked", "refuses_logprobs", "sample_as_asked", "watched"]
@@ -18,13 +18,13 @@ __all__ = ["delta_as_asked", "refuses_logprobs", "sample_as_asked", "watched"]
 _LOGPROBS = re.compile("logprobs", re.IGNORECASE)
 
 
-def watched(job: Job, jury: Jury) -> Job:
-    """The job with the logprobs that its scorer or its stop needs; as it is where neither does."""
-    if not jury.needs_logprobs(job):
-        return job
-    top = max(jury.top_logprobs, job.body.get("top_logprobs") or 0)
-    body = {**job.body, "logprobs": True, "top_logprobs": top}
-    return replace(job, body=body, window=jury.window, logged=bool(job.body.get("logprobs")))
+def watched(request: RunRequest, vote_settings: VoteSettings) -> RunRequest:
+    """The request with the logprobs that its scorer or its stop needs; as it is where neither does."""
+    if not vote_settings.needs_logprobs(request):
+        return request
+    top = max(vote_settings.top_logprobs, request.body.get("top_logprobs") or 0)
+    body = {**request.body, "logprobs": True, "top_logprobs": top}
+    return replace(request, body=body, window=vote_settings.window, logged=bool(request.body.get("logprobs")))
 
 
 def refuses_logprobs(error: UpstreamError) -> bool:

@@ -8,23 +8,23 @@ from typing import Any, Literal
 
 from gateway.aliases import Route
 from gateway.upstreams.base import ModelCard
-from gateway.runs.budget import AUTO, Asked, Thinking
+from gateway.runs.budget import AUTO, RequestedSampling, ReasoningBudget
 from gateway.errors import BadRequest
 from gateway.runs.sample_state import Terms
 from policies.families import Family
 from policies.limiter import share_tokens
 from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
 from policies.shaping import Shaped, shape, strip_thinking
-from policies.types import Budget
+from policies.types import SamplingRequest
 
-__all__ = ["AUTO_SAMPLES", "Approach", "Job", "Model", "Reply", "plan_job"]
+__all__ = ["AUTO_SAMPLES", "Approach", "RunRequest", "ServedModel", "ReplyOptions", "plan_request"]
 
 _BYTES_PER_PROMPT_TOKEN = 3  # low on purpose: a prompt taken for longer than it is leaves room
 AUTO_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ServedModel:
     """What is known of the model a request is for.
 
     `levels` are the budgets it may be asked for; `default` stands where a client says
@@ -35,7 +35,7 @@ class Model:
     family: Family
     card: ModelCard | None = None
     levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
-    default: Thinking | None = None
+    default: ReasoningBudget | None = None
     cap: int | None = None
     answer_reserve: int = 1024
     default_by: str = "default"
@@ -52,7 +52,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ReplyOptions:
     """How a client wants its answer: as a stream, how many choices, with what beside the text."""
 
     stream: bool = False
@@ -78,7 +78,7 @@ class Approach:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunRequest:
     """One request, ready for the engine. `asked` is the client's own word for its budget, if any.
 
     `auto_samples`: `budget.samples` is only the most that may be drawn, and difficulty says how
@@ -87,9 +87,9 @@ class Job:
     """
 
     body: Mapping[str, Any]
-    model: Model
-    budget: Budget
-    reply: Reply
+    model: ServedModel
+    sampling: SamplingRequest
+    reply: ReplyOptions
     asked: str | None = None
     overridden: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -102,19 +102,19 @@ class Job:
     @property
     def votes(self) -> bool:
         """Whether samples are drawn to be combined (rather than returned as they are)."""
-        return self.budget.samples > 1
+        return self.sampling.samples > 1
 
-    def approach(self, budget: Budget, *, native: Mapping[str, Any] | None = None) -> Approach:
-        """The request for samples at `budget`'s effort, which for `auto` differs from the job's own.
+    def approach(self, sampling: SamplingRequest, *, native: Mapping[str, Any] | None = None) -> Approach:
+        """The request for samples at `budget`'s effort, which for `auto` differs from the request's own.
 
         `native` are the fields by which the engine is asked to keep the limit itself; None
         where it can't, so that the gateway does.
         """
-        level = self._level(budget)
+        level = self._level(sampling)
         family, markup = self.model.family, self.model.family.markup
         policy = policy_prompt(level, markup, teach=family.without == "prompt") if level else None
-        shaped = shape(family, self.body, budget, policy)
-        limit, total = budget.thinking_tokens, None
+        shaped = shape(family, self.body, sampling, policy)
+        limit, total = sampling.thinking_limit, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
             limit = self.model.cap
         if limit is not None:
@@ -142,24 +142,24 @@ class Job:
             return Approach(shaped, replace(terms, staged=True), body, schema)
         return Approach(shaped, terms, body)
 
-    def _level(self, budget: Budget) -> Level | None:
+    def _level(self, sampling: SamplingRequest) -> Level | None:
         """The level whose prompt fits; None where nothing was asked, or expressly no limit."""
-        if budget.effort is not None:
-            return self.model.levels.get(budget.effort)
+        if sampling.level is not None:
+            return self.model.levels.get(sampling.level)
         return (
-            None if budget.thinking_tokens is None else level_near(budget.thinking_tokens, self.model.levels)
+            None if sampling.thinking_limit is None else level_near(sampling.thinking_limit, self.model.levels)
         )
 
 
-def plan_job(
+def plan_request(
     body: Mapping[str, Any],
-    asked: Asked,
-    reply: Reply,
-    model: Model,
+    asked: RequestedSampling,
+    reply: ReplyOptions,
+    model: ServedModel,
     *,
     auto_cap: int = AUTO_SAMPLES,
     max_samples: int = 64,
-) -> Job:
+) -> RunRequest:
     """Puts a request's wishes and its model's limits together. `body` is the chat request as cleaned.
 
     `auto_cap` is the most samples where difficulty says how many are drawn, `max_samples` the most
@@ -170,13 +170,13 @@ def plan_job(
     if thinking is None and model.default is not None:
         thinking = model.default
         sources["thinking"] = model.default_by
-    level = model.levels.get(thinking.effort or "") if thinking else None
+    level = model.levels.get(thinking.level or "") if thinking else None
     bounds = _Bounds(auto_cap, max_samples, greedy=body.get("temperature") == 0)
     drawing = _drawing(asked, reply, thinking, level, bounds)
     limit = _limit(thinking, level, model, body)
-    budget = Budget(
-        effort=thinking.effort if thinking else None,
-        thinking_tokens=limit,
+    sampling = SamplingRequest(
+        level=thinking.level if thinking else None,
+        thinking_limit=limit,
         samples=drawing.samples,
         vote=drawing.vote,
         scorer=asked.scorer,
@@ -190,10 +190,10 @@ def plan_job(
     notes = (*drawing.notes, *_limit_notes(limit, thinking, level, model, body))
     if any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}
-    return Job(
+    return RunRequest(
         body,
         model,
-        budget,
+        sampling,
         drawing.reply,
         str(thinking) if thinking else None,
         asked.overridden,
@@ -219,13 +219,13 @@ class _Drawing:
     samples: int
     vote: str
     stop: str
-    reply: Reply
+    reply: ReplyOptions
     auto: bool
     notes: tuple[str, ...]
 
 
 def _drawing(
-    asked: Asked, reply: Reply, thinking: Thinking | None, level: Level | None, bounds: _Bounds
+    asked: RequestedSampling, reply: ReplyOptions, thinking: ReasoningBudget | None, level: Level | None, bounds: _Bounds
 ) -> _Drawing:
     """What the client says comes first, then what its level brings along. Raises `BadRequest`."""
     if reply.choices > bounds.samples:
@@ -242,7 +242,7 @@ def _drawing(
     if "vote" not in said and asked.scorer != "none":
         vote = "weighted"
     auto = samples == AUTO
-    if auto or (thinking is not None and thinking.effort == AUTO and "samples" not in said):
+    if auto or (thinking is not None and thinking.level == AUTO and "samples" not in said):
         samples = max(bounds.auto, reply.choices)
         if "stop" in said:
             notes.append(f'the stop "{stop}" has no say: "auto" itself finds how many samples are enough')
@@ -261,9 +261,9 @@ def _drawing(
 
 def _limit_notes(
     limit: int | None,
-    thinking: Thinking | None,
+    thinking: ReasoningBudget | None,
     level: Level | None,
-    model: Model,
+    model: ServedModel,
     body: Mapping[str, Any],
 ) -> list[str]:
     """Says so where a client gets less thinking than it asked for."""
@@ -279,14 +279,14 @@ def _limit_notes(
 
 
 def _limit(
-    thinking: Thinking | None, level: Level | None, model: Model, body: Mapping[str, Any]
+    thinking: ReasoningBudget | None, level: Level | None, model: ServedModel, body: Mapping[str, Any]
 ) -> int | None:
     """The hard limit in thinking tokens, all that bears on it considered; None: no limit."""
     if thinking is None:
         return model.cap
     asked = thinking.tokens if level is None else thinking_limit(level, model.context)
     limits = [limit for limit in (asked, model.cap) if limit is not None]
-    if model.context is not None and (limits or thinking.effort == AUTO):
+    if model.context is not None and (limits or thinking.level == AUTO):
         limits.append(max(0, model.context - model.reserve - _prompt_estimate(body)))
     if not limits:
         return None

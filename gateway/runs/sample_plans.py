@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.upstreams.base import Backend
-from gateway.runs.request import Job
+from gateway.upstreams.base import Upstream
+from gateway.runs.request import RunRequest
 from gateway.runs.sampling import Order, Rendering
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 __all__ = ["Orders"]
 
@@ -15,30 +15,30 @@ __all__ = ["Orders"]
 class Orders:
     """One request's orders; samples of one level of effort share their rendered prompt."""
 
-    def __init__(self, backend: Backend, job: Job) -> None:
-        self._backend = backend
-        self._job = job
+    def __init__(self, upstream: Upstream, request: RunRequest) -> None:
+        self._upstream = upstream
+        self._request = request
         self._known: dict[tuple[str | None, int | None], tuple[Order, tuple[str, ...]]] = {}
 
     def order(
-        self, budget: Budget, indices: tuple[int, ...], seed: int | None = None
+        self, sampling: SamplingRequest, indices: tuple[int, ...], seed: int | None = None
     ) -> tuple[Order, tuple[str, ...]]:
         """The order for samples at `budget`, and what has to be told of it."""
-        key = (budget.effort, budget.thinking_tokens)
+        key = (sampling.level, sampling.thinking_limit)
         if key not in self._known:
-            self._known[key] = self._prototype(budget)
+            self._known[key] = self._prototype(sampling)
         prototype, notes = self._known[key]
         return _for_samples(prototype, indices, seed), notes
 
-    def _prototype(self, budget: Budget) -> tuple[Order, tuple[str, ...]]:
-        kept = self._job.approach(budget)
-        rendering = Rendering(self._backend, kept.body)
+    def _prototype(self, sampling: SamplingRequest) -> tuple[Order, tuple[str, ...]]:
+        kept = self._request.approach(sampling)
+        rendering = Rendering(self._upstream, kept.body)
         order = Order(kept.body, (), rendering, kept.terms, kept.schema)
         limit = kept.terms.limit
-        native = None if limit is None else self._backend.native_limit(kept.body, limit)
+        native = None if limit is None else self._upstream.native_limit(kept.body, limit)
         if native is None:
             return order, kept.shaped.notes
-        own = self._job.approach(budget, native=native)
+        own = self._request.approach(sampling, native=native)
         return Order(own.body, (), rendering, own.terms, own.schema, fallback=order), own.shaped.notes
 
 

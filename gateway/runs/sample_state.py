@@ -19,10 +19,10 @@ from scorers.types import Sample, Usage
 
 __all__ = [
     "TEXT_FIELDS",
-    "Drawn",
-    "Tally",
+    "FinishedSample",
+    "TokenCounts",
     "Terms",
-    "Track",
+    "SampleState",
     "Turn",
     "envelope_of",
     "estimate_tokens",
@@ -94,7 +94,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class Tally:
+class TokenCounts:
     """Tokens of one sample so far, readable while it runs.
 
     `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them.
@@ -112,7 +112,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class FinishedSample:
     """A finished sample.
 
     `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced");
@@ -121,13 +121,13 @@ class Drawn:
     """
 
     sample: Sample
-    tally: Tally
+    tally: TokenCounts
     enforced: Enforced = "none"
     envelope: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Track:
+class SampleState:
     """One choice of a streamed reply as it grows, over all upstream requests that it takes.
 
     `first`: of the choices that share a request, this one counts the prompt. `splits`: the
@@ -139,7 +139,7 @@ class Track:
         self,
         index: int,
         terms: Terms,
-        tally: Tally,
+        tally: TokenCounts,
         *,
         first: bool = True,
         splits: bool = False,
@@ -311,7 +311,7 @@ class Track:
         reasoning, content = ("", self.text.finish_answer()) if self._answering else self.text.finish()
         return Delta(self.index, reasoning, content, self.raw, {}) if reasoning or content else None
 
-    def drawn(self) -> Drawn:
+    def drawn(self) -> FinishedSample:
         """The finished sample."""
         tally = self.tally
         message, choice = dict(self._message), dict(self._choice)
@@ -328,7 +328,7 @@ class Track:
         enforced: Enforced = "none"
         if self._terms.limit is not None:
             enforced = "native" if self._terms.native and not self.overrun else "forced"
-        return Drawn(sample, tally, enforced, envelope_of(self.raw), self._usage)
+        return FinishedSample(sample, tally, enforced, envelope_of(self.raw), self._usage)
 
     def _judge(self, thought: int, thinking: bool, content: str) -> Turn | None:
         """Whether the limit, an early end, or a schema's answer calls for another upstream request."""

@@ -13,15 +13,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstreams.base import Backend, Chunk, Plan, Prompt
+from gateway.upstreams.base import Upstream, Chunk, UpstreamRequest, Prompt
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Enforced
 from gateway.runs.sample_state import (
     TEXT_FIELDS,
-    Drawn,
-    Tally,
+    FinishedSample,
+    TokenCounts,
     Terms,
-    Track,
+    SampleState,
     Turn,
     envelope_of,
     estimate_tokens,
@@ -40,8 +40,8 @@ _REPLY_OWN = frozenset({"index", "message", "finish_reason", "logprobs"})
 class Rendering:
     """One request's rendered prompt, asked for at most once for all its samples."""
 
-    def __init__(self, backend: Backend, body: Mapping[str, Any]) -> None:
-        self._backend = backend
+    def __init__(self, upstream: Upstream, body: Mapping[str, Any]) -> None:
+        self._upstream = upstream
         self._body = body
         self._lock = asyncio.Lock()
         self._prompt: Prompt | None = None
@@ -55,7 +55,7 @@ class Rendering:
         """
         async with self._lock:
             if not self._asked and not self._body.get("tools"):
-                self._prompt = await self._backend.render(self._body)
+                self._prompt = await self._upstream.render(self._body)
             self._asked = True
             return self._prompt
 
@@ -78,60 +78,60 @@ class Order:
 
 
 def draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally] = (), *, deltas: bool = True
-) -> AsyncGenerator[Delta | Drawn, None]:
+    upstream: Upstream, order: Order, tallies: Sequence[TokenCounts] = (), *, deltas: bool = True
+) -> AsyncGenerator[Delta | FinishedSample, None]:
     """Draws the order's samples: their `deltas` as they come, if wanted, and each one whole at its end.
 
     A limited order is for one sample. `tallies`, one for each index, are kept up to date
     meanwhile. Raises `UpstreamError`; closing the iterator aborts what runs upstream.
     """
     if order.fallback is None:  # a layer less for every chunk
-        return _draw(backend, order, tallies, deltas)
-    return _draw_or_fall_back(backend, order, order.fallback, tallies, deltas)
+        return _draw(upstream, order, tallies, deltas)
+    return _draw_or_fall_back(upstream, order, order.fallback, tallies, deltas)
 
 
 async def _draw_or_fall_back(
-    backend: Backend, order: Order, fallback: Order, tallies: Sequence[Tally], deltas: bool
-) -> AsyncGenerator[Delta | Drawn, None]:
+    upstream: Upstream, order: Order, fallback: Order, tallies: Sequence[TokenCounts], deltas: bool
+) -> AsyncGenerator[Delta | FinishedSample, None]:
     begun = False
     try:
-        async with aclosing(_draw(backend, order, tallies, deltas)) as events:
+        async with aclosing(_draw(upstream, order, tallies, deltas)) as events:
             async for event in events:
                 begun = True
                 yield event
     except UpstreamError as error:
-        if begun or not backend.refuses_limit(order.body, error):
+        if begun or not upstream.refuses_limit(order.body, error):
             raise
     else:
         return
-    async with aclosing(_draw(backend, fallback, tallies, deltas)) as events:
+    async with aclosing(_draw(upstream, fallback, tallies, deltas)) as events:
         async for event in events:
             yield event
 
 
 async def _draw(
-    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
-) -> AsyncGenerator[Delta | Drawn, None]:
-    tallies = tallies or [Tally() for _ in order.indices]
+    upstream: Upstream, order: Order, tallies: Sequence[TokenCounts], deltas: bool
+) -> AsyncGenerator[Delta | FinishedSample, None]:
+    tallies = tallies or [TokenCounts() for _ in order.indices]
     if len(order.indices) > 1:
-        async with aclosing(_draw_together(backend, order, tallies, deltas)) as events:
+        async with aclosing(_draw_together(upstream, order, tallies, deltas)) as events:
             async for event in events:
                 yield event
         return
-    splits = backend.splits_thinking(order.body)
+    splits = upstream.splits_thinking(order.body)
     close = None
     if order.terms.limit is not None:
-        close = await backend.token_ids(str(order.body.get("model", "")), order.terms.markup.close)
-    track = Track(order.indices[0], order.terms, tallies[0], splits=splits, close=close or ())
-    plan = await _first_plan(backend, order)
+        close = await upstream.token_ids(str(order.body.get("model", "")), order.terms.markup.close)
+    track = SampleState(order.indices[0], order.terms, tallies[0], splits=splits, close=close or ())
+    plan = await _first_plan(upstream, order)
     while True:
         turn: Turn | None = None
         try:
-            async with aclosing(backend.stream(plan)) as chunks:
+            async with aclosing(upstream.stream(plan)) as chunks:
                 async for chunk in chunks:
                     if chunk.index == 0:
                         if (room := track.room(chunk)) is not None:
-                            chunk = await _cut(backend, order, chunk, *room)  # noqa: PLW2901
+                            chunk = await _cut(upstream, order, chunk, *room)  # noqa: PLW2901
                         delta, turn = track.feed(chunk)
                         if deltas and delta is not None:
                             yield delta
@@ -145,32 +145,32 @@ async def _draw(
         turn = turn or track.unfinished()
         if turn is None:
             break
-        plan = await _next_plan(backend, order, track, turn)
+        plan = await _next_plan(upstream, order, track, turn)
         if deltas and turn is Turn.THINK_ON:
             yield Delta(track.index, WAIT, "", {}, {})
     for event in _last_of(track):
         yield event
     if track.overrun or track.kept_natively:
-        backend.limit_kept(order.body, not track.overrun)
+        upstream.limit_kept(order.body, not track.overrun)
 
 
 async def _draw_together(
-    backend: Backend, order: Order, tallies: Sequence[Tally], deltas: bool
-) -> AsyncGenerator[Delta | Drawn, None]:
+    upstream: Upstream, order: Order, tallies: Sequence[TokenCounts], deltas: bool
+) -> AsyncGenerator[Delta | FinishedSample, None]:
     """Many samples, nothing of which is limited, in one upstream request for as many choices.
 
     All but the last to finish are given when they finish, so that a vote shows its progress
     and a failure later on spoils only the others.
     """
-    splits = backend.splits_thinking(order.body)
+    splits = upstream.splits_thinking(order.body)
     tracks = [
-        Track(index, order.terms, tally, first=index == order.indices[0], splits=splits)
+        SampleState(index, order.terms, tally, first=index == order.indices[0], splits=splits)
         for index, tally in zip(order.indices, tallies, strict=True)
     ]
     left = list(tracks)
     generated = 0
     try:
-        async with aclosing(backend.stream(await _first_plan(backend, order))) as chunks:
+        async with aclosing(upstream.stream(await _first_plan(upstream, order))) as chunks:
             async for chunk in chunks:
                 if chunk.index is None:
                     generated += (chunk.usage or {}).get("completion_tokens") or 0
@@ -196,11 +196,11 @@ async def _draw_together(
                 yield event
 
 
-async def _cut(backend: Backend, order: Order, chunk: Chunk, fit: int, tokens: int) -> Chunk:
+async def _cut(upstream: Upstream, order: Order, chunk: Chunk, fit: int, tokens: int) -> Chunk:
     """The chunk's thinking as far as its first `fit` tokens go; by its length where ids don't tell."""
     text = chunk.reasoning or chunk.content
     kept = (
-        await backend.text_of(str(order.body.get("model", "")), chunk.ids[:fit])
+        await upstream.text_of(str(order.body.get("model", "")), chunk.ids[:fit])
         if chunk.ids and fit
         else None
     )
@@ -218,13 +218,13 @@ async def _cut(backend: Backend, order: Order, chunk: Chunk, fit: int, tokens: i
     return replace(chunk, content=content, reasoning=reasoning, choice=choice, dropped=tokens - fit)
 
 
-def _last_of(track: Track) -> list[Delta | Drawn]:
+def _last_of(track: SampleState) -> list[Delta | FinishedSample]:
     """What is left to tell of a sample that has come to its end."""
     held_back = track.end()
     return [track.drawn()] if held_back is None else [held_back, track.drawn()]
 
 
-def _settle(tallies: Sequence[Tally], told: int) -> None:
+def _settle(tallies: Sequence[TokenCounts], told: int) -> None:
     """Makes the estimated counts of choices that share a request add up to what the engine told."""
     guessed = sum(tally.completion for tally in tallies)
     if not told or not guessed or not any(tally.estimated for tally in tallies):
@@ -238,17 +238,17 @@ def _settle(tallies: Sequence[Tally], told: int) -> None:
         given += share
 
 
-async def _first_plan(backend: Backend, order: Order) -> Plan:
+async def _first_plan(upstream: Upstream, order: Order) -> UpstreamRequest:
     if order.terms.prefill:
         prompt = await order.rendering.prompt()
         prefix = order.terms.prefix if prompt is None else order.terms.prefill
-        return await backend.resume(order.body, prompt, prefix, order.terms.total)
+        return await upstream.resume(order.body, prompt, prefix, order.terms.total)
     if len(order.indices) > 1:
-        return Plan({**order.body, "n": len(order.indices)})
-    return Plan(order.body, ids=order.terms.limit is not None)
+        return UpstreamRequest({**order.body, "n": len(order.indices)})
+    return UpstreamRequest(order.body, ids=order.terms.limit is not None)
 
 
-async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -> Plan:
+async def _next_plan(upstream: Upstream, order: Order, track: SampleState, turn: Turn) -> UpstreamRequest:
     """The request that goes on from what the assistant has said so far."""
     prompt = await order.rendering.prompt()
     written = track.resume(turn, prompt)
@@ -256,7 +256,7 @@ async def _next_plan(backend: Backend, order: Order, track: Track, turn: Turn) -
     body = order.body
     if order.schema is not None and turn is not Turn.THINK_ON:
         body = {**body, "response_format": order.schema}
-    plan = await backend.resume(body, prompt, written, left)
+    plan = await upstream.resume(body, prompt, written, left)
     return replace(plan, ids=True) if turn is Turn.THINK_ON else plan
 
 
@@ -269,7 +269,7 @@ def split_reply(
     splits: bool = False,
     close_ids: Sequence[int] | None = None,
     enforced: Enforced = "none",
-) -> list[Drawn]:
+) -> list[FinishedSample]:
     """The samples in one unstreamed chat reply; fewer than `indices` where it has fewer choices.
 
     `answer_only`: thinking is switched off, so that a reply which the engine takes for
@@ -305,7 +305,7 @@ def split_reply(
             },
         )
         told = usage if len(choices) == 1 else {}
-        drawn.append(Drawn(sample, tally, enforced, envelope, told))
+        drawn.append(FinishedSample(sample, tally, enforced, envelope, told))
     return drawn
 
 
@@ -330,7 +330,7 @@ def _split_message(
     return text
 
 
-def _tally(usage: Mapping[str, Any], text: ThinkingText, choices: int) -> Tally:
+def _tally(usage: Mapping[str, Any], text: ThinkingText, choices: int) -> TokenCounts:
     """One choice's tokens from the reply's usage, by the length of its texts where that doesn't say."""
     prompt = usage.get("prompt_tokens") or 0
     thinking, answer = len(text.reasoning), len(text.content)
@@ -340,4 +340,4 @@ def _tally(usage: Mapping[str, Any], text: ThinkingText, choices: int) -> Tally:
     guessed = thinking > 0 and not reasoning
     if guessed:
         reasoning = round(completion * thinking / (thinking + answer))
-    return Tally(completion, reasoning, prompt, prompt, guessed or told is None)
+    return TokenCounts(completion, reasoning, prompt, prompt, guessed or told is None)

@@ -25,7 +25,7 @@ from scorers.local_classifier import LocalClassifier
 from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
 from scorers.types import Scorer, ScorerError
 
-__all__ = ["SCORERS", "AnyScorer", "Scoring", "check_scorers"]
+__all__ = ["SCORERS", "AnyScorer", "Scorers", "check_scorers"]
 
 CALIBRATION_FILE = "calibration.json"
 """Looked for beside the weights of a classifier in a local directory."""
@@ -141,7 +141,7 @@ def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
             raise ValueError(f"{name}.weights: {', '.join(sorted(unknown))} is no single scorer")
 
 
-class Scoring:
+class Scorers:
     """An app's scorers by name, and what they hold open. Raises ValueError where a file can't be used.
 
     `embedded` are the files of models that the embedded engine serves under their names: a judge among

@@ -15,22 +15,22 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstreams.base import Backend
-from gateway.runs.voting import Decision, Election, Jury
+from gateway.upstreams.base import Upstream
+from gateway.runs.voting import Decision, Election, VoteSettings
 from gateway.errors import UpstreamError
-from gateway.runs.events import Counts, Delta, Event, Finished, Outcome, Progress, Status
+from gateway.runs.events import SampleCounts, Delta, Event, Finished, RunResult, Progress, Status
 from gateway.runs.sample_plans import Orders
-from gateway.runs.result import outcome_of
-from gateway.runs.scorer_model import OwnModel
-from gateway.runs.request import Job
+from gateway.runs.result import result_of
+from gateway.runs.scorer_model import RequestModel
+from gateway.runs.request import RunRequest
 from gateway.runs.sampling import draw
-from gateway.runs.sample_state import Drawn, Tally
+from gateway.runs.sample_state import FinishedSample, TokenCounts
 from gateway.runs.logprobs import delta_as_asked, refuses_logprobs, sample_as_asked, watched
 from policies.stopping import VotePolicy
-from policies.types import Ask, Budget, Policy, State, Step, Stream
-from scorers.types import Sample, Verdict
+from policies.types import Launch, SamplingRequest, Policy, VoteState, Step, RunningSample
+from scorers.types import Sample, VoteResult
 
-__all__ = ["Everything", "Poll"]
+__all__ = ["Everything", "VoteRun"]
 
 _SEEDS = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
 
@@ -40,7 +40,7 @@ class _Running:
     """One draw in flight: its task, and the tallies of its samples, which it keeps up to date."""
 
     task: asyncio.Task[None]
-    tallies: dict[int, Tally]
+    tallies: dict[int, TokenCounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,15 @@ class _Failed:
 class _Books:
     """What has happened to a vote's samples so far."""
 
-    drawn: dict[int, Drawn] = field(default_factory=dict)
+    drawn: dict[int, FinishedSample] = field(default_factory=dict)
     status: dict[int, Status] = field(default_factory=dict)
-    lost: list[Tally] = field(default_factory=list)
+    lost: list[TokenCounts] = field(default_factory=list)
     launched: int = 0
     failure: UpstreamError | None = None
 
-    def counts(self, asked: int) -> Counts:
+    def counts(self, asked: int) -> SampleCounts:
         came: list[Status] = list(self.status.values())
-        return Counts(
+        return SampleCounts(
             asked,
             self.launched,
             finished=sum(status in ("finished", "truncated", "unanswered") for status in came),
@@ -72,38 +72,38 @@ class _Books:
         )
 
 
-class Poll:
+class VoteRun:
     """One request's samples, drawn as the policy says and combined by its vote.
 
-    `ask` runs another job on the same engine, for scorers that ask a model.
+    `ask` runs another request on the same engine, for scorers that ask a model.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        upstream: Upstream,
         policy: Policy,
-        job: Job,
-        jury: Jury,
-        ask: Callable[[Job], Awaitable[Outcome]],
+        request: RunRequest,
+        vote_settings: VoteSettings,
+        ask: Callable[[RunRequest], Awaitable[RunResult]],
     ) -> None:
-        self._backend = backend
+        self._upstream = upstream
         self._ask = ask
         self._policy = policy
-        self._job = job
+        self._request = request
         self._began = time.monotonic()
         self._books = _Books()
-        self._election = Election(job, jury)
+        self._election = Election(request, vote_settings)
         self._running: dict[int, _Running] = {}
-        self._queue: asyncio.Queue[Delta | Drawn | _Failed | BaseException] = asyncio.Queue()
-        self._orders = Orders(backend, watched(job, jury))
+        self._queue: asyncio.Queue[Delta | FinishedSample | _Failed | BaseException] = asyncio.Queue()
+        self._orders = Orders(upstream, watched(request, vote_settings))
         self._notes: dict[str, None] = {}
         self._live: int | None = None
         self._rng = random.Random()
-        seed = job.body.get("seed")
+        seed = request.body.get("seed")
         self._seed = seed if isinstance(seed, int) else self._rng.randrange(_SEEDS)
 
     async def run(self) -> AsyncGenerator[Event, None]:
-        """Its events; see `gateway.runs.run.Engine.run`."""
+        """Its events; see `gateway.runs.run.Runner.run`."""
         try:
             while True:
                 step = self._policy.step(self._state())
@@ -115,7 +115,7 @@ class Poll:
                 deadline = None if step.wake_after is None else time.monotonic() + step.wake_after
                 while isinstance(event := await self._next(deadline), Delta):
                     if self._shown(event.index):
-                        yield delta_as_asked(event, self._job.body)
+                        yield delta_as_asked(event, self._request.body)
                 if event is not None:
                     for progress in await self._book(event):
                         yield progress
@@ -123,14 +123,14 @@ class Poll:
         finally:
             await self._stop_all()
 
-    def _state(self) -> State:
+    def _state(self) -> VoteState:
         books = self._books
         drawn = books.drawn
-        return State(
-            self._job.budget,
+        return VoteState(
+            self._request.sampling,
             self._election.groups,
             tuple(
-                Stream(index, tally.completion, tally.lowest)
+                RunningSample(index, tally.completion, tally.lowest)
                 for running in self._running.values()
                 for index, tally in running.tallies.items()
                 if index not in books.status
@@ -148,37 +148,37 @@ class Poll:
             lost=sum(tally.completion for tally in books.lost),
         )
 
-    def _launch(self, ask: Ask) -> None:
+    def _launch(self, ask: Launch) -> None:
         """Starts more samples: in one upstream request where none of them could be stopped alone."""
         first = self._books.launched
         indices = tuple(range(first, first + ask.count))
         self._books.launched += ask.count
-        order, notes = self._orders.order(ask.budget, indices)
+        order, notes = self._orders.order(ask.sampling, indices)
         self._notes |= dict.fromkeys(notes)
-        if order.terms.limit is None and not order.terms.prefill and ask.budget.stop == "none":
-            self._start(ask.budget, indices)
+        if order.terms.limit is None and not order.terms.prefill and ask.sampling.stop == "none":
+            self._start(ask.sampling, indices)
         else:
             for index in indices:
-                self._start(ask.budget, (index,))
+                self._start(ask.sampling, (index,))
 
-    def _start(self, budget: Budget, indices: tuple[int, ...]) -> None:
-        tallies = {index: Tally() for index in indices}
-        task = asyncio.create_task(self._pump(budget, indices, tallies))
+    def _start(self, sampling: SamplingRequest, indices: tuple[int, ...]) -> None:
+        tallies = {index: TokenCounts() for index in indices}
+        task = asyncio.create_task(self._pump(sampling, indices, tallies))
         task.add_done_callback(self._crashed)
         running = _Running(task, tallies)
         for index in indices:
             self._running[index] = running
 
-    async def _pump(self, budget: Budget, indices: tuple[int, ...], tallies: dict[int, Tally]) -> None:
+    async def _pump(self, sampling: SamplingRequest, indices: tuple[int, ...], tallies: dict[int, TokenCounts]) -> None:
         """Draws samples into the queue; what fails goes there as well."""
-        order, _ = self._orders.order(budget, indices, self._seed + indices[0])
+        order, _ = self._orders.order(sampling, indices, self._seed + indices[0])
         left = set(indices)
         try:
-            shown = self._job.reply.stream and (not self._job.votes or self._job.reply.live == "first")
+            shown = self._request.reply.stream and (not self._request.votes or self._request.reply.live == "first")
             own = list(tallies.values())
-            async with aclosing(draw(self._backend, order, own, deltas=shown)) as events:
+            async with aclosing(draw(self._upstream, order, own, deltas=shown)) as events:
                 async for event in events:
-                    if isinstance(event, Drawn):
+                    if isinstance(event, FinishedSample):
                         left.discard(event.sample.index)
                         self._queue.put_nowait(event)
                     elif self._shown(event.index):
@@ -186,20 +186,20 @@ class Poll:
         except UpstreamError as error:
             if order.terms.window is not None and len(left) == len(indices) and refuses_logprobs(error):
                 self._unwatched()
-                self._start(budget, indices)
+                self._start(sampling, indices)
                 return
             if len(indices) > 1 and len(left) == len(indices) and _refuses_n(error):
                 for index in indices:
-                    self._start(budget, (index,))
+                    self._start(sampling, (index,))
                 return
             self._queue.put_nowait(_Failed(tuple(left), error))
             return
         for index in left:  # an upstream that gave fewer choices than it was asked for
-            self._start(budget, (index,))
+            self._start(sampling, (index,))
 
     def _unwatched(self) -> None:
         """From here on without logprobs, which the upstream doesn't give."""
-        self._orders = Orders(self._backend, self._job)
+        self._orders = Orders(self._upstream, self._request)
         self._notes["the upstream gives no logprobs, so no confidence is known"] = None
 
     def _crashed(self, task: asyncio.Task[None]) -> None:
@@ -209,15 +209,15 @@ class Poll:
 
     def _shown(self, index: int) -> bool:
         """Whether this sample's deltas go to the client as they come."""
-        if not self._job.reply.stream:
+        if not self._request.reply.stream:
             return False
-        if not self._job.votes:
+        if not self._request.votes:
             return True
-        if self._job.reply.live == "first" and self._live is None:
+        if self._request.reply.live == "first" and self._live is None:
             self._live = index
         return self._live == index
 
-    async def _next(self, deadline: float | None) -> Delta | Drawn | _Failed | None:
+    async def _next(self, deadline: float | None) -> Delta | FinishedSample | _Failed | None:
         """What happens next; None where nothing but deltas did up to the deadline (of `time.monotonic`)."""
         wait = None if deadline is None else deadline - time.monotonic()
         if wait is not None and wait <= 0:
@@ -231,7 +231,7 @@ class Poll:
             raise event
         return event
 
-    async def _book(self, event: Drawn | _Failed) -> Sequence[Progress]:
+    async def _book(self, event: FinishedSample | _Failed) -> Sequence[Progress]:
         """Enters what came to an end; tells how the vote stands."""
         books = self._books
         if isinstance(event, _Failed):
@@ -254,7 +254,7 @@ class Poll:
 
     def _progress(self, index: int, sample: Sample | None) -> Progress:
         books = self._books
-        counts = books.counts(self._job.budget.samples)
+        counts = books.counts(self._request.sampling.samples)
         standing = self._election.standing([drawn.sample for drawn in books.drawn.values()])
         return Progress(index, books.status[index], self._election.answer(index), sample, counts, standing)
 
@@ -272,16 +272,16 @@ class Poll:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _finish(self, reason: str) -> Outcome:
-        """The outcome. Raises the upstream's error where every sample failed."""
-        books, job = self._books, self._job
+    async def _finish(self, reason: str) -> RunResult:
+        """The result. Raises the upstream's error where every sample failed."""
+        books, request = self._books, self._request
         if not books.drawn:
             raise books.failure or UpstreamError(502, "No sample was finished within the limits.")
         samples = [drawn.sample for drawn in books.drawn.values()]
-        model = OwnModel(self._ask, job, self._spent())
-        decision = await self._election.decide(samples, model, self._seconds_left()) if job.votes else None
+        model = RequestModel(self._ask, request, self._spent())
+        decision = await self._election.decide(samples, model, self._seconds_left()) if request.votes else None
         notes: list[str] = []
-        counts = books.counts(job.budget.samples)
+        counts = books.counts(request.sampling.samples)
         if counts.failed:
             notes.append(f"{counts.failed} of {counts.launched} samples failed ({books.failure})")
         if decision is not None:
@@ -292,28 +292,28 @@ class Poll:
         else:
             ranking = sorted(books.drawn)
         drawn = [books.drawn[index] for index in ranking]
-        outcome = outcome_of(job, drawn, self._began, tuple(self._notes))
+        result = result_of(request, drawn, self._began, tuple(self._notes))
         everything = [each.tally for each in drawn] + books.lost
         mean = sum(each.tally.completion for each in drawn) / len(drawn)
-        unspent = mean * (job.budget.samples - len(drawn)) - sum(tally.completion for tally in books.lost)
+        unspent = mean * (request.sampling.samples - len(drawn)) - sum(tally.completion for tally in books.lost)
         return replace(
-            outcome,
+            result,
             counts=counts,
             verdict=None if decision is None else decision.verdict,
             method="" if decision is None else decision.method,
             scorer="none" if decision is None else decision.scorer,
             scores={} if decision is None else decision.scores,
             scorer_tokens=model.tokens,
-            chosen=tuple(sample_as_asked(each, job.body) for each in outcome.chosen[: job.reply.choices]),
-            drawn=tuple(sample_as_asked(each, job.body) for each in outcome.drawn),
+            chosen=tuple(sample_as_asked(each, request.body) for each in result.chosen[: request.reply.choices]),
+            drawn=tuple(sample_as_asked(each, request.body) for each in result.drawn),
             generated=sum(tally.completion for tally in everything),
             reasoning=sum(tally.reasoning for tally in everything),
             upstream_prompt=sum(tally.upstream_prompt for tally in everything),
             estimated=any(tally.estimated for tally in everything),
-            saved=max(0, round(unspent)) if job.votes else 0,
-            stop=reason if job.votes else "none",
-            notes=(*outcome.notes, *notes),
-            trace=self._traces(decision) if job.reply.trace else (),
+            saved=max(0, round(unspent)) if request.votes else 0,
+            stop=reason if request.votes else "none",
+            notes=(*result.notes, *notes),
+            trace=self._traces(decision) if request.reply.trace else (),
         )
 
     def _spent(self) -> int:
@@ -322,7 +322,7 @@ class Poll:
         return sum(tally.completion for tally in everything)
 
     def _seconds_left(self) -> float | None:
-        limit = self._job.budget.limits.max_seconds
+        limit = self._request.sampling.limits.max_seconds
         return None if limit is None else max(0.0, limit - (time.monotonic() - self._began))
 
     def _traces(self, decision: Decision | None) -> tuple[Mapping[str, Any], ...]:
@@ -349,14 +349,14 @@ class Everything:
 
     count: int
 
-    def step(self, state: State) -> Step:
+    def step(self, state: VoteState) -> Step:
         """See `Policy`."""
         return VotePolicy().step(
-            replace(state, budget=replace(state.budget, samples=self.count, stop="none", choices=self.count))
+            replace(state, sampling=replace(state.sampling, samples=self.count, stop="none", choices=self.count))
         )
 
 
-def _ranking(verdict: Verdict, samples: Sequence[Sample]) -> list[int]:
+def _ranking(verdict: VoteResult, samples: Sequence[Sample]) -> list[int]:
     """The vote's ranking, then what did not vote: the whole before the truncated."""
     rest = [sample for sample in samples if sample.index not in verdict.ranking]
     return [*verdict.ranking, *(sample.index for sample in sorted(rest, key=lambda s: s.truncated))]

@@ -15,7 +15,7 @@ from math import isfinite
 from typing import Literal
 
 from gateway.errors import GatewayError
-from gateway.runs.request import Job
+from gateway.runs.request import RunRequest
 from gateway.runs.scorers import SCORERS
 from policies.stopping import parse_stop
 from policies.voting import decide
@@ -24,9 +24,9 @@ from scorers.confidence import WINDOW
 from scorers.grouping import AsyncGrouper, each_alone
 from scorers.sample_answers import is_free_form, read_answer_async
 from scorers.grader.pool import MathPool
-from scorers.types import Answer, Group, Model, Sample, Scorer, ScorerError, Verdict
+from scorers.types import Answer, Group, ScorerModel, Sample, Scorer, ScorerError, VoteResult
 
-__all__ = ["Decision", "Election", "Jury", "LatePool"]
+__all__ = ["Decision", "Election", "VoteSettings", "LatePool"]
 
 _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
@@ -69,7 +69,7 @@ class LatePool(MathPool):
 
 
 @dataclass(frozen=True, slots=True)
-class Jury:
+class VoteSettings:
     """How an app's votes are held.
 
     `pool` holds the grader's workers; without it, answers that only they could compare
@@ -90,23 +90,23 @@ class Jury:
     top_logprobs: int = 20
     window: int = WINDOW
 
-    def scorer(self, job: Job) -> str:
-        """The scorer's name that a job's vote needs; the vote "confidence" brings its own."""
-        budget = job.budget
-        return "confidence" if (budget.vote, budget.scorer) == ("confidence", "none") else budget.scorer
+    def scorer(self, request: RunRequest) -> str:
+        """The scorer's name that a request's vote needs; the vote "confidence" brings its own."""
+        sampling = request.sampling
+        return "confidence" if (sampling.vote, sampling.scorer) == ("confidence", "none") else sampling.scorer
 
-    def needs_logprobs(self, job: Job) -> bool:
+    def needs_logprobs(self, request: RunRequest) -> bool:
         """Whether the upstream has to be asked for logprobs, though the client may not have."""
-        scorer = self.scorers.get(self.scorer(job))
-        watched = parse_stop(job.budget.stop) == "confident"
-        return job.votes and (watched or (scorer is not None and scorer.needs_logprobs))
+        scorer = self.scorers.get(self.scorer(request))
+        watched = parse_stop(request.sampling.stop) == "confident"
+        return request.votes and (watched or (scorer is not None and scorer.needs_logprobs))
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """A vote's end: the verdict, by which `method` it came about, what is to be told of that."""
 
-    verdict: Verdict
+    verdict: VoteResult
     method: str
     scorer: str
     scores: Mapping[int, float]
@@ -116,13 +116,13 @@ class Decision:
 class Election:
     """One request's answers, their classes and the vote over them."""
 
-    def __init__(self, job: Job, jury: Jury) -> None:
-        self._job = job
-        self._jury = jury
+    def __init__(self, request: RunRequest, vote_settings: VoteSettings) -> None:
+        self._request = request
+        self._vote_settings = vote_settings
         self._grouper = AsyncGrouper(self._same)
         self._answers: dict[int, Answer] = {}
-        self._patience = jury.pool_seconds
-        form = job.body.get("response_format")
+        self._patience = vote_settings.pool_seconds
+        form = request.body.get("response_format")
         self._as_json = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
 
     @property
@@ -144,13 +144,13 @@ class Election:
             self._answers[sample.index] = answer
         return await self._grouper.add(sample, answer)
 
-    def standing(self, samples: Sequence[Sample]) -> Verdict:
+    def standing(self, samples: Sequence[Sample]) -> VoteResult:
         """How the answers stand by their counts; scores and similarity come only at the end."""
         return self._decide("majority", self.groups, samples, {})
 
-    async def decide(self, samples: Sequence[Sample], model: Model, seconds: float | None) -> Decision:
+    async def decide(self, samples: Sequence[Sample], model: ScorerModel, seconds: float | None) -> Decision:
         """The verdict over `samples`, in order of finishing; `seconds` are left of the request's limit."""
-        vote, scorer = self._job.budget.vote, self._jury.scorer(self._job)
+        vote, scorer = self._request.sampling.vote, self._vote_settings.scorer(self._request)
         notes: list[str] = []
         talk = vote != "mbr" and self._is_talk(samples)
         if talk:
@@ -175,13 +175,13 @@ class Election:
 
     def _decide(
         self, vote: str, groups: Sequence[Group], samples: Sequence[Sample], scores: Mapping[int, float]
-    ) -> Verdict:
-        budget = replace(self._job.budget, vote=vote)
-        return decide(budget, groups, samples, scores, min_share=self._job.min_share)
+    ) -> VoteResult:
+        sampling = replace(self._request.sampling, vote=vote)
+        return decide(sampling, groups, samples, scores, min_share=self._request.min_share)
 
     def _is_talk(self, samples: Sequence[Sample]) -> bool:
         """Whether there is nothing to count: talk by most, and no reply that marks its answer as one."""
-        if self._as_json or len(each_alone(samples)) < 2 or self._jury.free_form == "first":
+        if self._as_json or len(each_alone(samples)) < 2 or self._vote_settings.free_form == "first":
             return False
         answers = [self._answers.get(sample.index) for sample in samples]
         return is_free_form(samples, answers) and not any(_EXPLICIT.search(s.content) for s in samples)
@@ -190,18 +190,18 @@ class Election:
         """The vote and the scorer over free text."""
         if scorer != "none":
             return "best", scorer
-        return ("mbr", "none") if self._jury.free_form == "mbr" else ("best", self._jury.free_form)
+        return ("mbr", "none") if self._vote_settings.free_form == "mbr" else ("best", self._vote_settings.free_form)
 
     async def _score(
-        self, name: str, candidates: Sequence[Sample], model: Model, seconds: float | None
+        self, name: str, candidates: Sequence[Sample], model: ScorerModel, seconds: float | None
     ) -> tuple[Mapping[int, float], list[str]]:
         """The scores by sample index, and why there are none where the scorer gave none."""
-        limit = self._jury.scorer_seconds if seconds is None else min(self._jury.scorer_seconds, seconds)
+        limit = self._vote_settings.scorer_seconds if seconds is None else min(self._vote_settings.scorer_seconds, seconds)
         if not candidates:
             return {}, []
         try:
             async with asyncio.timeout(limit):
-                values = await self._jury.scorers[name].score(self._job.body["messages"], candidates, model)
+                values = await self._vote_settings.scorers[name].score(self._request.body["messages"], candidates, model)
         except TimeoutError:
             return {}, [f'the scorer "{name}" took longer than {limit:.3g} s; the vote is unweighted']
         except (ScorerError, GatewayError) as error:
@@ -216,9 +216,9 @@ class Election:
 
     async def _same(self, first: Answer, new: Answer) -> bool | None:
         """Whether two answers are one class; the workers are asked until the request's patience is over."""
-        if self._jury.pool is None or self._patience <= 0:
+        if self._vote_settings.pool is None or self._patience <= 0:
             return await equivalent_async(first, new)
         began = time.monotonic()
-        verdict = await equivalent_async(first, new, self._jury.pool)
+        verdict = await equivalent_async(first, new, self._vote_settings.pool)
         self._patience -= time.monotonic() - began
         return verdict

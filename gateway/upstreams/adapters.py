@@ -1,6 +1,6 @@
 """Where OpenAI-compatible engines differ: counting tokens, rendering a chat, going on from a prefix.
 
-To add an engine: a subclass of `Engine`, and one line in `ENGINES` under the name that its
+To add an engine: a subclass of `EngineAdapter`, and one line in `ENGINES` under the name that its
 `/v1/models` gives as `owned_by`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from gateway.upstreams.base import Chunk, ModelCard, Prompt
 
-__all__ = ["ENGINES", "VLLM", "Engine", "LlamaCpp", "engine_of", "with_parents"]
+__all__ = ["ENGINES", "EngineAdapter", "LlamaCppAdapter", "VLLMAdapter", "adapter_for", "with_parents"]
 
 # What a chat request holds that `/v1/completions` doesn't know or means otherwise. Whatever
 # else a client sent, sampling fields and vendor extras, goes along.
@@ -49,7 +49,7 @@ _CHAT_ONLY = frozenset(
 )
 
 
-class Engine:
+class EngineAdapter:
     """An engine of which nothing is known but that it speaks OpenAI's dialect."""
 
     name: ClassVar[str] = "openai"
@@ -155,7 +155,7 @@ class Engine:
         return request
 
 
-class VLLM(Engine):
+class VLLMAdapter(EngineAdapter):
     """vLLM: counts with every chunk, renders by `/tokenize`, goes on from an open message by two flags."""
 
     name = "vllm"
@@ -186,7 +186,7 @@ class VLLM(Engine):
         return {**request, "add_generation_prompt": False, "continue_final_message": True}
 
 
-class LlamaCpp(Engine):
+class LlamaCppAdapter(EngineAdapter):
     """llama.cpp's server, the embedded engine: counts in `timings`, renders by `/apply-template`."""
 
     name = "llamacpp"
@@ -230,12 +230,12 @@ class LlamaCpp(Engine):
         return "/tokenize", {"content": prompt, "add_special": True, "parse_special": True}, "tokens"
 
 
-ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (VLLM(), LlamaCpp())}
+ENGINES: Mapping[str, EngineAdapter] = {engine.name: engine for engine in (VLLMAdapter(), LlamaCppAdapter())}
 
 
-def engine_of(owned_by: str | None) -> Engine:
+def adapter_for(owned_by: str | None) -> EngineAdapter:
     """The engine that names itself so in its model list; the plain one for all others."""
-    return ENGINES.get(owned_by or "") or Engine()
+    return ENGINES.get(owned_by or "") or EngineAdapter()
 
 
 def with_parents(cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from gateway.errors import UpstreamError
 
-__all__ = ["Backend", "Chunk", "Endpoint", "ModelCard", "Plan", "Prompt", "Response"]
+__all__ = ["Chunk", "Completion", "Endpoint", "ModelCard", "Prompt", "Upstream", "UpstreamRequest"]
 
 Endpoint = Literal["chat/completions", "completions"]
 Prompt = str | list[int]
@@ -26,7 +26,7 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class UpstreamRequest:
     """One request to an engine: the endpoint and the JSON body, without `stream`.
 
     `ids`: a streamed reply's chunks should come with their token ids, where the engine has them.
@@ -61,20 +61,20 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class Completion:
     """One unstreamed reply: the JSON body as it came."""
 
     body: dict[str, Any]
 
 
-class Backend(Protocol):
+class Upstream(Protocol):
     """An engine. Every method raises `gateway.errors.UpstreamError` where the engine fails."""
 
-    def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
+    def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
         """The reply as it is generated. Closing the iterator aborts the generation upstream."""
         ...
 
-    async def complete(self, plan: Plan) -> Response:
+    async def complete(self, plan: UpstreamRequest) -> Completion:
         """The whole reply at once. Cancelling aborts the generation upstream."""
         ...
 
@@ -88,7 +88,7 @@ class Backend(Protocol):
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
-    ) -> Plan:
+    ) -> UpstreamRequest:
         """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
         ...
 

@@ -12,18 +12,18 @@ import aiohttp
 import orjson
 
 from gateway.errors import UpstreamError, UpstreamUnreachable
-from gateway.upstreams.adapters import Engine, engine_of, with_parents
-from gateway.upstreams.base import Chunk, Endpoint, ModelCard, Plan, Prompt, Response
+from gateway.upstreams.adapters import EngineAdapter, adapter_for, with_parents
+from gateway.upstreams.base import Chunk, Completion, Endpoint, ModelCard, Prompt, UpstreamRequest
 from gateway.upstreams.connections import request
 from gateway.upstreams.folding import Folding
 from gateway.upstreams.sse import EventParser
 
-__all__ = ["OpenAIBackend"]
+__all__ = ["HTTPUpstream"]
 
 _LIMIT_REFUSED = re.compile(r"thinking_token_budget|reasoning_config|thinking_budget", re.IGNORECASE)
 
 
-class OpenAIBackend:
+class HTTPUpstream:
     """Talks to one base URL (ending in `/v1`), with a key where one is needed.
 
     `idle_timeout` is how many seconds the engine may stay silent. What kind of engine it is
@@ -39,7 +39,7 @@ class OpenAIBackend:
         self._keeps_limit: dict[Any, bool] = {}  # by model, what was seen of its native limits
         self._token_ids: dict[tuple[str, str], list[int]] = {}
         self._splits: set[Any] = set()  # models whose thinking the engine was seen to split off
-        self.engine: Engine = engine_of(None)
+        self.engine: EngineAdapter = adapter_for(None)
 
     def connect_to(self, base_url: str, api_key: str | None) -> None:
         """Sets the address and key; to be done before `start`."""
@@ -66,20 +66,20 @@ class OpenAIBackend:
             await self._session.close()
             self._session = None
 
-    async def complete(self, plan: Plan) -> Response:
+    async def complete(self, plan: UpstreamRequest) -> Completion:
         """One plain request; a streamed one where the engine would not notice that it was dropped."""
         if not self.engine.notices_hang_up:
             folding = Folding()
             async with aclosing(self.stream(plan)) as chunks:
                 async for chunk in chunks:
                     folding.add(chunk)
-            return Response(folding.body())
+            return Completion(folding.body())
         reply = await self._post_json(f"{self._base}/{plan.endpoint}", plan.body)
         if any(_thinking(choice.get("message") or {}) for choice in reply.get("choices") or ()):
             self._splits.add(plan.body.get("model"))
-        return Response(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
+        return Completion(self.engine.chat_body(reply) if plan.endpoint == "completions" else reply)
 
-    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
         """One streamed request; counts of tokens are asked for in the engine's own way."""
         model = plan.body.get("model")
         body = self.engine.counting({**plan.body, "stream": True})
@@ -147,15 +147,17 @@ class OpenAIBackend:
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
-    ) -> Plan:
+    ) -> UpstreamRequest:
         """By the rendered prompt where there is one, else by an open assistant message."""
         if prompt is None:
-            return Plan(self.engine.chat_prefix(body, prefix, max_tokens))
+            return UpstreamRequest(self.engine.chat_prefix(body, prefix, max_tokens))
         if isinstance(prompt, list):
             path, request, key = self.engine.tokenize(str(body.get("model", "")), prefix)
             reply = await self._post_json(self._root + path, request)
-            return Plan(self.engine.completion(body, [*prompt, *reply[key]], max_tokens), "completions")
-        return Plan(self.engine.completion(body, prompt + prefix, max_tokens), "completions")
+            return UpstreamRequest(
+                self.engine.completion(body, [*prompt, *reply[key]], max_tokens), "completions"
+            )
+        return UpstreamRequest(self.engine.completion(body, prompt + prefix, max_tokens), "completions")
 
     def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
         """The engine's own field, unless it has refused or ignored it for this model."""
@@ -225,7 +227,7 @@ class OpenAIBackend:
             data = _json(payload).get("data")
             entries = data if isinstance(data, list) else []
             listed = [entry for entry in entries if isinstance(entry, dict) and "id" in entry]
-            self.engine = engine_of(next((entry.get("owned_by") for entry in listed), None))
+            self.engine = adapter_for(next((entry.get("owned_by") for entry in listed), None))
             self._models = with_parents({entry["id"]: self.engine.card(entry) for entry in listed})
             return self._models
 

@@ -29,7 +29,7 @@ from scorers.grader.equality import same
 from scorers.grader.latex import plain
 from scorers.grader.parsing import read
 
-__all__ = ["judge", "main"]
+__all__ = ["grade", "main"]
 
 _EFFORT = 200  # costly steps for our own evaluation here, where nobody else waits
 _WARM = [(r"\frac{1}{2}+x", r"x+0.5"), (r"\int_0^1 x\,dx", r"\frac12"), (r"\sqrt{x^2+1}", r"(x^2+1)^{1/2}")]
@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"\s*(Integer|Float)\s*\(\s*'?(\d+(?:\.\d*)?(?:[eE][+-]?\d{
 _VERDICTS = {b"T": True, b"F": False}
 
 
-def judge(a: str, b: str, seconds: int = 1) -> bool | None:
+def grade(a: str, b: str, seconds: int = 1) -> bool | None:
     """Whether two answers are the same: our own proof with more effort, then math-verify both ways round.
 
     Each of math-verify's steps may take so many seconds.
@@ -163,7 +163,7 @@ class _Nursery:
             resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-            verdict = judge(job["a"], job["b"], math.ceil(self.seconds))
+            verdict = grade(job["a"], job["b"], math.ceil(self.seconds))
             os.write(pipe, b"N" if verdict is None else b"T" if verdict else b"F")
         finally:
             os._exit(0)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from gateway.cli import main
-from tests.upstream import Json, upstream
+from tests.stub_engine import Json, stub_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ async def running(*arguments: str, **environ: str) -> AsyncIterator[Process]:
 async def test_serve_says_where_it_is_and_ends_when_told(ending: signal.Signals) -> None:
     """The printed address answers; a signal ends it without a traceback."""
     async with (
-        upstream() as server,
+        stub_engine() as server,
         running("serve", "--port", "0", THINKGATE_UPSTREAM=server.base_url) as process,
     ):
         server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "hi"}}]}))

@@ -15,7 +15,7 @@ from policies.families import Family
 from policies.prompts import LEVELS, Level, policy_prompt
 from policies.shaping import shape
 from policies.thinking import Markup, split_thinking
-from policies.types import Budget
+from policies.types import SamplingRequest
 from training.types import Completion, Row
 
 __all__ = ["Example", "Prompt", "Prompter", "Tokenizer"]
@@ -78,7 +78,7 @@ class Prompter:
         level = self.levels[budget] if budget else None
         teach = self.family.without == "prompt"
         policy = policy_prompt(level, self.family.markup, teach=teach) if level else None
-        asked = Budget(budget, level.tokens if level else None)
+        asked = SamplingRequest(budget, level.tokens if level else None)
         shaped = shape(self.family, body, asked, policy)
         kwargs = shaped.body.get("chat_template_kwargs", {})
         text = self.tokenizer.apply_chat_template(

@@ -15,8 +15,8 @@ from scorers.answers import verify_async
 from scorers.grader.pool import MathPool
 from training.data.problems import Problem
 from training.evaluation.client import AskFailed, Client
-from training.evaluation.replies import Reply
-from training.evaluation.settings import Setting
+from training.evaluation.replies import EvaluatedReply
+from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["EvaluationFailed", "Work", "ask_all", "mark"]
 
@@ -33,7 +33,7 @@ class EvaluationFailed(Exception):
 class Work:
     """One question to be asked at one setting, with the chat request for it."""
 
-    setting: Setting
+    setting: EvaluationSetting
     problem: Problem
     body: Mapping[str, Any]
 
@@ -42,7 +42,7 @@ async def ask_all(
     client: Client,
     work: Sequence[Work],
     find: Callable[[str], str | None],
-    keep: Callable[[Reply], None],
+    keep: Callable[[EvaluatedReply], None],
     *,
     concurrency: int,
     done: int = 0,
@@ -82,7 +82,9 @@ async def ask_all(
     return failures
 
 
-async def _ask(client: Client, work: Work, find: Callable[[str], str | None], pool: MathPool) -> Reply:
+async def _ask(
+    client: Client, work: Work, find: Callable[[str], str | None], pool: MathPool
+) -> EvaluatedReply:
     body, seconds = await client.ask(work.setting, work.body)
     try:
         choice, usage = body["choices"][0], body["usage"]
@@ -96,7 +98,7 @@ async def _ask(client: Client, work: Work, find: Callable[[str], str | None], po
     if "X-Scorer" in work.setting.headers and (failed := [note for note in notes if _FAILED.search(note)]):
         raise AskFailed(failed[0])  # the vote is another one than the setting says
     strict, lenient = await mark(text, work.problem, find, pool)
-    return Reply(
+    return EvaluatedReply(
         work.setting.name,
         work.problem.id,
         strict,

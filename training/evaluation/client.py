@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from training.evaluation.settings import Setting
+from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["AskFailed", "Client", "connected"]
 
@@ -40,7 +40,7 @@ class Client:
             raise AskFailed(f"{self._url} serves no model")
         return str(listed[0]["id"])
 
-    async def ask(self, setting: Setting, body: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+    async def ask(self, setting: EvaluationSetting, body: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         """The chat completion at this setting, and how long it took in seconds. Raises AskFailed."""
         began = time.monotonic()
         reply = await self._json("POST", "/chat/completions", json=body, headers=setting.headers)

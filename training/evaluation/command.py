@@ -27,7 +27,7 @@ from training.evaluation.metrics import Figure, frontier, summarise
 from training.evaluation.plots import picture
 from training.evaluation.replies import Replies, ResultsError, open_replies
 from training.evaluation.serving import ServingFailed, served
-from training.evaluation.settings import Setting, grid
+from training.evaluation.settings import EvaluationSetting, grid
 from training.evaluation.table import table
 
 __all__ = ["main"]
@@ -61,7 +61,7 @@ class _Plan:
     problems: Sequence[Problem]
     chats: Mapping[str, list[dict[str, str]]]
     seeds: Mapping[str, int]
-    settings: Sequence[Setting]
+    settings: Sequence[EvaluationSetting]
     about: Mapping[str, Any]
     out: Path
 
@@ -169,7 +169,7 @@ def _answer(plan: _Plan, replies: Replies, args: argparse.Namespace) -> bool:
 async def _ask(
     plan: _Plan,
     replies: Replies,
-    missing: Sequence[tuple[Problem, Setting]],
+    missing: Sequence[tuple[Problem, EvaluationSetting]],
     url: str,
     args: argparse.Namespace,
 ) -> bool:
@@ -215,7 +215,7 @@ def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
 
 
 def _summary(
-    about: Mapping[str, Any], figures: Sequence[Figure], best: Sequence[Setting], by: str
+    about: Mapping[str, Any], figures: Sequence[Figure], best: Sequence[EvaluationSetting], by: str
 ) -> dict[str, Any]:
     rows = []
     for figure in figures:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import fsum, inf, sqrt
 from typing import Literal
 
-from training.evaluation.replies import Reply
-from training.evaluation.settings import Setting
+from training.evaluation.replies import EvaluatedReply
+from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["By", "Figure", "Share", "frontier", "summarise", "wilson"]
 
@@ -33,7 +33,7 @@ class Figure:
     token limit, `undecided` those the grader could not decide, which count as wrong.
     """
 
-    setting: Setting
+    setting: EvaluationSetting
     questions: int
     strict: Share
     lenient: Share
@@ -61,9 +61,9 @@ def wilson(right: int, count: int) -> Share:
     return Share(100 * p, 100 * low, 100 * high)
 
 
-def summarise(settings: Iterable[Setting], replies: Iterable[Reply]) -> list[Figure]:
+def summarise(settings: Iterable[EvaluationSetting], replies: Iterable[EvaluatedReply]) -> list[Figure]:
     """One figure for each setting that has replies; replies at other settings are passed over."""
-    by_name: dict[str, list[Reply]] = {}
+    by_name: dict[str, list[EvaluatedReply]] = {}
     for reply in replies:
         by_name.setdefault(reply.setting, []).append(reply)
     return [_figure(setting, by_name[setting.name]) for setting in settings if setting.name in by_name]
@@ -84,7 +84,7 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _figure(setting: Setting, replies: Sequence[Reply]) -> Figure:
+def _figure(setting: EvaluationSetting, replies: Sequence[EvaluatedReply]) -> Figure:
     count = len(replies)
 
     def mean(values: Iterable[float]) -> float:

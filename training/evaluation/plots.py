@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 
 from policies.chart import COLOURS, Entry, Line, Panel, Point, chart
 from training.evaluation.metrics import By, Figure, Share
-from training.evaluation.settings import Setting
+from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["picture"]
 
 
-def picture(figures: Sequence[Figure], best: Collection[Setting], by: By) -> str:
+def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By) -> str:
     """The SVG; settings on the frontier are ringed, vertical bars are 95% Wilson intervals.
 
     A line is a budget, a vote and a stopping rule over the numbers of samples, one sample being where

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["Replies", "Reply", "ResultsError", "open_replies"]
+__all__ = ["EvaluatedReply", "Replies", "ResultsError", "open_replies"]
 
 
 _HEAD = b'{"about": '
@@ -20,7 +20,7 @@ class ResultsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class EvaluatedReply:
     """One question answered at one setting.
 
     `strict` and `lenient` say whether it was right (None: could not be decided); `tokens`
@@ -44,7 +44,7 @@ class Replies:
     """The replies so far, and the file that more are appended to."""
 
     def __init__(
-        self, about: Mapping[str, Any], known: dict[tuple[str, str], Reply], file: IO[bytes]
+        self, about: Mapping[str, Any], known: dict[tuple[str, str], EvaluatedReply], file: IO[bytes]
     ) -> None:
         self.about = about
         self._known = known
@@ -55,7 +55,7 @@ class Replies:
         """Whether (setting, id) has been answered."""
         return key in self._known
 
-    def __iter__(self) -> Iterator[Reply]:
+    def __iter__(self) -> Iterator[EvaluatedReply]:
         return iter(self._known.values())
 
     def begin(self, model: str) -> None:
@@ -66,7 +66,7 @@ class Replies:
         self._file.write(_line({"about": self.about}))
         self._begun = True
 
-    def add(self, reply: Reply) -> None:
+    def add(self, reply: EvaluatedReply) -> None:
         """Appends a reply, and has it on its way to the disk before the next one is asked for."""
         self._known[reply.setting, reply.id] = reply
         self._file.write(_line(asdict(reply)))
@@ -86,7 +86,7 @@ def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
         raise ResultsError(f"{path} is no file of an evaluation; choose another with --out")
     whole = held[: held.rfind(b"\n") + 1]
     lines = whole.splitlines()
-    known: dict[tuple[str, str], Reply] = {}
+    known: dict[tuple[str, str], EvaluatedReply] = {}
     if lines:
         about = _same(path, about, _object(path, 1, lines[0]).get("about"))
         for number, line in enumerate(lines[1:], 2):
@@ -112,12 +112,12 @@ def _same(path: Path, ours: Mapping[str, Any], theirs: object) -> Mapping[str, A
     return theirs
 
 
-def _reply(path: Path, number: int, line: bytes) -> Reply:
+def _reply(path: Path, number: int, line: bytes) -> EvaluatedReply:
     held = _object(path, number, line)
-    names = {field.name for field in fields(Reply)}
+    names = {field.name for field in fields(EvaluatedReply)}
     if held.keys() != names:
         raise ResultsError(f"{path}, line {number}: no reply of an evaluation")
-    return Reply(**held)
+    return EvaluatedReply(**held)
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from itertools import product
 from policies.stopping import parse_stop
 from policies.voting import parse_vote
 
-__all__ = ["DEFAULT", "Setting", "grid"]
+__all__ = ["DEFAULT", "EvaluationSetting", "grid"]
 
 DEFAULT = "default"
 """The budget of a request that says nothing about thinking."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class EvaluationSetting:
     """What one round of questions asks of the gateway; a single sample has neither vote nor stop.
 
     A vote may name the scorer that it goes by, as "weighted:checker"; else that is the gateway's affair.
@@ -52,16 +52,18 @@ class Setting:
 
 def grid(
     budgets: Iterable[str], samples: Iterable[int], votes: Sequence[str], stops: Sequence[str]
-) -> list[Setting]:
+) -> list[EvaluationSetting]:
     """Every combination once. Raises ValueError for an unknown vote or stopping rule, or no samples."""
     for stop in stops:
         parse_stop(stop)
     votes = [_vote(vote) for vote in votes]
-    settings: dict[Setting, None] = {}
+    settings: dict[EvaluationSetting, None] = {}
     for budget, count, vote, stop in product(budgets, samples, votes, stops):
         if count < 1:
             raise ValueError(f"at least one sample has to be drawn, not {count}")
-        settings[Setting(budget) if count == 1 else Setting(budget, count, vote, stop)] = None
+        settings[
+            EvaluationSetting(budget) if count == 1 else EvaluationSetting(budget, count, vote, stop)
+        ] = None
     return list(settings)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from rich.table import Table
 
 from training.evaluation.metrics import By, Figure, Share
-from training.evaluation.settings import Setting
+from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["table"]
 
 
-def table(figures: Sequence[Figure], best: Collection[Setting], by: By, title: str) -> Table:
+def table(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By, title: str) -> Table:
     """One row a setting; a star stands before those that no other beats by the reading compared."""
     made = Table(
         title=title,

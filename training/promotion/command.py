@@ -35,7 +35,15 @@ from training.evaluation.metrics import By
 from training.evaluation.replies import ResultsError
 from training.evaluation.settings import grid
 from training.promotion.compare import DataSet, Terms, ask_both, data_set
-from training.promotion.decisions import Limits, Targets, Verdict, judge, next_share, shared, verdict
+from training.promotion.decisions import (
+    PromotionDecision,
+    Targets,
+    TrafficLimits,
+    assess_traffic,
+    next_share,
+    shared,
+    verdict,
+)
 from training.promotion.publishing import (
     PublishFailed,
     State,
@@ -82,7 +90,7 @@ class _Job:
     current: str
     data: tuple[DataSet, ...]
     terms: Terms
-    limits: Limits
+    limits: TrafficLimits
     steps: tuple[float, ...]
     watch: float
     poll: float
@@ -186,7 +194,7 @@ def _job(args: argparse.Namespace) -> _Job:
             args.max_tokens,
             args.concurrency,
         ),
-        Limits(args.errors, args.slower, args.agreement, args.requests),
+        TrafficLimits(args.errors, args.slower, args.agreement, args.requests),
         steps,
         args.watch,
         args.poll,
@@ -218,7 +226,7 @@ async def _promote(job: _Job, args: argparse.Namespace) -> int:
         return await _move(job, state, http)
 
 
-async def _evaluate(job: _Job, gain: float, loss: float, by: By) -> Verdict:
+async def _evaluate(job: _Job, gain: float, loss: float, by: By) -> PromotionDecision:
     models = (job.current, job.candidate)
     async with connected(job.url, 600) as client:
         sets = [await ask_both(client, data, models, job.terms, job.out, by=by) for data in job.data]
@@ -248,7 +256,7 @@ async def _move(job: _Job, state: State, http: aiohttp.ClientSession) -> int:
             metrics = await _metrics(job, http)
             current = read_traffic(metrics, job.alias, job.current).since(usual)
             candidate = read_traffic(metrics, job.alias, job.candidate).since(seen)
-            found, why = judge(current, candidate, job.limits)
+            found, why = assess_traffic(current, candidate, job.limits)
         print(f"  {why}", flush=True)
         if found == "bad":
             return await _rollback(job, why)

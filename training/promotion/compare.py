@@ -13,8 +13,8 @@ from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import Client
 from training.evaluation.metrics import By
-from training.evaluation.replies import Reply, open_replies
-from training.evaluation.settings import Setting
+from training.evaluation.replies import EvaluatedReply, open_replies
+from training.evaluation.settings import EvaluationSetting
 from training.promotion.decisions import Paired
 
 __all__ = ["DataSet", "Terms", "ask_both", "data_set", "paired"]
@@ -26,7 +26,7 @@ _TASK_COUNT = 100
 class Terms:
     """How both are asked."""
 
-    setting: Setting
+    setting: EvaluationSetting
     form: str = "boxed"
     seed: int = 1
     temperature: float = 0.7
@@ -58,14 +58,16 @@ async def ask_both(
 
     Raises EvaluationFailed where replies stay missing, AskFailed, ResultsError, OSError.
     """
-    replies: list[Mapping[str, Reply]] = []
+    replies: list[Mapping[str, EvaluatedReply]] = []
     for model in models:
         path = directory / f"{_filename(data.name)}-{_filename(model)}.jsonl"
         replies.append(await _ask(client, data, model, terms, path))
     return paired(data, replies[0], replies[1], by)
 
 
-def paired(data: DataSet, current: Mapping[str, Reply], candidate: Mapping[str, Reply], by: By) -> Paired:
+def paired(
+    data: DataSet, current: Mapping[str, EvaluatedReply], candidate: Mapping[str, EvaluatedReply], by: By
+) -> Paired:
     """What both made of each problem; one that the grader could not decide counts as wrong."""
     both = [problem.id for problem in data.problems if problem.id in current and problem.id in candidate]
     return Paired(
@@ -75,7 +77,9 @@ def paired(data: DataSet, current: Mapping[str, Reply], candidate: Mapping[str, 
     )
 
 
-async def _ask(client: Client, data: DataSet, model: str, terms: Terms, path: Path) -> Mapping[str, Reply]:
+async def _ask(
+    client: Client, data: DataSet, model: str, terms: Terms, path: Path
+) -> Mapping[str, EvaluatedReply]:
     form = FORMS[terms.form]
     chats = {problem.id: chat_for(problem, form, []) for problem in data.problems}
     about: dict[str, Any] = {

@@ -12,13 +12,13 @@ from training.evaluation.metrics import wilson
 
 __all__ = [
     "Comparison",
-    "Limits",
     "Paired",
+    "PromotionDecision",
     "Targets",
     "Traffic",
-    "Verdict",
+    "TrafficLimits",
+    "assess_traffic",
     "compare",
-    "judge",
     "next_share",
     "shared",
     "verdict",
@@ -61,7 +61,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromotionDecision:
     """Whether the candidate may take over; `reasons` say why not, one sentence a data set."""
 
     passed: bool
@@ -103,7 +103,9 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def verdict(sets: Sequence[Paired], *, gain: float = 0.0, loss: float = 5.0, seed: int = 0) -> Verdict:
+def verdict(
+    sets: Sequence[Paired], *, gain: float = 0.0, loss: float = 5.0, seed: int = 0
+) -> PromotionDecision:
     """Whether the candidate may take over.
 
     On each trained data set the interval of its difference has to lie above `gain` points (a
@@ -118,7 +120,7 @@ def verdict(sets: Sequence[Paired], *, gain: float = 0.0, loss: float = 5.0, see
             told = f"{each.difference:+.1f} points (95%: {each.low:+.1f} to {each.high:+.1f})"
             why = "worse" if each.high < needed else f"not shown to be above {needed:+.1f}"
             reasons.append(f"{each.name}: {told} is {why}")
-    return Verdict(not reasons, comparisons, tuple(reasons))
+    return PromotionDecision(not reasons, comparisons, tuple(reasons))
 
 
 def next_share(steps: Sequence[float], done: float) -> float | None:
@@ -164,7 +166,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TrafficLimits:
     """What a candidate may do in traffic, next to the current model.
 
     `errors`: failures in points more; `slower`: mean seconds as a multiple; `agreement`: the
@@ -177,7 +179,9 @@ class Limits:
     requests: int = 20
 
 
-def judge(current: Traffic, candidate: Traffic, limits: Limits) -> tuple[Literal["good", "bad", "wait"], str]:
+def assess_traffic(
+    current: Traffic, candidate: Traffic, limits: TrafficLimits
+) -> tuple[Literal["good", "bad", "wait"], str]:
     """Whether the candidate's traffic is good, bad, or too little to tell; with the reason.
 
     Failures count as soon as they are beyond chance (Wilson's interval lies above what is

@@ -13,7 +13,7 @@ from training.rewards.preference import PreferenceModel
 from training.rewards.rubric import Judge
 from training.sandbox import Sandbox
 
-__all__ = ["RewardError", "Setting"]
+__all__ = ["RewardContext", "RewardError"]
 
 
 class RewardError(Exception):
@@ -21,7 +21,7 @@ class RewardError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class RewardContext:
     """One run's setting; `dataclasses.replace` makes the next one, as where the length limit grows.
 
     `markup` is how the model writes its thinking, `pool` the grader's worker processes (without

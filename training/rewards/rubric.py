@@ -73,13 +73,13 @@ async def _graded(judge: Judge, row: Row, samples: Sequence[Sample]) -> list[flo
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """The judge as a `scorers.types.Model`. A failed request is a reply without a verdict."""
+    """The judge as a `scorers.types.ScorerModel`. A failed request is a reply without a verdict."""
 
     http: aiohttp.ClientSession
     judge: Judge
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
-        """See `scorers.types.Model`."""
+        """See `scorers.types.ScorerModel`."""
         effort = {} if self.judge.effort is None else {"reasoning_effort": self.judge.effort}
         body = {**params, "messages": messages, **effort}
         if not effort:

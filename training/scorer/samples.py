@@ -18,10 +18,10 @@ from scorers.grouping import Grouper
 from scorers.trained import Case
 from scorers.types import Sample
 from training.data.prompts import Prompt, Prompter
-from training.scorer.gate import Problem
+from training.scorer.gate import SampledProblem
 from training.types import Completion, Row
 
-__all__ = ["Asked", "Draw", "Reply", "ask", "classes", "problem", "read_asked", "write_asked"]
+__all__ = ["Asked", "Draw", "LabelledReply", "ask", "classes", "problem", "read_asked", "write_asked"]
 
 
 class Draw(Protocol):
@@ -33,7 +33,7 @@ class Draw(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LabelledReply:
     """One sample of the policy; `correct` is the verifier's word, False where the reply was cut off."""
 
     thinking: str
@@ -49,7 +49,7 @@ class Asked:
 
     row: Row
     budget: str | None
-    replies: tuple[Reply, ...]
+    replies: tuple[LabelledReply, ...]
 
     def cases(self) -> list[Case]:
         """The replies as a classifier is given them in serving."""
@@ -82,7 +82,7 @@ def classes(asked: Asked, pool: MathPool | None = None) -> list[int | None]:
     return [by_member.get(place) for place in range(len(asked.replies))]
 
 
-def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None = None) -> Problem:
+def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None = None) -> SampledProblem:
     """What the gate sees: the replies that may vote. Without a score one counts as the mean of the others."""
     voting = [
         (group, reply.correct, score)
@@ -91,7 +91,7 @@ def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None 
     ]
     known = [score for _, _, score in voting if score is not None]
     neutral = sum(known) / len(known) if known else 0.5
-    return Problem(
+    return SampledProblem(
         tuple(group for group, _, _ in voting),
         tuple(correct for _, correct, _ in voting),
         tuple(neutral if score is None else score for _, _, score in voting),
@@ -111,9 +111,9 @@ def read_asked(path: Path) -> list[Asked]:
     return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _labelled(row: Row, reply: Completion, pool: MathPool | None) -> Reply:
+def _labelled(row: Row, reply: Completion, pool: MathPool | None) -> LabelledReply:
     correct = reply.finished and verify(reply.answer, row.gold or "", pool, tolerance=row.tolerance) is True
-    return Reply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
+    return LabelledReply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
 
 def _line(asked: Asked) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _line(asked: Asked) -> dict[str, Any]:
 
 def _asked(line: Mapping[str, Any]) -> Asked:
     replies = tuple(
-        Reply(
+        LabelledReply(
             each["reasoning"], each["text"], each["correct"], each["finish_reason"] == "stop", each["tokens"]
         )
         for each in line["samples"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Example, Prompter
-from training.rewards import Setting, reward_plan
+from training.rewards import RewardContext, reward_plan
 from training.stages.imitation_filter import fit_to_imitate
 from training.stages.run import VERIFIABLE, Stage
 from training.stages.trained_scorer import Liking, liking
@@ -32,7 +32,7 @@ def judging(stage: Stage, rows: Sequence[Row]) -> Reward:
 
     A general row that nothing verifies takes any, another such row none.
     """
-    setting = Setting(markup=stage.config.family.markup, pool=stage.run.pool)
+    setting = RewardContext(markup=stage.config.family.markup, pool=stage.run.pool)
     plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
 
     def worth(row: Row, replies: Sequence[Completion]) -> Sequence[float | None]:

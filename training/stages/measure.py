@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from policies.types import Budget
+from policies.types import SamplingRequest
 from policies.voting import decide
 from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import MathPool
@@ -69,5 +69,5 @@ def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str
     ]
     for sample in samples:
         grouper.add(sample, extract(sample.content))
-    winner = decide(Budget(samples=len(samples)), grouper.groups, samples).winner
+    winner = decide(SamplingRequest(samples=len(samples)), grouper.groups, samples).winner
     return "" if winner is None else replies[winner].answer

@@ -13,7 +13,7 @@ from training.data.mixing import ordered
 from training.data.prompts import Prompt, Prompter
 from training.data.readers import fingerprint
 from training.evaluation.weight_check import token_logprobs
-from training.rewards import RewardPlan, Setting, reward_plan
+from training.rewards import RewardContext, RewardPlan, reward_plan
 from training.rl.filters import Difficulty, by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
@@ -33,17 +33,19 @@ from training.types import Row
 __all__ = ["reinforce"]
 
 
-def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting | None = None) -> Path:
+def reinforce(
+    stage: Stage, start: Path | None, rows: Sequence[Row], setting: RewardContext | None = None
+) -> Path:
     """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
 
     `setting` brings a preference model, where rows need one.
     """
-    given = replace(setting or Setting(), pool=stage.run.pool)
+    given = replace(setting or RewardContext(), pool=stage.run.pool)
     needed = reward_setting(stage.config, stage.table, {row.reward for row in rows}, given)
     return _reinforce(stage, start, rows, needed)
 
 
-def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
+def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: RewardContext) -> Path:
     table = stage.table
     bound = rl_bound(stage, start, rows)
     resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
@@ -80,7 +82,9 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     return stage.finish(model, tokenizer, described(rows), told)
 
 
-def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting) -> Rollout:
+def _rollout(
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: RewardContext
+) -> Rollout:
     """What draws and judges, over the rows in the order in which they are asked."""
     table = stage.table
     kinds = {row.reward for row in rows}
@@ -141,7 +145,13 @@ def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bo
 
 
 def _filtered(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting, *, start: Path | None
+    stage: Stage,
+    model: Any,
+    prompter: Prompter,
+    rows: Sequence[Row],
+    setting: RewardContext,
+    *,
+    start: Path | None,
 ) -> tuple[list[Row], dict[str, Any], float]:
     """The rows in the band of difficulty, figures for the card, and the time that it took to find them.
 
@@ -172,7 +182,7 @@ def _filtered(
 
 
 def _difficulty(
-    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Row], setting: Setting
+    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Row], setting: RewardContext
 ) -> Difficulty:
     """By the start policy's own replies."""
     table = stage.table

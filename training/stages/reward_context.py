@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from training.config import RlTable, TrainConfig
-from training.rewards import Setting
+from training.rewards import RewardContext
 from training.rewards.language import langid
 from training.rewards.rubric import Judge
 from training.sandbox import open_sandbox
@@ -15,7 +15,9 @@ from training.sandbox import open_sandbox
 __all__ = ["at_limit", "reward_setting"]
 
 
-def reward_setting(config: TrainConfig, table: RlTable, kinds: Collection[str], setting: Setting) -> Setting:
+def reward_setting(
+    config: TrainConfig, table: RlTable, kinds: Collection[str], setting: RewardContext
+) -> RewardContext:
     """What rows with the rewards `kinds` need, and no more: a sandbox only for "tests", and so on.
 
     `setting` brings what the stage has made itself. A judge's key is the environment's THINKGATE_KEY.
@@ -34,6 +36,6 @@ def reward_setting(config: TrainConfig, table: RlTable, kinds: Collection[str], 
     )
 
 
-def at_limit(setting: Setting, limit: int) -> Setting:
+def at_limit(setting: RewardContext, limit: int) -> RewardContext:
     """The setting while replies may have `limit` tokens."""
     return replace(setting, max_tokens=limit, overlong_cache=min(setting.overlong_cache, limit // 4))

@@ -22,7 +22,7 @@ from training.config import TrainConfig
 from training.data.problems import DataError
 from training.data.prompts import Prompter
 from training.data.readers import fingerprint
-from training.rewards import Setting, reward_plan
+from training.rewards import RewardContext, reward_plan
 from training.stages.plots import curves, read_metrics
 from training.stages.stage_data import StageData, model_before, start_model
 from training.trainer.callbacks import check_bound
@@ -162,7 +162,7 @@ class Stage:
         held = self.config.held_out
         if unknown := sorted({row.reward for row in rows} - VERIFIABLE):
             raise DataError(f"held-out questions must be verifiable; the reward {unknown[0]!r} is not")
-        setting = Setting(markup=self.config.family.markup, pool=self.run.pool)
+        setting = RewardContext(markup=self.config.family.markup, pool=self.run.pool)
         plan = reward_plan(setting, {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)

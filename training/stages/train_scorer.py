@@ -25,7 +25,7 @@ from training.data.problems import DataError
 from training.data.readers import fingerprint
 from training.data.sources import collect
 from training.scorer.classifier import calibrate, classified, template_of, train_classifier
-from training.scorer.gate import Rule, judge
+from training.scorer.gate import Rule, check_gate
 from training.scorer.labels import harder, marked
 from training.scorer.report import as_table
 from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
@@ -157,7 +157,7 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
     )
     if not any(each.correct for each in problems):
         raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
-    checks, figures = judge(problems, rule)
+    checks, figures = check_gate(problems, rule)
     rows = [each.row for each in samples.test]
     data = {
         "problems": len(rows),

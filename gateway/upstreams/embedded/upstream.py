@@ -1,4 +1,4 @@
-"""The embedded engine as a backend: started with the gateway, then talked to as any other upstream."""
+"""The embedded engine as a upstream: started with the gateway, then talked to as any other upstream."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import aiohttp
 import orjson
 
 from gateway.errors import UpstreamError
-from gateway.upstreams.base import Chunk, Endpoint, ModelCard, Plan
-from gateway.upstreams.client import OpenAIBackend
+from gateway.upstreams.base import Chunk, Endpoint, ModelCard, UpstreamRequest
+from gateway.upstreams.client import HTTPUpstream
 from gateway.upstreams.embedded.engine import EmbeddedEngine
 
-__all__ = ["EmbeddedBackend"]
+__all__ = ["EmbeddedUpstream"]
 
 
-class EmbeddedBackend(OpenAIBackend):
-    """An `OpenAIBackend` that owns its engine, and tells its adapters from its model.
+class EmbeddedUpstream(HTTPUpstream):
+    """An `HTTPUpstream` that owns its engine, and tells its adapters from its model.
 
     llama.cpp serves one model and lists one name; which adapter is on top of it a request says by numbers
     (`lora`). Here each adapter is a model, as in vLLM, and the base is one too.
@@ -54,8 +54,8 @@ class EmbeddedBackend(OpenAIBackend):
             self._cards = listed, cards
         return self._cards[1]
 
-    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
-        """See `Backend`; the reply names the model that was asked, not what llama.cpp calls itself."""
+    async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
+        """See `Upstream`; the reply names the model that was asked, not what llama.cpp calls itself."""
         asked = plan.body.get("model") or self._own_name
         async with aclosing(super().stream(plan)) as chunks:
             async for chunk in chunks:
@@ -64,7 +64,7 @@ class EmbeddedBackend(OpenAIBackend):
                 yield chunk
 
     async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
-        """See `Backend`; only the model's name is put right."""
+        """See `Upstream`; only the model's name is put right."""
         asked = orjson.loads(payload).get("model") or self._own_name
         own, named = (b'"model":' + orjson.dumps(name) for name in (self._own_name, asked))
         rest = b""

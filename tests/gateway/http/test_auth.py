@@ -18,9 +18,9 @@ from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.http.auth import digest, new_key
 from gateway.upstreams.base import ModelCard
-from tests.fakes import ScriptedBackend, says, thinks
+from tests.fakes import ScriptedUpstream, says, thinks
 from tests.serving import serving
-from tests.upstream import Json, upstream
+from tests.stub_engine import Json, stub_engine
 
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "What is 3 + 4?"}]
@@ -48,10 +48,10 @@ def settings_with(alice: dict[str, Any] | None = None, **more: Any) -> Settings:
 
 @asynccontextmanager
 async def client_of(
-    settings: Settings, backend: ScriptedBackend | None = None
+    settings: Settings, upstream: ScriptedUpstream | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with these settings."""
-    app = create_app(settings, backend or ScriptedBackend(thinks(8)))
+    app = create_app(settings, upstream or ScriptedUpstream(thinks(8)))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client
@@ -72,8 +72,8 @@ async def budget_of(settings: Settings, body: dict[str, Any] | None = None, **he
 )
 async def test_without_a_known_key_nothing_is_answered(path: str, headers: dict[str, str]) -> None:
     """A 401 in the shape of the path's clients, before the upstream or the body is looked at."""
-    backend = ScriptedBackend(says("7"))
-    async with client_of(settings_with(), backend) as client:
+    upstream = ScriptedUpstream(says("7"))
+    async with client_of(settings_with(), upstream) as client:
         reply = await client.request("GET" if path == "/v1/models" else "POST", path, headers=headers)
     assert reply.status_code == 401
     assert reply.headers["www-authenticate"] == "Bearer"
@@ -85,7 +85,7 @@ async def test_without_a_known_key_nothing_is_answered(path: str, headers: dict[
     assert "wrong" not in reply.text
     if path.startswith("/v1/messages"):
         assert (told["type"], told["error"]["type"]) == ("error", "authentication_error")
-    assert backend.plans == []
+    assert upstream.plans == []
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ async def test_the_official_clients_send_keys_so() -> None:
     """The gateway's key is what each takes as `api_key`; a wrong one is its own authentication error."""
     fields: Any = {"model": "tiny", "max_tokens": 99, "messages": QUESTION}
     async with (
-        serving(create_app(settings_with(), ScriptedBackend(thinks(8)))) as url,
+        serving(create_app(settings_with(), ScriptedUpstream(thinks(8)))) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=ALICE) as one,
         anthropic.AsyncAnthropic(base_url=url, api_key=ALICE) as two,
     ):
@@ -136,7 +136,7 @@ async def test_the_official_clients_send_keys_so() -> None:
 
 async def test_the_upstream_never_sees_a_clients_key() -> None:
     """It gets the gateway's own, or none."""
-    async with upstream() as server:
+    async with stub_engine() as server:
         server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "7"}}]}))
         server.answers("/v1/completions", Json({"choices": [{"text": "7"}]}))
         for upstream_key in ("sk-upstream", None):
@@ -208,8 +208,8 @@ async def test_the_least_cap_holds(asked: str, alice: dict[str, Any], everybody:
 
 async def test_a_cap_holds_against_a_templates_own_switch() -> None:
     """A request's own word that keeps thinking on where it is off by the budget keeps it on up to the cap."""
-    backend = ScriptedBackend(thinks(200))
-    async with client_of(settings_with({"budget_cap": 70}, family="qwen3"), backend) as client:
+    upstream = ScriptedUpstream(thinks(200))
+    async with client_of(settings_with({"budget_cap": 70}, family="qwen3"), upstream) as client:
         body = {**ASK, "reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}
         reply = await client.post(CHAT, json=body, headers=bearer(ALICE))
     budget = reply.json()["scaling"]["budget"]
@@ -228,7 +228,7 @@ async def test_a_cap_holds_where_nothing_was_asked() -> None:
 )
 async def test_a_keys_samples_are_capped(headers: dict[str, str], fields: dict[str, Any], param: str) -> None:
     """By a 400 that says how many there may be; others' keys are free."""
-    async with client_of(settings_with({"max_samples": 2}), ScriptedBackend(says("7"))) as client:
+    async with client_of(settings_with({"max_samples": 2}), ScriptedUpstream(says("7"))) as client:
         body = {**ASK, **fields}
         refused = await client.post(CHAT, json=body, headers={**bearer(ALICE), **headers})
         answered = await client.post(CHAT, json=body, headers={**bearer(BOB), **headers})
@@ -244,15 +244,15 @@ async def test_a_level_brings_no_more_samples_than_the_key_may_draw(headers: dic
     settings = settings_with(
         {"max_samples": 2}, levels={"crowd": {"tokens": 50, "samples": 8, "stop": "none"}}
     )
-    async with client_of(settings, ScriptedBackend(says("1"), says("2"), says("3"))) as client:
+    async with client_of(settings, ScriptedUpstream(says("1"), says("2"), says("3"))) as client:
         reply = await client.post(CHAT, json=ASK, headers={**bearer(ALICE), **headers})
     assert reply.json()["scaling"]["samples"]["launched"] == 2
 
 
 async def test_other_models_than_a_keys_own_do_not_exist_for_it() -> None:
     """Not in the list, not by name or suffix, not as a completion, and not in the error's list."""
-    settings, backend = settings_with({"models": ["TINY*"]}), ScriptedBackend(says("7"), models=CARDS)
-    async with client_of(settings, backend) as client:
+    settings, upstream = settings_with({"models": ["TINY*"]}), ScriptedUpstream(says("7"), models=CARDS)
+    async with client_of(settings, upstream) as client:
         client.headers.update(bearer(ALICE))
         listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
         assert listed == ["tiny", "tiny-large"]
@@ -269,8 +269,8 @@ async def test_other_models_than_a_keys_own_do_not_exist_for_it() -> None:
 
 async def test_a_keys_models_hold_where_the_upstream_lists_none() -> None:
     """There any name goes on as it is, if it fits."""
-    settings, backend = settings_with({"models": ["tiny*"]}), ScriptedBackend(says("7"), models={})
-    async with client_of(settings, backend) as client:
+    settings, upstream = settings_with({"models": ["tiny*"]}), ScriptedUpstream(says("7"), models={})
+    async with client_of(settings, upstream) as client:
         statuses = [
             (await client.post(CHAT, json={**ASK, "model": name}, headers=bearer(ALICE))).status_code
             for name in ("tiny-9", "secret-7b", "")
@@ -294,7 +294,7 @@ def test_a_mistake_in_a_table_is_named(tmp_path: Path, text: str, told: str) -> 
     path = tmp_path / "thinkgate.toml"
     path.write_text(text.replace("{0}", digest(ALICE)), encoding="utf-8")
     with pytest.raises(ConfigError, match=told) as error:
-        create_app(load_settings(path, {}), ScriptedBackend(says("7")))
+        create_app(load_settings(path, {}), ScriptedUpstream(says("7")))
     assert "tg-not-a-hash" not in str(error.value)
 
 

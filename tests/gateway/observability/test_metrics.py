@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observability.metrics import Metrics
-from tests.fakes import ScriptedBackend, job_for, ran, says, thinks
+from tests.fakes import ScriptedUpstream, ran, request_for, says, thinks
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -30,14 +30,14 @@ def test_what_begins_also_ends() -> None:
 
 async def test_an_outcome_is_told_in_tokens_and_samples() -> None:
     """Thinking and answer apart, by level, and every sample by its end."""
-    job = job_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3", "X-Stop": "none"})
-    _, outcome = await ran(ScriptedBackend(thinks(4), thinks(4), says("Hm.", finish="length")), job)
+    request = request_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3", "X-Stop": "none"})
+    _, result = await ran(ScriptedUpstream(thinks(4), thinks(4), says("Hm.", finish="length")), request)
     metrics = Metrics()
-    metrics.outcome(job, outcome)
+    metrics.result(request, result)
     told = values(metrics)
-    assert told["thinkgate_tokens_total,thinking"] == outcome.reasoning > 0
-    assert told["thinkgate_tokens_total,answer"] == outcome.generated - outcome.reasoning > 0
-    assert told["thinkgate_tokens_total,prompt"] == outcome.upstream_prompt > 0
+    assert told["thinkgate_tokens_total,thinking"] == result.reasoning > 0
+    assert told["thinkgate_tokens_total,answer"] == result.generated - result.reasoning > 0
+    assert told["thinkgate_tokens_total,prompt"] == result.upstream_prompt > 0
     assert told["thinkgate_samples_total,finished"] == 2
     assert told["thinkgate_samples_total,truncated"] == 1
     assert told["thinkgate_thinking_tokens_count,low"] == 1

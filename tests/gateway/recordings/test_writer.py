@@ -16,7 +16,7 @@ from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.recordings.writer import Recorder, RecorderFailed
-from tests.fakes import ScriptedBackend, Text, job_for, ran, says, thinks
+from tests.fakes import ScriptedUpstream, Text, ran, request_for, says, thinks
 from tests.serving import serving
 
 PATH = "/v1/chat/completions"
@@ -26,9 +26,9 @@ SEVEN, EIGHT = says("The answer is ", "\\boxed{7}."), says("The answer is ", "\\
 
 
 @asynccontextmanager
-async def gateway(backend: ScriptedBackend, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(upstream: ScriptedUpstream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a served gateway; when it is left, the gateway has shut down."""
-    app = create_app(Settings(**settings), backend)
+    app = create_app(Settings(**settings), upstream)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         yield client
 
@@ -43,8 +43,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 async def test_a_vote_is_recorded_with_its_samples(tmp_path: Path) -> None:
     """Question, samples in the order of their launch, the winner's place, what was asked and what it cost."""
     path = tmp_path / "traffic.jsonl"
-    backend = ScriptedBackend(EIGHT, thinks(2), SEVEN)
-    async with gateway(backend, record_to=path) as client:
+    upstream = ScriptedUpstream(EIGHT, thinks(2), SEVEN)
+    async with gateway(upstream, record_to=path) as client:
         reply = await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
     (line,) = lines(path)
     assert line["question"] == "What is 3 + 4?"
@@ -63,7 +63,7 @@ async def test_single_requests_are_recorded_streamed_or_not(tmp_path: Path, stre
     """Without a vote there is one sample and no winner; parts of a message are joined."""
     path = tmp_path / "traffic.jsonl"
     parts = [{"type": "text", "text": "3"}, {"type": "image_url"}, {"type": "text", "text": "+ 4?"}]
-    async with gateway(ScriptedBackend(SEVEN), record_to=path) as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
         ask = {**ASK, "messages": [{"role": "user", "content": parts}], "stream": stream}
         assert (await client.post(PATH, json=ask)).status_code == 200
     (line,) = lines(path)
@@ -75,11 +75,11 @@ async def test_single_requests_are_recorded_streamed_or_not(tmp_path: Path, stre
 async def test_nothing_is_recorded_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default writes no file anywhere, and a request that failed is none to replay."""
     monkeypatch.chdir(tmp_path)
-    async with gateway(ScriptedBackend(SEVEN)) as client:
+    async with gateway(ScriptedUpstream(SEVEN)) as client:
         await client.post(PATH, json=ASK)
         assert "unrecorded" not in (await client.get("/metrics")).text
     assert os.listdir(tmp_path) == []
-    async with gateway(ScriptedBackend(SEVEN), record_to=tmp_path / "t.jsonl") as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=tmp_path / "t.jsonl") as client:
         assert (await client.post(PATH, json=ASK, headers={"X-Vote": "lottery"})).status_code == 400
         assert "thinkgate_requests_unrecorded 0.0" in (await client.get("/metrics")).text
     assert lines(tmp_path / "t.jsonl") == []
@@ -89,7 +89,7 @@ async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
     """Answers, tokens and the vote stay; the user's words, the thinking and the texts don't."""
     path = tmp_path / "traffic.jsonl"
     redact = ("question", "reasoning", "text")
-    async with gateway(ScriptedBackend(thinks(2)), record_to=path, record_redact=redact) as client:
+    async with gateway(ScriptedUpstream(thinks(2)), record_to=path, record_redact=redact) as client:
         await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
     (line,) = lines(path)
     assert "question" not in line
@@ -102,7 +102,7 @@ async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
 async def test_a_truncated_sample_has_no_answer(tmp_path: Path) -> None:
     """As in the vote: what was cut off may be about to change its mind."""
     path = tmp_path / "traffic.jsonl"
-    async with gateway(ScriptedBackend(says("\\boxed{7}", finish="length")), record_to=path) as client:
+    async with gateway(ScriptedUpstream(says("\\boxed{7}", finish="length")), record_to=path) as client:
         await client.post(PATH, json=ASK)
     (line,) = lines(path)
     assert (line["samples"][0]["answer"], line["samples"][0]["finish_reason"]) == (None, "length")
@@ -115,7 +115,7 @@ async def test_replay_reads_what_was_recorded(
     """Over two lives of the gateway, plain and gzipped, redacted and not: as agreement."""
     path = tmp_path / name
     for redact in ((), ("text",)):
-        async with gateway(ScriptedBackend(EIGHT, SEVEN), record_to=path, record_redact=redact) as client:
+        async with gateway(ScriptedUpstream(EIGHT, SEVEN), record_to=path, record_redact=redact) as client:
             await client.post(PATH, json=ASK, headers=VOTE)
     assert len(lines(path)) == 2
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -134,13 +134,13 @@ async def test_replay_reads_what_was_recorded(
 async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
     """What moves logs away needs no signal: the next request goes into a new file of the old name."""
     path, old = tmp_path / "traffic.jsonl", tmp_path / "traffic.1"
-    job = job_for()
-    _, outcome = await ran(ScriptedBackend(SEVEN), job)
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
     for _ in range(2):
         recorder = Recorder(path)
         recorder.start()
         recorder.start()
-        recorder.record(job, outcome)
+        recorder.record(request, result)
         recorder.close()
         if not old.exists():
             path.rename(old)
@@ -149,11 +149,11 @@ async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
 
 async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
     """What no longer fits is counted and lost; what fitted is written."""
-    job = job_for()
-    _, outcome = await ran(ScriptedBackend(SEVEN), job)
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "traffic.jsonl", waiting=2)  # not started, so nothing drains it
     for _ in range(5):
-        recorder.record(job, outcome)
+        recorder.record(request, result)
     assert recorder.dropped == 3
     recorder.start()
     recorder.close()
@@ -162,13 +162,13 @@ async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_written_spoils_nothing_else(tmp_path: Path) -> None:
     """Half a character is no JSON: that request alone is lost, and counted."""
-    job = job_for()
-    _, broken = await ran(ScriptedBackend(says(Text("\ud83d"))), job)
-    _, whole = await ran(ScriptedBackend(SEVEN), job)
+    request = request_for()
+    _, broken = await ran(ScriptedUpstream(says(Text("\ud83d"))), request)
+    _, whole = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "traffic.jsonl")
     recorder.start()
-    for outcome in (broken, whole):
-        recorder.record(job, outcome)
+    for result in (broken, whole):
+        recorder.record(request, result)
     recorder.close()
     assert (recorder.dropped, len(lines(tmp_path / "traffic.jsonl"))) == (1, 1)
 

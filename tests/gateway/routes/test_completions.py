@@ -12,10 +12,10 @@ import pytest
 
 from gateway.app import create_app
 from gateway.config import Settings
-from gateway.upstreams.client import OpenAIBackend
+from gateway.upstreams.client import HTTPUpstream
 from tests.fakes import until
 from tests.serving import serving
-from tests.upstream import Events, Json, Upstream, upstream
+from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
 PATH = "/v1/completions"
 ASKED: dict[str, Any] = {"model": "tiny", "prompt": "Once", "thinking_token_budget": 3, "odd": [1, None]}
@@ -23,11 +23,11 @@ REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "
 
 
 @asynccontextmanager
-async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, Upstream]]:
+async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, StubEngine]]:
     """A client of the gateway, and the engine behind it."""
     async with (
-        upstream() as engine,
-        serving(create_app(Settings(), OpenAIBackend(engine.base_url))) as address,
+        stub_engine() as engine,
+        serving(create_app(Settings(), HTTPUpstream(engine.base_url))) as address,
         httpx.AsyncClient(base_url=address) as client,
     ):
         yield client, engine
@@ -58,8 +58,8 @@ async def test_a_stream_comes_back_byte_for_byte() -> None:
 async def test_openais_client_reads_both() -> None:
     """The official client sees an ordinary completion, whole and streamed."""
     async with (
-        upstream() as engine,
-        serving(create_app(Settings(), OpenAIBackend(engine.base_url))) as address,
+        stub_engine() as engine,
+        serving(create_app(Settings(), HTTPUpstream(engine.base_url))) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
         engine.answers(PATH, Json(REPLY))

@@ -13,7 +13,7 @@ from gateway.cli import main
 from gateway.config import Settings
 from gateway.http.auth import digest
 from gateway.recordings.writer import Ids, Recorder
-from tests.fakes import ScriptedBackend, job_for, ran, says
+from tests.fakes import ScriptedUpstream, ran, request_for, says
 from tests.gateway.recordings.test_writer import ASK, PATH, VOTE, gateway, lines
 from tests.serving import serving
 
@@ -24,7 +24,7 @@ SEVEN, EIGHT = says("The answer is ", "\\boxed{7}."), says("The answer is ", "\\
 async def test_feedback_by_the_official_client(tmp_path: Path) -> None:
     """By the completion's id, streamed or not; the line says what was said, and when."""
     path = tmp_path / "traffic.jsonl"
-    app = create_app(Settings(record_to=path), ScriptedBackend(SEVEN))
+    app = create_app(Settings(record_to=path), ScriptedUpstream(SEVEN))
     async with (
         serving(app) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
@@ -51,7 +51,7 @@ async def test_feedback_by_the_official_client(tmp_path: Path) -> None:
 async def test_either_id_is_good(tmp_path: Path, path: str, more: dict[str, Any], stream: bool) -> None:
     """In every dialect by the request's id as well, the client's own or the gateway's; both give one name."""
     record = tmp_path / "traffic.jsonl"
-    async with gateway(ScriptedBackend(SEVEN), record_to=record) as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=record) as client:
         own = {"X-Request-Id": "mine-1"}
         reply = await client.post(path, json={"model": "tiny", "stream": stream, **more}, headers=own)
         by_request = await client.post(FEEDBACK, json={"id": "mine-1", "correct": False})
@@ -83,7 +83,7 @@ async def test_either_id_is_good(tmp_path: Path, path: str, more: dict[str, Any]
 async def test_what_cannot_be_is_named(tmp_path: Path, body: Any, param: str | None) -> None:
     """A 400 in OpenAI's shape that names the field; nothing is written."""
     path = tmp_path / "traffic.jsonl"
-    async with gateway(ScriptedBackend(SEVEN), record_to=path) as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
         reply = await client.post(FEEDBACK, json=body)
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param)
@@ -93,7 +93,7 @@ async def test_what_cannot_be_is_named(tmp_path: Path, body: Any, param: str | N
 
 async def test_an_unknown_id_is_a_404(tmp_path: Path) -> None:
     """Only what was recorded can be spoken of."""
-    async with gateway(ScriptedBackend(SEVEN), record_to=tmp_path / "t.jsonl") as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=tmp_path / "t.jsonl") as client:
         reply = await client.post(FEEDBACK, json={"id": "chatcmpl-0", "rating": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_id")
 
@@ -103,7 +103,7 @@ async def test_only_the_key_that_asked_may_speak_of_an_answer(tmp_path: Path) ->
     path = tmp_path / "traffic.jsonl"
     keys = {name: {"secret_sha256": digest(name)} for name in ("alice", "bob")}
     alice, bob = ({"Authorization": f"Bearer {name}", "X-Request-Id": "mine"} for name in keys)
-    async with gateway(ScriptedBackend(SEVEN), record_to=path, keys=keys) as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path, keys=keys) as client:
         hers = (await client.post(PATH, json=ASK, headers=alice)).json()["id"]
         refused = [
             await client.post(FEEDBACK, json={"id": name, "rating": -1}, headers=bob)
@@ -123,7 +123,7 @@ async def test_only_the_key_that_asked_may_speak_of_an_answer(tmp_path: Path) ->
 
 async def test_without_a_recording_there_is_no_feedback() -> None:
     """The refusal says which setting is missing."""
-    async with gateway(ScriptedBackend(SEVEN)) as client:
+    async with gateway(ScriptedUpstream(SEVEN)) as client:
         reply = await client.post(FEEDBACK, json={"id": "x", "rating": 1})
     assert reply.status_code == 409
     assert "record_to" in reply.json()["error"]["message"]
@@ -132,7 +132,7 @@ async def test_without_a_recording_there_is_no_feedback() -> None:
 async def test_comments_are_redacted_as_questions_are(tmp_path: Path) -> None:
     """They are the user's words as well."""
     path = tmp_path / "traffic.jsonl"
-    async with gateway(ScriptedBackend(SEVEN), record_to=path, record_redact=("question",)) as client:
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_redact=("question",)) as client:
         told = (await client.post(PATH, json=ASK)).json()
         await client.post(FEEDBACK, json={"id": told["id"], "rating": 1, "comment": "I live in Ulm"})
     assert lines(path)[-1]["feedback"] == {"id": told["id"], "rating": 1}
@@ -140,11 +140,11 @@ async def test_comments_are_redacted_as_questions_are(tmp_path: Path) -> None:
 
 async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
     """So that memory stays bounded; a request id that came back belongs to the later answer."""
-    job = job_for()
-    _, outcome = await ran(ScriptedBackend(SEVEN), job)
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "t.jsonl", remembered=2)
     for completion, request in (("a", "same"), ("b", "own"), ("c", "same")):
-        recorder.record(job, outcome, Ids(completion, request))
+        recorder.record(request, result, Ids(completion, request))
     found = [recorder.find(name) for name in ("a", "b", "own", "same", "c")]
     assert found == [None, "b", "b", "c", "c"]
 
@@ -153,10 +153,10 @@ async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
     """It would be lost; the client may try again."""
     path = tmp_path / "t.jsonl"
     recorder = Recorder(path, waiting=1)  # not started, so nothing drains it
-    job = job_for()
-    _, outcome = await ran(ScriptedBackend(SEVEN), job)
-    recorder.record(job, outcome, Ids("a", "r"))
-    app = create_app(Settings(record_to=path), ScriptedBackend(SEVEN), recorder)
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    recorder.record(request, result, Ids("a", "r"))
+    app = create_app(Settings(record_to=path), ScriptedUpstream(SEVEN), recorder)
     transport = httpx.ASGITransport(app)  # which starts nothing
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         reply = await client.post(FEEDBACK, json={"id": "a", "rating": 1})
@@ -169,7 +169,7 @@ async def test_replay_takes_feedback_for_the_right_answer(
     """An answer, or the word that the winner was right; what stays unjudged is left out."""
     path = tmp_path / "traffic.jsonl"
     scripts = (EIGHT, SEVEN, SEVEN) * 3
-    async with gateway(ScriptedBackend(*scripts), record_to=path) as client:
+    async with gateway(ScriptedUpstream(*scripts), record_to=path) as client:
         for words in ({"answer": "8"}, {"correct": True}, {"rating": 1}):
             own = {"X-Request-Id": json.dumps(words)}
             ask = {"model": "tiny", "input": "What is 3 + 4?"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.runs.budget import Thinking, read_budget, split_suffix
+from gateway.runs.budget import ReasoningBudget, read_sampling, split_suffix
 from gateway.errors import BadRequest
 
 LEVELS = ("off", "minimal", "low", "medium", "high", "max")
@@ -15,52 +15,52 @@ LEVELS = ("off", "minimal", "low", "medium", "high", "max")
 def refused(headers: dict[str, str], body: dict[str, Any], **more: Any) -> BadRequest:
     """The error that these headers and this body give."""
     with pytest.raises(BadRequest) as error:
-        read_budget(headers, body, **more)
+        read_sampling(headers, body, **more)
     return error.value
 
 
 @pytest.mark.parametrize(
     ("body", "thinking"),
     [
-        ({"reasoning_effort": "high"}, Thinking("high")),
-        ({"reasoning_effort": "none"}, Thinking("off")),
-        ({"reasoning_effort": "xhigh"}, Thinking("max")),
-        ({"reasoning": {"effort": "low"}}, Thinking("low")),
-        ({"reasoning": {"max_tokens": 300}}, Thinking(tokens=300)),
-        ({"reasoning": {"enabled": False}}, Thinking("off")),
-        ({"reasoning": {"enabled": True}}, Thinking("medium")),
-        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, Thinking(tokens=2000)),
-        ({"thinking": {"type": "disabled"}}, Thinking("off")),
-        ({"thinking_token_budget": 0}, Thinking(tokens=0)),
-        ({"thinking_token_budget": -1}, Thinking()),
-        ({"thinking_budget": 64}, Thinking(tokens=64)),
-        ({"enable_thinking": False}, Thinking("off")),
-        ({"enable_thinking": True, "thinking_budget": 64}, Thinking(tokens=64)),
+        ({"reasoning_effort": "high"}, ReasoningBudget("high")),
+        ({"reasoning_effort": "none"}, ReasoningBudget("off")),
+        ({"reasoning_effort": "xhigh"}, ReasoningBudget("max")),
+        ({"reasoning": {"effort": "low"}}, ReasoningBudget("low")),
+        ({"reasoning": {"max_tokens": 300}}, ReasoningBudget(tokens=300)),
+        ({"reasoning": {"enabled": False}}, ReasoningBudget("off")),
+        ({"reasoning": {"enabled": True}}, ReasoningBudget("medium")),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, ReasoningBudget(tokens=2000)),
+        ({"thinking": {"type": "disabled"}}, ReasoningBudget("off")),
+        ({"thinking_token_budget": 0}, ReasoningBudget(tokens=0)),
+        ({"thinking_token_budget": -1}, ReasoningBudget()),
+        ({"thinking_budget": 64}, ReasoningBudget(tokens=64)),
+        ({"enable_thinking": False}, ReasoningBudget("off")),
+        ({"enable_thinking": True, "thinking_budget": 64}, ReasoningBudget(tokens=64)),
         ({"reasoning_effort": None, "scaling": None, "reasoning": None}, None),
         ({}, None),
     ],
 )
 def test_every_body_field_is_understood_and_taken_away(
-    body: dict[str, Any], thinking: Thinking | None
+    body: dict[str, Any], thinking: ReasoningBudget | None
 ) -> None:
     """Each vendor's way to say it means the same, and none of it goes upstream."""
     body["temperature"] = 0.5
-    assert read_budget({}, body).thinking == thinking
+    assert read_sampling({}, body).thinking == thinking
     assert body == {"temperature": 0.5}
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_header_names_a_level(level: str) -> None:
     """In any case, with blanks around it."""
-    asked = read_budget({"x-reasoning-budget": f" {level.upper()} "}, {})
-    assert asked.thinking == Thinking(level)
+    asked = read_sampling({"x-reasoning-budget": f" {level.upper()} "}, {})
+    assert asked.thinking == ReasoningBudget(level)
     assert asked.sources["thinking"] == "header"
 
 
 @given(st.integers(0, 10**9 - 1))
 def test_the_header_takes_any_number(tokens: int) -> None:
     """A bare number is a limit in tokens, from 0."""
-    assert read_budget({"x-reasoning-budget": str(tokens)}, {}).thinking == Thinking(tokens=tokens)
+    assert read_sampling({"x-reasoning-budget": str(tokens)}, {}).thinking == ReasoningBudget(tokens=tokens)
 
 
 @given(st.text().filter(lambda text: not text.strip().isdigit()))
@@ -145,37 +145,37 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any]) -> 
 def test_fields_that_agree_are_no_contradiction() -> None:
     """The same thing may be said twice."""
     body = {"reasoning_effort": "low", "reasoning": {"effort": "low"}, "enable_thinking": True}
-    assert read_budget({}, body).thinking == Thinking("low")
+    assert read_sampling({}, body).thinking == ReasoningBudget("low")
 
 
 def test_header_beats_body_beats_suffix() -> None:
     """The strongest carrier wins, and what lost is told."""
     headers = {"x-reasoning-budget": "high", "x-samples": "8"}
     body = {"reasoning_effort": "low", "scaling": {"samples": 4}}
-    asked = read_budget(headers, body, level="max", samples=2)
-    assert asked.thinking == Thinking("high")
+    asked = read_sampling(headers, body, level="max", samples=2)
+    assert asked.thinking == ReasoningBudget("high")
     assert asked.samples == 8
     assert set(asked.overridden) == {
         "reasoning_effort=low", "model=max", "scaling.samples=4", "model=2",
     }  # fmt: skip
-    asked = read_budget({}, {"reasoning_effort": "low"}, level="max", samples=2)
-    assert (asked.thinking, asked.samples) == (Thinking("low"), 2)
+    asked = read_sampling({}, {"reasoning_effort": "low"}, level="max", samples=2)
+    assert (asked.thinking, asked.samples) == (ReasoningBudget("low"), 2)
     assert asked.sources == {"thinking": "body", "samples": "model"}
     assert asked.overridden == ("model=max",)
 
 
 def test_nothing_said_is_one_sample_without_a_limit() -> None:
     """No policy, no limit, one sample, majority, adaptive."""
-    asked = read_budget({}, {})
+    asked = read_sampling({}, {})
     assert (asked.thinking, asked.samples, asked.vote, asked.stop) == (None, 1, "majority", "adaptive")
     assert asked.sources == {}
 
 
 def test_thinking_may_be_left_out_of_the_answer() -> None:
     """Two vendors' words for it."""
-    assert read_budget({}, {"reasoning": {"exclude": True}}).exclude
-    assert read_budget({}, {"include_reasoning": False}).exclude
-    assert not read_budget({}, {"include_reasoning": True}).exclude
+    assert read_sampling({}, {"reasoning": {"exclude": True}}).exclude
+    assert read_sampling({}, {"include_reasoning": False}).exclude
+    assert not read_sampling({}, {"include_reasoning": True}).exclude
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from gateway.app import create_app
 from gateway.config import ConfigError, Settings, load_settings
-from gateway.runs.scorers import Scoring
+from gateway.runs.scorers import Scorers
 from scorers.combined import CombinedScorer
 from scorers.confidence import ConfidenceScorer
 from scorers.types import Sample, ScorerError
-from tests.fakes import ScriptedBackend, says
+from tests.fakes import ScriptedUpstream, says
 from tests.scorers.models import nobody
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -57,7 +57,7 @@ async def listening(path: str, handler: Handler) -> tuple[web.AppRunner, str]:
 def test_tables_become_scorers(tmp_path: Path) -> None:
     """Under the names that clients say, beside the ones that need no settings."""
     settings = load_settings(written(tmp_path, SETTINGS.format(where="rm:8000")), {})
-    scorers = Scoring(settings.scorers).scorers
+    scorers = Scorers(settings.scorers).scorers
     assert list(scorers) == ["confidence", "agreement", "judge", "sure", "rm", "both"]
     assert scorers["sure"] == ConfidenceScorer("tail")
     assert isinstance(scorers["both"], CombinedScorer)
@@ -86,7 +86,7 @@ def test_a_wrong_table_is_named(tmp_path: Path, text: str, told: str) -> None:
 async def test_clients_may_name_what_there_is(tmp_path: Path) -> None:
     """Any other name is a 400 that lists them."""
     settings = load_settings(written(tmp_path, SETTINGS.format(where="rm")), {})
-    app = create_app(settings, ScriptedBackend(says("\\boxed{7}")))
+    app = create_app(settings, ScriptedUpstream(says("\\boxed{7}")))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     ask = {"messages": [{"role": "user", "content": "?"}]}
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
@@ -113,7 +113,7 @@ async def test_a_served_classifier_is_asked_over_http(
 
     runner, where = await listening("/classify", classify)
     monkeypatch.setenv("RM_KEY", "sk-rm")
-    scoring = Scoring(load_settings(written(tmp_path, SETTINGS.format(where=where)), {}).scorers)
+    scoring = Scorers(load_settings(written(tmp_path, SETTINGS.format(where=where)), {}).scorers)
     try:
         model = nobody()
         assert await scoring.scorers["rm"].score([], [Sample(0, "seven")], model) == [0.5]
@@ -133,7 +133,7 @@ def test_a_key_is_never_shown() -> None:
     table = {"kind": "trained", "url": "http://x", "key": "sk-secret", "unproven": True}
     settings = Settings.model_validate({"scorers": {"rm": table}})
     assert "sk-secret" not in repr(settings) + settings.model_dump_json()
-    assert "sk-secret" not in repr(Scoring(settings.scorers).scorers)
+    assert "sk-secret" not in repr(Scorers(settings.scorers).scorers)
 
 
 JUDGE = """
@@ -167,7 +167,7 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path, monkeypatch:
         return web.json_response({"choices": [choice], "usage": {"total_tokens": 5}})
 
     runner, where = await listening("/v1/chat/completions", complete)
-    scoring = Scoring(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
+    scoring = Scorers(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
     judge = scoring.scorers["checker"]
     question = [{"role": "user", "content": "What is 3 + 4?"}]
     try:
@@ -198,7 +198,7 @@ async def test_a_connection_that_its_server_has_closed_is_no_failure(tmp_path: P
         return web.json_response({"choices": [{"message": {"content": "yes"}}]})
 
     runner, where = await listening("/v1/chat/completions", complete)
-    scoring = Scoring(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
+    scoring = Scorers(load_settings(written(tmp_path, JUDGE.format(where=where)), {}).scorers)
     try:
         for _ in range(2):
             assert await scoring.scorers["checker"].score([], [Sample(0, "7")], nobody()) == [0.75]
@@ -218,7 +218,7 @@ async def test_how_a_judge_thinks_at_its_own_server_is_that_servers_affair(tmp_p
 
     runner, where = await listening("/v1/chat/completions", complete)
     text = JUDGE.format(where=where).replace('effort = "low"\n', "")
-    scoring = Scoring(load_settings(written(tmp_path, text), {}).scorers)
+    scoring = Scorers(load_settings(written(tmp_path, text), {}).scorers)
     try:
         asking = [{"role": "user", "content": "?"}]
         assert await scoring.scorers["checker"].score(asking, [Sample(0, "7")], nobody()) == [0.75]

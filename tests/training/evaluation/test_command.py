@@ -16,7 +16,7 @@ import pytest
 from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
-from tests.fakes import ScriptedBackend, says, until
+from tests.fakes import ScriptedUpstream, says, until
 from tests.serving import serving, serving_in_thread
 from training.evaluation.command import main
 
@@ -36,11 +36,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def gateway(*says_what: str) -> Iterator[tuple[str, ScriptedBackend]]:
+def gateway(*says_what: str) -> Iterator[tuple[str, ScriptedUpstream]]:
     """The address of a gateway whose engine always says this, and the engine."""
-    backend = ScriptedBackend(*(says(text) for text in says_what))
-    with serving_in_thread(create_app(Settings(), backend)) as url:
-        yield f"{url}/v1", backend
+    upstream = ScriptedUpstream(*(says(text) for text in says_what))
+    with serving_in_thread(create_app(Settings(), upstream)) as url:
+        yield f"{url}/v1", upstream
 
 
 def evaluate(data: Path, *arguments: str) -> int:
@@ -83,14 +83,14 @@ def test_every_question_is_asked_once_at_every_setting(
 
 def test_the_form_asked_for_is_what_strict_wants(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Right in another form is right leniently only; --json prints the summary that is written."""
-    with gateway("The answer is 7.") as (url, backend):
+    with gateway("The answer is 7.") as (url, upstream):
         assert evaluate(data, "--url", url, "--json", "--shots", "1", "--max-tokens", "50") == 0
     (row,) = figures(data).values()
     assert row["questions"] == len(GOLDS) - 1, "one of the four is shown and not asked"
     assert row["strict"]["percent"] == 0
     assert row["lenient"]["percent"] > 0
     assert json.loads(capsys.readouterr().out) == json.loads(data.with_name("out.json").read_text())
-    body = backend.bodies[0]
+    body = upstream.bodies[0]
     assert "\\boxed{}" in body["messages"][-1]["content"]
     assert "\\boxed{" in body["messages"][1]["content"]
 
@@ -98,7 +98,7 @@ def test_the_form_asked_for_is_what_strict_wants(data: Path, capsys: pytest.Capt
 def test_a_vote_whose_scorer_failed_is_no_answer(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It went on unweighted, so it is not the setting's; by the gateway's own choice that would be fair."""
     gone = {"kind": "trained", "url": "http://127.0.0.1:9", "unproven": True}
-    app = create_app(Settings.model_validate({"scorers": {"rm": gone}}), ScriptedBackend(says("\\boxed{7}")))
+    app = create_app(Settings.model_validate({"scorers": {"rm": gone}}), ScriptedUpstream(says("\\boxed{7}")))
     grid = ("--budgets", "off", "--samples", "3", "--stops", "none")
     with serving_in_thread(app) as url:
         assert evaluate(data, "--url", f"{url}/v1", *grid, "--votes", "weighted:rm") != 0
@@ -108,18 +108,18 @@ def test_a_vote_whose_scorer_failed_is_no_answer(data: Path, capsys: pytest.Capt
 
 def test_a_grid_that_grows_asks_only_what_is_new(data: Path) -> None:
     """Replies at settings that were asked before are taken from the file; complete, it needs no gateway."""
-    with gateway("\\boxed{7}") as (url, backend):
+    with gateway("\\boxed{7}") as (url, upstream):
         assert evaluate(data, "--url", url, "--budgets", "off") == 0
-        assert len(backend.plans) == len(GOLDS)
+        assert len(upstream.plans) == len(GOLDS)
         assert evaluate(data, "--url", url, "--budgets", "off,low") == 0
-        assert len(backend.plans) == 2 * len(GOLDS)
+        assert len(upstream.plans) == 2 * len(GOLDS)
     assert evaluate(data, "--budgets", "off,low") == 0
     assert len(figures(data)) == 2
 
 
 @pytest.mark.parametrize("cut", [3, -1, -40, -400])
 def test_a_file_cut_off_anywhere_is_gone_on_with(data: Path, cut: int) -> None:
-    """In the middle of its head, of its last line or further up: the outcome is that of an unbroken run."""
+    """In the middle of its head, of its last line or further up: the result is that of an unbroken run."""
     with gateway("\\boxed{7}") as (url, _):
         assert evaluate(data, "--url", url) == 0
         whole = figures(data)
@@ -136,17 +136,17 @@ async def test_killed_midway_and_resumed_gives_the_same(
 ) -> None:
     """What was answered before the end is not asked again, and the figures are those of one run."""
     gate = asyncio.Event()
-    backend = ScriptedBackend(says("\\boxed{7}"), says("\\boxed{7}"), says(gate, "\\boxed{7}"))
+    upstream = ScriptedUpstream(says("\\boxed{7}"), says("\\boxed{7}"), says(gate, "\\boxed{7}"))
     out = data.with_name("out.jsonl")
-    async with serving(create_app(Settings(), backend)) as url:
+    async with serving(create_app(Settings(), upstream)) as url:
         first = await started(data, "--url", f"{url}/v1", "--concurrency", "1")
-        await until(lambda: len(backend.plans) == 3 and out.read_bytes().count(b"\n") == 3, seconds=60)
+        await until(lambda: len(upstream.plans) == 3 and out.read_bytes().count(b"\n") == 3, seconds=60)
         first.send_signal(ending)
         assert await first.wait() == status
         gate.set()
         second = await started(data, "--url", f"{url}/v1")
         assert await second.wait() == 0
-        resumed, asked = figures(data), len(backend.plans)
+        resumed, asked = figures(data), len(upstream.plans)
         out.unlink()
         third = await started(data, "--url", f"{url}/v1")
         assert await third.wait() == 0
@@ -166,11 +166,11 @@ def test_another_evaluation_never_goes_into_the_same_file(
     data: Path, changed: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What bears on the replies is named where it differs from the file's, and nothing is asked."""
-    with gateway("\\boxed{7}") as (url, backend):
+    with gateway("\\boxed{7}") as (url, upstream):
         assert evaluate(data, "--url", url) == 0
-        asked = len(backend.plans)
+        asked = len(upstream.plans)
         assert evaluate(data, "--url", url, *changed) == 2
-        assert len(backend.plans) == asked
+        assert len(upstream.plans) == asked
     told = capsys.readouterr().err
     assert "holds another evaluation" in told
     assert changed[0].removeprefix("--") in told
@@ -188,8 +188,8 @@ def test_data_that_changed_is_another_evaluation(data: Path, capsys: pytest.Capt
 def test_replies_that_stay_missing_are_told(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A refused question is not counted as wrong: it is named, the status is 1, and it is asked again."""
     refusal = UpstreamError(400, "the prompt is too long", {"type": "invalid_request_error"})
-    backend = ScriptedBackend(says("\\boxed{7}"), says(refusal), says("\\boxed{7}"))
-    with serving_in_thread(create_app(Settings(), backend)) as url:
+    upstream = ScriptedUpstream(says("\\boxed{7}"), says(refusal), says("\\boxed{7}"))
+    with serving_in_thread(create_app(Settings(), upstream)) as url:
         assert evaluate(data, "--url", f"{url}/v1", "--concurrency", "1") == 1
         told = capsys.readouterr().err
         assert "question 2 at off: 400: the prompt is too long" in told
@@ -263,11 +263,11 @@ def test_a_gateway_that_does_not_start_is_told(
 
 async def test_thinkgate_eval_starts_a_gateway_of_its_own(data: Path) -> None:
     """Without an address the command serves, asks that, and ends it; the figures come as JSON."""
-    from tests.upstream import Json, upstream
+    from tests.stub_engine import Json, stub_engine
 
     reply = {"choices": [{"index": 0, "message": {"content": "\\boxed{7}"}, "finish_reason": "stop"}]}
     usage = {"prompt_tokens": 3, "completion_tokens": 5}
-    async with upstream() as server:
+    async with stub_engine() as server:
         server.answers("/v1/chat/completions", *[Json({**reply, "usage": usage})] * len(GOLDS))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gateway", "eval", "--data", str(data), "--json", "--model", "tiny"),

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.evaluation.metrics import frontier, summarise, wilson
-from training.evaluation.replies import Reply
-from training.evaluation.settings import Setting
+from training.evaluation.replies import EvaluatedReply
+from training.evaluation.settings import EvaluationSetting
 
 POINTS = st.lists(st.tuples(st.integers(0, 6).map(float), st.integers(0, 6).map(float)), max_size=12)
 
@@ -52,13 +52,13 @@ def test_wilson_at_a_known_place() -> None:
 
 def test_a_figure_is_its_settings_replies() -> None:
     """Means over a setting's own replies; an undecided answer counts as wrong and is told."""
-    low = Setting("low")
+    low = EvaluationSetting("low")
     replies = [
-        Reply("low", "1", True, True, 10, 4, 1, 1.0, "stop", ""),
-        Reply("low", "2", False, None, 30, 8, 1, 2.0, "length", ""),
-        Reply("high", "1", True, True, 99, 90, 1, 9.0, "stop", ""),
+        EvaluatedReply("low", "1", True, True, 10, 4, 1, 1.0, "stop", ""),
+        EvaluatedReply("low", "2", False, None, 30, 8, 1, 2.0, "length", ""),
+        EvaluatedReply("high", "1", True, True, 99, 90, 1, 9.0, "stop", ""),
     ]
-    (figure,) = summarise([low, Setting("off")], replies)
+    (figure,) = summarise([low, EvaluationSetting("off")], replies)
     assert (figure.questions, figure.tokens, figure.reasoning, figure.seconds) == (2, 20, 6, 1.5)
     assert (figure.strict.percent, figure.lenient.percent) == (50, 50)
     assert (figure.truncated, figure.undecided) == (1, 1)

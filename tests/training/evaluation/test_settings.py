@@ -2,21 +2,21 @@
 
 import pytest
 
-from training.evaluation.settings import Setting, grid
+from training.evaluation.settings import EvaluationSetting, grid
 
 
 def test_every_combination_once() -> None:
     """A single sample has no vote and no rule, so it stands once for each budget."""
     settings = grid(["off", "low"], [1, 8], ["majority", "best"], ["none", "adaptive"])
     assert len(settings) == len({setting.name for setting in settings}) == 2 * (1 + 4)
-    assert settings[0] == Setting("off")
-    assert Setting("low", 8, "best", "none") in settings
+    assert settings[0] == EvaluationSetting("off")
+    assert EvaluationSetting("low", 8, "best", "none") in settings
 
 
 def test_a_setting_is_asked_by_headers() -> None:
     """The default budget is one that nothing is said of."""
-    assert Setting("low").headers == {"X-Reasoning-Budget": "low", "X-Samples": "1"}
-    voted = Setting("default", 8, "majority", "adaptive")
+    assert EvaluationSetting("low").headers == {"X-Reasoning-Budget": "low", "X-Samples": "1"}
+    voted = EvaluationSetting("default", 8, "majority", "adaptive")
     assert voted.headers == {"X-Samples": "8", "X-Vote": "majority", "X-Stop": "adaptive"}
     assert voted.name == "default@8 adaptive"
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.runs.scorers import JudgeTable, Scoring  # noqa: E402
+from gateway.runs.scorers import JudgeTable, Scorers  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
@@ -93,7 +93,7 @@ def test_the_gateways_settings_lie_beside_the_weights(run: Path, name: str, kind
     settings = load_settings(model / "serving.toml", {})
     assert settings.scorers["trained"].kind == kind
     with pytest.raises(ValueError, match="did not pass"):
-        Scoring(settings.scorers)
+        Scorers(settings.scorers)
 
 
 def test_a_judge_may_think_as_long_when_served_as_at_its_gate(run: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
-from gateway.upstreams.base import ModelCard, Plan
-from tests.fakes import Script, ScriptedBackend, says
+from gateway.upstreams.base import ModelCard, UpstreamRequest
+from tests.fakes import Script, ScriptedUpstream, says
 from tests.serving import serving_in_thread
 from training.promotion.command import main
 
@@ -22,7 +22,7 @@ RIGHT, WRONG = says("It is \\boxed{7}."), says("It is \\boxed{8}.")
 QUESTIONS = 24
 
 
-class Models(ScriptedBackend):
+class Models(ScriptedUpstream):
     """An engine whose models each say one thing."""
 
     def __init__(self, scripts: Mapping[str, Script]) -> None:
@@ -31,7 +31,7 @@ class Models(ScriptedBackend):
         )
         self.scripts = dict(scripts)
 
-    def _take(self, plan: Plan) -> list[Script]:
+    def _take(self, plan: UpstreamRequest) -> list[Script]:
         super()._take(plan)
         return [self.scripts[plan.body["model"]]] * (plan.body.get("n") or 1)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from gateway.aliases import parse_aliases
 from training.promotion.decisions import (
-    Limits,
     Paired,
     Traffic,
+    TrafficLimits,
+    assess_traffic,
     compare,
-    judge,
     mcnemar,
     next_share,
     shared,
@@ -30,7 +30,7 @@ from training.promotion.publishing import (
     write_aliases,
 )
 
-outcomes = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
+results = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
 
 def data(both: int, gained: int, lost: int, neither: int, *, trained: bool = True) -> Paired:
@@ -39,7 +39,7 @@ def data(both: int, gained: int, lost: int, neither: int, *, trained: bool = Tru
     return Paired("sums", trained, tuple(pairs + [(False, False)] * neither))
 
 
-@given(outcomes)
+@given(results)
 def test_the_difference_lies_in_its_interval(pairs: list[tuple[bool, bool]]) -> None:
     """It is the candidate's accuracy less the current one's, and swapping the two turns it round."""
     there = compare(Paired("x", True, tuple(pairs)))
@@ -120,7 +120,7 @@ def test_traffic_is_judged_beside_the_current_models(
     current: Traffic, candidate: Traffic, found: str
 ) -> None:
     """Failures beyond chance at once, means with enough requests; a client's own 4xx says nothing."""
-    assert judge(current, candidate, Limits())[0] == found
+    assert assess_traffic(current, candidate, TrafficLimits())[0] == found
 
 
 def test_traffic_is_read_from_the_gateways_metrics() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
-from training.rewards import REWARDS, SHAPING, RewardError, RewardPlan, Setting, reward_plan
+from training.rewards import REWARDS, SHAPING, RewardContext, RewardError, RewardPlan, reward_plan
 from training.types import Completion, Reward, Row
 
 GOOD, WRONG = "<think>six sevens</think>The answer is 42.", "<think>six sevens</think>The answer is 41."
@@ -25,7 +25,7 @@ def giving(values: Sequence[float | None]) -> Reward:
 
 def test_correctness_with_format_and_length() -> None:
     """The total is the main reward and the weighted others; every part is kept as it was."""
-    plan = reward_plan(Setting(), {"correct"}, {"format": 0.2, "short": 0.1})
+    plan = reward_plan(RewardContext(), {"correct"}, {"format": 0.2, "short": 0.1})
     judged = plan.judge(SUM, [reply(GOOD), reply(WRONG), reply("The answer is 42.")])
     assert judged.main == (1.0, 0.0, 1.0)
     assert judged.parts == {"format": (1.0, 1.0, 0.0), "short": (-0.5, -0.5, 0.5)}
@@ -58,7 +58,7 @@ def test_none_is_left_out(
 
 def test_unfinished_replies_can_be_left_out() -> None:
     """They are judged for the figures, but not trained on."""
-    plan = reward_plan(Setting(), {"correct"}, {}, leave_out_unfinished=True)
+    plan = reward_plan(RewardContext(), {"correct"}, {}, leave_out_unfinished=True)
     judged = plan.judge(SUM, [reply(GOOD), reply(GOOD, finished=False)])
     assert judged.totals == (1.0, None)
     assert judged.main == (1.0, 0.0)
@@ -68,13 +68,13 @@ def test_unfinished_replies_can_be_left_out() -> None:
 def test_an_unknown_name_is_told(kinds: set[str], weights: dict[str, float]) -> None:
     """A reward that doesn't exist is an error before the run, with the names there are."""
     with pytest.raises(RewardError, match=r"'sparkle'; there are .*(correct|format)"):
-        reward_plan(Setting(), kinds, weights)
+        reward_plan(RewardContext(), kinds, weights)
 
 
 @pytest.mark.parametrize("name", sorted(SHAPING))
 def test_every_shaping_reward_judges_a_group(name: str) -> None:
     """Each gives one value for each reply, whatever the setting's defaults are."""
-    plan = reward_plan(Setting(), {"correct"}, {name: 0.0})
+    plan = reward_plan(RewardContext(), {"correct"}, {name: 0.0})
     judged = plan.judge(SUM, [reply(GOOD), reply(WRONG, budget="low"), reply("")])
     assert len(judged.parts[name]) == 3
     assert judged.totals == judged.main

@@ -17,10 +17,10 @@ import training.sandbox
 from tests.training.rewards.making import SUM, reply
 from tests.training.sandbox_cases import CHEATS, ENDLESS, FORBIDDEN, HONEST
 from training.rewards.unit_tests import UnitTests, last_code
-from training.sandbox import Limits, Sandbox, SandboxError, needed, open_sandbox, shown
+from training.sandbox import Sandbox, SandboxError, SandboxLimits, needed, open_sandbox, shown
 from training.types import Row
 
-LIMITS = Limits(seconds=3.0, cpu=2, memory=256 << 20)
+LIMITS = SandboxLimits(seconds=3.0, cpu=2, memory=256 << 20)
 DOUBLE = "def double(x):\n    return 2 * x\n"
 
 
@@ -36,8 +36,8 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
     """Functions, classes, generators, exceptions and changes in place are seen as if nothing lay between."""
-    outcome = sandbox.run(*HONEST[name].split("# tests"))
-    assert outcome.passed, outcome.why
+    result = sandbox.run(*HONEST[name].split("# tests"))
+    assert result.passed, result.why
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_what_code_can_t_do(sandbox: Sandbox, name: str) -> None:
         + indent(FORBIDDEN[name].strip(), " " * 8)
         + "\n    except BaseException as error:\n        return type(error).__name__\n    return ''"
     )
-    outcome = sandbox.run(attempt, "assert attempt() != '', 'it could'")
-    assert outcome.passed, outcome.why
+    result = sandbox.run(attempt, "assert attempt() != '', 'it could'")
+    assert result.passed, result.why
 
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_it_always_ends(sandbox: Sandbox, name: str) -> None:
     """Code that never ends, forks, eats memory or ignores signals is ended, and has failed."""
-    short = Sandbox(Limits(seconds=1.5, cpu=1, memory=sandbox.limits.memory))
+    short = Sandbox(SandboxLimits(seconds=1.5, cpu=1, memory=sandbox.limits.memory))
     assert not short.run(ENDLESS[name], "assert double(2) == 4").passed
 
 
@@ -83,7 +83,7 @@ def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_impossible_limit_refuses() -> None:
     """Where Python can't even start within the limits the machine is at fault, not the code."""
     with pytest.raises(SandboxError, match="no sandbox"):
-        open_sandbox(Limits(memory=1 << 20))
+        open_sandbox(SandboxLimits(memory=1 << 20))
 
 
 @pytest.fixture
@@ -101,11 +101,11 @@ def test_a_python_may_lie_in_a_home(home: str, monkeypatch: pytest.MonkeyPatch) 
     """The directories above it are in the sandbox then, and hold nothing else."""
     paths = sorted([*training.sandbox._python_paths(), home])
     monkeypatch.setattr(training.sandbox, "_python_paths", lambda: paths)
-    outcome = open_sandbox(LIMITS).run(
+    result = open_sandbox(LIMITS).run(
         "import os\ndef homes():\n    return os.listdir('/home')",
         f"assert homes() == [{Path(home).name!r}], homes()",
     )
-    assert outcome.passed, outcome.why
+    assert result.passed, result.why
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -116,7 +116,7 @@ def test_a_sandbox_that_shows_more_is_refused(
     """A directory beside those that Python needs, and a temporary file within one of those, are seen."""
     command, python = training.sandbox._command, training.sandbox._python_paths
 
-    def leaking(limits: Limits) -> list[str]:
+    def leaking(limits: SandboxLimits) -> list[str]:
         *start, told = command(limits)
         held = json.loads(told)
         return [*start, json.dumps({**held, "paths": sorted({*held["paths"], str(tmp_path)})})]
@@ -145,8 +145,8 @@ def test_the_standard_library_is_whole(sandbox: Sandbox) -> None:
     names = ["bz2", "ctypes", "decimal", "hashlib", "lzma", "sqlite3", "ssl", "zlib"]
     held = [name for name in names if importlib.util.find_spec(f"_{name}") or name == "zlib"]
     code = "\n".join(f"import {name}" for name in held) + "\ndef whole():\n    return True"
-    outcome = sandbox.run(code, "assert whole() is True")
-    assert outcome.passed, outcome.why
+    result = sandbox.run(code, "assert whole() is True")
+    assert result.passed, result.why
 
 
 def among(*directories: str) -> Callable[[str], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.scorer.samples import Asked, Reply
+from training.scorer.samples import Asked, LabelledReply
 from training.types import Row
 
 __all__ = ["LOW", "WORKED", "asked", "row"]
@@ -18,5 +18,7 @@ def row(question: str = "What is 123+456?", gold: str = "579") -> Row:
 
 def asked(*answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True) -> Asked:
     """The addition with these answers, labelled."""
-    replies = (Reply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers)
+    replies = (
+        LabelledReply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
+    )
     return Asked(row(), budget, tuple(replies))

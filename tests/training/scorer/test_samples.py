@@ -9,7 +9,7 @@ from scorers.confidence import ConfidenceScorer
 from scorers.trained import Case
 from tests.training.scorer.asking import WORKED, asked, row
 from training.data.prompts import Prompt
-from training.scorer.samples import Reply, ask, classes, problem, read_asked, write_asked
+from training.scorer.samples import LabelledReply, ask, classes, problem, read_asked, write_asked
 from training.types import Completion, Row
 
 
@@ -31,9 +31,9 @@ def test_replies_are_labelled_by_the_grader() -> None:
     (found,) = ask(lambda prompts: [drawn for _ in prompts], Prompting(), [row()], ["low"])  # type: ignore[arg-type]
     assert found.budget == "low"
     assert found.replies == (
-        Reply("hm", "It is 579.", True, True, 2),
-        Reply("", "580", False, True, 1),
-        Reply("", "579", False, False, 1),
+        LabelledReply("hm", "It is 579.", True, True, 2),
+        LabelledReply("", "580", False, True, 1),
+        LabelledReply("", "579", False, False, 1),
     )
 
 

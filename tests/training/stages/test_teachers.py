@@ -7,7 +7,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.config import Settings
-from tests.fakes import MODEL, ScriptedBackend, says, thinks
+from tests.fakes import MODEL, ScriptedUpstream, says, thinks
 from tests.serving import serving_in_thread
 from tests.training.teaching import Teacher
 from training.config import SftTable
@@ -23,30 +23,30 @@ def table(url: str, **fields: object) -> SftTable:
 
 
 @pytest.fixture
-def thinker() -> Iterator[tuple[str, ScriptedBackend]]:
+def thinker() -> Iterator[tuple[str, ScriptedUpstream]]:
     """A gateway's address, and the thinking model behind it."""
-    backend = ScriptedBackend(thinks(5))
-    with serving_in_thread(create_app(Settings(), backend)) as url:
-        yield url, backend
+    upstream = ScriptedUpstream(thinks(5))
+    with serving_in_thread(create_app(Settings(), upstream)) as url:
+        yield url, upstream
 
 
-def test_thinking_and_answer_come_apart(thinker: tuple[str, ScriptedBackend]) -> None:
+def test_thinking_and_answer_come_apart(thinker: tuple[str, ScriptedUpstream]) -> None:
     """Every row has its replies, each with the thinking that the endpoint told apart."""
-    url, backend = thinker
+    url, upstream = thinker
     replies = ask_endpoint(table(url, endpoint_model=MODEL), ROWS, ["high", None])
     assert len(replies) == len(ROWS)
     for [(thinking, answer)] in replies:
         assert answer.strip() == "The answer is 7."
         assert thinking
         assert "<think>" not in thinking + answer
-    asked = [body["messages"][-1]["content"] for body in backend.bodies]
+    asked = [body["messages"][-1]["content"] for body in upstream.bodies]
     assert sorted(asked) == sorted(row.question for row in ROWS)
 
 
 def test_replies_that_were_cut_off_are_left_out() -> None:
     """Only what ended by itself is fit to imitate."""
-    backend = ScriptedBackend(says("The answer is", finish="length"))
-    with serving_in_thread(create_app(Settings(), backend)) as url:
+    upstream = ScriptedUpstream(says("The answer is", finish="length"))
+    with serving_in_thread(create_app(Settings(), upstream)) as url:
         assert ask_endpoint(table(url, endpoint_model=MODEL), ROWS, [None, None]) == [[], []]
 
 

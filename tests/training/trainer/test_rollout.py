@@ -11,7 +11,7 @@ from policies.families import find_family
 from tests.training.trainer.test_ranks import together
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Prompter
-from training.rewards import RewardPlan, Setting, reward_plan
+from training.rewards import RewardContext, RewardPlan, reward_plan
 from training.rl.advantages import Normalisation
 from training.rl.length_schedule import LengthSchedule
 from training.trainer.ranks import ALONE, Ranks
@@ -66,7 +66,7 @@ class Engine:
 
 def plan(limit: int) -> RewardPlan:
     """Right or wrong, and nothing else."""
-    return reward_plan(Setting(max_tokens=limit), {"correct"}, {})
+    return reward_plan(RewardContext(max_tokens=limit), {"correct"}, {})
 
 
 def rollout(

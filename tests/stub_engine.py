@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Events", "Json", "Raw", "Upstream", "chunk", "upstream"]
+__all__ = ["Events", "Json", "Raw", "StubEngine", "chunk", "stub_engine"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ Reply = Json | Events | Raw
 
 
 @dataclass
-class Upstream:
+class StubEngine:
     """The server's state: what it was asked, and how many requests are being answered or were dropped."""
 
     base_url: str = ""
@@ -125,9 +125,9 @@ class Upstream:
 
 
 @asynccontextmanager
-async def upstream(owned_by: str = "someone", model: str = "tiny") -> AsyncIterator[Upstream]:
+async def stub_engine(owned_by: str = "someone", model: str = "tiny") -> AsyncIterator[StubEngine]:
     """A running server with one model, by an engine that calls itself `owned_by`."""
-    state = Upstream()
+    state = StubEngine()
     state.answers("/v1/models", Json({"object": "list", "data": [{"id": model, "owned_by": owned_by}]}))
     server = await asyncio.start_server(state.serve, "127.0.0.1", 0)
     state.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
