@@ -1,6 +1,7 @@
 # make install    set up .venv, nothing more: the `thinkgate` command, the embedded engine, the tools for tests
 # make demo       ask the embedded model ten questions at several budgets, then keep serving
-# make test       all tests but those of real vLLM        make lint  formatting, style and types
+# make test       all tests but those of real vLLM
+# make lint       formatting, style, types, complexity of functions, length of sentences
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
 # make test-training  the tests of training that need torch and TRL, in an environment of its own
 # make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
@@ -45,6 +46,9 @@ train-tiny: $(TRAIN_INSTALLED)
 
 lint: install
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	@complex="$$($(BIN)/python -m radon cc --show-complexity --min D gateway policies scorers)" || exit 1; \
+		test -z "$$complex" || { echo "$$complex"; echo "Split these functions: their complexity is D or worse."; exit 1; }
+	@$(BIN)/python .ci/prose.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "ThinkGate needs Python 3.11 or newer; name one with PYTHON=/path/to/python."; exit 1; }
