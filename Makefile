@@ -5,6 +5,7 @@
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
 # make test-training  the tests of training that need torch and TRL, in an environment of its own
 # make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
+# make test-wheel     every command of the wheel, installed into an empty environment
 # make train-tiny     all stages of training on a tiny model, three seeds; see docs/training.md
 #
 # Needs Python 3.11 or newer and nothing else. ARGS="--once" and the like go to the demo,
@@ -20,7 +21,7 @@ TRAIN_VENV ?= .venv-train
 TRAIN_INSTALLED := $(TRAIN_VENV)/.installed
 TORCH ?= 2.13.0
 
-.PHONY: install demo test test-vllm test-training test-export train-tiny lint
+.PHONY: install demo test test-vllm test-training test-export test-wheel train-tiny lint
 
 install: $(INSTALLED)
 
@@ -40,6 +41,9 @@ test-training: $(TRAIN_INSTALLED)
 test-export: install
 	@THINKGATE_EXPORT_PYTHON="$$(PYTHON=$(PYTHON) tests/export/install.sh)" \
 		$(BIN)/python -m pytest -m export tests/export $(TESTS)
+
+test-wheel: install
+	@$(BIN)/python -m pytest -m wheel tests/wheel $(TESTS)
 
 train-tiny: $(TRAIN_INSTALLED)
 	@$(TRAIN_VENV)/bin/python -m benchmarks.train_tiny $(ARGS)
