@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gateway.config import ConfigError, Settings, load_settings
@@ -21,11 +22,16 @@ _COMMANDS = ("gateway.demo", "gateway.commands.replay", "gateway.commands.traini
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns its exit status."""
+    """Run one subcommand and return its exit status.
+
+    Without a subcommand, print the help to stderr and return 2, as for any wrong command line.
+    """
     parser = argparse.ArgumentParser(
         prog="thinkgate", description="Spends inference-time compute on purpose."
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
     serve = subparsers.add_parser("serve", help="run the gateway")
     serve.add_argument("--host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (8000)")
@@ -34,8 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in _COMMANDS:
         importlib.import_module(name).add_parser(subparsers)
     chosen = parser.parse_args(arguments)
+    if chosen.run is None:
+        parser.print_help(sys.stderr)
+        return 2
     status: int = chosen.run(chosen)
     return status
+
+
+def _version() -> str:
+    """Return the version that is installed; a checkout that runs uninstalled has none."""
+    try:
+        return version("thinkgate")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
 
 
 def _serve(arguments: argparse.Namespace) -> int:
