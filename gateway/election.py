@@ -36,12 +36,12 @@ class LatePool(MathPool):
     """The grader's workers, started by the first question between `open` and `close_async`.
 
     Few requests ever need them, so an app doesn't start them for nothing. Where they can't
-    start, or before `open`, every question stays undecided.
+    start, or before `open`, every question stays undecided; `failure` and the log say why they can't.
     """
 
     def __init__(self, workers: int = 2) -> None:
         super().__init__(workers)
-        self._starting: asyncio.Task[MathPool] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._opened = False
 
     def open(self) -> None:
@@ -53,11 +53,8 @@ class LatePool(MathPool):
         if not self._opened:
             return None
         if self._starting is None:
-            self._starting = asyncio.create_task(self.start_async())
-        try:
-            await asyncio.shield(self._starting)
-        except (RuntimeError, OSError):
-            return None
+            self._starting = asyncio.create_task(self._try_to_start())
+        await asyncio.shield(self._starting)
         return await super().ask_async(a, b)
 
     async def close_async(self) -> None:
@@ -66,6 +63,12 @@ class LatePool(MathPool):
         if self._starting is not None:
             await asyncio.wait({self._starting})
             await super().close_async()
+
+    async def _try_to_start(self) -> None:
+        try:
+            await self.start_async()
+        except (RuntimeError, OSError) as error:
+            self._report(error)
 
 
 @dataclass(frozen=True, slots=True)
