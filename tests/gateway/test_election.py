@@ -2,18 +2,24 @@
 
 import asyncio
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from gateway.app import create_app
 from gateway.backends.base import ModelCard
+from gateway.config import Settings
 from gateway.election import Jury, LatePool
 from gateway.errors import UpstreamError
 from gateway.events import Delta
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
 from tests.fakes import Script, ScriptedBackend, Text, groups, job_for, ran, says, vote_for
+from tests.serving import serving
 
 SEVEN = says("The answer is ", "\\boxed{7}.")
 EIGHT = says("The answer is ", "\\boxed{8}.")
@@ -183,6 +189,28 @@ async def test_the_workers_start_with_the_first_question() -> None:
     finally:
         await pool.close_async()
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
+
+
+async def test_workers_that_cannot_start_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Votes go on without them; the log has the cause once, and `/health` has it from then on."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no way >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    scripts = [says("\\boxed{\\sum_{k=1}^{3} k}"), says("\\boxed{6}")]
+    backend = ScriptedBackend(*scripts * 2)
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "scaling": {"samples": 2}}
+    async with serving(create_app(Settings(), backend)) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/health")).json() == {"status": "ok"}
+        for _ in range(2):
+            reply = (await client.post("/v1/chat/completions", json=request)).json()
+            assert [group["count"] for group in reply["scaling"]["vote"]["groups"]] == [1, 1]
+        health = await client.get("/health")
+    why = "the math workers can't start: the process ended with status 3 (no way)"
+    assert (health.status_code, health.json()) == (200, {"status": "ok", "math_workers": why})
+    assert caplog.text.count(why) == 1
 
 
 async def test_waiting_for_the_workers_has_an_end() -> None:
