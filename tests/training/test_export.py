@@ -114,8 +114,11 @@ def test_an_export_for_accelerate_is_written_whole(
     assert (out / "README.md").exists()
 
 
-def test_an_export_for_accelerate_trains_by_the_installed_module(tmp_path: Path) -> None:
+def test_an_export_for_accelerate_trains_by_the_installed_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder named `training` where the run's file lies is not what `-m training` means."""
+    monkeypatch.chdir(tmp_path)
     assert (
         main(["accelerate", str(file(tmp_path)), "--out", str(tmp_path / "export"), "--processes", "2"]) == 0
     )
@@ -127,7 +130,6 @@ def test_an_export_for_accelerate_trains_by_the_installed_module(tmp_path: Path)
     stub.chmod(0o755)
     done = subprocess.run(
         [tmp_path / "export" / "train.sh"],
-        cwd=tmp_path,
         env={**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
