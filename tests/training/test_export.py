@@ -123,7 +123,8 @@ def test_an_export_for_accelerate_trains_by_the_installed_module(
         main(["accelerate", str(file(tmp_path)), "--out", str(tmp_path / "export"), "--processes", "2"]) == 0
     )
     (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "__main__.py").write_text("raise SystemExit('an impostor ran')")
+    for module in ("__init__", "__main__"):
+        (tmp_path / "training" / f"{module}.py").write_text("raise SystemExit('an impostor ran')")
     stub = tmp_path / "bin" / "accelerate"
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$1" "$2" "$3" --help\n')
