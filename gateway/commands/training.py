@@ -1,4 +1,4 @@
-"""Subcommands that another package does: `thinkgate eval` is `python -m training eval`."""
+"""Subcommands that another package does: `thinkgate eval` is `python -P -m training eval`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from scorers.grader.safe_python import python_command, python_environment
+
 __all__ = ["add_parser"]
 
-_SERVE = shlex.join([sys.executable, "-m", "gateway", "serve", "--port", "0"])
+_SERVE = shlex.join(python_command("gateway", "serve", "--port", "0"))
 _COMMANDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "adapter": ("convert a LoRA adapter for the embedded engine", ()),
     "canary": ("compare a served model's logprobs with its weights", ()),
@@ -38,6 +40,6 @@ def add_parser(subparsers: Any) -> None:
 
 def _become(name: str, told: tuple[str, ...], arguments: argparse.Namespace) -> int:
     """Becomes the other package's command, which knows the gateway by its address alone."""
-    command = [sys.executable, "-m", "training", name, *told, *arguments.rest]
+    command = python_command("training", name, *told, *arguments.rest)
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, python_environment())

@@ -18,9 +18,10 @@ def ops_router(service: Service) -> APIRouter:
 
     @router.get("/health")
     async def health() -> Response:
-        """Whether the gateway itself runs; with what is wrong with the aliases file, if anything is."""
-        told = {"aliases": service.aliases.error} if service.aliases.error else {}
-        return json_response({"status": "ok", **told})
+        """Say that the gateway itself runs, and what is wrong with its aliases file or its math workers."""
+        pool = service.runner.vote_settings.pool
+        problems = {"aliases": service.aliases.error, "math_workers": pool.failure if pool else None}
+        return json_response({"status": "ok"} | {name: why for name, why in problems.items() if why})
 
     @router.get("/ready")
     async def ready() -> Response:

@@ -20,7 +20,15 @@ from policies.stopping import parse_stop
 from policies.types import RunLimits
 from scorers.votes import VOTES
 
-__all__ = ["AUTO", "RequestedSampling", "Scaling", "ReasoningBudget", "parse_budget", "read_sampling", "split_suffix"]
+__all__ = [
+    "AUTO",
+    "ReasoningBudget",
+    "RequestedSampling",
+    "Scaling",
+    "parse_budget",
+    "read_sampling",
+    "split_suffix",
+]
 
 T = TypeVar("T")
 
@@ -220,7 +228,9 @@ def _switch(value: object, param: str) -> ReasoningBudget | None:
     return None if value else ReasoningBudget(level="off")
 
 
-def _thinking_fields(body: dict[str, Any], levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
+def _thinking_fields(
+    body: dict[str, Any], levels: Collection[str]
+) -> list[tuple[str, ReasoningBudget | None]]:
     """Every body field that says how long to think, taken away from `body`."""
     found: list[tuple[str, ReasoningBudget | None]] = []
     if (effort := body.pop("reasoning_effort", None)) is not None:

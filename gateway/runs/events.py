@@ -9,7 +9,7 @@ from typing import Any, Literal
 from policies.types import SamplingRequest
 from scorers.types import Sample, VoteResult
 
-__all__ = ["SampleCounts", "Delta", "Enforced", "Event", "Finished", "RunResult", "Progress", "Status"]
+__all__ = ["Delta", "Enforced", "Event", "Finished", "Progress", "RunResult", "SampleCounts", "Status"]
 
 Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gateway.runs.voting import VoteSettings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
 from gateway.runs.request import RunRequest
+from gateway.runs.voting import VoteSettings
 from scorers.types import Sample
 
 __all__ = ["delta_as_asked", "refuses_logprobs", "sample_as_asked", "watched"]

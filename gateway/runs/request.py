@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gateway.aliases import Route
-from gateway.upstreams.base import ModelCard
-from gateway.runs.budget import AUTO, RequestedSampling, ReasoningBudget
 from gateway.errors import BadRequest
+from gateway.runs.budget import AUTO, ReasoningBudget, RequestedSampling
 from gateway.runs.sample_state import Terms
+from gateway.upstreams.base import ModelCard
 from policies.families import Family
 from policies.limiter import share_tokens
 from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
 from policies.shaping import Shaped, shape, strip_thinking
 from policies.types import SamplingRequest
 
-__all__ = ["AUTO_SAMPLES", "Approach", "RunRequest", "ServedModel", "ReplyOptions", "plan_request"]
+__all__ = ["AUTO_SAMPLES", "Approach", "ReplyOptions", "RunRequest", "ServedModel", "plan_request"]
 
 _BYTES_PER_PROMPT_TOKEN = 3  # low on purpose: a prompt taken for longer than it is leaves room
 AUTO_SAMPLES = 8
@@ -147,7 +147,9 @@ class RunRequest:
         if sampling.level is not None:
             return self.model.levels.get(sampling.level)
         return (
-            None if sampling.thinking_limit is None else level_near(sampling.thinking_limit, self.model.levels)
+            None
+            if sampling.thinking_limit is None
+            else level_near(sampling.thinking_limit, self.model.levels)
         )
 
 
@@ -225,7 +227,11 @@ class _Drawing:
 
 
 def _drawing(
-    asked: RequestedSampling, reply: ReplyOptions, thinking: ReasoningBudget | None, level: Level | None, bounds: _Bounds
+    asked: RequestedSampling,
+    reply: ReplyOptions,
+    thinking: ReasoningBudget | None,
+    level: Level | None,
+    bounds: _Bounds,
 ) -> _Drawing:
     """What the client says comes first, then what its level brings along. Raises `BadRequest`."""
     if reply.choices > bounds.samples:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import SampleCounts, Enforced, Event, Finished, RunResult
+from gateway.runs.events import Enforced, Event, Finished, RunResult, SampleCounts
 from gateway.runs.request import RunRequest
 from gateway.runs.sample_state import FinishedSample
 from scorers.types import Sample
@@ -15,7 +15,9 @@ from scorers.types import Sample
 __all__ = ["is_silent", "result_of", "with_cost"]
 
 
-def result_of(request: RunRequest, drawn: Sequence[FinishedSample], began: float, notes: Sequence[str]) -> RunResult:
+def result_of(
+    request: RunRequest, drawn: Sequence[FinishedSample], began: float, notes: Sequence[str]
+) -> RunResult:
     """The result of samples that all came through."""
     samples = tuple(each.sample for each in drawn)
     if not samples:
@@ -24,7 +26,9 @@ def result_of(request: RunRequest, drawn: Sequence[FinishedSample], began: float
     return RunResult(
         chosen=samples,
         drawn=samples,
-        counts=SampleCounts(request.sampling.samples, len(samples), finished=len(samples), truncated=truncated),
+        counts=SampleCounts(
+            request.sampling.samples, len(samples), finished=len(samples), truncated=truncated
+        ),
         sampling=request.sampling,
         generated=sum(each.tally.completion for each in drawn),
         reasoning=sum(each.tally.reasoning for each in drawn),

@@ -6,17 +6,17 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from gateway.upstreams.base import Upstream, UpstreamRequest
-from gateway.runs.budget import AUTO
-from gateway.runs.voting import VoteSettings
-from gateway.runs.events import Event, Finished
-from gateway.runs.sample_plans import Orders
-from gateway.runs.result import is_silent, result_of, with_cost
-from gateway.runs.request import RunRequest
-from gateway.runs.vote_run import Everything, VoteRun
-from gateway.runs.sampling import draw, split_reply
 from gateway.http.streaming import fold
+from gateway.runs.budget import AUTO
+from gateway.runs.events import Event, Finished
+from gateway.runs.request import RunRequest
+from gateway.runs.result import is_silent, result_of, with_cost
+from gateway.runs.sample_plans import Orders
 from gateway.runs.sample_state import FinishedSample
+from gateway.runs.sampling import draw, split_reply
+from gateway.runs.vote_run import Everything, VoteRun
+from gateway.runs.voting import VoteSettings
+from gateway.upstreams.base import Upstream, UpstreamRequest
 from policies.escalation import AutoPolicy
 from policies.prompts import thinking_limit
 from policies.stopping import VotePolicy
@@ -32,13 +32,15 @@ class Runner:
     budget call for.
     """
 
-    def __init__(self, upstream: Upstream, policy: Policy | None = None, vote_settings: VoteSettings | None = None) -> None:
+    def __init__(
+        self, upstream: Upstream, policy: Policy | None = None, vote_settings: VoteSettings | None = None
+    ) -> None:
         self.vote_settings = vote_settings or VoteSettings()
         self._upstream = upstream
         self._policy = policy or VotePolicy(self.vote_settings.launch, self.vote_settings.concurrency)
 
     def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
-        """The request's events; the last one is `Finished`. Raises `UpstreamError` where no sample came through.
+        """The request's events; the last one is `Finished`. Raises `UpstreamError` if all fail.
 
         Closing the generator aborts everything that runs upstream for it.
         """
@@ -56,7 +58,9 @@ class Runner:
         return self._plain(request)
 
     def _poll(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
-        return VoteRun(self._upstream, policy, request, self.vote_settings, lambda other: fold(self.run(other))).run()
+        return VoteRun(
+            self._upstream, policy, request, self.vote_settings, lambda other: fold(self.run(other))
+        ).run()
 
     async def _plain(self, request: RunRequest) -> AsyncGenerator[Event, None]:
         """One reply with nothing to watch, or a limit that the engine keeps for sure: one plain request."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gateway.upstreams.base import Upstream
 from gateway.runs.request import RunRequest
 from gateway.runs.sampling import Order, Rendering
+from gateway.upstreams.base import Upstream
 from policies.types import SamplingRequest
 
 __all__ = ["Orders"]

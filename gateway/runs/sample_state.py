@@ -8,8 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from gateway.upstreams.base import Chunk, Prompt
 from gateway.runs.events import Delta, Enforced
+from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
 from policies.limiter import Decision, Limiter
 from policies.prompts import LEAD_IN, WAIT, closing
@@ -20,9 +20,9 @@ from scorers.types import Sample, Usage
 __all__ = [
     "TEXT_FIELDS",
     "FinishedSample",
-    "TokenCounts",
-    "Terms",
     "SampleState",
+    "Terms",
+    "TokenCounts",
     "Turn",
     "envelope_of",
     "estimate_tokens",

@@ -13,20 +13,20 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstreams.base import Upstream, Chunk, UpstreamRequest, Prompt
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Enforced
 from gateway.runs.sample_state import (
     TEXT_FIELDS,
     FinishedSample,
-    TokenCounts,
-    Terms,
     SampleState,
+    Terms,
+    TokenCounts,
     Turn,
     envelope_of,
     estimate_tokens,
     tokens_before,
 )
+from gateway.upstreams.base import Chunk, Prompt, Upstream, UpstreamRequest
 from policies.prompts import WAIT
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.runs.budget import RequestedSampling, parse_budget
 from gateway.runs.events import RunResult
-from gateway.runs.request import RunRequest, ServedModel, ReplyOptions, plan_request
+from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
 from policies.families import Family, find_family
 from scorers.types import Sample, ScorerError
 
@@ -15,12 +15,14 @@ __all__ = ["RequestModel"]
 
 
 class RequestModel:
-    """The request's own model as a scorer may ask it (a `scorers.types.ScorerModel`): limits hold, tokens count.
+    """The request's own model as a scorer may ask it (a `ScorerModel`): limits hold, tokens count.
 
     `ask` runs one more request; `spent` are the tokens that the request has already generated.
     """
 
-    def __init__(self, ask: Callable[[RunRequest], Awaitable[RunResult]], request: RunRequest, spent: int) -> None:
+    def __init__(
+        self, ask: Callable[[RunRequest], Awaitable[RunResult]], request: RunRequest, spent: int
+    ) -> None:
         self._ask = ask
         self._request = request
         self._spent = spent

@@ -18,10 +18,10 @@ from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
 from scorers.confidence import WINDOW, ConfidenceScorer
-from scorers.remote_judge import JudgeElsewhere, Server
 from scorers.gate import GATE_FILE, released
 from scorers.judge import QUESTION, RUBRIC, JudgeScorer
 from scorers.local_classifier import LocalClassifier
+from scorers.remote_judge import JudgeElsewhere, Server
 from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
 from scorers.types import Scorer, ScorerError
 

@@ -15,19 +15,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.upstreams.base import Upstream
-from gateway.runs.voting import Decision, Election, VoteSettings
 from gateway.errors import UpstreamError
-from gateway.runs.events import SampleCounts, Delta, Event, Finished, RunResult, Progress, Status
-from gateway.runs.sample_plans import Orders
-from gateway.runs.result import result_of
-from gateway.runs.scorer_model import RequestModel
-from gateway.runs.request import RunRequest
-from gateway.runs.sampling import draw
-from gateway.runs.sample_state import FinishedSample, TokenCounts
+from gateway.runs.events import Delta, Event, Finished, Progress, RunResult, SampleCounts, Status
 from gateway.runs.logprobs import delta_as_asked, refuses_logprobs, sample_as_asked, watched
+from gateway.runs.request import RunRequest
+from gateway.runs.result import result_of
+from gateway.runs.sample_plans import Orders
+from gateway.runs.sample_state import FinishedSample, TokenCounts
+from gateway.runs.sampling import draw
+from gateway.runs.scorer_model import RequestModel
+from gateway.runs.voting import Decision, Election, VoteSettings
+from gateway.upstreams.base import Upstream
 from policies.stopping import VotePolicy
-from policies.types import Launch, SamplingRequest, Policy, VoteState, Step, RunningSample
+from policies.types import Launch, Policy, RunningSample, SamplingRequest, Step, VoteState
 from scorers.types import Sample, VoteResult
 
 __all__ = ["Everything", "VoteRun"]
@@ -169,12 +169,16 @@ class VoteRun:
         for index in indices:
             self._running[index] = running
 
-    async def _pump(self, sampling: SamplingRequest, indices: tuple[int, ...], tallies: dict[int, TokenCounts]) -> None:
+    async def _pump(
+        self, sampling: SamplingRequest, indices: tuple[int, ...], tallies: dict[int, TokenCounts]
+    ) -> None:
         """Draws samples into the queue; what fails goes there as well."""
         order, _ = self._orders.order(sampling, indices, self._seed + indices[0])
         left = set(indices)
         try:
-            shown = self._request.reply.stream and (not self._request.votes or self._request.reply.live == "first")
+            shown = self._request.reply.stream and (
+                not self._request.votes or self._request.reply.live == "first"
+            )
             own = list(tallies.values())
             async with aclosing(draw(self._upstream, order, own, deltas=shown)) as events:
                 async for event in events:
@@ -279,7 +283,9 @@ class VoteRun:
             raise books.failure or UpstreamError(502, "No sample was finished within the limits.")
         samples = [drawn.sample for drawn in books.drawn.values()]
         model = RequestModel(self._ask, request, self._spent())
-        decision = await self._election.decide(samples, model, self._seconds_left()) if request.votes else None
+        decision = (
+            await self._election.decide(samples, model, self._seconds_left()) if request.votes else None
+        )
         notes: list[str] = []
         counts = books.counts(request.sampling.samples)
         if counts.failed:
@@ -295,7 +301,9 @@ class VoteRun:
         result = result_of(request, drawn, self._began, tuple(self._notes))
         everything = [each.tally for each in drawn] + books.lost
         mean = sum(each.tally.completion for each in drawn) / len(drawn)
-        unspent = mean * (request.sampling.samples - len(drawn)) - sum(tally.completion for tally in books.lost)
+        unspent = mean * (request.sampling.samples - len(drawn)) - sum(
+            tally.completion for tally in books.lost
+        )
         return replace(
             result,
             counts=counts,
@@ -304,7 +312,9 @@ class VoteRun:
             scorer="none" if decision is None else decision.scorer,
             scores={} if decision is None else decision.scores,
             scorer_tokens=model.tokens,
-            chosen=tuple(sample_as_asked(each, request.body) for each in result.chosen[: request.reply.choices]),
+            chosen=tuple(
+                sample_as_asked(each, request.body) for each in result.chosen[: request.reply.choices]
+            ),
             drawn=tuple(sample_as_asked(each, request.body) for each in result.drawn),
             generated=sum(tally.completion for tally in everything),
             reasoning=sum(tally.reasoning for tally in everything),
@@ -352,7 +362,9 @@ class Everything:
     def step(self, state: VoteState) -> Step:
         """See `Policy`."""
         return VotePolicy().step(
-            replace(state, sampling=replace(state.sampling, samples=self.count, stop="none", choices=self.count))
+            replace(
+                state, sampling=replace(state.sampling, samples=self.count, stop="none", choices=self.count)
+            )
         )
 
 

@@ -21,12 +21,12 @@ from policies.stopping import parse_stop
 from policies.voting import decide
 from scorers.answers import equivalent_async
 from scorers.confidence import WINDOW
+from scorers.grader.pool import MathPool
 from scorers.grouping import AsyncGrouper, each_alone
 from scorers.sample_answers import is_free_form, read_answer_async
-from scorers.grader.pool import MathPool
-from scorers.types import Answer, Group, ScorerModel, Sample, Scorer, ScorerError, VoteResult
+from scorers.types import Answer, Group, Sample, Scorer, ScorerError, ScorerModel, VoteResult
 
-__all__ = ["Decision", "Election", "VoteSettings", "LatePool"]
+__all__ = ["Decision", "Election", "LatePool", "VoteSettings"]
 
 _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
@@ -36,12 +36,12 @@ class LatePool(MathPool):
     """The grader's workers, started by the first question between `open` and `close_async`.
 
     Few requests ever need them, so an app doesn't start them for nothing. Where they can't
-    start, or before `open`, every question stays undecided.
+    start, or before `open`, every question stays undecided; `failure` and the log say why they can't.
     """
 
     def __init__(self, workers: int = 2) -> None:
         super().__init__(workers)
-        self._starting: asyncio.Task[MathPool] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._opened = False
 
     def open(self) -> None:
@@ -53,11 +53,8 @@ class LatePool(MathPool):
         if not self._opened:
             return None
         if self._starting is None:
-            self._starting = asyncio.create_task(self.start_async())
-        try:
-            await asyncio.shield(self._starting)
-        except (RuntimeError, OSError):
-            return None
+            self._starting = asyncio.create_task(self._try_to_start())
+        await asyncio.shield(self._starting)
         return await super().ask_async(a, b)
 
     async def close_async(self) -> None:
@@ -66,6 +63,12 @@ class LatePool(MathPool):
         if self._starting is not None:
             await asyncio.wait({self._starting})
             await super().close_async()
+
+    async def _try_to_start(self) -> None:
+        try:
+            await self.start_async()
+        except (RuntimeError, OSError) as error:
+            self._report(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,18 +193,28 @@ class Election:
         """The vote and the scorer over free text."""
         if scorer != "none":
             return "best", scorer
-        return ("mbr", "none") if self._vote_settings.free_form == "mbr" else ("best", self._vote_settings.free_form)
+        return (
+            ("mbr", "none")
+            if self._vote_settings.free_form == "mbr"
+            else ("best", self._vote_settings.free_form)
+        )
 
     async def _score(
         self, name: str, candidates: Sequence[Sample], model: ScorerModel, seconds: float | None
     ) -> tuple[Mapping[int, float], list[str]]:
         """The scores by sample index, and why there are none where the scorer gave none."""
-        limit = self._vote_settings.scorer_seconds if seconds is None else min(self._vote_settings.scorer_seconds, seconds)
+        limit = (
+            self._vote_settings.scorer_seconds
+            if seconds is None
+            else min(self._vote_settings.scorer_seconds, seconds)
+        )
         if not candidates:
             return {}, []
         try:
             async with asyncio.timeout(limit):
-                values = await self._vote_settings.scorers[name].score(self._request.body["messages"], candidates, model)
+                values = await self._vote_settings.scorers[name].score(
+                    self._request.body["messages"], candidates, model
+                )
         except TimeoutError:
             return {}, [f'the scorer "{name}" took longer than {limit:.3g} s; the vote is unweighted']
         except (ScorerError, GatewayError) as error:

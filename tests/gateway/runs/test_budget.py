@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.runs.budget import ReasoningBudget, read_sampling, split_suffix
 from gateway.errors import BadRequest
+from gateway.runs.budget import ReasoningBudget, read_sampling, split_suffix
 
 LEVELS = ("off", "minimal", "low", "medium", "high", "max")
 

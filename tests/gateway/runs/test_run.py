@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.runs.run import Runner
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Progress
-from tests.fakes import ScriptedUpstream, Text, groups, request_for, ran, says, thinks, until, vote_for
+from gateway.runs.run import Runner
+from tests.fakes import ScriptedUpstream, Text, groups, ran, request_for, says, thinks, until, vote_for
 
 BROKEN = UpstreamError(502, "out of order")
 SEVEN = says("The answer is ", "\\boxed{7}.")

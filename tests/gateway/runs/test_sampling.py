@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, RunResult
-from tests.fakes import Script, ScriptedUpstream, Text, request_for, ran, says, thinks
+from tests.fakes import Script, ScriptedUpstream, Text, ran, request_for, says, thinks
 
 BROKEN = UpstreamError(502, "broke off")
 ANSWER = says("The answer is 7.")

@@ -2,18 +2,24 @@
 
 import asyncio
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from gateway.upstreams.base import ModelCard
-from gateway.runs.voting import VoteSettings, LatePool
+from gateway.app import create_app
+from gateway.config import Settings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
+from gateway.runs.voting import LatePool, VoteSettings
+from gateway.upstreams.base import ModelCard
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
-from tests.fakes import Script, ScriptedUpstream, Text, groups, request_for, ran, says, vote_for
+from tests.fakes import Script, ScriptedUpstream, Text, groups, ran, request_for, says, vote_for
+from tests.serving import serving
 
 SEVEN = says("The answer is ", "\\boxed{7}.")
 EIGHT = says("The answer is ", "\\boxed{8}.")
@@ -34,7 +40,9 @@ def calls(arguments: str) -> Script:
 
 async def test_tool_calls_vote_by_their_value() -> None:
     """The same call, its arguments written in another order, is the same vote."""
-    upstream = ScriptedUpstream(calls('{"a": 3, "b": 5}'), calls('{"a": 3, "b": 4}'), calls('{"b":4.0,"a":3}'))
+    upstream = ScriptedUpstream(
+        calls('{"a": 3, "b": 5}'), calls('{"a": 3, "b": 4}'), calls('{"b":4.0,"a":3}')
+    )
     _, result = await ran(upstream, vote_for(3))
     assert [count for _, count in groups(result)] == [2, 1]
     assert result.chosen[0].index == 1
@@ -185,6 +193,28 @@ async def test_the_workers_start_with_the_first_question() -> None:
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
 
 
+async def test_workers_that_cannot_start_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Votes go on without them; the log has the cause once, and `/health` has it from then on."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no way >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    scripts = [says("\\boxed{\\sum_{k=1}^{3} k}"), says("\\boxed{6}")]
+    upstream = ScriptedUpstream(*scripts * 2)
+    request = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "scaling": {"samples": 2}}
+    async with serving(create_app(Settings(), upstream)) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/health")).json() == {"status": "ok"}
+        for _ in range(2):
+            reply = (await client.post("/v1/chat/completions", json=request)).json()
+            assert [group["count"] for group in reply["scaling"]["vote"]["groups"]] == [1, 1]
+        health = await client.get("/health")
+    why = "the math workers can't start: the process ended with status 3 (no way)"
+    assert (health.status_code, health.json()) == (200, {"status": "ok", "math_workers": why})
+    assert caplog.text.count(why) == 1
+
+
 async def test_waiting_for_the_workers_has_an_end() -> None:
     """With no patience left, answers that the workers would have to compare count as different."""
     pool = LatePool(workers=1)
@@ -265,7 +295,9 @@ def scored(samples: int, **fields: Any) -> Any:
 async def test_a_scorer_named_means_a_weighted_vote() -> None:
     """Its scores decide, and what it spent is told apart from the samples' tokens."""
     mine = Weighs({"The answer is \\boxed{8}.": 0.9, "The answer is \\boxed{7}.": 0.2}, tokens=30)
-    _, result = await ran(ScriptedUpstream(SEVEN, SEVEN, EIGHT), scored(3), VoteSettings(scorers={"mine": mine}))
+    _, result = await ran(
+        ScriptedUpstream(SEVEN, SEVEN, EIGHT), scored(3), VoteSettings(scorers={"mine": mine})
+    )
     assert result.chosen[0].content == "The answer is \\boxed{8}."
     assert (result.method, result.scorer, result.scorer_tokens) == ("weighted", "mine", 30)
     assert result.generated == 6
@@ -293,7 +325,9 @@ async def test_a_late_scorer_is_left_behind() -> None:
 async def test_the_requests_own_limit_holds_for_the_scorer() -> None:
     """`max_seconds` is the end of everything."""
     request = scored(3, scaling={"max_seconds": 0.2})
-    _, result = await ran(ScriptedUpstream(EIGHT, SEVEN, SEVEN), request, VoteSettings(scorers={"mine": Slow()}))
+    _, result = await ran(
+        ScriptedUpstream(EIGHT, SEVEN, SEVEN), request, VoteSettings(scorers={"mine": Slow()})
+    )
     assert result.chosen[0].content == "The answer is \\boxed{7}."
     assert any("took longer than" in note for note in result.notes)
 
@@ -310,7 +344,9 @@ async def test_a_broken_scorer_costs_only_its_weights(error: Exception) -> None:
 async def test_scores_outside_their_range_count_as_no_opinion() -> None:
     """A scorer can't buy the vote."""
     mine = Weighs({"The answer is \\boxed{8}.": 99.0, "The answer is \\boxed{7}.": 0.5})
-    _, result = await ran(ScriptedUpstream(EIGHT, SEVEN, SEVEN), scored(3), VoteSettings(scorers={"mine": mine}))
+    _, result = await ran(
+        ScriptedUpstream(EIGHT, SEVEN, SEVEN), scored(3), VoteSettings(scorers={"mine": mine})
+    )
     assert result.chosen[0].content == "The answer is \\boxed{7}."
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,15 @@ def pool() -> Iterator[MathPool]:
     """One warm pool for this module; long limits, for test machines may be slow."""
     with MathPool(workers=2, seconds=10.0) as started:
         yield started
+
+
+def executable(folder: Path, script: str | None) -> str:
+    """A shell script that stands in for Python, or a path at which there is none."""
+    path = folder / "python"
+    if script is not None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return str(path)
 
 
 def answer(text: str) -> Answer:
@@ -84,6 +97,50 @@ def test_a_lazy_pool_starts_with_the_first_question_that_needs_it(monkeypatch: p
         with pytest.raises(PoolError):
             verify(needed, "1/2", broken)
     assert verify(needed, "1/2", broken) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo first >&2; echo no way >&2; echo >&2; exit 3", r"the process ended with status 3 \(no way\)$"),
+        ("kill -9 $$", "the process ended with signal SIGKILL$"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_workers_that_cannot_start_say_why(
+    script: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By how their process ended and what it last said; a caller that gets the error needs no log."""
+    monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
+    pool = MathPool()
+    with pytest.raises(PoolError, match=rf"^the math workers can't start: .*{why}"):
+        pool.start()
+    assert pool.failure is None
+    assert pool.ask("1", "1") is None
+
+
+def test_workers_that_cannot_start_again_are_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the process dies and the next can't start, questions stay undecided and the cause is told."""
+    started = tmp_path / "started"
+    once = (
+        f'test -e {started} && {{ echo gone >&2; exit 3; }}; echo $$ > {started}; exec {sys.executable} "$@"'
+    )
+    monkeypatch.setattr(sys, "executable", executable(tmp_path, once))
+    with MathPool(workers=1, seconds=10.0) as pool:
+        assert pool.ask(r"\int_0^1 x\,dx", "1/2") is True
+        assert pool.failure is None
+        os.kill(int(started.read_text()), signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while pool.failure is None:
+            assert time.monotonic() < deadline, "the workers' end was not noticed"
+            pool.ask(r"\int_0^1 x\,dx", "1/2")
+        assert pool.ask(r"\int_0^1 x\,dx", "1/2") is None
+    assert pool.failure == "the math workers can't start: the process ended with status 3 (gone)"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Answers that need computer algebra stay undecided: {pool.failure}"
+    ]
 
 
 async def test_an_abandoned_question_does_not_disturb_the_pool(pool: MathPool) -> None:

@@ -1,6 +1,9 @@
 """What is exported for other engines, as far as it needs none of them; the rest is in tests/export."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +112,32 @@ def test_an_export_for_accelerate_is_written_whole(
     assert deepspeed["deepspeed_config"]["zero_stage"] == 2
     assert {path.name for path in out.iterdir() if path.stat().st_mode & 0o100} == {"train.sh", "serve.sh"}
     assert (out / "README.md").exists()
+
+
+def test_an_export_for_accelerate_trains_by_the_installed_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder named `training` where the run's file lies is not what `-m training` means."""
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["accelerate", str(file(tmp_path)), "--out", str(tmp_path / "export"), "--processes", "2"]) == 0
+    )
+    (tmp_path / "training").mkdir()
+    for module in ("__init__", "__main__"):
+        (tmp_path / "training" / f"{module}.py").write_text("raise SystemExit('an impostor ran')")
+    stub = tmp_path / "bin" / "accelerate"
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$1" "$2" "$3" --help\n')
+    stub.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "export" / "train.sh"],
+        env={**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: thinkgate train ")
 
 
 def test_a_step_that_cannot_be_shared_out_is_refused(
