@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["additions", "chain", "errands"]
 
@@ -29,14 +29,14 @@ def chain(a: int, b: int, length: str) -> str:
     return " ".join(steps) if length == "low" else "\n".join(steps)
 
 
-def additions(seed: str, *, digits: int = 3) -> Iterator[Row]:
+def additions(seed: str, *, digits: int = 3) -> Iterator[Problem]:
     """Sums of two numbers with up to so many digits, without end; the same seed gives the same ones."""
     rng = random.Random(f"additions {seed}")
     lowest, highest = 10 ** (digits - 1), 10**digits - 1
     while True:
         a, b = rng.randint(lowest, highest), rng.randint(lowest, highest)
         chains = {length: chain(a, b, length) for length in ("low", "high")}
-        yield Row(
+        yield Problem(
             id=f"{a}+{b}",
             question=f"What is {a}+{b}?",
             gold=str(a + b),
@@ -45,7 +45,7 @@ def additions(seed: str, *, digits: int = 3) -> Iterator[Row]:
         )
 
 
-def errands(seed: str) -> Iterator[Row]:
+def errands(seed: str) -> Iterator[Problem]:
     """Small instructions without reasoning that code can check: the tiny model's general ability."""
     rng = random.Random(f"errands {seed}")
     while True:
@@ -56,7 +56,7 @@ def errands(seed: str) -> Iterator[Row]:
         else:
             words = rng.sample(_WORDS, count)
             question, answer = f"Join with commas: {' '.join(words)}", ", ".join(words)
-        yield Row(
+        yield Problem(
             id=question,
             question=question,
             gold=answer,

@@ -15,7 +15,15 @@ from typing import Any
 
 from scorers.grader.tolerance import stated
 
-__all__ = ["DataError", "Problem", "choose", "digest", "gym_problems", "parse_problems", "read_problems"]
+__all__ = [
+    "DataError",
+    "EvaluationProblem",
+    "choose",
+    "digest",
+    "gym_problems",
+    "parse_problems",
+    "read_problems",
+]
 
 _REPEATS = 4  # as many are made at most as are wanted, times this, to find different ones
 _QUESTIONS = ("question", "problem")
@@ -33,7 +41,7 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class EvaluationProblem:
     """A question and its right answer; `id` is unique within a data set.
 
     `metadata` is what a reasoning-gym task tells of how it made the question. `tolerance` is how far
@@ -47,7 +55,7 @@ class Problem:
     tolerance: float | None = None
 
 
-def read_problems(path: Path) -> list[Problem]:
+def read_problems(path: Path) -> list[EvaluationProblem]:
     """The problems of a file of JSON lines, gzipped or not; see `parse_problems`. Raises DataError."""
     try:
         raw = path.read_bytes()
@@ -60,7 +68,7 @@ def read_problems(path: Path) -> list[Problem]:
         raise DataError(f"{path}: {error}") from error
 
 
-def parse_problems(lines: Iterable[str]) -> list[Problem]:
+def parse_problems(lines: Iterable[str]) -> list[EvaluationProblem]:
     """One problem for each line that isn't blank; its id is the line's number. Raises DataError.
 
     The question is in "question" (GSM8K) or "problem" (MATH-500), the answer in "answer": as it
@@ -72,7 +80,7 @@ def parse_problems(lines: Iterable[str]) -> list[Problem]:
     return problems
 
 
-def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
+def gym_problems(task: str, count: int, seed: int) -> list[EvaluationProblem]:
     """`count` different problems of a reasoning-gym task, as "chain_sum" or "chain_sum:max_terms=2".
 
     The same task, count and seed give the same problems. A task that marks numbers by a distance
@@ -97,7 +105,7 @@ def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
+def digest(problems: Iterable[EvaluationProblem], chats: Mapping[str, Any]) -> str:
     """16 hex digits that differ where what is asked (`chats` by problem id) or how it is marked does."""
     told = [
         [each.id, each.gold, chats[each.id], *([] if each.tolerance is None else [each.tolerance])]
@@ -107,8 +115,8 @@ def digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
 
 
 def choose(
-    problems: Sequence[Problem], count: int, shots: int, seed: int
-) -> tuple[list[Problem], list[Problem]]:
+    problems: Sequence[EvaluationProblem], count: int, shots: int, seed: int
+) -> tuple[list[EvaluationProblem], list[EvaluationProblem]]:
     """(examples, asked): `shots` problems to show, and `count` others (0: all) to ask, in their order.
 
     Which ones depends on the seed alone; what is shown is never asked, in no copy of it either.
@@ -126,21 +134,21 @@ def choose(
 
 def _different(
     name: str, made: Iterable[dict[str, Any]], count: int, tolerance: float | None
-) -> list[Problem]:
+) -> list[EvaluationProblem]:
     """The first `count` with questions of their own. Raises ValueError for one without a right answer."""
-    problems: dict[str, Problem] = {}
+    problems: dict[str, EvaluationProblem] = {}
     for place, entry in enumerate(made):
         if len(problems) == count:
             break
         question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
         if not answer:
             raise ValueError(f"has questions without one right answer: {question!r}")
-        problem = Problem(f"{name}/{place}", question, answer, entry.get("metadata", {}), tolerance)
+        problem = EvaluationProblem(f"{name}/{place}", question, answer, entry.get("metadata", {}), tolerance)
         problems.setdefault(question, problem)
     return list(problems.values())
 
 
-def _problem(number: int, line: str) -> Problem:
+def _problem(number: int, line: str) -> EvaluationProblem:
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
@@ -162,7 +170,7 @@ def _problem(number: int, line: str) -> Problem:
         stated(tolerance)
     except ValueError as error:
         raise DataError(f"line {number}: {error}") from error
-    return Problem(str(number), question.strip(), gold, tolerance=tolerance)
+    return EvaluationProblem(str(number), question.strip(), gold, tolerance=tolerance)
 
 
 def _task(task: str) -> tuple[str, dict[str, Any]]:

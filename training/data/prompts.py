@@ -16,7 +16,7 @@ from policies.prompts import LEVELS, Level, policy_prompt
 from policies.shaping import shape
 from policies.thinking import Markup, split_thinking
 from policies.types import SamplingRequest
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Example", "Prompt", "Prompter", "Tokenizer"]
 
@@ -72,7 +72,7 @@ class Prompter:
         """Every token that ends a reply."""
         return frozenset((self.tokenizer.eos_token_id, *self.ends))
 
-    def prompt(self, row: Row, budget: str | None) -> Prompt:
+    def prompt(self, row: Problem, budget: str | None) -> Prompt:
         """The row asked at a level, or, with None, as a client asks that says nothing of a budget."""
         body = {"messages": [{"role": "user", "content": row.question}]}
         level = self.levels[budget] if budget else None

@@ -13,24 +13,24 @@ from typing import Any
 
 from scorers.grader.tolerance import stated
 from training.data.chains import worked_chains
-from training.data.problems import DataError, Problem, gym_problems, parse_problems
-from training.types import Row
+from training.data.problems import DataError, EvaluationProblem, gym_problems, parse_problems
+from training.types import Problem
 
 __all__ = ["fingerprint", "gym_rows", "parse_rows", "read_lines", "read_rows", "row_json", "rows_of"]
 
-_FIELDS = {field.name for field in dataclasses.fields(Row)} - {"gold"}
+_FIELDS = {field.name for field in dataclasses.fields(Problem)} - {"gold"}
 _NEEDS = {"tests": "tests", "checks": "checks"}
 
 
-def rows_of(problems: Iterable[Problem], source: str) -> list[Row]:
+def rows_of(problems: Iterable[EvaluationProblem], source: str) -> list[Problem]:
     """Problems as rows that `correct` judges; the source makes their ids unique over data sets."""
     return [
-        Row(f"{source}/{each.id}", each.question, each.gold, source=source, tolerance=each.tolerance)
+        Problem(f"{source}/{each.id}", each.question, each.gold, source=source, tolerance=each.tolerance)
         for each in problems
     ]
 
 
-def gym_rows(task: str, count: int, seed: int) -> list[Row]:
+def gym_rows(task: str, count: int, seed: int) -> list[Problem]:
     """Rows of a reasoning-gym task, with worked chains where those can be written. Raises DataError."""
     name = task.partition(":")[0]
     rows = []
@@ -38,7 +38,9 @@ def gym_rows(task: str, count: int, seed: int) -> list[Row]:
         chains = worked_chains(name, each.metadata)
         extra = {"chains": chains} if chains else {}
         key = f"gym/{seed}/{each.id}"
-        rows.append(Row(key, each.question, each.gold, source=name, tolerance=each.tolerance, extra=extra))
+        rows.append(
+            Problem(key, each.question, each.gold, source=name, tolerance=each.tolerance, extra=extra)
+        )
     return rows
 
 
@@ -51,7 +53,7 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
-def read_rows(path: Path, source: str = "") -> list[Row]:
+def read_rows(path: Path, source: str = "") -> list[Problem]:
     """The rows of a file of JSON lines; see `parse_rows`. The source is the file's name, unless given."""
     lines = read_lines(path)
     try:
@@ -60,7 +62,7 @@ def read_rows(path: Path, source: str = "") -> list[Row]:
         raise DataError(f"{path}: {error}") from error
 
 
-def parse_rows(lines: Sequence[str], source: str) -> list[Row]:
+def parse_rows(lines: Sequence[str], source: str) -> list[Problem]:
     """One row for each line that isn't blank. Raises DataError.
 
     A line is a problem, as `training.data.problems.parse_problems` reads it, or has a "reward" other than
@@ -77,7 +79,7 @@ def parse_rows(lines: Sequence[str], source: str) -> list[Row]:
     return [_row(number, fields, problems.get(number), source) for number, fields in told.items()]
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: Problem) -> dict[str, Any]:
     """A row as a line of JSON that `parse_rows` reads again; what is empty is left out."""
     fields = dataclasses.asdict(row) | {
         "checks": [dict(check) for check in row.checks],
@@ -87,7 +89,7 @@ def row_json(row: Row) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", [], {}, False)}
 
 
-def fingerprint(rows: Iterable[Row]) -> str:
+def fingerprint(rows: Iterable[Problem]) -> str:
     """The SHA-256, in hex, of the rows in their order: equal for the same data, on any machine."""
     digest = hashlib.sha256()
     for row in rows:
@@ -115,7 +117,7 @@ def _pairs(number: int, told: Any) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source: str) -> Row:
+def _row(number: int, fields: Mapping[str, Any], problem: EvaluationProblem | None, source: str) -> Problem:
     question = problem.question if problem else fields.get("question", fields.get("problem"))
     if not isinstance(question, str) or not question.strip():
         raise DataError(f"line {number}: needs a question (or problem) with text")
@@ -136,4 +138,4 @@ def _row(number: int, fields: Mapping[str, Any], problem: Problem | None, source
     if "pairs" in taken:
         taken["pairs"] = _pairs(number, taken["pairs"])
     gold = problem.gold if problem else None
-    return Row(str(fields.get("id", f"{source}/{number}")), question, gold, source=source, **taken)
+    return Problem(str(fields.get("id", f"{source}/{number}")), question, gold, source=source, **taken)

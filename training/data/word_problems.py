@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["stories"]
 
@@ -29,13 +29,13 @@ _THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shel
 _PACKS = ("bags", "boxes", "jars", "packs", "trays")
 
 
-def stories(seed: str) -> Iterator[Row]:
+def stories(seed: str) -> Iterator[Problem]:
     """Rows without end; the same seed gives the same ones. Answers are whole numbers from 0 on."""
     rng = random.Random(f"stories {seed}")
     kinds = (_gained_lost, _packed, _shared, _priced, _compared)
     while True:
         text, first, second, answer = rng.choice(kinds)(rng)
-        yield Row(
+        yield Problem(
             id=text,
             question=text,
             gold=str(answer),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from training.data.problems import Problem
+from training.data.problems import EvaluationProblem
 
 __all__ = ["FORMS", "Form", "chat_for"]
 
@@ -28,7 +28,9 @@ class Form:
     find: Callable[[str], str | None]
 
 
-def chat_for(problem: Problem, form: Form, examples: Sequence[Problem] = ()) -> list[dict[str, str]]:
+def chat_for(
+    problem: EvaluationProblem, form: Form, examples: Sequence[EvaluationProblem] = ()
+) -> list[dict[str, str]]:
     """The chat that asks a problem: the examples as turns answered rightly, then the question."""
     chat = []
     for each in (*examples, problem):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scorers.answers import verify_async
 from scorers.grader.pool import MathPool
-from training.data.problems import Problem
+from training.data.problems import EvaluationProblem
 from training.evaluation.client import AskFailed, Client
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
@@ -34,7 +34,7 @@ class Work:
     """One question to be asked at one setting, with the chat request for it."""
 
     setting: EvaluationSetting
-    problem: Problem
+    problem: EvaluationProblem
     body: Mapping[str, Any]
 
 
@@ -113,7 +113,7 @@ async def _ask(
 
 
 async def mark(
-    text: str, problem: Problem, find: Callable[[str], str | None], pool: MathPool | None = None
+    text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: MathPool | None = None
 ) -> tuple[bool | None, bool | None]:
     """Whether the reply is right (strictly, leniently); None where the grader could not decide."""
 

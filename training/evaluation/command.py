@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from training.data.problems import DataError, Problem, choose, digest, gym_problems, read_problems
+from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import AskFailed, connected
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Plan:
     """What is asked (`chats` by problem id), at which settings, and `about`, all that bears on a reply."""
 
-    problems: Sequence[Problem]
+    problems: Sequence[EvaluationProblem]
     chats: Mapping[str, list[dict[str, str]]]
     seeds: Mapping[str, int]
     settings: Sequence[EvaluationSetting]
     about: Mapping[str, Any]
     out: Path
 
-    def body(self, problem: Problem, model: str) -> dict[str, Any]:
+    def body(self, problem: EvaluationProblem, model: str) -> dict[str, Any]:
         """The chat request; every problem has seeds of its own, the same at all settings."""
         body = {"model": model, "messages": self.chats[problem.id], "temperature": self.about["temperature"]}
         if self.about["max_tokens"]:
@@ -169,7 +169,7 @@ def _answer(plan: _Plan, replies: Replies, args: argparse.Namespace) -> bool:
 async def _ask(
     plan: _Plan,
     replies: Replies,
-    missing: Sequence[tuple[Problem, EvaluationSetting]],
+    missing: Sequence[tuple[EvaluationProblem, EvaluationSetting]],
     url: str,
     args: argparse.Namespace,
 ) -> bool:

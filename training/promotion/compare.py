@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.problems import Problem, choose, digest, gym_problems, read_problems
+from training.data.problems import EvaluationProblem, choose, digest, gym_problems, read_problems
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import Client
@@ -40,7 +40,7 @@ class DataSet:
 
     name: str
     trained: bool
-    problems: tuple[Problem, ...]
+    problems: tuple[EvaluationProblem, ...]
 
 
 def data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scorers.answers import verify
 from scorers.grader.pool import MathPool
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Correct"]
 
@@ -23,7 +23,7 @@ class Correct:
 
     pool: MathPool | None = None
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         if row.gold is None:
             return [None] * len(completions)

@@ -19,7 +19,7 @@ from scorers.trained import Case, filled
 from training.config import Miss
 from training.scorer.labels import near_miss
 from training.scorer.samples import Asked
-from training.types import Row
+from training.types import Problem
 
 __all__ = [
     "DIGIT",
@@ -34,13 +34,13 @@ __all__ = [
 DIGIT: tuple[Miss, ...] = ("digit",)
 
 
-def check(form: str, row: Row, answer: str, right: bool) -> Row:
+def check(form: str, row: Problem, answer: str, right: bool) -> Problem:
     """One check of an answer, as a row of its own; `form` has {question} and {answer}."""
     chains: Mapping[str, str] = row.extra.get("chains", {})
     beside = side_by_side(row.gold or "", answer.strip())
     extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
     question = filled(form, Case(row.question, answer))
-    return Row(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
+    return Problem(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
 
 
 def side_by_side(result: str, answer: str) -> str:
@@ -74,7 +74,9 @@ def missed(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | 
     return sign + digits[: place + 1] + chance.choice("0123456789") + digits[place + 1 :]
 
 
-def checks_by_rule(form: str, rows: Sequence[Row], seed: int, misses: Sequence[Miss] = DIGIT) -> list[Row]:
+def checks_by_rule(
+    form: str, rows: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT
+) -> list[Problem]:
     """A check of each row: of its own answer, or, half of the time, of one that misses it in such a way.
 
     Rows with a tolerance are asked of their own answer alone: another number may be right too.
@@ -90,7 +92,7 @@ def checks_by_rule(form: str, rows: Sequence[Row], seed: int, misses: Sequence[M
 
 def checks_of(
     form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT, *, most: int = 2
-) -> list[Row]:
+) -> list[Problem]:
     """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
 
     The wrong ones are those given most often, which are those that win votes; where the policy made no
@@ -111,7 +113,7 @@ def checks_of(
 
 
 def checks_to_imitate(
-    form: str, rows: Sequence[Row], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT
-) -> list[Row]:
+    form: str, rows: Sequence[Problem], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT
+) -> list[Problem]:
     """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
     return [*checks_by_rule(form, rows, seed, misses), *checks_of(form, asked, seed, misses)]

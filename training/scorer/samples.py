@@ -19,7 +19,7 @@ from scorers.trained import Case
 from scorers.types import Sample
 from training.data.prompts import Prompt, Prompter
 from training.scorer.gate import SampledProblem
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Asked", "Draw", "LabelledReply", "ask", "classes", "problem", "read_asked", "write_asked"]
 
@@ -47,7 +47,7 @@ class LabelledReply:
 class Asked:
     """A question, the budget it was asked at (None: none), and the replies."""
 
-    row: Row
+    row: Problem
     budget: str | None
     replies: tuple[LabelledReply, ...]
 
@@ -59,7 +59,7 @@ class Asked:
 def ask(
     draw: Draw,
     prompter: Prompter,
-    rows: Sequence[Row],
+    rows: Sequence[Problem],
     budgets: Sequence[str | None],
     pool: MathPool | None = None,
 ) -> list[Asked]:
@@ -111,7 +111,7 @@ def read_asked(path: Path) -> list[Asked]:
     return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _labelled(row: Row, reply: Completion, pool: MathPool | None) -> LabelledReply:
+def _labelled(row: Problem, reply: Completion, pool: MathPool | None) -> LabelledReply:
     correct = reply.finished and verify(reply.answer, row.gold or "", pool, tolerance=row.tolerance) is True
     return LabelledReply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
@@ -147,7 +147,7 @@ def _asked(line: Mapping[str, Any]) -> Asked:
         )
         for each in line["samples"]
     )
-    row = Row(
+    row = Problem(
         line["id"],
         line["question"],
         line["answer"],

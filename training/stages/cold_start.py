@@ -24,7 +24,7 @@ from training.stages.run import Stage
 from training.stages.teachers import Replies, ask_endpoint
 from training.stages.worked_replies import worked
 from training.trainer.generation import draw
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def run(stage: Stage) -> Path:
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
 
-    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
+    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         if stage.table.teacher == "worked":
             return worked(stage, prompter, rows, general), [*rows, *general], {}
         teacher, before = model, stage.run.model_before("cold-start")
@@ -47,7 +47,7 @@ def run(stage: Stage) -> Path:
 
 
 def taught(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
     """A teacher's replies at each row's budget, verified; and how many were kept, and why others weren't."""
     table = stage.table
@@ -82,7 +82,7 @@ def taught(
     return examples, told
 
 
-def _asked(stage: Stage, rows: Sequence[Row], budgets: Sequence[str | None]) -> Sequence[Replies]:
+def _asked(stage: Stage, rows: Sequence[Problem], budgets: Sequence[str | None]) -> Sequence[Replies]:
     """An endpoint's replies, each taken down as it comes."""
     table = stage.table
     teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)

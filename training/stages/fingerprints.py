@@ -14,7 +14,7 @@ from typing import Any
 from training.data.readers import fingerprint
 from training.stages.collected import binding, identity
 from training.stages.run import Stage
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["asked_levels", "imitation_bound", "model_bound", "rl_bound"]
 
@@ -33,7 +33,7 @@ def asked_levels(stage: Stage) -> dict[str, Any]:
     return {name: asdict(level) for name, level in stage.config.budgets.items() if name in asked}
 
 
-def rl_bound(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
+def rl_bound(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str:
     """Of a stage of RL on these rows."""
     table = stage.table
     step = [table.groups, table.samples, table.updates, table.budgets, table.temperature, table.general]

@@ -19,7 +19,7 @@ from training.stages.run import Stage, described
 from training.trainer.callbacks import Watch
 from training.trainer.sft import train_sft
 from training.trainer.states import from_json
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["imitate"]
 
@@ -29,7 +29,7 @@ _OF_TRAINING = frozenset(
 """Settings that what is gathered doesn't depend on."""
 
 
-Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]]
+Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]]
 """Collects with a model what to imitate: (examples, their rows, figures for the card)."""
 
 
@@ -41,7 +41,7 @@ class _Gathered:
     seconds: float
 
 
-def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gather) -> Path:
+def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: Gather) -> Path:
     """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
     model, tokenizer, prompter = stage.load(start)
     gathering = _gathering(stage, start, rows)
@@ -86,7 +86,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gathe
     return stage.finish(model, tokenizer, gathered.data, told)
 
 
-def _gathering(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
+def _gathering(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str:
     """What the gathering is bound to."""
     table = stage.table
     draws_from_before = table.teacher == "policy" or table.fresh
@@ -105,7 +105,7 @@ def _gathering(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
 def _gathered(
     stage: Stage,
     bound: str,
-    gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
+    gather: Callable[[], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]],
 ) -> _Gathered:
     """What there is to imitate, gathered once; see `training.stages.collected`."""
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from training.rewards.language import Language
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["fit_to_imitate", "repeats"]
 
@@ -14,7 +14,7 @@ _SHORT = 40  # words up to which a text is too short to call it repetitive
 _TAG = re.compile(r"</?\w*think\w*>|<\|[^|>]*\|>")
 
 
-def fit_to_imitate(row: Row, thinking: str, answer: str, budget: str | None) -> bool:
+def fit_to_imitate(row: Problem, thinking: str, answer: str, budget: str | None) -> bool:
     """Whether a reply obeys its budget's form, doesn't loop, and stays in the question's language.
 
     R1's cold start keeps readable chains only: no mixed languages, no long-winded loops

@@ -13,21 +13,21 @@ from training.stages.run import VERIFIABLE, Stage
 from training.stages.trained_scorer import Liking, liking
 from training.stages.worked_replies import worked
 from training.trainer.generation import draw
-from training.types import Completion, Reward, Row
+from training.types import Completion, Problem, Reward
 
 __all__ = ["best", "general_examples", "judging", "kept"]
 
 _JUDGED = VERIFIABLE | {"majority"}
 
 
-def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]) -> list[Example]:
+def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]) -> list[Example]:
     """General rows' written answers; where there is none the model's own replies, which keep it as it is."""
     unwritten = [row for row in rows if "answer" not in row.extra]
     own = kept(stage, model, prompter, unwritten)[0] if unwritten else []
     return [*worked(stage, prompter, (), rows), *own]
 
 
-def judging(stage: Stage, rows: Sequence[Row]) -> Reward:
+def judging(stage: Stage, rows: Sequence[Problem]) -> Reward:
     """What replies to these rows are worth: 1.0 where the row's own reward finds them right.
 
     A general row that nothing verifies takes any, another such row none.
@@ -35,14 +35,14 @@ def judging(stage: Stage, rows: Sequence[Row]) -> Reward:
     setting = RewardContext(markup=stage.config.family.markup, pool=stage.run.pool)
     plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
 
-    def worth(row: Row, replies: Sequence[Completion]) -> Sequence[float | None]:
+    def worth(row: Problem, replies: Sequence[Completion]) -> Sequence[float | None]:
         return plan.judge(row, replies).main if row.reward in _JUDGED else [float(row.general)] * len(replies)
 
     return worth
 
 
 def kept(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
     """The best replies to each row, by `judging`, as examples, and how many there were."""
     table = stage.table
@@ -64,7 +64,7 @@ def kept(
 
 
 def best(
-    row: Row,
+    row: Problem,
     replies: Sequence[Completion],
     worth: Sequence[float | None],
     most: int,
@@ -87,7 +87,7 @@ def best(
 
 
 def _liked(
-    likes_of: Liking | None, rows: Sequence[Row], drawn: Sequence[Sequence[Completion]]
+    likes_of: Liking | None, rows: Sequence[Problem], drawn: Sequence[Sequence[Completion]]
 ) -> Sequence[Sequence[float | None]]:
     """What a scorer makes of the replies; nothing without one, or of general rows."""
     places = [place for place, row in enumerate(rows) if not row.general]

@@ -18,7 +18,7 @@ from scorers.grouping import Grouper
 from scorers.types import Sample
 from training.stages.run import Stage
 from training.trainer.generation import draw
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["majority", "measure"]
 
@@ -40,7 +40,7 @@ def measure(
     rows = stage.held_out()
     most, pool = stage.config.held_out.max_tokens, stage.run.pool
 
-    def right(row: Row, answer: str) -> bool:
+    def right(row: Problem, answer: str) -> bool:
         return verify(answer, row.gold or "", pool, tolerance=row.tolerance) is True
 
     table: dict[str, dict[str, float]] = {}

@@ -28,13 +28,13 @@ from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
 from training.trainer.states import from_json, to_json
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["reinforce"]
 
 
 def reinforce(
-    stage: Stage, start: Path | None, rows: Sequence[Row], setting: RewardContext | None = None
+    stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext | None = None
 ) -> Path:
     """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
 
@@ -45,7 +45,7 @@ def reinforce(
     return _reinforce(stage, start, rows, needed)
 
 
-def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: RewardContext) -> Path:
+def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext) -> Path:
     table = stage.table
     bound = rl_bound(stage, start, rows)
     resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
@@ -83,7 +83,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: R
 
 
 def _rollout(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: RewardContext
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem], setting: RewardContext
 ) -> Rollout:
     """What draws and judges, over the rows in the order in which they are asked."""
     table = stage.table
@@ -148,11 +148,11 @@ def _filtered(
     stage: Stage,
     model: Any,
     prompter: Prompter,
-    rows: Sequence[Row],
+    rows: Sequence[Problem],
     setting: RewardContext,
     *,
     start: Path | None,
-) -> tuple[list[Row], dict[str, Any], float]:
+) -> tuple[list[Problem], dict[str, Any], float]:
     """The rows in the band of difficulty, figures for the card, and the time that it took to find them.
 
     General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
@@ -182,7 +182,7 @@ def _filtered(
 
 
 def _difficulty(
-    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Row], setting: RewardContext
+    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Problem], setting: RewardContext
 ) -> Difficulty:
     """By the start policy's own replies."""
     table = stage.table

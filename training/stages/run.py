@@ -30,7 +30,7 @@ from training.trainer.generation import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
 from training.trainer.ranks import Ranks
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["VERIFIABLE", "Run", "Stage", "described"]
 
@@ -142,19 +142,19 @@ class Stage:
         ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
         return model, tokenizer, Prompter(tokenizer, self.config.family, self.config.budgets, ends)
 
-    def held_out(self) -> list[Row]:
+    def held_out(self) -> list[Problem]:
         """The questions that no stage trains on."""
         return self.data.held_out()
 
-    def rows(self, count: int) -> list[Row]:
+    def rows(self, count: int) -> list[Problem]:
         """Training rows, none of which overlaps with one that is kept apart."""
         return self.data.rows(count)
 
-    def general(self, count: int) -> list[Row]:
+    def general(self, count: int) -> list[Problem]:
         """General rows, none of which overlaps with one that is kept apart."""
         return self.data.general(count)
 
-    def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
+    def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Problem]) -> dict[str, float]:
         """Greedy on held-out questions: the share right, thinking tokens, the share that ended.
 
         Right is what the question's own reward gives 1. Raises DataError where none can verify it.
@@ -219,7 +219,7 @@ class Stage:
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def described(rows: Sequence[Row]) -> dict[str, Any]:
+def described(rows: Sequence[Problem]) -> dict[str, Any]:
     """Rows as a card tells of them: how many, and their fingerprint."""
     return {"rows": len(rows), "sha256": fingerprint(rows)}
 

@@ -11,7 +11,7 @@ from typing import Any
 from training.config import STAGES, Source, TrainConfig, read_config
 from training.data.contamination import clean
 from training.data.sources import collect, held_out
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["StageData", "model_before", "start_model"]
 
@@ -50,25 +50,25 @@ class StageData:
         digest = hashlib.sha256(f"{self.config.seed}/{self.name}".encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1
 
-    def held_out(self) -> list[Row]:
+    def held_out(self) -> list[Problem]:
         """The questions that no stage trains on."""
         return held_out(self.config.held_out.sources, self.config.held_out.count)
 
-    def kept_apart(self) -> list[Row]:
+    def kept_apart(self) -> list[Problem]:
         """All that is not trained on: this run's held-out questions, and those of the runs that it names."""
         others = [read_config(path).held_out for path in self.config.held_out.apart]
         return [*self.held_out(), *(row for each in others for row in held_out(each.sources, each.count))]
 
-    def rows(self, count: int) -> list[Row]:
+    def rows(self, count: int) -> list[Problem]:
         """Training rows, none of which overlaps with one that is kept apart."""
         return self._apart(self.config.data, count)
 
-    def general(self, count: int) -> list[Row]:
+    def general(self, count: int) -> list[Problem]:
         """General rows, none of which overlaps with one that is kept apart."""
         rows = self._apart(self.config.general, count) if count else []
         return [replace(row, general=True) for row in rows]
 
-    def _apart(self, sources: Sequence[Source], count: int) -> list[Row]:
+    def _apart(self, sources: Sequence[Source], count: int) -> list[Problem]:
         kept = self.kept_apart()
         rows = collect(sources, count, self.seed, without=[row.question for row in kept])
         return clean(rows, kept)

@@ -11,7 +11,7 @@ import aiohttp
 
 from policies.thinking import split_thinking
 from training.config import SftTable
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["TeacherError", "ask_endpoint"]
 
@@ -28,7 +28,7 @@ class TeacherError(Exception):
 
 def ask_endpoint(
     table: SftTable,
-    rows: Sequence[Row],
+    rows: Sequence[Problem],
     budgets: Sequence[str | None],
     *,
     known: Mapping[str, Replies] | None = None,
@@ -54,7 +54,7 @@ def ask_endpoint(
 
 
 async def _ask_all(
-    table: SftTable, asked: Sequence[tuple[Row, str | None]], keep: Callable[[str, Replies], None]
+    table: SftTable, asked: Sequence[tuple[Problem, str | None]], keep: Callable[[str, Replies], None]
 ) -> tuple[dict[str, Replies], list[str]]:
     """The replies by row, and what went wrong with those that have none."""
     turns = asyncio.Semaphore(_AT_ONCE)
@@ -65,7 +65,7 @@ async def _ask_all(
     writing = asyncio.Lock()
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=_SECONDS)) as http:
 
-        async def ask(row: Row, budget: str | None) -> None:
+        async def ask(row: Problem, budget: str | None) -> None:
             async with turns:
                 try:
                     found[row.id] = await _replies(http, table, row, budget)
@@ -81,7 +81,7 @@ async def _ask_all(
     return found, failures
 
 
-async def _replies(http: aiohttp.ClientSession, table: SftTable, row: Row, budget: str | None) -> Replies:
+async def _replies(http: aiohttp.ClientSession, table: SftTable, row: Problem, budget: str | None) -> Replies:
     body: dict[str, Any] = {
         "model": table.endpoint_model or "",
         "messages": [{"role": "user", "content": row.question}],

@@ -22,7 +22,7 @@ from training.stages.reinforce import reinforce
 from training.stages.run import Stage
 from training.stages.worked_replies import worked
 from training.trainer.generation import draw
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Checking", "Manner", "judged", "train_judge"]
 
@@ -43,7 +43,7 @@ class Checking(Stage):
 
     settings: Any
     folder: Path
-    kept: tuple[Row, ...]
+    kept: tuple[Problem, ...]
 
     @property
     def table(self) -> Any:
@@ -55,13 +55,13 @@ class Checking(Stage):
         """Where it writes."""
         return self.folder
 
-    def held_out(self) -> list[Row]:
+    def held_out(self) -> list[Problem]:
         """Checks of answers to validation questions."""
         return list(self.kept)
 
 
 def train_judge(
-    stage: Stage, start: Path, rows: Sequence[Row], train: Sequence[Asked], validation: Sequence[Asked]
+    stage: Stage, start: Path, rows: Sequence[Problem], train: Sequence[Asked], validation: Sequence[Asked]
 ) -> tuple[Path, dict[str, Any]]:
     """Imitation of checks of `rows`, then GRPO on checks of `train`'s replies, or imitation of both.
 
@@ -77,7 +77,7 @@ def train_judge(
     own_too = train if table.judge is None else ()
     imitated = checks_to_imitate(form, rows, own_too, imitating.seed, table.misses)
 
-    def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Row], dict[str, Any]]:
+    def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Problem], dict[str, Any]]:
         return worked(imitating, prompter, imitated, ()), imitated, {}
 
     model = (
@@ -97,7 +97,7 @@ def judged(
     stage: Stage,
     directory: Path,
     manner: Manner,
-    rows: Sequence[Row],
+    rows: Sequence[Problem],
     answers: Sequence[Sequence[str]],
 ) -> list[list[float | None]]:
     """What the judge makes of every answer to each row, as in serving; equal ones are asked about once.

@@ -32,7 +32,7 @@ from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
 from training.stages.run import Run, Stage
 from training.stages.train_judge import Manner, judged, train_judge
 from training.trainer.generation import draw
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["train_scorer"]
 
@@ -121,7 +121,7 @@ def _policy(stage: Stage) -> Path:
     return own if own.exists() else Path(named)
 
 
-def _fresh(stage: Stage, count: int, seed: int, without: Sequence[Row] = ()) -> list[Row]:
+def _fresh(stage: Stage, count: int, seed: int, without: Sequence[Problem] = ()) -> list[Problem]:
     """Questions that overlap with none of these, nor with any that is kept apart."""
     kept = [*stage.data.kept_apart(), *without]
     return clean(collect(stage.config.data, count, seed, without=[row.question for row in kept]), kept)

@@ -14,11 +14,11 @@ from scorers.trained import Case
 from training.data.problems import DataError
 from training.stages.run import Stage
 from training.stages.train_judge import Manner, judged
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Liking", "liking"]
 
-Liking = Callable[[Sequence[Row], Sequence[Sequence[Completion]]], list[list[float | None]]]
+Liking = Callable[[Sequence[Problem], Sequence[Sequence[Completion]]], list[list[float | None]]]
 """Each reply's probability of being right, uncalibrated; None where the scorer gives none."""
 
 
@@ -43,7 +43,7 @@ def liking(stage: Stage, directory: Path) -> Liking:
 def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
     manner = Manner(table["question"], table["effort"], table["rounds"], table["max_tokens"])
 
-    def liked(rows: Sequence[Row], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
+    def liked(rows: Sequence[Problem], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         answers = [[reply.answer for reply in each] for each in replies]
         return judged(stage, directory, manner, rows, answers)
 
@@ -51,7 +51,7 @@ def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
 
 
 def _classifier(directory: Path, template: str) -> Liking:
-    def liked(rows: Sequence[Row], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
+    def liked(rows: Sequence[Problem], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         cases = [
             Case(row.question, reply.answer, reply.thinking)
             for row, each in zip(rows, replies, strict=True)

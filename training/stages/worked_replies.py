@@ -9,7 +9,7 @@ from training.config import TrainConfig
 from training.data.budgets import BudgetSampler
 from training.data.chains import LENGTHS
 from training.data.prompts import Example, Prompter
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["Teaching", "worked"]
 
@@ -30,7 +30,9 @@ class Teaching(Protocol):
         """The stage's seed."""
 
 
-def worked(stage: Teaching, prompter: Prompter, rows: Sequence[Row], general: Sequence[Row]) -> list[Example]:
+def worked(
+    stage: Teaching, prompter: Prompter, rows: Sequence[Problem], general: Sequence[Problem]
+) -> list[Example]:
     """The rows' own chains, each at a budget drawn for it; general rows answer at once, as they should.
 
     A row whose chain can't be written teaches only to answer at once; one without an answer, nothing.

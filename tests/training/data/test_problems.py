@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scorers.answers import verify
 from training.data.problems import (
     DataError,
-    Problem,
+    EvaluationProblem,
     choose,
     digest,
     gym_problems,
@@ -31,9 +31,9 @@ def test_the_fields_of_the_known_sets_are_read() -> None:
         json.dumps({"question": "6 x 7?", "answer": 42}),
     ]
     assert parse_problems(lines) == [
-        Problem("1", "How many?", "1,004"),
-        Problem("2", "Solve.", "\\frac{1}{2}"),
-        Problem("4", "6 x 7?", "42"),
+        EvaluationProblem("1", "How many?", "1,004"),
+        EvaluationProblem("2", "Solve.", "\\frac{1}{2}"),
+        EvaluationProblem("4", "6 x 7?", "42"),
     ]
 
 
@@ -67,7 +67,7 @@ def test_a_file_may_be_gzipped(tmp_path: Path) -> None:
     """Gzipped lines are the same lines; a broken file, an empty and a missing one are told."""
     path = tmp_path / "set.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"question": "1+1?", "answer": "2"}\n'))
-    assert read_problems(path) == [Problem("1", "1+1?", "2")]
+    assert read_problems(path) == [EvaluationProblem("1", "1+1?", "2")]
     path.write_bytes(path.read_bytes()[:15])
     with pytest.raises(DataError, match="can't be read"):
         read_problems(path)
@@ -81,7 +81,7 @@ def test_a_file_may_be_gzipped(tmp_path: Path) -> None:
 @given(st.integers(1, 30), st.integers(0, 5), st.integers(0, 40), st.integers())
 def test_examples_are_never_asked(total: int, shots: int, count: int, seed: int) -> None:
     """What is shown and what is asked are apart, as many as wanted, the same for the same seed, in order."""
-    problems = [Problem(f"{i:02}", f"{i}?", str(i)) for i in range(total)]
+    problems = [EvaluationProblem(f"{i:02}", f"{i}?", str(i)) for i in range(total)]
     wanted = count or total - shots
     if not 0 < wanted <= total - shots:
         with pytest.raises(DataError, match=f"there are {total}"):
@@ -96,7 +96,7 @@ def test_examples_are_never_asked(total: int, shots: int, count: int, seed: int)
 
 def test_a_copy_of_an_example_is_not_asked() -> None:
     """A question that stands twice in the data is shown or asked, not both."""
-    problems = [Problem(str(i), "3 + 4?", "7") for i in range(3)]
+    problems = [EvaluationProblem(str(i), "3 + 4?", "7") for i in range(3)]
     with pytest.raises(DataError, match="there are 3"):
         choose(problems, 1, 1, seed=1)
 
@@ -135,9 +135,11 @@ def test_a_task_states_its_own_tolerance(task: str, tolerance: float | None) -> 
 
 def test_the_digest_tells_rules_apart() -> None:
     """Replies marked within a tolerance are not mixed with those marked without."""
-    exact, loose = Problem("1", "?", "3.14"), Problem("1", "?", "3.14", tolerance=0.01)
+    exact, loose = EvaluationProblem("1", "?", "3.14"), EvaluationProblem("1", "?", "3.14", tolerance=0.01)
     assert len({digest([each], {"1": []}) for each in (exact, loose)}) == 2
-    assert digest([loose], {"1": []}) == digest([Problem("1", "?", "3.14", tolerance=0.01)], {"1": []})
+    assert digest([loose], {"1": []}) == digest(
+        [EvaluationProblem("1", "?", "3.14", tolerance=0.01)], {"1": []}
+    )
 
 
 def test_a_task_makes_the_same_questions_again() -> None:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.instructions import instruction
-from training.data.problems import DataError, Problem
+from training.data.problems import DataError, EvaluationProblem
 from training.data.readers import fingerprint, gym_rows, parse_rows, read_rows, row_json, rows_of
-from training.types import Row
+from training.types import Problem
 
 texts = st.text(min_size=1, max_size=10).filter(lambda text: text.strip() == text)
 rows = st.builds(
-    lambda name, question, gold, source: Row(name, question, gold, source=source),
+    lambda name, question, gold, source: Problem(name, question, gold, source=source),
     texts,
     texts,
     st.integers().map(str),
@@ -33,10 +33,10 @@ def test_problems_and_rows_may_stand_in_one_file() -> None:
         json.dumps({"question": "Hm?", "reward": "checks", "checks": [{"kind": "no_commas"}], "source": "s"}),
     ]
     assert parse_rows(lines, "set") == [
-        Row("set/1", "2+2?", "4", source="set"),
-        Row("add", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="set"),
-        Row("set/4", "Hi", reward="rubric", rubric="Polite?", general=True, source="set"),
-        Row("s/5", "Hm?", reward="checks", checks=({"kind": "no_commas"},), source="s"),
+        Problem("set/1", "2+2?", "4", source="set"),
+        Problem("add", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="set"),
+        Problem("set/4", "Hi", reward="rubric", rubric="Polite?", general=True, source="set"),
+        Problem("s/5", "Hm?", reward="checks", checks=({"kind": "no_commas"},), source="s"),
     ]
 
 
@@ -69,8 +69,8 @@ def test_a_file_names_its_source(tmp_path: Path) -> None:
     """Rows of several files have different ids; a file may be gzipped."""
     path = tmp_path / "sums.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"question": "1+1?", "answer": 2}\n'))
-    assert read_rows(path) == [Row("sums/1", "1+1?", "2", source="sums")]
-    assert rows_of([Problem("1", "1+1?", "2")], "sums") == read_rows(path)
+    assert read_rows(path) == [Problem("sums/1", "1+1?", "2", source="sums")]
+    assert rows_of([EvaluationProblem("1", "1+1?", "2")], "sums") == read_rows(path)
     path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(DataError, match="can't be read"):
         read_rows(path)
@@ -82,8 +82,8 @@ def test_a_line_may_state_a_tolerance() -> None:
     (row,) = parse_rows([json.dumps(line)], "set")
     assert row.tolerance == 0.01
     assert row_json(row) == line | {"source": "set"}
-    assert "tolerance" not in row_json(Row("1", "1+1?", "2"))
-    assert rows_of([Problem("1", "Pi?", "3.1416", tolerance=0.01)], "s")[0].tolerance == 0.01
+    assert "tolerance" not in row_json(Problem("1", "1+1?", "2"))
+    assert rows_of([EvaluationProblem("1", "Pi?", "3.1416", tolerance=0.01)], "s")[0].tolerance == 0.01
 
 
 def test_rows_of_a_task() -> None:
@@ -96,7 +96,7 @@ def test_rows_of_a_task() -> None:
 
 
 @given(st.lists(rows, min_size=1, max_size=5))
-def test_rows_are_read_as_they_were_written(made: list[Row]) -> None:
+def test_rows_are_read_as_they_were_written(made: list[Problem]) -> None:
     """Writing rows and reading them again changes nothing; nor does it change the fingerprint."""
     made = [*made, instruction(0, len(made))]
     read = parse_rows([json.dumps(row_json(row)) for row in made], "set")
@@ -105,11 +105,11 @@ def test_rows_are_read_as_they_were_written(made: list[Row]) -> None:
 
 
 @given(st.lists(rows, min_size=1, max_size=5, unique_by=lambda row: row.id), st.data())
-def test_any_change_changes_the_fingerprint(made: list[Row], data: st.DataObject) -> None:
+def test_any_change_changes_the_fingerprint(made: list[Problem], data: st.DataObject) -> None:
     """Other rows, another order and another answer are other data."""
     place = data.draw(st.integers(0, len(made) - 1))
     row = made[place]
-    changed = Row(row.id, row.question, f"{row.gold}0", source=row.source)
+    changed = Problem(row.id, row.question, f"{row.gold}0", source=row.source)
     variants = [made, made[:place] + made[place + 1 :], [*made[:place], changed, *made[place + 1 :]]]
     if len(made) > 1:
         variants.append(made[1:] + made[:1])

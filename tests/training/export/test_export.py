@@ -23,7 +23,7 @@ from training.export.command import main
 from training.export.job import Asked, ExportError, Job
 from training.export.notes import BEYOND, left_over
 from training.export.scoring import Scoring, kinds_of, settings, told
-from training.types import Row
+from training.types import Problem
 
 RUN = """
 name = "a"
@@ -59,11 +59,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 @pytest.fixture(scope="module")
-def scored(job: Job) -> Iterator[Callable[[Row, str], dict[str, float]]]:
+def scored(job: Job) -> Iterator[Callable[[Problem, str], dict[str, float]]]:
     """Scores a reply, given as another engine's process gives it."""
     scoring = Scoring(json.loads(settings(job, ["correct"], [END])), Letters())
 
-    def score(row: Row, reply: str) -> dict[str, float]:
+    def score(row: Problem, reply: str) -> dict[str, float]:
         asked = Asked(row, Prompt("", (), Markup(), "high"))
         return scoring.score(told(asked), [*map(ord, reply), END])
 
@@ -73,10 +73,10 @@ def scored(job: Job) -> Iterator[Callable[[Row, str], dict[str, float]]]:
 
 @given(st.integers(0, 999), st.integers(0, 999))
 def test_a_reply_is_right_elsewhere_where_serving_finds_the_answer_equal(
-    scored: Callable[[Row, str], dict[str, float]], gold: int, answer: int
+    scored: Callable[[Problem, str], dict[str, float]], gold: int, answer: int
 ) -> None:
     """The verdict is that of `verify`, and the total the stage's own sum."""
-    row = Row("1", f"What is {gold}+0?", str(gold))
+    row = Problem("1", f"What is {gold}+0?", str(gold))
     found = scored(row, f"<think>\nso\n</think>\n\nThe answer is {answer}.")
     assert (found["acc"] == 1) == (verify(f"The answer is {answer}.", str(gold)) is True)
     assert found["score"] == found["acc"] + 0.5 * found["format"] == found["acc"] + 0.5
@@ -94,7 +94,7 @@ def test_the_reply_of_a_text_is_what_follows_its_prompt(job: Job) -> None:
 @pytest.mark.parametrize("reward", ["majority", "preference"])
 def test_rewards_that_need_more_than_a_reply_are_refused(job: Job, reward: str) -> None:
     """Other engines judge one reply at a time, without a model that the stage trains."""
-    asked = Asked(replace(Row("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
+    asked = Asked(replace(Problem("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
     with pytest.raises(ExportError, match=reward):
         kinds_of(job, [asked])
 

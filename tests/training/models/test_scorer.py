@@ -26,7 +26,7 @@ from training.stages import run_stage  # noqa: E402
 from training.stages.run import Run  # noqa: E402
 from training.stages.train_scorer import train_scorer  # noqa: E402
 from training.stages.trained_scorer import liking  # noqa: E402
-from training.types import Completion, Row  # noqa: E402
+from training.types import Completion, Problem  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
 
@@ -134,7 +134,7 @@ async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, 
     replies = [Completion("", (1,), "1+2=3", "3", 5, True, "high"), Completion("", (2,), "", "4", 0, True)]
     with Run(config) as made:
         asking = liking(made.stage("rejection"), scorer)
-        liked = await asyncio.to_thread(asking, [Row("a", "What is 1+2?")], [replies])
+        liked = await asyncio.to_thread(asking, [Problem("a", "What is 1+2?")], [replies])
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     local = LocalClassifier(scorer, template=template)
     served, _ = await local.classify([Case("What is 1+2?", "3", "1+2=3"), Case("What is 1+2?", "4", "")])
@@ -152,7 +152,7 @@ def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
     ]
     with Run(config) as started:
         ((three, four, again, none),) = liking(started.stage("rejection"), scorer)(
-            [Row("a", "What is 1+2?")], [answers]
+            [Problem("a", "What is 1+2?")], [answers]
         )
     assert three == again
     assert {three, four} <= {0.0, 1.0, None}

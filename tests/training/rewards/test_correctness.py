@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scorers.answers import verify
 from tests.training.rewards.making import SUM, reply
 from training.rewards.correctness import Correct
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 completions = st.builds(
     lambda text, thinks, finished: reply(f"<think>{text}</think>" * thinks + text, finished=finished),
@@ -45,7 +45,7 @@ def test_a_cut_reply_earns_nothing() -> None:
 
 def test_undecided_earns_nothing() -> None:
     """Where the grader can't decide the reward is 0.0, not None: doubt must not pay, nor be left out."""
-    row = Row("1", "Integrate.", gold="\\frac12")
+    row = Problem("1", "Integrate.", gold="\\frac12")
     doubtful = "\\boxed{\\int_0^1 x dx}"
     assert verify(doubtful, row.gold or "") is None
     assert Correct()(row, [reply(doubtful)]) == [0.0]
@@ -54,13 +54,13 @@ def test_undecided_earns_nothing() -> None:
 def test_a_row_may_state_a_tolerance() -> None:
     """Then a number as near as that is right; other rows keep to the exact rules."""
     replies = [reply("The answer is 3.353."), reply("The answer is 3.36.")]
-    assert Correct()(Row("1", "?", gold="3.35398", tolerance=0.001), replies) == [1.0, 0.0]
-    assert Correct()(Row("1", "?", gold="3.35398"), replies) == [0.0, 0.0]
+    assert Correct()(Problem("1", "?", gold="3.35398", tolerance=0.001), replies) == [1.0, 0.0]
+    assert Correct()(Problem("1", "?", gold="3.35398"), replies) == [0.0, 0.0]
 
 
 def test_without_a_gold_answer_it_does_not_apply() -> None:
     """A row that can't be verified has no verdict."""
-    assert Correct()(Row("1", "Say hello."), [reply("Hello."), reply("Hi.")]) == [None, None]
+    assert Correct()(Problem("1", "Say hello."), [reply("Hello."), reply("Hi.")]) == [None, None]
 
 
 @given(st.lists(completions, max_size=6))
@@ -75,7 +75,7 @@ def test_each_reply_earns_all_or_nothing_by_itself(replies: list[Completion]) ->
 @given(st.integers(-(10**6), 10**6), st.integers(-3, 3))
 def test_a_number_is_right_where_it_is_the_gold(gold: int, off: int) -> None:
     """Said in prose or boxed, and no other number is."""
-    row = Row("1", "?", gold=str(gold))
+    row = Problem("1", "?", gold=str(gold))
     replies = [reply(f"The answer is {gold + off}."), reply(f"So \\boxed{{{gold + off}}}")]
     assert Correct()(row, replies) == [float(off == 0)] * 2
 

@@ -14,9 +14,9 @@ from training.rewards import REWARDS, RewardContext, RewardError, reward_plan
 from training.rewards.majority import Majority
 from training.rewards.preference import Preference
 from training.rewards.rubric import Judge, Rubric
-from training.types import Row
+from training.types import Problem
 
-CHAT = Row("2", "Say hello.", reward="rubric", general=True)
+CHAT = Problem("2", "Say hello.", reward="rubric", general=True)
 
 
 def answers(*values: str) -> list[float | None]:
@@ -68,7 +68,7 @@ async def test_a_judge_grades_each_reply() -> None:
     async with stub_engine() as server:
         server.answers("/v1/chat/completions", verdict("Good. \\boxed{7}"))
         rubric = Rubric(Judge(server.base_url, "judge", effort="low"))
-        row = Row("2", "Say hello.", reward="rubric", rubric="10: says hello.")
+        row = Problem("2", "Say hello.", reward="rubric", rubric="10: says hello.")
         replies = [reply("<think>secret</think>Hello."), reply(""), reply("Hello", finished=False)]
         assert await asyncio.to_thread(rubric, row, replies) == [0.7, 0.0, 0.0]
         (body,) = server.asked("/v1/chat/completions")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
 from training.rewards import REWARDS, SHAPING, RewardContext, RewardError, RewardPlan, reward_plan
-from training.types import Completion, Reward, Row
+from training.types import Completion, Problem, Reward
 
 GOOD, WRONG = "<think>six sevens</think>The answer is 42.", "<think>six sevens</think>The answer is 41."
 worth = st.none() | st.floats(-1, 1)
@@ -17,7 +17,7 @@ worth = st.none() | st.floats(-1, 1)
 def giving(values: Sequence[float | None]) -> Reward:
     """A reward that gives these values, whatever it judges."""
 
-    def reward(row: Row, completions: Sequence[Completion]) -> Sequence[float | None]:
+    def reward(row: Problem, completions: Sequence[Completion]) -> Sequence[float | None]:
         return values
 
     return reward
@@ -36,9 +36,9 @@ def test_each_row_goes_to_its_own_reward() -> None:
     """Rows name their reward; one that the run doesn't have is an error that says so."""
     plan = RewardPlan({"correct": giving([1.0]), "rubric": giving([0.5])})
     assert plan.judge(SUM, [reply(GOOD)]).totals == (1.0,)
-    assert plan.judge(Row("2", "Hi", reward="rubric"), [reply(GOOD)]).totals == (0.5,)
+    assert plan.judge(Problem("2", "Hi", reward="rubric"), [reply(GOOD)]).totals == (0.5,)
     with pytest.raises(RewardError, match="row '3': the run has no reward 'tests'"):
-        plan.judge(Row("3", "Hi", reward="tests"), [reply(GOOD)])
+        plan.judge(Problem("3", "Hi", reward="tests"), [reply(GOOD)])
 
 
 @given(st.lists(st.tuples(worth, worth, worth), max_size=6), st.floats(-2, 2))

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.training.rewards.making import reply
 from training.rewards.unit_tests import UnitTests, last_code
 from training.sandbox import ProgramResult, Sandbox, SandboxError, SandboxLimits
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
-ROW = Row("1", "Double.", reward="tests", tests="a\nb\nc")
+ROW = Problem("1", "Double.", reward="tests", tests="a\nb\nc")
 """Each line stands for an assertion."""
 
 
@@ -67,7 +67,7 @@ def test_each_different_code_runs_once(replies: list[Completion]) -> None:
     codes = {last_code(each.answer) for each in replies if each.finished} - {None}
     assert sorted(sandbox.ran) == sorted(codes)
     sandbox = Pretended(SandboxLimits())
-    assert UnitTests(sandbox)(Row("1", "Double."), replies) == [None] * len(replies)
+    assert UnitTests(sandbox)(Problem("1", "Double."), replies) == [None] * len(replies)
     assert sandbox.ran == []
 
 

@@ -18,7 +18,7 @@ from tests.training.rewards.making import SUM, reply
 from tests.training.sandbox_cases import CHEATS, ENDLESS, FORBIDDEN, HONEST
 from training.rewards.unit_tests import UnitTests, last_code
 from training.sandbox import Sandbox, SandboxError, SandboxLimits, needed, open_sandbox, shown
-from training.types import Row
+from training.types import Problem
 
 LIMITS = SandboxLimits(seconds=3.0, cpu=2, memory=256 << 20)
 DOUBLE = "def double(x):\n    return 2 * x\n"
@@ -222,7 +222,7 @@ def test_the_last_block_is_the_code(text: str, code: str | None) -> None:
 
 def test_a_group_is_judged_by_its_tests(sandbox: Sandbox) -> None:
     """Each reply's last block runs; without code, or cut off, a reply fails; equal code runs once."""
-    row = Row("1", "Double.", reward="tests", tests="assert double(2) == 4")
+    row = Problem("1", "Double.", reward="tests", tests="assert double(2) == 4")
     good, bad = f"So:\n```python\n{DOUBLE}```", "```python\ndef double(x):\n    return x\n```"
     replies = [reply(good), reply(bad), reply("no code"), reply(good, finished=False), reply(good)]
     assert UnitTests(sandbox)(row, replies) == [1.0, 0.0, 0.0, 0.0, 1.0]

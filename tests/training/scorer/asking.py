@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.scorer.samples import Asked, LabelledReply
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["LOW", "WORKED", "asked", "row"]
 
@@ -11,9 +11,9 @@ WORKED = "3+6=9\n2+5=7\n1+4=5"
 LOW = "9 7 5"
 
 
-def row(question: str = "What is 123+456?", gold: str = "579") -> Row:
+def row(question: str = "What is 123+456?", gold: str = "579") -> Problem:
     """An addition with its worked chains."""
-    return Row("one", question, gold, source="additions", extra={"chains": {"low": LOW, "high": WORKED}})
+    return Problem("one", question, gold, source="additions", extra={"chains": {"low": LOW, "high": WORKED}})
 
 
 def asked(*answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True) -> Asked:

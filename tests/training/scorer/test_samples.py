@@ -10,13 +10,13 @@ from scorers.trained import Case
 from tests.training.scorer.asking import WORKED, asked, row
 from training.data.prompts import Prompt
 from training.scorer.samples import LabelledReply, ask, classes, problem, read_asked, write_asked
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 
 class Prompting:
     """Prompts without a tokenizer."""
 
-    def prompt(self, row: Row, budget: str | None) -> Prompt:
+    def prompt(self, row: Problem, budget: str | None) -> Prompt:
         """The question itself."""
         return Prompt(row.question, (), Markup(), budget)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from training.stages.imitation_filter import fit_to_imitate, repeats
-from training.types import Row
+from training.types import Problem
 
-ROW = Row("1", "How many apples are left when Ann eats two of her five apples?", "3")
+ROW = Problem("1", "How many apples are left when Ann eats two of her five apples?", "3")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from tests.serving import serving_in_thread
 from tests.training.teaching import Teacher
 from training.config import SftTable
 from training.stages.teachers import Replies, TeacherError, ask_endpoint
-from training.types import Row
+from training.types import Problem
 
-ROWS = [Row("1", "What is 3+4?", "7"), Row("2", "What is 2+5?", "7")]
+ROWS = [Problem("1", "What is 3+4?", "7"), Problem("2", "What is 2+5?", "7")]
 
 
 def table(url: str, **fields: object) -> SftTable:
@@ -53,7 +53,7 @@ def test_replies_that_were_cut_off_are_left_out() -> None:
 @pytest.mark.parametrize(("failing", "refused"), [(1, False), (2, True)])
 def test_a_teacher_that_often_fails_is_an_error(failing: int, refused: bool) -> None:
     """At more than a twentieth of the questions; what came is kept, so that only the rest is asked again."""
-    rows = [Row(str(number), f"What is {number}+1?", str(number + 1)) for number in range(20)]
+    rows = [Problem(str(number), f"What is {number}+1?", str(number + 1)) for number in range(20)]
     unwilling = {rows[number].question for number in range(failing)}
     kept: dict[str, Replies] = {}
     with Teacher(unwilling=unwilling) as teacher:

@@ -16,10 +16,10 @@ from training.rl.advantages import Normalisation
 from training.rl.length_schedule import LengthSchedule
 from training.trainer.ranks import ALONE, Ranks
 from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
-from training.types import Row
+from training.types import Problem
 
 END = 0
-ROWS = [Row(f"{n}", f"What is {n}+0?", str(n)) for n in range(1, 9)]
+ROWS = [Problem(f"{n}", f"What is {n}+0?", str(n)) for n in range(1, 9)]
 
 
 class Letters:
