@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import decimal
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 
-from scorers.balls import context, evaluate
+from flint import arb
+
+from scorers.balls import evaluate
 from scorers.expressions import Expr
 
 __all__ = ["approximate", "proportional", "same_value", "symbols"]
 
 LOW, HIGH = 50, 300
 CONSTANTS = frozenset({"pi", "e", "i"})
+_FORTY_DIGITS = decimal.Context(prec=40)
+_LEAST_APPROXIMATE, _MOST_APPROXIMATE = arb("1e-400"), arb("1e400")
 _POINTS = (Fraction(7, 9), Fraction(-13, 11), Fraction(29, 17), Fraction(-5, 19), Fraction(37, 23))
 
 
@@ -59,14 +62,21 @@ def proportional(a: Expr, b: Expr, effort: int = 8) -> bool | None:
 
 
 def approximate(tree: Expr, effort: int = 8) -> Fraction | None:
-    """A real constant to about 40 digits; None where it is none or can't be bounded so well."""
+    """Return a real constant to 40 digits; None where it is none or nothing bounds it so well.
+
+    Rounding to 40 decimal digits makes a value that is a short decimal come out as just that.
+    """
     try:
-        real, imaginary = evaluate(tree, LOW, {}, effort)
-        with decimal.localcontext(context(LOW)):
-            sharp = real.rad <= abs(real.mid) * Decimal("1e-40") and abs(real.mid.adjusted()) < 400
+        value = evaluate(tree, LOW, {}, effort)
     except (ArithmeticError, RecursionError):
         return None
-    return Fraction(real.mid) if sharp and imaginary.exact_zero else None
+    middle, radius = value.real.mid(), value.real.rad()
+    if not (value.imag.is_zero() and radius <= abs(middle) * 1e-40):
+        return None
+    if not middle.is_zero() and not _LEAST_APPROXIMATE < abs(middle) < _MOST_APPROXIMATE:
+        return None
+    digits, _, exponent = middle.mid_rad_10exp(LOW)
+    return Fraction(_FORTY_DIGITS.create_decimal(f"{digits}e{exponent}"))
 
 
 def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
@@ -78,19 +88,31 @@ def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
 def _same_at(
     a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int, precisions: Sequence[int] = (LOW, HIGH)
 ) -> bool | None:
-    sharp = False
+    sharp, terms_seen = False, True
     for digits in precisions:
         try:
             left, right = (evaluate(tree, digits, point, effort) for tree in (a, b))
         except (ArithmeticError, RecursionError):
             return None
-        with decimal.localcontext(context(digits)):
-            gaps = [abs(x.mid - y.mid) > x.rad + y.rad for x, y in zip(left, right, strict=True)]
-            if any(gaps):
-                return False
-            scale = max(abs(part.mid) for part in (*left, *right))
-            error = max(part.rad for part in (*left, *right))
-            if scale and abs(scale.adjusted()) > digits // 2:
-                continue  # so large or small that the digits looked at say little
-            sharp = error <= Decimal(10) ** (-digits // 2) * max(scale, Decimal(10) ** (-digits // 4))
+        if not left.overlaps(right):
+            return False
+        balls = (left.real, left.imag, right.real, right.imag)
+        scale = max(abs(ball.mid()) for ball in balls)
+        error = max(ball.rad() for ball in balls)
+        half = digits // 2
+        if left.contains(0) and right.contains(0):
+            terms_seen = terms_seen and (error.is_zero() or _everyday_terms(error, digits))
+            sharp = terms_seen
+        else:
+            sharp = bool(10.0**-half <= scale < 10.0 ** (half + 1))
+        sharp = sharp and error <= 10.0**-half * max(float(scale), 10.0 ** -(digits // 4))
     return True if sharp else None
+
+
+def _everyday_terms(error: arb, digits: int) -> bool:
+    """Whether a sum that may be 0 has terms from 10^-75 to 10^75, judged by the error they leave.
+
+    `digits` digits of larger terms hide a small sum, and factors that small hide the error itself.
+    """
+    size = error * arb(10) ** digits
+    return bool(1e-75 <= size <= 1e75)
