@@ -31,9 +31,9 @@ import httpx
 from pydantic import HttpUrl
 
 from gateway.app import create_app
-from gateway.backends.embedded import EmbeddedBackend
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 from gateway.config import Settings
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.upstream import EmbeddedBackend
 from policies.prompts import LEVELS
 from tests.serving import events_of, serving_in_thread
 from tests.vllm.server import REASONING_OPTIONS, serve

@@ -42,16 +42,16 @@ from rich.table import Table
 from benchmarks.overhead import Request, chat, run_cell
 from benchmarks.servers import cores, machine, pinned, running
 from benchmarks.stub_upstream import LONG, THINKING, Counts, events, pieces
-from gateway.backends.base import Endpoint
-from gateway.backends.engines import engine_of
-from gateway.backends.openai import OpenAIBackend
-from gateway.budget import read_budget
 from gateway.config import Settings
 from gateway.dialects.chat import ChatStream
-from gateway.engine import Engine
-from gateway.planning import Job, Reply, plan_job
+from gateway.http.streaming import write
+from gateway.runs.budget import read_budget
+from gateway.runs.request import Job, Reply, plan_job
+from gateway.runs.run import Engine
 from gateway.service import Resolved, describe_model
-from gateway.stream import write
+from gateway.upstreams.adapters import engine_of
+from gateway.upstreams.base import Endpoint
+from gateway.upstreams.client import OpenAIBackend
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluate import main as evaluate
+from training.evaluation.command import main as evaluate
 from training.types import Row
 
 __all__ = ["evaluated", "write_questions"]

@@ -26,8 +26,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.recording import parse_questions
-from gateway.replay_command import compare
+from gateway.commands.replay import compare
+from gateway.recordings.reader import parse_questions
 from policies.escalation import AutoPolicy, Rung
 from policies.replay import Figure, Question, Setting, replay
 from policies.types import Budget

@@ -23,10 +23,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gateway.backends.base import ModelCard
-from gateway.budget import read_budget
-from gateway.election import Election, Jury
-from gateway.planning import Job, Model, Reply, plan_job
+from gateway.runs.budget import read_budget
+from gateway.runs.request import Job, Model, Reply, plan_job
+from gateway.runs.voting import Election, Jury
+from gateway.upstreams.base import ModelCard
 from policies.families import find_family
 from scorers.confidence import compact
 from scorers.types import Model as Asked

@@ -15,25 +15,25 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.aliases import Aliases, AliasesError
-from gateway.auth import Keys, secured
-from gateway.backends.base import Backend
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import ConfigError, Settings
-from gateway.election import Jury, LatePool
-from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
-from gateway.recorder import Recorder
+from gateway.http.auth import Keys, secured
+from gateway.http.error_bodies import error_response
+from gateway.recordings.writer import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
 from gateway.routes.feedback import feedback_router
 from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
-from gateway.routes.refusals import error_response
 from gateway.routes.responses import responses_router
 from gateway.routes.runner import REQUEST_ID
-from gateway.scoring import Scoring
+from gateway.runs.run import Engine
+from gateway.runs.scorers import Scoring
+from gateway.runs.voting import Jury, LatePool
 from gateway.service import Service, check_settings
+from gateway.upstreams.base import Backend
+from gateway.upstreams.client import OpenAIBackend
 
 __all__ = ["create_app", "make_backend", "make_jury", "make_recorder"]
 
@@ -43,8 +43,8 @@ def make_backend(settings: Settings) -> Backend:
     if settings.upstream is not None:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
         return OpenAIBackend(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
-    from gateway.backends.embedded import EmbeddedBackend
-    from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+    from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+    from gateway.upstreams.embedded.upstream import EmbeddedBackend
 
     options = EmbeddedOptions(
         settings.embedded_model,

@@ -16,7 +16,7 @@ from gateway.config import ConfigError, Settings, load_settings
 
 __all__ = ["main"]
 
-_COMMANDS = ("gateway.demo", "gateway.replay_command", "gateway.handover", "gateway.keys_command")
+_COMMANDS = ("gateway.demo", "gateway.commands.replay", "gateway.commands.training", "gateway.commands.keys")
 """Modules of further subcommands: each has `add_parser(subparsers)`, whose parser sets `run`."""
 
 
@@ -71,9 +71,9 @@ def run_server(settings: Settings) -> int:
     import uvicorn
 
     from gateway.app import create_app, make_backend, make_recorder
-    from gateway.backends.local import EngineFailed
-    from gateway.backends.model_store import ModelUnavailable
-    from gateway.recorder import RecorderFailed
+    from gateway.recordings.writer import RecorderFailed
+    from gateway.upstreams.embedded.engine import EngineFailed
+    from gateway.upstreams.embedded.model_store import ModelUnavailable
 
     try:
         listener = socket.create_server((settings.host, settings.port), backlog=2048)

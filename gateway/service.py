@@ -9,15 +9,15 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from gateway.aliases import Aliases, Route
-from gateway.backends.base import Backend, ModelCard
-from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
-from gateway.engine import Engine
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
-from gateway.events import Outcome
-from gateway.metrics import Metrics
-from gateway.planning import Job, Model
-from gateway.recorder import Ids, Recorder
+from gateway.observability.metrics import Metrics
+from gateway.recordings.writer import Ids, Recorder
+from gateway.runs.budget import AUTO, parse_thinking, split_suffix
+from gateway.runs.events import Outcome
+from gateway.runs.request import Job, Model
+from gateway.runs.run import Engine
+from gateway.upstreams.base import Backend, ModelCard
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered

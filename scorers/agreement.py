@@ -9,7 +9,7 @@ from itertools import combinations
 from math import fsum
 from typing import Any
 
-from scorers.kinds import read_answer
+from scorers.sample_answers import read_answer
 from scorers.types import Model, Sample
 from scorers.votes import similarities
 

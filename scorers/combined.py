@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from scorers.together import together
+from scorers.concurrency import together
 from scorers.types import Model, Sample, Scorer
 
 __all__ = ["CombinedScorer"]

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from scorers.answers import extract
 from scorers.calibration import UNCALIBRATED, Calibration
+from scorers.concurrency import together
 from scorers.conversation import question_of, transcript
-from scorers.together import together
 from scorers.trained import Case, filled
 from scorers.types import Answer, Model, Sample
 

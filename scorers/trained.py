@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from scorers.calibration import UNCALIBRATED, Calibration
+from scorers.concurrency import together
 from scorers.conversation import question_of
-from scorers.together import together
 from scorers.types import Model, Sample, ScorerError
 
 __all__ = ["TEMPLATE", "Case", "Classifier", "Post", "ServedClassifier", "TrainedScorer", "filled"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 from gateway.app import create_app
-from gateway.backends.embedded import EmbeddedBackend
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 from gateway.config import Settings
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.upstream import EmbeddedBackend
 from tests.serving import serving_in_thread
 
 settings.register_profile("unhurried", deadline=None)  # how fast the machine is proves nothing

@@ -10,13 +10,13 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
-from gateway.budget import read_budget
-from gateway.election import Jury
-from gateway.engine import Engine
 from gateway.errors import UpstreamError
-from gateway.events import Event, Finished, Outcome
-from gateway.planning import Job, Model, Reply, plan_job
+from gateway.runs.budget import read_budget
+from gateway.runs.events import Event, Finished, Outcome
+from gateway.runs.request import Job, Model, Reply, plan_job
+from gateway.runs.run import Engine
+from gateway.runs.voting import Jury
+from gateway.upstreams.base import Chunk, ModelCard, Plan, Prompt, Response
 from policies.families import find_family
 
 __all__ = [

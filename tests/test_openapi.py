@@ -23,9 +23,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.app import create_app
-from gateway.auth import digest
-from gateway.backends.base import Endpoint
 from gateway.config import Settings
+from gateway.http.auth import digest
+from gateway.upstreams.base import Endpoint
 from tests.fakes import MODEL, ScriptedBackend, thinks
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.backends.sse import EventParser
 from gateway.demo.questions import Question, Setting
+from gateway.upstreams.sse import EventParser
 
 __all__ = ["DemoFailed", "Reply", "SampleSeen", "ask", "served_model"]
 

@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from gateway.backends.model_store import ModelUnavailable, ensure_model
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.demo.bundled import CHECKER, with_bundled
 from gateway.demo.client import DemoFailed, Reply, ask, served_model
 from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, Question, Setting
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from gateway.demo.server import listen, serving
+from gateway.upstreams.embedded.model_store import ModelUnavailable, ensure_model
 from scorers.answers import verify
 
 __all__ = ["add_parser", "run"]

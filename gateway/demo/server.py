@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import uvicorn
 
 from gateway.app import create_app, make_backend
-from gateway.backends.base import Backend
-from gateway.backends.local import EngineFailed
-from gateway.backends.model_store import ModelUnavailable
 from gateway.config import ConfigError, Settings
 from gateway.demo.client import DemoFailed
+from gateway.upstreams.base import Backend
+from gateway.upstreams.embedded.engine import EngineFailed
+from gateway.upstreams.embedded.model_store import ModelUnavailable
 
 __all__ = ["Gateway", "listen", "serving"]
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.errors import BadRequest, one_of
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.stream import Writer
+from gateway.http.streaming import Writer
+from gateway.runs.events import Outcome
+from gateway.runs.request import Job
 
 __all__ = [
     "CORRECTION",

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gateway.dialects.base import CORRECTION
+from gateway.dialects.scaling import progress_report, report
 from gateway.errors import GatewayError, UpstreamError
-from gateway.events import Delta, Outcome, Progress
-from gateway.planning import Job
-from gateway.report import progress_report, report
+from gateway.runs.events import Delta, Outcome, Progress
+from gateway.runs.request import Job
 from scorers.types import Sample
 
 __all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of"]
@@ -79,7 +79,7 @@ class BlockFormat(Protocol):
 
 
 class BlockStream:
-    """Writes one job's events as a row of blocks (a `gateway.stream.Writer`)."""
+    """Writes one job's events as a row of blocks (a `gateway.http.streaming.Writer`)."""
 
     def __init__(self, job: Job, form: BlockFormat) -> None:
         self._job = job

@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import DONE, event
 from gateway.dialects.base import CORRECTION, json_object, wrong
+from gateway.dialects.scaling import progress_report, report, usage_of
 from gateway.errors import GatewayError
-from gateway.events import Delta, Outcome, Progress
-from gateway.planning import Job
-from gateway.report import progress_report, report, usage_of
+from gateway.runs.events import Delta, Outcome, Progress
+from gateway.runs.request import Job
+from gateway.upstreams.sse import DONE, event
 from scorers.types import Sample
 
 __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]

@@ -12,14 +12,14 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import named_event
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.messages_input import chat_request
+from gateway.dialects.scaling import report
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.report import report
+from gateway.runs.events import Outcome
+from gateway.runs.request import Job
+from gateway.upstreams.sse import named_event
 from scorers.types import Sample
 
 __all__ = ["MessagesExchange", "error_body"]

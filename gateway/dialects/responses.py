@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import named_event
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.responses_input import chat_request
+from gateway.dialects.scaling import report, usage_of
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.report import report, usage_of
+from gateway.runs.events import Outcome
+from gateway.runs.request import Job
+from gateway.upstreams.sse import named_event
 
 __all__ = ["ResponsesExchange"]
 

@@ -9,11 +9,11 @@ from gateway.dialects.base import json_object
 from gateway.dialects.messages import MessagesExchange
 from gateway.dialects.messages_input import chat_request, has_images
 from gateway.errors import NotSupported
-from gateway.routes.raw import raw_router
+from gateway.http.raw_routes import raw_router
+from gateway.http.streaming import json_response
+from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
 from gateway.routes.runner import answer, attended, plan
-from gateway.routes.schemas import COUNT_OPENAPI, MESSAGES_OPENAPI
 from gateway.service import Service
-from gateway.stream import json_response
 
 __all__ = ["messages_router"]
 

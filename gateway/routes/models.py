@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.aliases import Target
-from gateway.auth import key_of
-from gateway.backends.base import ModelCard
 from gateway.errors import ModelNotFound
+from gateway.http.auth import key_of
+from gateway.http.streaming import json_response
 from gateway.service import Service, fits
-from gateway.stream import json_response
+from gateway.upstreams.base import ModelCard
 
 __all__ = ["models_router"]
 

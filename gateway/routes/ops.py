@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from gateway.http.streaming import json_response
 from gateway.service import Service
-from gateway.stream import json_response
 
 __all__ = ["ops_router"]
 

@@ -12,16 +12,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.aliases import conversation_key
-from gateway.auth import key_of, owner_of
-from gateway.budget import Asked, read_budget
 from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job, Reply, plan_job
-from gateway.recorder import Ids
+from gateway.http.auth import key_of, owner_of
+from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, fold, json_response, write
+from gateway.recordings.writer import Ids
+from gateway.runs.budget import Asked, read_budget
+from gateway.runs.events import Outcome
+from gateway.runs.request import Job, Reply, plan_job
 from gateway.service import Resolved, Service, limited
-from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
 __all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from gateway.aliases import Aliases, AliasesError, Target, choose, conversation_key, parse_aliases
 from gateway.app import create_app
-from gateway.backends.base import ModelCard
 from gateway.cli import main
 from gateway.config import Settings
+from gateway.upstreams.base import ModelCard
 from tests.fakes import ScriptedBackend, says
 from tests.serving import events_of, serving
 

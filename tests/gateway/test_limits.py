@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 
 from gateway.app import create_app
-from gateway.backends.engines import VLLM, LlamaCpp
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
+from gateway.upstreams.adapters import VLLM, LlamaCpp
+from gateway.upstreams.client import OpenAIBackend
 from tests.upstream import Events, Json, Upstream, chunk, upstream
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

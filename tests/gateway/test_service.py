@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.base import ModelCard
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import ModelSettings, Settings
-from gateway.engine import Engine
 from gateway.errors import ModelNotFound, UpstreamUnreachable
+from gateway.runs.run import Engine
 from gateway.service import Service
+from gateway.upstreams.base import ModelCard
+from gateway.upstreams.client import OpenAIBackend
 from policies.families import Family, find_family
 from policies.templates import probes
 from tests.fakes import ScriptedBackend, says

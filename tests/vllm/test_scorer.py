@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.election import Jury
-from gateway.scoring import Scoring
+from gateway.runs.scorers import Scoring
+from gateway.runs.voting import Jury
 from scorers.calibration import Calibration, read_calibration
 from scorers.trained import Case, ServedClassifier
 from scorers.types import Sample

@@ -19,7 +19,7 @@ from scorers.answers import verify
 from tests.serving import serving_in_thread
 from tests.vllm.server import VllmServer, serve
 from training.config import read_config
-from training.sources import held_out
+from training.data.sources import held_out
 from training.types import Row
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.data.rows import parse_rows
-from training.problems import DataError
+from training.data.problems import DataError
+from training.data.readers import parse_rows
 from training.types import Row
 
 __all__ = ["HubSet", "hub_rows", "rows_of_records"]
@@ -19,7 +19,7 @@ __all__ = ["HubSet", "hub_rows", "rows_of_records"]
 class HubSet:
     """A data set by its name or local directory, and which of its columns hold what a row needs.
 
-    `columns` maps a field of a line (see `training.data.rows.parse_rows`: "question", "answer",
+    `columns` maps a field of a line (see `training.data.readers.parse_rows`: "question", "answer",
     "tests", "rubric", ...) to a column; fields that aren't named are taken from columns of the
     same name. `fixed` fields are the same for all rows, as {"reward": "rubric", "general": true}.
     """

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from training.data.constraint_edits import draft, obeyed
 from training.data.constraints import KINDS, Constraint, asked, drawn, satisfied
-from training.data.obeying import draft, obeyed
 from training.types import Row
 
 __all__ = ["Preference", "instruction", "instructions", "preference", "preferences", "preferences_among"]

@@ -27,8 +27,8 @@ from typing import Any
 from scorers.answers import equivalent, extract
 from scorers.types import Answer
 from training.data.instructions import Preference
-from training.data.rows import read_lines
-from training.problems import DataError
+from training.data.problems import DataError
+from training.data.readers import read_lines
 from training.types import Row
 
 __all__ = ["parse_recorded", "rated_rows", "recorded_preferences", "recorded_rows"]

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.thinking import Markup
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from training.config import TrainConfig
-from training.data.rows import parse_rows, row_json
+from training.data.prompts import Prompt, Prompter, Tokenizer
+from training.data.readers import parse_rows, row_json
 from training.export.job import Asked, ExportError, Job
-from training.prompting import Prompt, Prompter, Tokenizer
 from training.rewards import Setting, reward_plan
-from training.stages.setting import at_limit, reward_setting
+from training.stages.reward_context import at_limit, reward_setting
 
 __all__ = ["Scoring", "kinds_of", "settings", "told"]
 

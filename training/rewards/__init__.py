@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from training.rewards.checks import checks
-from training.rewards.correct import Correct
+from training.rewards.context import RewardError, Setting
+from training.rewards.correctness import Correct
 from training.rewards.format import Format
 from training.rewards.language import Language
 from training.rewards.length import KimiLength, Obedience, SoftOverlong
@@ -17,7 +18,6 @@ from training.rewards.majority import Majority
 from training.rewards.plan import Judged, RewardPlan, Shaping, shaped
 from training.rewards.preference import Preference
 from training.rewards.rubric import Rubric
-from training.rewards.setting import RewardError, Setting
 from training.rewards.unit_tests import UnitTests
 from training.sandbox import SandboxError, open_sandbox
 from training.types import Reward

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorers.answers import equivalent, extract
+from scorers.grader.pool import MathPool
 from scorers.grouping import Grouper
-from scorers.mathpool import MathPool
 from scorers.types import Sample
 from training.types import Completion, Row
 

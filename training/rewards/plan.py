@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from training.rewards.setting import RewardError
+from training.rewards.context import RewardError
 from training.types import Completion, Reward, Row
 
 __all__ = ["Judged", "RewardPlan", "Shaping", "shaped"]

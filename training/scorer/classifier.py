@@ -22,8 +22,8 @@ from scorers.calibration import fit
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.config import ClassifierTable
-from training.problems import DataError
-from training.prompting import Prompter
+from training.data.problems import DataError
+from training.data.prompts import Prompter
 from training.scorer.labels import Marked
 from training.types import Row
 

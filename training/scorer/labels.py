@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from scorers.trained import Case, filled
 from training.data.chains import LENGTHS
-from training.scorer.collect import Asked, Reply, classes
+from training.scorer.samples import Asked, Reply, classes
 
 __all__ = ["Marked", "harder", "marked", "near_miss", "step_labels"]
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from policies.thinking import Markup
 from training.data.mixing import beside
-from training.data.rows import fingerprint
-from training.ending import Rules
-from training.problems import DataError
-from training.prompting import Example, Prompt, Prompter
-from training.stages.bounds import asked_levels, imitation_bound, model_bound
-from training.stages.gathered import binding, identity, once
+from training.data.problems import DataError
+from training.data.prompts import Example, Prompt, Prompter
+from training.data.readers import fingerprint
+from training.rl.stopping import Rules
+from training.stages.collected import binding, identity, once
+from training.stages.fingerprints import asked_levels, imitation_bound, model_bound
 from training.stages.run import Stage, described
-from training.states import from_json
+from training.trainer.callbacks import Watch
 from training.trainer.sft import train_sft
-from training.trainer.watch import Watch
+from training.trainer.states import from_json
 from training.types import Row
 
 __all__ = ["imitate"]
@@ -107,7 +107,7 @@ def _gathered(
     bound: str,
     gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
 ) -> _Gathered:
-    """What there is to imitate, gathered once; see `training.stages.gathered`."""
+    """What there is to imitate, gathered once; see `training.stages.collected`."""
 
     def make() -> dict[str, Any]:
         examples, all_rows, told = gather()

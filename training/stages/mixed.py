@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training.data.mixing import beside
 from training.rewards import Setting
-from training.stages.bounds import rl_bound
+from training.stages.fingerprints import rl_bound
 from training.stages.preference import preference_model
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage

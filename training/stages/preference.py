@@ -20,18 +20,18 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from training.data.instructions import Preference, preferences_among
-from training.data.rows import fingerprint
-from training.problems import DataError
-from training.prompting import Prompter
+from training.data.problems import DataError
+from training.data.prompts import Prompter
+from training.data.readers import fingerprint
 from training.rewards.preference import PreferenceModel
-from training.stages.bounds import model_bound
-from training.stages.gathered import binding
+from training.stages.collected import binding
+from training.stages.fingerprints import model_bound
 from training.stages.run import Stage
-from training.trainer.drawing import draw
+from training.trainer.callbacks import quieten
+from training.trainer.generation import draw
 from training.trainer.models import classifier_of, device
-from training.trainer.watch import quieten
 from training.types import Row
 
 __all__ = ["preference_model", "preference_pairs"]

@@ -8,26 +8,26 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
-from training.data.rows import fingerprint
-from training.ending import Rules
-from training.filters import Difficulty, by_difficulty
-from training.guards import Convergence, Divergence
-from training.lengths import LengthSchedule, LengthState
-from training.prompting import Prompt, Prompter
+from training.data.prompts import Prompt, Prompter
+from training.data.readers import fingerprint
+from training.evaluation.weight_check import token_logprobs
 from training.rewards import RewardPlan, Setting, reward_plan
-from training.stages.bounds import asked_levels, model_bound, rl_bound
-from training.stages.gathered import binding, once
+from training.rl.filters import Difficulty, by_difficulty
+from training.rl.guards import Convergence, Divergence
+from training.rl.length_schedule import LengthSchedule, LengthState
+from training.rl.stopping import Rules
+from training.stages.collected import binding, once
+from training.stages.fingerprints import asked_levels, model_bound, rl_bound
+from training.stages.reward_context import at_limit, reward_setting
 from training.stages.run import Stage, described
-from training.stages.setting import at_limit, reward_setting
-from training.states import from_json, to_json
-from training.trainer.drawing import draw
+from training.trainer.callbacks import Watch
+from training.trainer.generation import draw
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
-from training.trainer.watch import Watch
+from training.trainer.states import from_json, to_json
 from training.types import Row
 
 __all__ = ["reinforce"]

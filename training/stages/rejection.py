@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from training.data.mixing import beside
-from training.prompting import Example, Prompter
+from training.data.prompts import Example, Prompter
 from training.stages.imitate import imitate
-from training.stages.replies import general_examples, kept
+from training.stages.imitation_replies import general_examples, kept
 from training.stages.run import Stage
 from training.types import Row
 

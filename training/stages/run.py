@@ -17,19 +17,19 @@ from typing import Any, Self
 import torch
 from transformers import set_seed
 
-from scorers.mathpool import LazyPool
+from scorers.grader.pool import LazyPool
 from training.config import TrainConfig
-from training.data.rows import fingerprint
-from training.plots import curves, read_metrics
-from training.problems import DataError
-from training.prompting import Prompter
-from training.ranks import Ranks
+from training.data.problems import DataError
+from training.data.prompts import Prompter
+from training.data.readers import fingerprint
 from training.rewards import Setting, reward_plan
-from training.stage_data import StageData, model_before, start_model
-from training.trainer.drawing import draw
+from training.stages.plots import curves, read_metrics
+from training.stages.stage_data import StageData, model_before, start_model
+from training.trainer.callbacks import check_bound
+from training.trainer.generation import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
-from training.trainer.watch import check_bound
+from training.trainer.ranks import Ranks
 from training.types import Row
 
 __all__ = ["VERIFIABLE", "Run", "Stage", "described"]

@@ -1,8 +1,8 @@
 """What is drawn for a step of reinforcement learning, and what it is worth.
 
 TRL's trainer calls a `Rollout` for its completions. Everything that decides is a pure function
-elsewhere: rewards (`training.rewards`), dynamic sampling (`training.filters`), advantages
-(`training.advantages`), the length limit (`training.lengths`). Which questions a step
+elsewhere: rewards (`training.rewards`), dynamic sampling (`training.rl.filters`), advantages
+(`training.rl.advantages`), the length limit (`training.rl.length_schedule`). Which questions a step
 redraws, at which budget each is asked, and the random numbers of each reply depend on the seed and the
 step's number alone, so that a resumed run draws what an uninterrupted one would have drawn.
 
@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from training.advantages import Normalisation, advantages
 from training.data.budgets import BudgetSampler
-from training.filters import live, next_batch
-from training.guards import canary
-from training.lengths import LengthSchedule, LengthState, next_length, start_length
-from training.prompting import Prompt, Prompter
-from training.ranks import ALONE, Ranks, shared
+from training.data.prompts import Prompt, Prompter
 from training.rewards import Judged, RewardPlan
+from training.rl.advantages import Normalisation, advantages
+from training.rl.filters import live, next_batch
+from training.rl.guards import canary
+from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
+from training.trainer.ranks import ALONE, Ranks, shared
 from training.types import Completion, Row
 
 __all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.budget import Asked
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.errors import GatewayError
-from gateway.events import Counts, Delta, Outcome
-from gateway.planning import Job, Model, Reply, plan_job
+from gateway.runs.budget import Asked
+from gateway.runs.events import Counts, Delta, Outcome
+from gateway.runs.request import Job, Model, Reply, plan_job
 from policies.families import find_family
 from policies.types import Budget
 from scorers.types import Sample

@@ -8,9 +8,9 @@ import openai
 import pytest
 
 from gateway.app import create_app
-from gateway.backends.local import EmbeddedEngine
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
+from gateway.upstreams.client import OpenAIBackend
+from gateway.upstreams.embedded.engine import EmbeddedEngine
 from tests.serving import serving
 
 pytestmark = pytest.mark.embedded

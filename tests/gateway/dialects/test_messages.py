@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.backends.base import Backend
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects.messages_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
+from gateway.upstreams.base import Backend
+from gateway.upstreams.client import OpenAIBackend
 from tests.fakes import Script, ScriptedBackend, Text, call, calls, says, thinks
 from tests.serving import serving
 from tests.upstream import Json, upstream

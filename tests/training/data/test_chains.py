@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.chains import CHAINS, running_totals, worked_chains
-from training.data.stories import stories
+from training.data.word_problems import stories
 from training.types import Row
 
 

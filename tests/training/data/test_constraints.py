@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
+from training.data.constraint_edits import OBEY, draft, obeyed
 from training.data.constraints import KINDS, asked, drawn, satisfied
 from training.data.instructions import (
     instruction,
@@ -14,8 +15,7 @@ from training.data.instructions import (
     preference,
     preferences_among,
 )
-from training.data.obeying import OBEY, draft, obeyed
-from training.problems import DataError
+from training.data.problems import DataError
 from training.rewards.checks import checks
 from training.types import Row
 

@@ -10,10 +10,10 @@ import pytest
 from tests.training.traffic import record
 from training.config import Source
 from training.data.hub import HubSet, hub_rows, rows_of_records
+from training.data.problems import DataError
+from training.data.readers import parse_rows, row_json
 from training.data.recorded import recorded_preferences, recorded_rows
-from training.data.rows import parse_rows, row_json
-from training.problems import DataError
-from training.sources import collect
+from training.data.sources import collect
 from training.types import Row
 
 

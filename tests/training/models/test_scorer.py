@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.scoring import JudgeTable, Scoring  # noqa: E402
+from gateway.runs.scorers import JudgeTable, Scoring  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
@@ -20,12 +20,12 @@ from scorers.local_classifier import LocalClassifier  # noqa: E402
 from scorers.trained import Case  # noqa: E402
 from tests.training.models.small import card, configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
-from training.problems import DataError  # noqa: E402
-from training.scorer.collect import read_asked  # noqa: E402
-from training.scorer.liking import liking  # noqa: E402
-from training.scorer.tries import train_scorer  # noqa: E402
+from training.data.problems import DataError  # noqa: E402
+from training.scorer.samples import read_asked  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.run import Run  # noqa: E402
+from training.stages.train_scorer import train_scorer  # noqa: E402
+from training.stages.trained_scorer import liking  # noqa: E402
 from training.types import Completion, Row  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other

@@ -15,14 +15,14 @@ pytest.importorskip("trl")
 from scorers.answers import verify  # noqa: E402
 from tests.training.models.small import card, steps  # noqa: E402
 from training.config import read_config  # noqa: E402
+from training.data.arithmetic import errands  # noqa: E402
 from training.data.constraints import satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
-from training.measure import majority  # noqa: E402
-from training.problems import DataError  # noqa: E402
+from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
-from training.stages.replies import best, general_examples, judging  # noqa: E402
+from training.stages.imitation_replies import best, general_examples, judging  # noqa: E402
+from training.stages.measure import majority  # noqa: E402
 from training.stages.run import Run  # noqa: E402
-from training.tiny.arithmetic import errands  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.types import Completion, Row  # noqa: E402
 
@@ -114,7 +114,7 @@ import os, sys
 from pathlib import Path
 from training.config import read_config
 from training.stages import run_stage
-from training.trainer.watch import Watch
+from training.trainer.callbacks import Watch
 
 log = Watch.on_log
 

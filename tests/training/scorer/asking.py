@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.scorer.collect import Asked, Reply
+from training.scorer.samples import Asked, Reply
 from training.types import Row
 
 __all__ = ["LOW", "WORKED", "asked", "row"]
