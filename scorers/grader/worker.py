@@ -87,6 +87,7 @@ def _contradicted(left: Any, right: Any) -> bool:
 
 def _warm() -> None:
     """Imports, and enough questions that the children inherit warm caches."""
+    os.environ["SYMPY_GROUND_TYPES"] = "python"  # FLINT's end the process at the memory limit
     from sympy.parsing import sympy_parser
 
     sympy_parser.eval_expr = _number
