@@ -7,14 +7,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.errors import BadRequest, one_of
-from gateway.http.streaming import Writer
-from gateway.runs.events import RunResult
+from gateway.errors import BadRequest, GatewayError, one_of
+from gateway.runs.events import Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
 __all__ = [
     "CORRECTION",
     "Exchange",
+    "Writer",
     "json_object",
     "known",
     "objects",
@@ -26,6 +26,31 @@ __all__ = [
 
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
 """What stands between a first sample shown live and the vote's winner, where they differ."""
+
+
+class Writer(Protocol):
+    """Writes the events of one streamed reply (see `gateway.dialects.chat.ChatStream`)."""
+
+    @property
+    def id(self) -> str:
+        """The reply's id, or what is known of it so far."""
+        ...
+
+    def delta(self, delta: Delta) -> bytes:
+        """Write new text of a sample; may return nothing."""
+        ...
+
+    def progress(self, progress: Progress) -> bytes:
+        """Write how the vote stands."""
+        ...
+
+    def finish(self, result: RunResult) -> bytes:
+        """Write everything that is left, and the end of the stream."""
+        ...
+
+    def error(self, error: GatewayError) -> bytes:
+        """End a stream that has begun and then failed."""
+        ...
 
 
 class Exchange(Protocol):

@@ -79,7 +79,7 @@ class BlockFormat(Protocol):
 
 
 class BlockStream:
-    """Writes one request's events as a row of blocks (a `gateway.http.streaming.Writer`)."""
+    """Writes one request's events as a row of blocks (a `gateway.dialects.base.Writer`)."""
 
     def __init__(self, request: RunRequest, form: BlockFormat) -> None:
         self._request = request

@@ -11,10 +11,10 @@ import orjson
 
 from gateway.dialects.base import CORRECTION, json_object, wrong
 from gateway.dialects.scaling import progress_report, report, usage_of
+from gateway.dialects.sse import DONE, event
 from gateway.errors import GatewayError
 from gateway.runs.events import Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
-from gateway.upstreams.sse import DONE, event
 from scorers.types import Sample
 
 __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]

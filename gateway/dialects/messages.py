@@ -16,10 +16,10 @@ from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.messages_input import chat_request
 from gateway.dialects.scaling import report
+from gateway.dialects.sse import named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
-from gateway.upstreams.sse import named_event
 from scorers.types import Sample
 
 __all__ = ["MessagesExchange", "error_body"]

@@ -58,7 +58,7 @@ async def test_messages_stream_and_whole(address: str) -> None:
             streamed = await stream.get_final_message()
     for message in (whole, streamed):
         assert message.content[-1].type == "text"
-        assert message.usage.output_tokens_details.thinking_limit <= 24
+        assert message.usage.output_tokens_details.thinking_tokens <= 24
         assert message.usage.input_tokens > 0
 
 
