@@ -1,7 +1,7 @@
 """The one grader, for serving and for training: what a reply answers, and whether two answers are the same.
 
 Exact canonical keys come first, then proofs by ball arithmetic, and only where neither can
-tell is math-verify asked, in the worker processes of a `scorers.grader.pool.MathPool` that
+tell is math-verify asked, in the worker processes of a `scorers.grader.pool.WorkerPool` that
 the caller hands in. docs/grader.md has the rules and what they were measured at.
 """
 
@@ -14,7 +14,7 @@ from scorers.grader.canonical_json import canonical_json
 from scorers.grader.equality import same
 from scorers.grader.extraction import declared
 from scorers.grader.parsing import key_of, read
-from scorers.grader.pool import MAX_QUESTION, MathPool
+from scorers.grader.pool import MAX_ANSWER_LENGTH, WorkerPool
 from scorers.grader.tolerance import near, stated
 from scorers.grader.values import Value
 from scorers.types import Answer
@@ -50,7 +50,7 @@ async def extract_async(text: str) -> Answer | None:
     return await asyncio.to_thread(_answer, raw) if len(raw) > MAX_QUICK else _answer(raw)
 
 
-def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
+def equivalent(a: Answer, b: Answer, pool: WorkerPool | None = None) -> bool | None:
     """Whether both are the same answer, either way round; None where that could not be decided.
 
     Waits for `pool` where the answers alone don't settle it: never call this on an event
@@ -60,7 +60,7 @@ def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | Non
     return pool.ask(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
-async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
+async def equivalent_async(a: Answer, b: Answer, pool: WorkerPool | None = None) -> bool | None:
     """`equivalent` without blocking the event loop; what would take long is left to the pool."""
     if a.key == b.key or (_whole(a.raw) and _whole(b.raw)):
         return a.key == b.key
@@ -74,7 +74,7 @@ async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -
 
 
 def verify(
-    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+    text: str, gold: str, pool: WorkerPool | None = None, *, tolerance: float | None = None
 ) -> bool | None:
     """Whether the answer that `text` declares is `gold`; a reply that declares none is False.
 
@@ -94,7 +94,7 @@ def verify(
 
 
 async def verify_async(
-    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+    text: str, gold: str, pool: WorkerPool | None = None, *, tolerance: float | None = None
 ) -> bool | None:
     """`verify` that waits for the pool without blocking the event loop."""
     allowed = stated(tolerance)
@@ -145,9 +145,9 @@ def _decided(a: Answer, b: Answer) -> bool | None:
     return same(read(a.raw), read(b.raw))
 
 
-async def _leave(a: str, b: str, pool: MathPool | None) -> bool | None:
+async def _leave(a: str, b: str, pool: WorkerPool | None) -> bool | None:
     """Two answers, of which one is long, compared by the pool, or in a thread where it takes no such."""
-    if pool is not None and max(len(a), len(b)) <= MAX_QUESTION:
+    if pool is not None and max(len(a), len(b)) <= MAX_ANSWER_LENGTH:
         return await pool.ask_async(a, b)
     return await asyncio.to_thread(lambda: same(read(a), read(b)))
 

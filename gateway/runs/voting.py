@@ -21,7 +21,7 @@ from policies.stopping import parse_stop
 from policies.voting import decide
 from scorers.answers import equivalent_async
 from scorers.confidence import WINDOW
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import AsyncGrouper, each_alone
 from scorers.sample_answers import is_free_form, read_answer_async
 from scorers.types import Answer, Group, Sample, Scorer, ScorerError, ScorerModel, VoteResult
@@ -32,7 +32,7 @@ _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
-class LatePool(MathPool):
+class LatePool(WorkerPool):
     """The grader's workers, started by the first question between `open` and `close_async`.
 
     Few requests ever need them, so an app doesn't start them for nothing. Where they can't
@@ -49,7 +49,7 @@ class LatePool(MathPool):
         self._opened = True
 
     async def ask_async(self, a: str, b: str) -> bool | None:
-        """See `MathPool.ask_async`."""
+        """See `WorkerPool.ask_async`."""
         if not self._opened:
             return None
         if self._starting is None:
@@ -58,7 +58,7 @@ class LatePool(MathPool):
         return await super().ask_async(a, b)
 
     async def close_async(self) -> None:
-        """See `MathPool.close_async`."""
+        """See `WorkerPool.close_async`."""
         self._opened = False
         if self._starting is not None:
             await asyncio.wait({self._starting})
@@ -83,7 +83,7 @@ class VoteSettings:
     in tokens, are DeepConf's k and group size.
     """
 
-    pool: MathPool | None = None
+    pool: WorkerPool | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=lambda: SCORERS)
     launch: Literal["waves", "all"] = "waves"
     concurrency: int | None = None

@@ -13,7 +13,7 @@ from statistics import fmean
 from policies.types import SamplingRequest
 from policies.voting import decide
 from scorers.answers import equivalent, extract, verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
 from training.stages.run import Stage
@@ -60,7 +60,7 @@ def measure(
     return table
 
 
-def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str:
+def majority(replies: Sequence[Completion], pool: WorkerPool | None = None) -> str:
     """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
