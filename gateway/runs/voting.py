@@ -18,11 +18,11 @@ from gateway.errors import GatewayError
 from gateway.runs.request import RunRequest
 from gateway.runs.scorers import SCORERS
 from policies.stopping import parse_stop
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.answers import equivalent_async
 from scorers.confidence import WINDOW
 from scorers.grader.pool import WorkerPool
-from scorers.grouping import AsyncGrouper, each_alone
+from scorers.grouping import AsyncGrouper, singleton_groups
 from scorers.sample_answers import is_free_form, read_answer_async
 from scorers.types import Answer, Group, Sample, Scorer, ScorerError, ScorerModel, VoteResult
 
@@ -158,7 +158,7 @@ class Election:
         talk = vote != "mbr" and self._is_talk(samples)
         if talk:
             vote, scorer = self._for_talk(scorer)
-        groups = each_alone(samples) if talk or vote == "mbr" else self.groups
+        groups = singleton_groups(samples) if talk or vote == "mbr" else self.groups
         scores: Mapping[int, float] = {}
         if scorer != "none":
             votable = {index for group in groups for index in group.members}
@@ -180,11 +180,11 @@ class Election:
         self, vote: str, groups: Sequence[Group], samples: Sequence[Sample], scores: Mapping[int, float]
     ) -> VoteResult:
         sampling = replace(self._request.sampling, vote=vote)
-        return decide(sampling, groups, samples, scores, min_share=self._request.min_share)
+        return take_vote(sampling, groups, samples, scores, min_share=self._request.min_share)
 
     def _is_talk(self, samples: Sequence[Sample]) -> bool:
         """Whether there is nothing to count: talk by most, and no reply that marks its answer as one."""
-        if self._as_json or len(each_alone(samples)) < 2 or self._vote_settings.free_form == "first":
+        if self._as_json or len(singleton_groups(samples)) < 2 or self._vote_settings.free_form == "first":
             return False
         answers = [self._answers.get(sample.index) for sample in samples]
         return is_free_form(samples, answers) and not any(_EXPLICIT.search(s.content) for s in samples)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from scorers.grader.pool import WorkerPool
-from scorers.trained import Case, filled
+from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
 from training.scorer.samples import Asked, LabelledReply, classes
 
@@ -54,13 +54,13 @@ def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> lis
 
 
 def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> Marked:
-    case = Case(asked.row.question, reply.answer, reply.thinking)
-    text = filled(template, case)
+    case = ClassifierInput(asked.row.question, reply.answer, reply.thinking)
+    text = fill_template(template, case)
     marks: list[tuple[int, bool]] = []
     chains = asked.row.extra.get("chains")
     before, found, _ = template.partition("{reasoning}")
     if steps and chains and found:
-        start = len(filled(before, case))
+        start = len(fill_template(before, case))
         labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.budget or "high", "high")])
         marks = [(start + end, right) for end, right in labels]
     return Marked(text, (*marks, (len(text), reply.correct)))

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from scorers.types import Sample
 from training.data.prompts import Prompt, Prompter
 from training.scorer.gate import SampledProblem
@@ -51,9 +51,9 @@ class Asked:
     budget: str | None
     replies: tuple[LabelledReply, ...]
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[ClassifierInput]:
         """The replies as a classifier is given them in serving."""
-        return [Case(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
+        return [ClassifierInput(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
 
 
 def ask(

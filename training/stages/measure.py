@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from policies.types import SamplingRequest
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
@@ -69,5 +69,5 @@ def majority(replies: Sequence[Completion], pool: WorkerPool | None = None) -> s
     ]
     for sample in samples:
         grouper.add(sample, extract(sample.content))
-    winner = decide(SamplingRequest(samples=len(samples)), grouper.groups, samples).winner
+    winner = take_vote(SamplingRequest(samples=len(samples)), grouper.groups, samples).winner
     return "" if winner is None else replies[winner].answer
