@@ -22,7 +22,7 @@ from typing import Any, Literal
 from scorers.answers import extract
 from scorers.calibration import UNCALIBRATED, Calibration
 from scorers.concurrency import gather_or_cancel
-from scorers.conversation import last_question, transcript
+from scorers.messages import last_question, transcript
 from scorers.trained import ClassifierInput, fill_template
 from scorers.types import Answer, Sample, ScorerModel
 

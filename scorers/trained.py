@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from scorers.calibration import UNCALIBRATED, Calibration
 from scorers.concurrency import gather_or_cancel
-from scorers.conversation import last_question
+from scorers.messages import last_question
 from scorers.types import Sample, ScorerError, ScorerModel
 
 __all__ = [
