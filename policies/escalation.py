@@ -9,18 +9,18 @@ from policies.prompts import LEVELS
 from policies.stopping import VotePolicy
 from policies.types import Launch, SamplingRequest, Step, VoteState
 
-__all__ = ["LADDER", "AutoPolicy", "Rung"]
+__all__ = ["TIERS", "AutoPolicy", "Tier"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class Tier:
     """The next `samples` samples (None: all that are left) are drawn at this level of effort."""
 
     level: str
     samples: int | None = None
 
 
-LADDER = (Rung("low", 3), Rung("medium", 5), Rung("high"))
+TIERS = (Tier("low", 3), Tier("medium", 5), Tier("high"))
 """Three unanimous samples end it at the first rung; after the second, six of eight do."""
 
 
@@ -36,7 +36,7 @@ class AutoPolicy:
     found. One sample alone has nothing to agree with; it is drawn at the middle rung.
     """
 
-    ladder: Sequence[Rung] = LADDER
+    ladder: Sequence[Tier] = TIERS
     levels: Mapping[str, int | None] = field(
         default_factory=lambda: {name: level.tokens for name, level in LEVELS.items()}
     )
@@ -66,6 +66,6 @@ class AutoPolicy:
             start = max(start, end)
         return asks
 
-    def _at(self, asked: SamplingRequest, rung: Rung) -> SamplingRequest:
+    def _at(self, asked: SamplingRequest, rung: Tier) -> SamplingRequest:
         limits = [limit for limit in (self.levels[rung.level], asked.thinking_limit) if limit is not None]
         return replace(asked, level=rung.level, thinking_limit=min(limits, default=None))

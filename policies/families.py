@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict
 
 from policies.thinking import Markup
 
-__all__ = ["FAMILIES", "Family", "Limit", "Switch", "find_family"]
+__all__ = ["FAMILIES", "Family", "Switch", "TrainedLimit", "find_family"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class TrainedLimit:
     """A limit on thinking that the family was trained to keep, more or less: the gateway counts as well.
 
     It is said by a template kwarg, or by a sentence with `{tokens}` at the end of the last
@@ -88,7 +88,7 @@ class Family:
     off: Switch | None = None
     without: Literal["prefill", "effort", "prompt"] = "prefill"
     efforts: Mapping[str, Switch] = field(default_factory=dict)
-    limit: Limit | None = None
+    limit: TrainedLimit | None = None
     answer: tuple[str, str] | None = None
     history: Literal["drop", "loop", "keep"] = "drop"
 
@@ -330,7 +330,7 @@ FAMILIES: tuple[Family, ...] = (
         close="</seed:think>",
         default="on",
         off=Switch(kwargs={"thinking_budget": 0}),
-        limit=Limit((512, 1024, 2048, 4096, 8192, 16384), kwarg="thinking_budget"),
+        limit=TrainedLimit((512, 1024, 2048, 4096, 8192, 16384), kwarg="thinking_budget"),
         history="keep",
     ),
     # OpenAI: no off; harmony's channels, of which the engine's own parser leaves no trace in the text.
@@ -440,7 +440,7 @@ FAMILIES: tuple[Family, ...] = (
         ("*intellect-2*",),
         "card",
         opens="template",
-        limit=Limit(
+        limit=TrainedLimit(
             (2000, 4000, 6000, 8000, 10000), sentence="Think for {tokens} tokens before giving a response."
         ),
     ),

@@ -11,7 +11,16 @@ from fractions import Fraction
 
 from policies.thinking import Markup
 
-__all__ = ["LEAD_IN", "LEVELS", "WAIT", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
+__all__ = [
+    "LEAD_IN",
+    "LEVELS",
+    "WAIT",
+    "Level",
+    "closing_text",
+    "nearest_level",
+    "policy_prompt",
+    "thinking_limit",
+]
 
 
 WAIT = "\nWait,"
@@ -71,7 +80,7 @@ _ROWS = (
 LEVELS: Mapping[str, Level] = {level.name: level for level in _ROWS}
 
 
-def level_near(tokens: int, levels: Mapping[str, Level] = LEVELS) -> Level:
+def nearest_level(tokens: int, levels: Mapping[str, Level] = LEVELS) -> Level:
     """The level whose prompt fits a bare number of tokens: the smallest that is not exceeded by it."""
     bounded = sorted((x for x in levels.values() if x.tokens is not None), key=lambda x: x.tokens or 0)
     return next((level for level in bounded if (level.tokens or 0) >= tokens), bounded[-1])
@@ -98,7 +107,7 @@ def policy_prompt(level: Level, markup: Markup, *, teach: bool) -> str:
     )
 
 
-def closing(markup: Markup, *, limit_reached: bool) -> str:
+def closing_text(markup: Markup, *, limit_reached: bool) -> str:
     """What is written in the model's place to end its thinking, with the end tag."""
     sentence = "\n\nI have thought long enough and will answer now." if limit_reached else ""
     return f"{sentence}\n{markup.close}\n\n"

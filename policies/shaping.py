@@ -14,7 +14,7 @@ from policies.families import Family, Switch
 from policies.thinking import Markup, split_thinking
 from policies.types import SamplingRequest
 
-__all__ = ["DIRECT", "NO_THINKING", "Off", "Shaped", "shape", "strip_thinking"]
+__all__ = ["DIRECT_PROMPT", "NO_THINKING", "OffMethod", "Shaped", "shape", "strip_thinking"]
 
 NO_THINKING = "Okay, I think I have finished thinking."
 """What stands in the block that the gateway writes for a model that can't be switched off.
@@ -22,10 +22,10 @@ NO_THINKING = "Okay, I think I have finished thinking."
 Source: "Reasoning Models Can Be Effective Without Thinking" (arXiv 2504.09858).
 """
 
-DIRECT = "Answer directly, without thinking first."
+DIRECT_PROMPT = "Answer directly, without thinking first."
 """Asked of a model for which nothing else is known, where no policy says it already."""
 
-Off = Literal["native", "already", "prefill", "effort", "prompt"]
+OffMethod = Literal["native", "already", "prefill", "effort", "prompt"]
 State = Literal["on", "off"]
 _SYSTEM = ("system", "developer")
 
@@ -47,7 +47,7 @@ class Shaped:
 
     body: dict[str, Any]
     markup: Markup
-    off: Off | None = None
+    off: OffMethod | None = None
     notes: tuple[str, ...] = ()
     prefill: str = ""
     prefix: str = ""
@@ -77,7 +77,7 @@ def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, po
     if note:
         notes.append(note)
     if off == "prompt" and policy is None:
-        policy = DIRECT
+        policy = DIRECT_PROMPT
     _apply(new, _switches(family, state, off, sampling), policy, notes)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opens == "template" else prefill
     markup = _markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
@@ -113,7 +113,7 @@ def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
     return claimed
 
 
-def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[Off | None, str, str]:
+def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[OffMethod | None, str, str]:
     """How thinking is off, what the gateway writes first, and a note where no switch does it.
 
     `continues`: the request ends in a turn of the assistant's, so that nothing can be written first.
@@ -135,7 +135,7 @@ def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[Off | N
     return "prompt", "", f"{cannot}: it is only asked to in the system prompt"
 
 
-def _switches(family: Family, state: State, off: Off | None, sampling: SamplingRequest) -> list[Switch]:
+def _switches(family: Family, state: State, off: OffMethod | None, sampling: SamplingRequest) -> list[Switch]:
     if off == "effort":
         return [family.efforts["low"]]
     if state == "off":

@@ -1,6 +1,6 @@
 """When enough is enough: the stopping rules, and the policy that draws samples by them.
 
-A rule looks at the state and gives an `Outlook`: how many samples are worth having in
+A rule looks at the state and gives an `RuleResult`: how many samples are worth having in
 flight now (none: enough is known) and which streams are not worth going on with. To add a
 rule, write one function here and name it in `STOPPING` at the foot.
 """
@@ -17,7 +17,7 @@ from typing import Literal
 
 from policies.types import Launch, SamplingRequest, Step, VoteState
 
-__all__ = ["STOPPING", "Outlook", "Rule", "VotePolicy", "lead_probability", "parse_stop"]
+__all__ = ["STOPPING", "RuleResult", "StoppingRule", "VotePolicy", "lead_probability", "parse_stop"]
 
 TICK = 0.25
 """Seconds between two looks where a limit in tokens or a confidence has to be watched."""
@@ -30,7 +30,7 @@ KEEP = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class RuleResult:
     """A rule's opinion: samples worth having in flight (0: stop), streams to give up.
 
     `watch` asks to be shown the streams again soon, though no sample may have finished.
@@ -41,15 +41,15 @@ class Outlook:
     watch: bool = False
 
 
-Rule = Callable[[VoteState], Outlook]
+StoppingRule = Callable[[VoteState], RuleResult]
 
 
-def none(state: VoteState) -> Outlook:
+def none(state: VoteState) -> RuleResult:
     """Draw them all."""
-    return Outlook(_left(state))
+    return RuleResult(_left(state))
 
 
-def adaptive(state: VoteState) -> Outlook:
+def adaptive(state: VoteState) -> RuleResult:
     """Adaptive-Consistency (Aggarwal et al. 2023): stop when the leader will most likely stay ahead.
 
     Wants the fewest further samples which, all for the leader, would settle it. No stop
@@ -62,10 +62,10 @@ def adaptive(state: VoteState) -> Outlook:
         state.sampling.threshold,
         key=lambda extra: lead_probability(leader + extra, runner_up),
     )
-    return Outlook(min(more, left, _undecided(state, left)))
+    return RuleResult(min(more, left, _undecided(state, left)))
 
 
-def window(state: VoteState) -> Outlook:
+def window(state: VoteState) -> RuleResult:
     """Early-stopping self-consistency (Li et al. 2024): draw `window` at a time, stop at a unanimous one.
 
     Windows are cut from the finished samples in their order; a sample without an answer
@@ -75,19 +75,19 @@ def window(state: VoteState) -> Outlook:
     for start in range(0, len(state.order) - size + 1, size):
         drawn = set(state.order[start : start + size])
         if any(drawn <= set(group.members) for group in state.groups):
-            return Outlook(0)
+            return RuleResult(0)
     left = _left(state)
-    return Outlook(min(left, size - len(state.order) % size, _undecided(state, left)))
+    return RuleResult(min(left, size - len(state.order) % size, _undecided(state, left)))
 
 
-def first(state: VoteState) -> Outlook:
+def first(state: VoteState) -> RuleResult:
     """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer."""
     left = _left(state)
     missing = min(left, max(0, int(state.sampling.stop.removeprefix("first-")) - _usable(state)))
-    return Outlook(left if _undecided(state, missing) else 0)
+    return RuleResult(left if _undecided(state, missing) else 0)
 
 
-def confident(state: VoteState) -> Outlook:
+def confident(state: VoteState) -> RuleResult:
     """DeepConf online (Fu et al. 2025): give up on unsure streams, stop when the sure ones agree.
 
     The first finished samples, 16 or half of all where there are fewer than 32, set the
@@ -99,13 +99,13 @@ def confident(state: VoteState) -> Outlook:
     left = _left(state)
     warm_up = min(WARM_UP, (state.sampling.samples + 1) // 2)
     if len(state.order) < warm_up:
-        return Outlook(min(left, warm_up - len(state.order)))
+        return RuleResult(min(left, warm_up - len(state.order)))
     if 2 * _usable(state) >= warm_up and _agreement(state) >= state.sampling.threshold:
-        return Outlook(0)
+        return RuleResult(0)
     known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
     least = _quantile(known, 1 - KEEP) if known else 0.0
     weak = {s.index for s in state.streams if s.confidence is not None and s.confidence < least}
-    return Outlook(left, frozenset(weak), watch=bool(known))
+    return RuleResult(left, frozenset(weak), watch=bool(known))
 
 
 def lead_probability(leader: int, runner_up: int) -> float:
@@ -164,7 +164,7 @@ def _quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
-STOPPING: Mapping[str, Rule] = MappingProxyType(
+STOPPING: Mapping[str, StoppingRule] = MappingProxyType(
     {
         "none": none,
         "adaptive": adaptive,

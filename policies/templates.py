@@ -19,13 +19,13 @@ from policies.families import FAMILIES, Family, Switch
 from policies.shaping import shape
 from policies.types import SamplingRequest
 
-__all__ = ["probes", "refine", "refine_rendered", "render"]
+__all__ = ["probe_requests", "refine", "refine_rendered", "render"]
 
 _QUESTION = "How many moons has Mars?"
 _KWARGS = ("enable_thinking", "thinking")
 
 
-def probes(family: Family) -> dict[str, dict[str, Any]]:
+def probe_requests(family: Family) -> dict[str, dict[str, Any]]:
     """Requests to render, by name: nothing said, the family's own on and off, and the usual kwargs.
 
     None at all for a family of which a template can tell nothing: one that doesn't think by itself.
@@ -77,7 +77,7 @@ def refine(family: Family, template: str) -> Family:
     if family.open not in template and family.close not in template:
         row = next((row for row in FAMILIES if row.open in template and row.close in template), family)
         family = replace(family, open=row.open, close=row.close)
-    prompts = {name: render(template, body) for name, body in probes(family).items()}
+    prompts = {name: render(template, body) for name, body in probe_requests(family).items()}
     return refine_rendered(family, {name: prompt for name, prompt in prompts.items() if prompt is not None})
 
 

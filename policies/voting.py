@@ -9,7 +9,7 @@ from policies.types import SamplingRequest
 from scorers.types import Group, Sample, VoteOptions, VoteResult
 from scorers.votes import VOTES
 
-__all__ = ["decide", "parse_vote"]
+__all__ = ["parse_vote", "take_vote"]
 
 
 def parse_vote(text: str) -> str:
@@ -19,7 +19,7 @@ def parse_vote(text: str) -> str:
     return text
 
 
-def decide(
+def take_vote(
     sampling: SamplingRequest,
     groups: Sequence[Group],
     samples: Sequence[Sample],

@@ -1,7 +1,7 @@
 """The one grader, for serving and for training: what a reply answers, and whether two answers are the same.
 
 Exact canonical keys come first, then proofs by ball arithmetic, and only where neither can
-tell is math-verify asked, in the worker processes of a `scorers.grader.pool.MathPool` that
+tell is math-verify asked, in the worker processes of a `scorers.grader.pool.WorkerPool` that
 the caller hands in. docs/grader.md has the rules and what they were measured at.
 """
 
@@ -11,11 +11,11 @@ import asyncio
 from fractions import Fraction
 
 from scorers.grader.canonical_json import canonical_json
-from scorers.grader.equality import same
-from scorers.grader.extraction import declared
-from scorers.grader.parsing import key_of, read
-from scorers.grader.pool import MAX_QUESTION, MathPool
-from scorers.grader.tolerance import near, stated
+from scorers.grader.equality import same_answer
+from scorers.grader.extraction import find_answer
+from scorers.grader.parsing import canonical_key, parse_answer
+from scorers.grader.pool import MAX_ANSWER_LENGTH, WorkerPool
+from scorers.grader.tolerance import exact_tolerance, within_tolerance
 from scorers.grader.values import Value
 from scorers.types import Answer
 
@@ -38,7 +38,7 @@ MAX_QUICK_TEXT = 2_000  # the same of a reply; a long one may be one JSON value,
 
 def extract(text: str) -> Answer | None:
     """The last answer that `text` declares; None where it declares none, and then it is no vote."""
-    raw = declared(text)
+    raw = find_answer(text)
     return None if raw is None else _answer(raw)
 
 
@@ -50,7 +50,7 @@ async def extract_async(text: str) -> Answer | None:
     return await asyncio.to_thread(_answer, raw) if len(raw) > MAX_QUICK else _answer(raw)
 
 
-def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
+def equivalent(a: Answer, b: Answer, pool: WorkerPool | None = None) -> bool | None:
     """Whether both are the same answer, either way round; None where that could not be decided.
 
     Waits for `pool` where the answers alone don't settle it: never call this on an event
@@ -60,21 +60,21 @@ def equivalent(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | Non
     return pool.ask(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
-async def equivalent_async(a: Answer, b: Answer, pool: MathPool | None = None) -> bool | None:
+async def equivalent_async(a: Answer, b: Answer, pool: WorkerPool | None = None) -> bool | None:
     """`equivalent` without blocking the event loop; what would take long is left to the pool."""
     if a.key == b.key or (_whole(a.raw) and _whole(b.raw)):
         return a.key == b.key
     if max(len(a.raw), len(b.raw)) > MAX_QUICK:
         return await _leave(a.raw, b.raw, pool)
     await asyncio.sleep(0)  # the loop's other work comes between the steps, here and in `verify_async`
-    left = read(a.raw)
+    left = parse_answer(a.raw)
     await asyncio.sleep(0)
-    verdict = same(left, read(b.raw))
+    verdict = same_answer(left, parse_answer(b.raw))
     return await pool.ask_async(a.raw, b.raw) if verdict is None and pool is not None else verdict
 
 
 def verify(
-    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+    text: str, gold: str, pool: WorkerPool | None = None, *, tolerance: float | None = None
 ) -> bool | None:
     """Whether the answer that `text` declares is `gold`; a reply that declares none is False.
 
@@ -82,22 +82,22 @@ def verify(
     whose own rule is one: a number that far from the gold, at most, is right as well. Raises
     ValueError where it is no number over 0.
     """
-    allowed = stated(tolerance)
-    raw = declared(text)
+    allowed = exact_tolerance(tolerance)
+    raw = find_answer(text)
     if raw is None:
         return False
-    (right, wanted), found = _gold(gold), read(raw)
-    if allowed is not None and near(wanted, found, allowed):
+    (right, wanted), found = _gold(gold), parse_answer(raw)
+    if allowed is not None and within_tolerance(wanted, found, allowed):
         return True
-    verdict = same(wanted, found)
+    verdict = same_answer(wanted, found)
     return pool.ask(right, raw) if verdict is None and pool is not None else verdict
 
 
 async def verify_async(
-    text: str, gold: str, pool: MathPool | None = None, *, tolerance: float | None = None
+    text: str, gold: str, pool: WorkerPool | None = None, *, tolerance: float | None = None
 ) -> bool | None:
     """`verify` that waits for the pool without blocking the event loop."""
-    allowed = stated(tolerance)
+    allowed = exact_tolerance(tolerance)
     await asyncio.sleep(0)  # many replies in a row must not keep the loop from its other work
     raw = await _declared(text)
     if raw is None:
@@ -110,28 +110,28 @@ async def verify_async(
         return await _leave(right, raw, pool)
     right, wanted = _gold(gold)
     await asyncio.sleep(0)
-    found = read(raw)
+    found = parse_answer(raw)
     await asyncio.sleep(0)
-    if allowed is not None and near(wanted, found, allowed):
+    if allowed is not None and within_tolerance(wanted, found, allowed):
         return True
-    verdict = same(wanted, found)
+    verdict = same_answer(wanted, found)
     return await pool.ask_async(right, raw) if verdict is None and pool is not None else verdict
 
 
 async def _declared(text: str) -> str | None:
-    return declared(text) if len(text) <= MAX_QUICK_TEXT else await asyncio.to_thread(declared, text)
+    return find_answer(text) if len(text) <= MAX_QUICK_TEXT else await asyncio.to_thread(find_answer, text)
 
 
 def _answer(raw: str) -> Answer | None:
-    key = key_of(raw)
+    key = canonical_key(raw)
     return Answer(raw, key) if key else None
 
 
 def _gold(gold: str) -> tuple[str, Value]:
     """A gold that reads as a value is itself the answer; another may be a solution that declares it."""
-    value = read(gold)
-    raw = declared(gold) if value.kind in ("text", "opaque") else None
-    return (gold, value) if raw is None else (raw, read(raw))
+    value = parse_answer(gold)
+    raw = find_answer(gold) if value.kind in ("text", "opaque") else None
+    return (gold, value) if raw is None else (raw, parse_answer(raw))
 
 
 def _whole(raw: str) -> bool:
@@ -142,15 +142,15 @@ def _whole(raw: str) -> bool:
 def _decided(a: Answer, b: Answer) -> bool | None:
     if a.key == b.key or (_whole(a.raw) and _whole(b.raw)):
         return a.key == b.key
-    return same(read(a.raw), read(b.raw))
+    return same_answer(parse_answer(a.raw), parse_answer(b.raw))
 
 
-async def _leave(a: str, b: str, pool: MathPool | None) -> bool | None:
+async def _leave(a: str, b: str, pool: WorkerPool | None) -> bool | None:
     """Two answers, of which one is long, compared by the pool, or in a thread where it takes no such."""
-    if pool is not None and max(len(a), len(b)) <= MAX_QUESTION:
+    if pool is not None and max(len(a), len(b)) <= MAX_ANSWER_LENGTH:
         return await pool.ask_async(a, b)
-    return await asyncio.to_thread(lambda: same(read(a), read(b)))
+    return await asyncio.to_thread(lambda: same_answer(parse_answer(a), parse_answer(b)))
 
 
 def _near(a: str, b: str, allowed: Fraction) -> bool:
-    return near(read(a), read(b), allowed)
+    return within_tolerance(parse_answer(a), parse_answer(b), allowed)

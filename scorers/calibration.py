@@ -9,7 +9,7 @@ from math import exp, fsum, isfinite, log, log1p
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UNCALIBRATED", "Calibration", "fit", "logistic", "logit", "read_calibration"]
+__all__ = ["UNCALIBRATED", "Calibration", "fit_calibration", "logistic", "logit", "read_calibration"]
 
 _EDGE = 1e-7  # as near to 0 and 1 as a probability's logit is taken
 
@@ -64,7 +64,9 @@ def _parsed(value: Any) -> Calibration:
     return Calibration(scale, numbers.get("shift", 0.0) - scale * numbers.get("logit_mean", 0.0))
 
 
-def fit(probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 50) -> Calibration:
+def fit_calibration(
+    probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 50
+) -> Calibration:
     """Platt's line by Newton's method, with his smoothed targets, which keep it finite on separable data."""
     values = [logit(each) for each in probabilities]
     right = sum(labels)

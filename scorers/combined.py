@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from scorers.concurrency import together
+from scorers.concurrency import gather_or_cancel
 from scorers.types import Sample, Scorer, ScorerModel
 
 __all__ = ["CombinedScorer"]
@@ -31,7 +31,7 @@ class CombinedScorer:
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`."""
-        columns = await together(scorer.score(messages, samples, model) for scorer, _ in self.parts)
+        columns = await gather_or_cancel(scorer.score(messages, samples, model) for scorer, _ in self.parts)
         weights = [weight for _, weight in self.parts]
         return [_mean(row, weights) for row in zip(*columns, strict=True)]
 

@@ -23,8 +23,8 @@ __all__ = [
     "WINDOW",
     "ConfidenceScorer",
     "ConfidenceWindow",
-    "compact",
-    "content_of",
+    "compact_tokens",
+    "logged_tokens",
     "mean_logprob",
     "self_certainty",
     "token_confidence",
@@ -39,7 +39,7 @@ IMPOSSIBLE = -9999.0
 """What engines write for minus infinity, as under a grammar; such a token tells nothing."""
 
 
-def content_of(logprobs: Mapping[str, Any] | None) -> Sequence[Entry]:
+def logged_tokens(logprobs: Mapping[str, Any] | None) -> Sequence[Entry]:
     """The tokens of OpenAI's `choices[].logprobs`; empty where there are none."""
     return (logprobs or {}).get("content") or ()
 
@@ -69,7 +69,7 @@ class _Tops(Sequence[Entry]):
         return {"logprob": self._values[place]}
 
 
-def compact(content: Iterable[Entry]) -> list[Entry]:
+def compact_tokens(content: Iterable[Entry]) -> list[Entry]:
     """The tokens with nothing but the numbers that confidence is read from, in a fraction of the memory."""
     return [{"logprob": entry["logprob"], "top_logprobs": _Tops(_top(entry))} for entry in content]
 
@@ -210,7 +210,7 @@ class ConfidenceScorer:
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`; the model is not asked."""
-        return self.weigh([content_of(sample.logprobs) for sample in samples])
+        return self.weigh([logged_tokens(sample.logprobs) for sample in samples])
 
     def weigh(self, contents: Sequence[Sequence[Entry]]) -> list[float | None]:
         """The weight of each sample, given its logged tokens."""

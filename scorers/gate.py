@@ -19,7 +19,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GATE_FILE", "Check", "Gate", "model_digest", "parse_gate", "read_gate", "released", "write_gate"]
+__all__ = [
+    "GATE_FILE",
+    "Check",
+    "Gate",
+    "model_digest",
+    "parse_gate",
+    "read_gate",
+    "require_release",
+    "write_gate",
+]
 
 GATE_FILE = "gate.json"
 _FIELDS = {"passed", "checks", "data", "made", "model_sha256"}
@@ -85,7 +94,7 @@ def write_gate(path: Path, gate: Gate) -> None:
     path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
 
 
-def released(name: str, path: Path | None, weights: Path | None = None) -> None:
+def require_release(name: str, path: Path | None, weights: Path | None = None) -> None:
     """Raises ValueError, in one sentence, unless the file is a passing gate.
 
     Where `weights` lie on this machine (see `model_digest`) it has to be theirs and say so; a

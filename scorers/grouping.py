@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from scorers.types import Answer, Group, Sample
 
-__all__ = ["AsyncGrouper", "Grouper", "each_alone"]
+__all__ = ["AsyncGrouper", "Grouper", "singleton_groups"]
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class AsyncGrouper(_Classes):
         return True
 
 
-def each_alone(samples: Sequence[Sample]) -> tuple[Group, ...]:
+def singleton_groups(samples: Sequence[Sample]) -> tuple[Group, ...]:
     """Every sample that has text and was not truncated, as a class of its own.
 
     These are the candidates among free text, where no two samples are equal: "best" and

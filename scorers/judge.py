@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from scorers.answers import extract
 from scorers.calibration import UNCALIBRATED, Calibration
-from scorers.concurrency import together
-from scorers.conversation import question_of, transcript
-from scorers.trained import Case, filled
+from scorers.concurrency import gather_or_cancel
+from scorers.messages import last_question, transcript
+from scorers.trained import ClassifierInput, fill_template
 from scorers.types import Answer, Sample, ScorerModel
 
-__all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "belief"]
+__all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "yes_probability"]
 
 QUESTION = "{question} Is it {answer}?"
 
@@ -73,7 +73,8 @@ class JudgeScorer:
     the part of the readable verdicts that named it. "grade" asks once for each sample, at
     most `concurrency` at a time, and the weight is the grade over 10. "check" asks `question`, in
     the words that the model was trained on, `rounds` times about each different answer (at
-    temperature 1 where that is more than once); the weight is the calibrated `belief`. `model` may name
+    temperature 1 where that is more than once); the weight is the calibrated
+    `yes_probability`. `model` may name
     another model than the request's own; `effort` is its reasoning effort, `max_tokens` what
     it may write. Only `characters` of all candidates together are shown, each cut alike, its
     end kept. Undecided is None.
@@ -97,7 +98,7 @@ class JudgeScorer:
     ) -> list[float | None]:
         """See `Scorer`. One sample alone needs no pick."""
         if self.method == "check":
-            return await self._check(question_of(messages), samples, model)
+            return await self._check(last_question(messages), samples, model)
         conversation = transcript(messages)
         if self.method == "grade":
             return await self._grade(conversation, samples, model)
@@ -119,7 +120,7 @@ class JudgeScorer:
                 return None
             return order[int(number) - 1]
 
-        named = [index for index in await together(map(picked, orders)) if index is not None]
+        named = [index for index in await gather_or_cancel(map(picked, orders)) if index is not None]
         if not named:
             return [None] * len(samples)
         return [named.count(index) / len(named) for index in range(len(samples))]
@@ -136,7 +137,7 @@ class JudgeScorer:
                 number = await self._ask(prompt, model)
             return None if number is None or not 0 <= number <= 10 else float(number / 10)
 
-        return await together(map(grade, samples))
+        return await gather_or_cancel(map(grade, samples))
 
     async def _check(
         self, question: str, samples: Sequence[Sample], model: ScorerModel
@@ -147,15 +148,15 @@ class JudgeScorer:
         asked = [text for text in texts for _ in range(self.rounds)]
 
         async def check(text: str) -> Answer | None:
-            prompt = filled(self.question, Case(question, text[-self.characters :]))
+            prompt = fill_template(self.question, ClassifierInput(question, text[-self.characters :]))
             async with free:
                 return await self._reply(prompt, model, 0 if self.rounds == 1 else 1)
 
         said: dict[str, list[object]] = {text: [] for text in texts}
-        for text, verdict in zip(asked, await together(map(check, asked)), strict=True):
+        for text, verdict in zip(asked, await gather_or_cancel(map(check, asked)), strict=True):
             if verdict is not None and verdict.key in ("yes", "no"):
                 said[text].append(verdict.key)
-        believed = {text: belief(each.count("yes"), len(each)) for text, each in said.items()}
+        believed = {text: yes_probability(each.count("yes"), len(each)) for text, each in said.items()}
         found = [believed.get(sample.content) for sample in samples]
         return [None if value is None else self.calibration(value) for value in found]
 
@@ -179,7 +180,7 @@ class JudgeScorer:
         return None if reply.truncated else extract(reply.content)
 
 
-def belief(yes: int, asked: int) -> float | None:
+def yes_probability(yes: int, asked: int) -> float | None:
     """How far so many yes among so many verdicts are to be believed; None without any.
 
     It is (yes + 1/2) / (asked + 1) (Krichevsky and Trofimov 1981), so that a single verdict is neither 0

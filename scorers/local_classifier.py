@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scorers.trained import TEMPLATE, Case, filled
+from scorers.trained import TEMPLATE, ClassifierInput, fill_template
 from scorers.types import ScorerError
 
 __all__ = ["LocalClassifier"]
@@ -41,10 +41,10 @@ class LocalClassifier:
         self._threads = ThreadPoolExecutor(1, "classifier")
         self._run: Callable[[Sequence[str]], tuple[list[float], int]] | None = None
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
+    async def classify(self, cases: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """See `Classifier`. A caller that goes away leaves at most one batch running."""
         loop = asyncio.get_running_loop()
-        texts = [filled(self._template, case) for case in cases]
+        texts = [fill_template(self._template, case) for case in cases]
         probabilities: list[float] = []
         tokens = 0
         for start in range(0, len(texts), self._batch):

@@ -10,11 +10,11 @@ from scorers.judge import JudgeScorer
 from scorers.trained import Post
 from scorers.types import Sample, ScorerError, ScorerModel
 
-__all__ = ["JudgeElsewhere", "Server"]
+__all__ = ["JudgeServer", "RemoteJudge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class JudgeServer:
     """Where a judge is served; `url` ends in `/v1`. `post` keeps no time: that is the caller's."""
 
     url: str
@@ -23,11 +23,11 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeElsewhere:
+class RemoteJudge:
     """A `JudgeScorer` that asks its own server; what it takes there is counted with the request's."""
 
     judge: JudgeScorer
-    server: Server
+    server: JudgeServer
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
@@ -41,7 +41,7 @@ class JudgeElsewhere:
 class _Served:
     """See `scorers.types.ScorerModel`: `told` is the request's own, for the count."""
 
-    server: Server
+    server: JudgeServer
     told: ScorerModel
 
     def count(self, tokens: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from scorers.answers import canonical_json, extract, extract_async
 from scorers.types import Answer, Sample
 
-__all__ = ["answer_json", "answer_tools", "is_free_form", "read_answer", "read_answer_async"]
+__all__ = ["is_free_form", "json_answer", "read_answer", "read_answer_async", "tool_call_answer"]
 
 MAX_QUICK_JSON = 2_000  # characters of JSON that the event loop may spend time on
 
@@ -22,8 +22,8 @@ MAX_QUICK_JSON = 2_000  # characters of JSON that the event loop may spend time 
 def read_answer(sample: Sample, *, as_json: bool = False) -> Answer | None:
     """What a sample votes for: its tool calls, else its JSON where asked for, else its declared answer."""
     if sample.tool_calls:
-        return answer_tools(sample)
-    return answer_json(sample.content) if as_json else extract(sample.content)
+        return tool_call_answer(sample)
+    return json_answer(sample.content) if as_json else extract(sample.content)
 
 
 async def read_answer_async(sample: Sample, *, as_json: bool = False) -> Answer | None:
@@ -36,7 +36,7 @@ async def read_answer_async(sample: Sample, *, as_json: bool = False) -> Answer 
     return read_answer(sample, as_json=as_json)
 
 
-def answer_tools(sample: Sample) -> Answer | None:
+def tool_call_answer(sample: Sample) -> Answer | None:
     """What a sample's tool calls ask for: names and arguments, parallel calls in any order.
 
     None where it calls nothing, or where a call has no name or arguments that aren't a
@@ -57,7 +57,7 @@ def answer_tools(sample: Sample) -> Answer | None:
     return Answer("\n".join(calls), ("tools", *sorted(calls))) if calls else None
 
 
-def answer_json(text: str) -> Answer | None:
+def json_answer(text: str) -> Answer | None:
     """The JSON value that `text` is, a Markdown fence around it aside; None where it isn't valid JSON."""
     body = text.strip()
     if body.startswith("```") and body.endswith("```") and "\n" in body:

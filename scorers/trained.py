@@ -13,11 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from scorers.calibration import UNCALIBRATED, Calibration
-from scorers.concurrency import together
-from scorers.conversation import question_of
+from scorers.concurrency import gather_or_cancel
+from scorers.messages import last_question
 from scorers.types import Sample, ScorerError, ScorerModel
 
-__all__ = ["TEMPLATE", "Case", "Classifier", "Post", "ServedClassifier", "TrainedScorer", "filled"]
+__all__ = [
+    "TEMPLATE",
+    "Classifier",
+    "ClassifierInput",
+    "Post",
+    "ServedClassifier",
+    "TrainedScorer",
+    "fill_template",
+]
 
 TEMPLATE = "{question}\n\n{answer}"
 
@@ -26,7 +34,7 @@ Post = Callable[[str, Mapping[str, Any], Mapping[str, str]], Awaitable[Mapping[s
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ClassifierInput:
     """One thing to classify: a reply, its thinking, and what was asked."""
 
     question: str
@@ -37,12 +45,12 @@ class Case:
 class Classifier(Protocol):
     """Says how probable it is that a reply is right."""
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
+    async def classify(self, cases: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """One probability for each case, and the tokens that it took. Raises `ScorerError`."""
         ...
 
 
-def filled(template: str, case: Case) -> str:
+def fill_template(template: str, case: ClassifierInput) -> str:
     """The template with {question}, {answer} and {reasoning} in their places; nothing in them is replaced."""
     return re.sub(r"\{(question|answer|reasoning)\}", lambda match: getattr(case, match[1]), template)
 
@@ -59,9 +67,9 @@ class TrainedScorer:
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`. The classifier's tokens are counted with the request's."""
-        question = question_of(messages)
+        question = last_question(messages)
         cases = {
-            place: Case(question, sample.content, sample.reasoning)
+            place: ClassifierInput(question, sample.content, sample.reasoning)
             for place, sample in enumerate(samples)
             if sample.content.strip()
         }
@@ -92,10 +100,10 @@ class ServedClassifier:
     batch: int = 64
     truncate: bool = True
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
+    async def classify(self, cases: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """See `Classifier`."""
         batches = [cases[start : start + self.batch] for start in range(0, len(cases), self.batch)]
-        replies = await together(map(self._send, batches))
+        replies = await gather_or_cancel(map(self._send, batches))
         probabilities: list[float] = []
         tokens = 0
         for batch, reply in zip(batches, replies, strict=True):
@@ -107,12 +115,12 @@ class ServedClassifier:
             tokens += used if isinstance(used, int) else 0
         return probabilities, tokens
 
-    async def _send(self, cases: Sequence[Case]) -> Mapping[str, Any]:
+    async def _send(self, cases: Sequence[ClassifierInput]) -> Mapping[str, Any]:
         body: dict[str, Any] = {} if self.model is None else {"model": self.model}
         if self.truncate:
             body |= {"truncate_prompt_tokens": -1, "truncation_side": "left"}
         if self.endpoint == "classify":
-            body["input"] = [filled(self.template, case) for case in cases]
+            body["input"] = [fill_template(self.template, case) for case in cases]
         else:
             body |= {"text_1": [case.question for case in cases], "text_2": [case.answer for case in cases]}
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from rapidfuzz.distance import Indel
 
-from scorers.grouping import each_alone
+from scorers.grouping import singleton_groups
 from scorers.types import Group, Sample, Vote, VoteOptions, VoteResult
 
 __all__ = [
@@ -145,7 +145,7 @@ def mbr(
     score), which is also the `share`. A sample alone is as similar as can be. A symmetric
     `similarity` may stand in for `overlap`; N samples take N(N-1)/2 comparisons.
     """
-    alone = each_alone(samples)
+    alone = singleton_groups(samples)
     texts = [group.answer.raw for group in alone]
     alike = similarities(texts) if similarity is None else lambda i, j: similarity(texts[i], texts[j])
     score = _scores(alone, ballot)

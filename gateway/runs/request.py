@@ -13,7 +13,7 @@ from gateway.runs.sample_state import Terms
 from gateway.upstreams.base import ModelCard
 from policies.families import Family
 from policies.limiter import share_tokens
-from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
+from policies.prompts import LEVELS, Level, nearest_level, policy_prompt, thinking_limit
 from policies.shaping import Shaped, shape, strip_thinking
 from policies.types import SamplingRequest
 
@@ -149,7 +149,7 @@ class RunRequest:
         return (
             None
             if sampling.thinking_limit is None
-            else level_near(sampling.thinking_limit, self.model.levels)
+            else nearest_level(sampling.thinking_limit, self.model.levels)
         )
 
 

@@ -11,32 +11,32 @@ from fractions import Fraction
 
 from scorers.grader.expressions import Expr, Unreadable
 
-__all__ = ["Poly", "normal", "primitive", "rational", "render"]
+__all__ = ["Polynomial", "as_rational", "normal_form", "primitive_part", "render"]
 
 Monomial = tuple[tuple[str, Fraction], ...]
-Poly = dict[Monomial, Fraction]
+Polynomial = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
 MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 10, 8
 MAX_PRODUCTS = 150  # of terms, in one normalisation
 MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
-_UNIT: Poly = {_ONE: Fraction(1)}
+_UNIT: Polynomial = {_ONE: Fraction(1)}
 
 
-def normal(tree: Expr) -> Poly:
+def normal_form(tree: Expr) -> Polynomial:
     """The normal form of `tree`; raises `Unreadable` where it would be too large or has none."""
     return _Normal().of(tree)
 
 
-def rational(poly: Poly) -> Fraction | None:
+def as_rational(poly: Polynomial) -> Fraction | None:
     """The value of a form without atoms, else None."""
     if not poly:
         return Fraction(0)
     return poly[_ONE] if len(poly) == 1 and _ONE in poly else None
 
 
-def primitive(poly: Poly) -> tuple[Fraction, Poly]:
+def primitive_part(poly: Polynomial) -> tuple[Fraction, Polynomial]:
     """The content and what is left: coprime whole coefficients, the first one positive."""
     values = list(poly.values())
     content = Fraction(math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values)))
@@ -45,7 +45,7 @@ def primitive(poly: Poly) -> tuple[Fraction, Poly]:
     return content, {mono: value / content for mono, value in poly.items()}
 
 
-def render(poly: Poly) -> str:
+def render(poly: Polynomial) -> str:
     """One text for one form, and reading it gives that form; raises `Unreadable` where it is too long."""
     parts = []
     for mono in sorted(poly, key=_order):
@@ -75,10 +75,10 @@ class _Normal:
     """One normalisation; `bases` remembers the sums that stand as atoms, by their text."""
 
     def __init__(self) -> None:
-        self.bases: dict[str, Poly] = {}
+        self.bases: dict[str, Polynomial] = {}
         self.counted = self.products = 0
 
-    def of(self, tree: Expr) -> Poly:
+    def of(self, tree: Expr) -> Polynomial:
         if tree.op == "num":
             return _constant(tree.value)
         if tree.op == "sym":
@@ -86,7 +86,7 @@ class _Normal:
                 raise Unreadable("infinity is no number")
             return {((tree.name, Fraction(1)),): Fraction(1)}
         if tree.op == "+":
-            total: Poly = {}
+            total: Polynomial = {}
             for arg in tree.args:
                 _add(total, self.of(arg))
             return total
@@ -101,24 +101,24 @@ class _Normal:
             return self.call(tree.name, [self.of(arg) for arg in tree.args])
         raise Unreadable(f"no normal form for {tree.op}")
 
-    def times(self, a: Poly, b: Poly) -> Poly:
+    def times(self, a: Polynomial, b: Polynomial) -> Polynomial:
         if a == _UNIT:
             return b
         self.products += len(a) * len(b)
         if self.products > MAX_PRODUCTS:
             raise Unreadable("too many terms")
-        total: Poly = {}
+        total: Polynomial = {}
         for mono_a, value_a in a.items():
             for mono_b, value_b in b.items():
                 _add(total, self.monomials(mono_a, mono_b, _sized(value_a * value_b)))
         return total
 
-    def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Poly:
+    def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Polynomial:
         powers = dict(a)
         for atom, power in b:
             powers[atom] = powers.get(atom, Fraction(0)) + power
         rest: dict[str, Fraction] = {}
-        expanded: Poly | None = None
+        expanded: Polynomial | None = None
         for atom, power in powers.items():
             if not power:
                 continue
@@ -139,8 +139,8 @@ class _Normal:
         single = {tuple(sorted(rest.items())): value}
         return single if expanded is None else self.times(single, expanded)
 
-    def raised(self, base: Poly, exponent: Poly) -> Poly:
-        power = rational(exponent)
+    def raised(self, base: Polynomial, exponent: Polynomial) -> Polynomial:
+        power = as_rational(exponent)
         if power is None:
             return _atom(f"({render(base)})^({render(exponent)})")
         if not base:
@@ -154,14 +154,14 @@ class _Normal:
             for _ in range(int(power)):
                 result = self.times(result, base)
             return result
-        content, core = primitive(base)
+        content, core = primitive_part(base)
         if power.denominator != 1 and content < 0:
             content, core = -content, {mono: -value for mono, value in core.items()}
         name = f"({render(core)})"
         self.bases[name] = core
         return self.times(self.root(content, power), {((name, power),): Fraction(1)})
 
-    def raised_monomial(self, base: Poly, power: Fraction) -> Poly:
+    def raised_monomial(self, base: Polynomial, power: Fraction) -> Polynomial:
         ((mono, value),) = base.items()
         if power.denominator == 1 or not mono:
             result = self.root(value, power)
@@ -172,12 +172,12 @@ class _Normal:
         sign = -1 if value < 0 else 1
         if sign == 1 and len(mono) == 1 and mono[0][1] == 1 and mono[0][0] not in ("i",):
             return self.times(self.root(value, power), {((mono[0][0], power),): Fraction(1)})
-        core: Poly = {mono: Fraction(sign)}
+        core: Polynomial = {mono: Fraction(sign)}
         name = f"({render(core)})"
         self.bases[name] = core
         return self.times(self.root(abs(value), power), {((name, power),): Fraction(1)})
 
-    def root(self, value: Fraction, power: Fraction) -> Poly:
+    def root(self, value: Fraction, power: Fraction) -> Polynomial:
         """value ** power as whole part and roots of primes; real roots for odd indices."""
         if power.denominator == 1:
             return _constant(_whole_power(value, int(power)))
@@ -195,8 +195,8 @@ class _Normal:
                 result = self.times(result, self.monomials((), atoms, Fraction(1)))
         return result
 
-    def call(self, name: str, args: list[Poly]) -> Poly:
-        value = rational(args[0])
+    def call(self, name: str, args: list[Polynomial]) -> Polynomial:
+        value = as_rational(args[0])
         if name == "degrees":
             return args[0]
         if name == "percent":
@@ -205,7 +205,7 @@ class _Normal:
             self.counted += name in ("factorial", "binomial")
             if self.counted > MAX_COUNTED:
                 raise Unreadable("too many factorials")
-            exact = _exact(name, [value, *(rational(arg) for arg in args[1:])])
+            exact = _exact(name, [value, *(as_rational(arg) for arg in args[1:])])
             if exact is not None:
                 return _constant(exact)
         if name == "exp":
@@ -238,15 +238,15 @@ def _exact(name: str, values: list[Fraction | None]) -> Fraction | None:
     return Fraction(0) if name == "ln" and value == 1 else None
 
 
-def _atom(text: str) -> Poly:
+def _atom(text: str) -> Polynomial:
     return {((text, Fraction(1)),): Fraction(1)}
 
 
-def _constant(value: Fraction) -> Poly:
+def _constant(value: Fraction) -> Polynomial:
     return {_ONE: value} if value else {}
 
 
-def _add(total: Poly, more: Poly) -> None:
+def _add(total: Polynomial, more: Polynomial) -> None:
     """Adds `more` into `total`."""
     for mono, value in more.items():
         added = value + total.get(mono, 0)

@@ -8,15 +8,15 @@ from fractions import Fraction
 
 from scorers.grader.expressions import Expr
 from scorers.grader.numeric import approximate, proportional, same_value, symbols
-from scorers.grader.values import Value, unassigned
+from scorers.grader.values import Value, without_name
 
-__all__ = ["EFFORT", "same"]
+__all__ = ["MAX_COSTLY_STEPS", "same_answer"]
 
-EFFORT = 8  # costly steps that one evaluation may take on the event loop; see `numeric.same_value`
+MAX_COSTLY_STEPS = 8  # costly steps that one evaluation may take on the event loop; see `numeric.same_value`
 _TRUTH = {"true": "yes", "false": "no"}
 
 
-def same(a: Value, b: Value, effort: int = EFFORT) -> bool | None:
+def same_answer(a: Value, b: Value, effort: int = MAX_COSTLY_STEPS) -> bool | None:
     """Whether `a` and `b` are one answer; None where one of them could not be read."""
     if a.key == b.key:
         return True
@@ -30,7 +30,7 @@ def same(a: Value, b: Value, effort: int = EFFORT) -> bool | None:
     if a.name and b.name and a.name != b.name:
         return False
     if bool(a.name) != bool(b.name):
-        return same(unassigned(a), unassigned(b), effort)
+        return same_answer(without_name(a), without_name(b), effort)
     if a.kind == b.kind:
         return _alike(a, b, effort)
     return _unlike(a, b, effort)
@@ -57,7 +57,7 @@ def _unlike(a: Value, b: Value, effort: int) -> bool | None:
     kinds = {a.kind: a, b.kind: b}
     listed = kinds.get("set")
     if listed and len(listed.items) == 1:
-        return same(listed.items[0], a if listed is b else b, effort)
+        return same_answer(listed.items[0], a if listed is b else b, effort)
     ordered = kinds.get("sequence")
     if listed and ordered and not listed.form:
         return _in_order(listed.items, ordered.items, effort)
@@ -87,7 +87,7 @@ def _options(a: Value, b: Value, effort: int) -> bool | None:
     option, other = (a, b) if a.kind == "option" else (b, a)
     if other.key.casefold() == option.key.casefold():
         return True
-    return same(option.items[0], other, effort) if option.items else False
+    return same_answer(option.items[0], other, effort) if option.items else False
 
 
 def _numbers(a: Value, b: Value, effort: int) -> bool | None:
@@ -155,7 +155,7 @@ def _ends(value: Fraction) -> bool:
 def _in_order(a: Sequence[Value], b: Sequence[Value], effort: int) -> bool | None:
     if len(a) != len(b):
         return False
-    verdicts = [same(x, y, effort) for x, y in zip(a, b, strict=True)]
+    verdicts = [same_answer(x, y, effort) for x, y in zip(a, b, strict=True)]
     return False if False in verdicts else None if None in verdicts else True
 
 
@@ -171,7 +171,7 @@ def _in_any_order(a: Sequence[Value], b: Sequence[Value], effort: int) -> bool |
     for key, item in left.items():
         if key in right:
             continue
-        verdicts = [same(item, other, effort) for other in rest]
+        verdicts = [same_answer(item, other, effort) for other in rest]
         if True in verdicts:
             rest.pop(verdicts.index(True))
         elif None in verdicts:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["FUNCTIONS", "Expr", "Unreadable", "parse", "with_sign"]
+__all__ = ["FUNCTIONS", "Expr", "Unreadable", "parse_expression", "with_sign"]
 
 MAX_CHARS, MAX_TOKENS, MAX_DEPTH, MAX_EXPONENT = 1_000, 400, 40, 4_000
 
@@ -53,7 +53,7 @@ class Expr:
 _MINUS_ONE = Expr("num", value=Fraction(-1))
 
 
-def parse(text: str) -> Expr:
+def parse_expression(text: str) -> Expr:
     """The tree of `text`; raises `Unreadable`."""
     if len(text) > MAX_CHARS:
         raise Unreadable("too long")

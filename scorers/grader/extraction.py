@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from scorers.grader.latex import plain
-from scorers.grader.parsing import json_key, read
+from scorers.grader.latex import strip_formatting
+from scorers.grader.parsing import json_key, parse_answer
 from scorers.grader.values import Value
 
-__all__ = ["declared"]
+__all__ = ["find_answer"]
 
 MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 4_000, 4_000, 400
 
@@ -86,7 +86,7 @@ _PERSONAL = re.compile(
 )
 
 
-def declared(text: str) -> str | None:
+def find_answer(text: str) -> str | None:
     """The text of the last answer that `text` declares, else None.
 
     A box, an answer tag or a #### line counts before a phrase ("the answer is", "A:"),
@@ -135,7 +135,7 @@ def _marked(text: str) -> tuple[int, str | None]:
     """Where the last box, tag or #### line ends, and what it holds."""
     found = [_boxed(text), _tagged(text)]
     hashes = [match for match in _HASHES.finditer(text) if _declares(match[1])]
-    if hashes and (plain(hashes[-1][1]).casefold() not in ("answer", "final answer")):
+    if hashes and (strip_formatting(hashes[-1][1]).casefold() not in ("answer", "final answer")):
         found.append((hashes[-1].end(), hashes[-1][1]))
     return max((each for each in found if each[1] is not None), default=(0, None), key=lambda each: each[0])
 
@@ -198,9 +198,14 @@ def _tagged(text: str) -> tuple[int, str | None]:
 
 def _stated(content: str) -> str:
     """What a box or tag holds, or the value that its one sentence states: "The value is 42"."""
-    if " " not in content or "\n" in content or len(content) > MAX_LINE or read(content).kind != "text":
+    if (
+        " " not in content
+        or "\n" in content
+        or len(content) > MAX_LINE
+        or parse_answer(content).kind != "text"
+    ):
         return content
-    sentence = plain(content)
+    sentence = strip_formatting(content)
     value = _said(sentence, 0) or _concluded(sentence)
     return value if value is not None and _decisive(value) else content
 
@@ -243,7 +248,7 @@ def _clipped(rest: str) -> str | None:
     if _HEDGE.match(line):
         return _last_amount(line)
     short = _TRAIL.split(line, maxsplit=1)[0].strip(" ,;:*")
-    value = read(short)
+    value = parse_answer(short)
     if value.kind not in ("text", "opaque") or len(short.split()) <= 6:
         return short or None
     return _last_amount(line) or (line if len(line.split()) <= 12 else None)
@@ -252,14 +257,14 @@ def _clipped(rest: str) -> str | None:
 def _last_amount(sentence: str) -> str | None:
     """The one value of a sentence: its last formula or bold part, else its only number."""
     marked = [next(part for part in match.groups() if part) for match in _MATH.finditer(sentence)]
-    if marked and read(marked[-1]).kind not in ("text", "opaque"):
+    if marked and parse_answer(marked[-1]).kind not in ("text", "opaque"):
         return marked[-1].strip()
     amounts = _AMOUNT.findall(sentence)
     return amounts[0] if len(amounts) == 1 else None
 
 
 def _decisive(answer: str) -> bool:
-    value = read(answer)
+    value = parse_answer(answer)
     return value.kind not in ("text", "opaque") or value.key in (
         "yes",
         "no",
@@ -280,9 +285,9 @@ def _closing(text: str) -> str | None:
         return None
     if len(last) <= MAX_LINE:
         alone = _LEADING.sub("", last)
-        if _stands_alone(read(alone), alone):
+        if _stands_alone(parse_answer(alone), alone):
             return alone
-        if len(lines) == 1 and _short(read(last), last):
+        if len(lines) == 1 and _short(parse_answer(last), last):
             stated = _concluded(last.rstrip(" ."))
             return stated if stated is not None and _decisive(stated) else last
     sentences = [part for part in _SENTENCE_END.split(last[-MAX_LINE:]) if part.strip(" *_)")]
@@ -326,13 +331,17 @@ def _concluded(sentence: str) -> str | None:
         content = sentence[tail[-1] :].strip()
         math = _MATH.fullmatch(content)
         content = next(part for part in math.groups() if part) if math else content.strip("`")
-        if content and len(content) <= 80 and read(content.strip(" *")).kind not in ("text", "opaque"):
+        if (
+            content
+            and len(content) <= 80
+            and parse_answer(content.strip(" *")).kind not in ("text", "opaque")
+        ):
             return content.strip(" *")
     named = _NAMES_IT.search(sentence)
     if named and _decisive(content := next(filter(None, named.groups()))):
         return content
     bold: list[str] = [
-        content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")
+        content for content in _BOLD.findall(sentence) if parse_answer(content).kind not in ("text", "opaque")
     ]
     if len(bold) == 1 and not _STEP.match(sentence):
         return bold[0]

@@ -17,9 +17,11 @@ from typing import IO, Self
 
 from scorers.grader.safe_python import python_command, python_environment
 
-__all__ = ["MAX_QUESTION", "LazyPool", "MathPool", "PoolError"]
+__all__ = ["MAX_ANSWER_LENGTH", "LazyWorkerPool", "PoolError", "WorkerPool"]
 
-MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+MAX_ANSWER_LENGTH = (
+    2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+)
 _END_SECONDS = 5.0  # for a process that closed its output to end, before it is killed
 _LONGEST_LINE = 300  # characters of a process's last line that an error repeats
 
@@ -30,7 +32,7 @@ class PoolError(RuntimeError):
     """The worker processes can't be started."""
 
 
-class MathPool:
+class WorkerPool:
     """Asks killable worker processes whether two answers are the same. Explicit life: start, ask, close.
 
     `workers` questions are in work at once, each for at most `seconds` of wall time and
@@ -112,7 +114,7 @@ class MathPool:
         future: Future[bool | None] = Future()
         future.set_running_or_notify_cancel()  # a caller that goes away leaves the question to finish
         with self._lock:
-            if not self._open or max(len(a), len(b)) > MAX_QUESTION:
+            if not self._open or max(len(a), len(b)) > MAX_ANSWER_LENGTH:
                 future.set_result(None)
                 return future
             self._asked += 1
@@ -196,7 +198,7 @@ class MathPool:
             future.set_result(None)
 
 
-class LazyPool(MathPool):
+class LazyWorkerPool(WorkerPool):
     """The workers, started by the first question, because most answers need none; for callers that may wait.
 
     To be closed like any other pool; then, and only then, every question stays undecided.
@@ -208,7 +210,7 @@ class LazyPool(MathPool):
         self._started = False
 
     def ask(self, a: str, b: str) -> bool | None:
-        """See `MathPool.ask`. Raises PoolError where the workers can't be started."""
+        """See `WorkerPool.ask`. Raises PoolError where the workers can't be started."""
         with self._starting:
             if not self._started:
                 self.start()
@@ -216,7 +218,7 @@ class LazyPool(MathPool):
         return super().ask(a, b)
 
     def close(self) -> None:
-        """See `MathPool.close`."""
+        """See `WorkerPool.close`."""
         self._started = True
         super().close()
 

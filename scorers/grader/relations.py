@@ -7,13 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from scorers.grader.algebra import normal, primitive, rational, render
-from scorers.grader.expressions import Expr, parse
-from scorers.grader.latex import split_top
+from scorers.grader.algebra import as_rational, normal_form, primitive_part, render
+from scorers.grader.expressions import Expr, parse_expression
+from scorers.grader.latex import split_outside_brackets
 from scorers.grader.numeric import symbols
-from scorers.grader.values import Value, assigned, exactly, mathematical, sequence, signed, union
+from scorers.grader.values import (
+    Value,
+    all_mathematical,
+    assigned_key,
+    exact_value,
+    has_plus_minus,
+    sequence_value,
+    union_value,
+)
 
-__all__ = ["related"]
+__all__ = ["parse_relation"]
 
 Read = Callable[[str], Value]
 
@@ -28,9 +36,9 @@ _NAMES = re.compile(r"(?:[A-Za-z]+ )*(?:[A-Za-z]{4,}|sum|ans|age|cost)(?: [A-Za-
 _LESS, _LEAST, _MOST = "<", Value("number", "-oo"), Value("number", "oo")
 
 
-def related(text: str, read: Read) -> Value | None:
+def parse_relation(text: str, read: Read) -> Value | None:
     """The equation, assignment or inequality that `text` is, else None. `read` reads its sides."""
-    pieces, marks = split_top(text, _RELATION)
+    pieces, marks = split_outside_brackets(text, _RELATION)
     if not marks or len(marks) > 10:
         return None
     sides = [piece.strip() for piece in pieces]
@@ -50,7 +58,7 @@ def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
     first, last = sides[0], read(sides[-1])
     if len(sides) == 1 or not first:
         return last
-    if not mathematical([last]):
+    if not all_mathematical([last]):
         return None
     name = _symbol(first)
     if not name and len(sides) == 2 and _symbol(sides[1]):
@@ -59,9 +67,9 @@ def _equation(sides: list[str], signs: list[str], read: Read) -> Value | None:
         return last
     segment = _SEGMENT.fullmatch(first)
     if segment and len(sides) == 2 and last.kind == "number" and not _variables(last):
-        return replace(last, name=segment[1], key=assigned(segment[1], last.key))
+        return replace(last, name=segment[1], key=assigned_key(segment[1], last.key))
     if name and not last.name and (last.expr is None or name not in symbols(last.expr)):
-        return replace(last, name=name, key=assigned(name, last.key))
+        return replace(last, name=name, key=assigned_key(name, last.key))
     if _NAMES.fullmatch(first):
         return last
     left, right = _expression(sides[-2]), _expression(sides[-1])
@@ -83,12 +91,12 @@ def _zero(left: Expr, right: Expr, sign: str) -> Value | None:
     """left (sign) right as a form against 0, its coefficients whole and coprime."""
     difference = Expr("+", (left, Expr("*", (Expr("num", value=Fraction(-1)), right))))
     try:
-        poly = normal(difference)
+        poly = normal_form(difference)
     except (ArithmeticError, ValueError):
         return None
-    if rational(poly) is not None:
+    if as_rational(poly) is not None:
         return None
-    content, core = primitive(poly)
+    content, core = primitive_part(poly)
     if content < 0 and sign != "=":
         core = {mono: -value for mono, value in core.items()}
     kind = "equation" if sign == "=" else "inequality"
@@ -121,19 +129,21 @@ def _solved(value: Value) -> Value | None:
     if value.expr is None or len(_variables(value)) != 1:
         return None
     (name,) = _variables(value)
-    terms = normal(value.expr)
+    terms = normal_form(value.expr)
     slope = terms.pop(((name, Fraction(1)),), None)
-    limit = rational(terms)
+    limit = as_rational(terms)
     if slope is None or limit is None:
         return None
     sign = value.form if slope > 0 else value.form.replace(_LESS, ">")
-    return _interval(name, 0, [sign], [exactly(-limit / slope)])
+    return _interval(name, 0, [sign], [exact_value(-limit / slope)])
 
 
 def _interval(name: str, place: int, signs: list[str], limits: list[Value]) -> Value | None:
     """Where the variable at `place` among the sides may lie."""
     if signs == ["!="]:
-        return union([sequence((_LEAST, limits[0]), "()"), sequence((limits[0], _MOST), "()")], name)
+        return union_value(
+            [sequence_value((_LEAST, limits[0]), "()"), sequence_value((limits[0], _MOST), "()")], name
+        )
     if len(signs) == 1:
         below = (signs[0][0] == _LESS) == (place == 0)
         limits = [_LEAST, limits[0]] if below else [limits[0], _MOST]
@@ -143,12 +153,12 @@ def _interval(name: str, place: int, signs: list[str], limits: list[Value]) -> V
     elif signs[0][0] == ">":
         limits, signs = limits[::-1], signs[::-1]
     form = ("[" if signs[0].endswith("=") else "(") + ("]" if signs[1].endswith("=") else ")")
-    return sequence(limits, form, name)
+    return sequence_value(limits, form, name)
 
 
 def _expression(text: str) -> Expr | None:
     try:
-        tree = parse(text)
+        tree = parse_expression(text)
     except ValueError:
         return None
-    return None if signed(tree) else tree
+    return None if has_plus_minus(tree) else tree

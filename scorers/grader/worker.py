@@ -25,9 +25,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from scorers.grader.equality import same
-from scorers.grader.latex import plain
-from scorers.grader.parsing import read
+from scorers.grader.equality import same_answer
+from scorers.grader.latex import strip_formatting
+from scorers.grader.parsing import parse_answer
 
 __all__ = ["grade", "main"]
 
@@ -42,8 +42,8 @@ def grade(a: str, b: str, seconds: int = 1) -> bool | None:
 
     Each of math-verify's steps may take so many seconds.
     """
-    verdict = same(read(a), read(b), _EFFORT)
-    return _math_verify(plain(a), plain(b), seconds) if verdict is None else verdict
+    verdict = same_answer(parse_answer(a), parse_answer(b), _EFFORT)
+    return _math_verify(strip_formatting(a), strip_formatting(b), seconds) if verdict is None else verdict
 
 
 def _math_verify(a: str, b: str, seconds: int) -> bool | None:

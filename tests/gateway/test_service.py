@@ -14,7 +14,7 @@ from gateway.service import Service
 from gateway.upstreams.base import ModelCard
 from gateway.upstreams.client import HTTPUpstream
 from policies.families import Family, find_family
-from policies.templates import probes
+from policies.templates import probe_requests
 from tests.fakes import ScriptedUpstream, says
 from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
@@ -116,7 +116,7 @@ async def test_a_template_is_asked_once() -> None:
     families = await asyncio.gather(*(family_of(service) for _ in range(8)))
     assert {family.opens for family in families} == {"template"}
     assert (await family_of(service)).opens == "template"
-    assert len(upstream.asked) == len(probes(find_family("tiny")))
+    assert len(upstream.asked) == len(probe_requests(find_family("tiny")))
 
 
 class Serving(ScriptedUpstream):

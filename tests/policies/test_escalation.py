@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from policies.escalation import AutoPolicy, Rung
+from policies.escalation import AutoPolicy, Tier
 from policies.types import SamplingRequest, VoteState
 from scorers.types import Answer, Group
 
@@ -46,7 +46,7 @@ def test_lasting_disagreement_goes_to_the_top() -> None:
 
 def test_asks_are_split_where_a_rung_ends() -> None:
     """One ask never spans two levels."""
-    policy = AutoPolicy((Rung("low", 2), Rung("high")), sure=0.95)
+    policy = AutoPolicy((Tier("low", 2), Tier("high")), sure=0.95)
     assert asked(after(), policy) == [("low", 1024, 2), ("high", 16384, 2)]
 
 

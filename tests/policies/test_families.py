@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.families import FAMILIES, find_family
-from policies.shaping import DIRECT, shape
+from policies.shaping import DIRECT_PROMPT, shape
 from policies.thinking import Markup
 from policies.types import SamplingRequest
 
@@ -120,8 +120,8 @@ TABLE = {
         Sent(system="detailed thinking on"),
         Sent(system="detailed thinking off", off="native"),
     ),
-    "magistral-2506": Row("mistralai/Magistral-Small-2506", Sent(), Sent(system=DIRECT, off="prompt")),
-    "magistral": Row("mistralai/Magistral-Small-2509", Sent(), Sent(system=DIRECT, off="prompt")),
+    "magistral-2506": Row("mistralai/Magistral-Small-2506", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
+    "magistral": Row("mistralai/Magistral-Small-2509", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
     "glm-5.3": always("zai-org/GLM-5.3", opened=True),
     "glm-4.7": switched("zai-org/GLM-4.7-Flash", "enable_thinking", opened=True),
     "glm-4.5": switched("zai-org/GLM-4.6", "enable_thinking"),
@@ -228,7 +228,7 @@ TABLE = {
     "phi-4-reasoning": always("microsoft/Phi-4-reasoning-plus"),
     "skywork-or1": always("Skywork/Skywork-OR1-32B", opened=True),
     "thinks-always": always("ByteDance/Seed-Thinking-v1.5"),
-    "generic": Row("acme/parrot-7b", Sent(), Sent(system=DIRECT, off="prompt")),
+    "generic": Row("acme/parrot-7b", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.prompts import LEVELS, closing, level_near, policy_prompt, thinking_limit
+from policies.prompts import LEVELS, closing_text, nearest_level, policy_prompt, thinking_limit
 from policies.thinking import Markup, split_thinking
 
 ORDER = ["off", "minimal", "low", "medium", "high", "max"]
@@ -46,7 +46,7 @@ def test_more_effort_never_means_less_thinking(context: int) -> None:
 )
 def test_a_bare_number_gets_the_nearest_levels_prompt(tokens: int, level: str) -> None:
     """A number of tokens is told in the words of the smallest level that allows as many."""
-    assert level_near(tokens).name == level
+    assert nearest_level(tokens).name == level
 
 
 def test_every_level_asks_for_something_else() -> None:
@@ -68,6 +68,6 @@ def test_a_model_that_knows_no_tags_is_told_of_them() -> None:
 def test_the_closing_ends_the_block(thought: str, reached: bool) -> None:
     """Whatever was thought, what comes after the closing is answer."""
     markup = Markup(opened=True)
-    reasoning, content = split_thinking(thought + closing(markup, limit_reached=reached) + "7", markup)
+    reasoning, content = split_thinking(thought + closing_text(markup, limit_reached=reached) + "7", markup)
     assert content == "7"
     assert reasoning.startswith(thought.strip())

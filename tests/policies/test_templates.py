@@ -9,7 +9,7 @@ import pytest
 
 from policies.families import Family, find_family
 from policies.shaping import shape
-from policies.templates import probes, refine, refine_rendered, render
+from policies.templates import probe_requests, refine, refine_rendered, render
 from policies.thinking import Markup
 from policies.types import SamplingRequest
 
@@ -30,7 +30,7 @@ class TestTemplates:
 
     def test_probes_are_requests(self) -> None:
         """One request for each state of each switch, the plain one first; all can be sent as JSON."""
-        asked_for = probes(QWEN3)
+        asked_for = probe_requests(QWEN3)
         assert list(asked_for)[:3] == ["default", "on", "off"]
         assert asked_for["off"]["chat_template_kwargs"] == {"enable_thinking": False}
         assert json.loads(json.dumps(asked_for)) == asked_for

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scorers.confidence import (
     ConfidenceScorer,
     ConfidenceWindow,
-    compact,
-    content_of,
+    compact_tokens,
+    logged_tokens,
     mean_logprob,
     self_certainty,
     token_confidence,
@@ -140,7 +140,7 @@ def test_unknown_measures_are_refused() -> None:
 
 def test_content_of_nothing() -> None:
     """Absent and empty logprobs hold no tokens."""
-    assert (content_of(None), content_of({"content": None})) == ((), ())
+    assert (logged_tokens(None), logged_tokens({"content": None})) == ((), ())
 
 
 @pytest.mark.parametrize("measure", ["bottom", "lowest", "mean", "tail", "certainty", "probability"])
@@ -157,4 +157,4 @@ async def test_compact_logprobs_say_the_same(measure: str) -> None:
     other = content[:3]
     scorer = ConfidenceScorer(measure, window=4)
     whole = scorer.weigh([content, other])
-    assert scorer.weigh([compact(content), compact(other)]) == pytest.approx(whole, rel=1e-6)
+    assert scorer.weigh([compact_tokens(content), compact_tokens(other)]) == pytest.approx(whole, rel=1e-6)

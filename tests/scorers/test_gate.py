@@ -10,7 +10,7 @@ import pytest
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings
-from scorers.gate import Check, Gate, model_digest, parse_gate, read_gate, released, write_gate
+from scorers.gate import Check, Gate, model_digest, parse_gate, read_gate, require_release, write_gate
 from tests.fakes import ScriptedUpstream, says
 
 GOOD = Check("within-problem AUC", 0.81, 0.7, True)
@@ -122,7 +122,7 @@ def test_what_is_no_gate_releases_nothing(tmp_path: Path, held: Any) -> None:
         parse_gate(text)
     (tmp_path / "gate.json").write_text(text)
     with pytest.raises(ValueError, match="can't be used"):
-        released("rm", tmp_path / "gate.json")
+        require_release("rm", tmp_path / "gate.json")
 
 
 def test_a_judge_that_was_trained_to_check_needs_a_gate_too(tmp_path: Path) -> None:

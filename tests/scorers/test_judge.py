@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from scorers.calibration import Calibration
-from scorers.judge import JudgeScorer, belief
+from scorers.judge import JudgeScorer, yes_probability
 from scorers.types import Sample
 from tests.scorers.models import Oracle, nobody
 
@@ -144,4 +144,4 @@ async def test_a_check_that_says_neither_yes_nor_no_is_none() -> None:
 @pytest.mark.parametrize(("yes", "asked", "value"), [(0, 0, None), (1, 1, 0.75), (0, 1, 0.25), (2, 3, 0.625)])
 def test_belief_never_is_certainty(yes: int, asked: int, value: float | None) -> None:
     """However many agree, for the next may not."""
-    assert belief(yes, asked) == value
+    assert yes_probability(yes, asked) == value

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scorers.grouping import Grouper
-from scorers.sample_answers import answer_json, answer_tools, is_free_form, read_answer
+from scorers.sample_answers import is_free_form, json_answer, read_answer, tool_call_answer
 from scorers.types import Answer, Sample
 from scorers.votes import majority
 
@@ -22,7 +22,7 @@ def calling(*calls: dict[str, Any], index: int = 0) -> Sample:
 
 def key(sample: Sample) -> Any:
     """The voting key of a sample's tool calls."""
-    answer = answer_tools(sample)
+    answer = tool_call_answer(sample)
     return answer and answer.key
 
 
@@ -44,8 +44,8 @@ def test_parallel_calls_have_no_order() -> None:
 @pytest.mark.parametrize("arguments", ['{"a": ', "[1]", '{"a": NaN}', "[" * 100_000, 7])
 def test_a_call_that_cannot_be_carried_out_has_no_vote(arguments: Any) -> None:
     """Arguments that are no JSON object must not win."""
-    assert answer_tools(calling(call("f", arguments))) is None
-    assert answer_tools(calling(call("f", "{}"), call("f", arguments))) is None
+    assert tool_call_answer(calling(call("f", arguments))) is None
+    assert tool_call_answer(calling(call("f", "{}"), call("f", arguments))) is None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_call_that_cannot_be_carried_out_has_no_vote(arguments: Any) -> None:
 )
 def test_a_nameless_call_has_no_vote(broken: dict[str, Any]) -> None:
     """A call without a function's name asks for nothing."""
-    assert answer_tools(calling(broken)) is None
+    assert tool_call_answer(calling(broken)) is None
 
 
 def test_no_arguments_are_an_empty_object() -> None:
@@ -78,11 +78,11 @@ def test_the_most_frequent_valid_call_wins() -> None:
 
 def test_json_is_compared_by_value() -> None:
     """JSON replies are equal as values, in a Markdown fence or not; broken ones have no vote."""
-    plain, fenced = answer_json('{"a": 1, "b": null}'), answer_json('```json\n{"b":null,"a":1.0}\n```')
+    plain, fenced = json_answer('{"a": 1, "b": null}'), json_answer('```json\n{"b":null,"a":1.0}\n```')
     assert plain is not None
     assert fenced is not None
     assert plain.key == fenced.key
-    assert answer_json('{"a": 1') is None
+    assert json_answer('{"a": 1') is None
 
 
 def test_json_and_tool_calls_are_read_as_such() -> None:

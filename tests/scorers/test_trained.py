@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers.calibration import Calibration, fit, logistic, logit, read_calibration
+from scorers.calibration import Calibration, fit_calibration, logistic, logit, read_calibration
 from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case, ServedClassifier, TrainedScorer, filled
+from scorers.trained import ClassifierInput, ServedClassifier, TrainedScorer, fill_template
 from scorers.types import Sample, ScorerError
 from tests.scorers.models import nobody
 
@@ -86,9 +86,9 @@ async def test_samples_without_text_ask_nobody() -> None:
 
 def test_the_template_is_filled_once() -> None:
     """What looks like a place in a reply is left alone."""
-    case = Case("{answer}?", "{reasoning}{x}", "hm")
+    case = ClassifierInput("{answer}?", "{reasoning}{x}", "hm")
     assert (
-        filled("Q: {question} A: {answer} ({reasoning}) {x}", case)
+        fill_template("Q: {question} A: {answer} ({reasoning}) {x}", case)
         == "Q: {answer}? A: {reasoning}{x} (hm) {x}"
     )
 
@@ -97,7 +97,7 @@ async def test_a_directory_without_a_model_is_a_failure(tmp_path: Path) -> None:
     """Be it that the libraries are missing or the weights: the vote can go on."""
     classifier = LocalClassifier(tmp_path)
     with pytest.raises(ScorerError, match="can't be loaded"):
-        await classifier.classify([Case("q", "a")])
+        await classifier.classify([ClassifierInput("q", "a")])
     classifier.close()
 
 
@@ -140,7 +140,7 @@ def test_platt_finds_the_line() -> None:
     """An overconfident classifier, right 3 times in 4 where it says 0.99, is brought down to that."""
     said = [0.99] * 400 + [0.01] * 400
     true = [i % 4 != 0 for i in range(400)] + [i % 4 == 0 for i in range(400)]
-    calibrated = fit(said, true)
+    calibrated = fit_calibration(said, true)
     assert calibrated(0.99) == pytest.approx(0.75, abs=0.01)
     assert calibrated(0.01) == pytest.approx(0.25, abs=0.01)
-    assert math.isfinite(fit([0.9, 0.1], [True, False]).scale)
+    assert math.isfinite(fit_calibration([0.9, 0.1], [True, False]).scale)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorers.grouping import Grouper, each_alone
+from scorers.grouping import Grouper, singleton_groups
 from scorers.types import Answer, Group, Sample, Usage, Vote, VoteOptions, VoteResult
 from scorers.votes import (
     MAX_WORDS,
@@ -147,7 +147,7 @@ def test_best_of_free_text() -> None:
         Sample(1, "And so", finish_reason="length"),
         Sample(2, "Here we are."),
     ]
-    assert best(each_alone(samples), samples, VoteOptions({0: 0.2, 1: 0.9, 2: 0.7})).ranking == (2, 0)
+    assert best(singleton_groups(samples), samples, VoteOptions({0: 0.2, 1: 0.9, 2: 0.7})).ranking == (2, 0)
 
 
 def test_best_without_scores_is_a_majority() -> None:

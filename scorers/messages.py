@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["question_of", "text_of", "transcript"]
+__all__ = ["last_question", "message_text", "transcript"]
 
 _NO_TEXT = "[no text]"
 
 
-def text_of(message: Mapping[str, Any]) -> str:
+def message_text(message: Mapping[str, Any]) -> str:
     """A message's text; parts that aren't text are named by their type."""
     content = message.get("content")
     if isinstance(content, str):
@@ -23,11 +23,11 @@ def text_of(message: Mapping[str, Any]) -> str:
     )
 
 
-def question_of(messages: Sequence[Mapping[str, Any]]) -> str:
+def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
     """What was asked last: the text of the last message from the user."""
-    return next((text_of(each) for each in reversed(messages) if each.get("role") == "user"), "")
+    return next((message_text(each) for each in reversed(messages) if each.get("role") == "user"), "")
 
 
 def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
     """The whole conversation, each message under its role."""
-    return "\n\n".join(f"{each.get('role', 'user')}: {text_of(each) or _NO_TEXT}" for each in messages)
+    return "\n\n".join(f"{each.get('role', 'user')}: {message_text(each) or _NO_TEXT}" for each in messages)
