@@ -198,26 +198,26 @@ class ThinkingText:
     set off from the first by a blank line, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_content", "_gap", "_reasoning", "_stray", "_wrapping", "splitter")
+    __slots__ = ("_gap", "_stray", "_wrapping", "content_parts", "reasoning_parts", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
         self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
         markup = markup or Markup()
         self._stray = ThinkSplitter(Markup(markup.close, markup.open))
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
+        self.reasoning_parts: list[str] = []
+        self.content_parts: list[str] = []
         self._gap = False
 
     @property
     def reasoning(self) -> str:
         """All thinking so far."""
-        return "".join(self._reasoning)
+        return "".join(self.reasoning_parts)
 
     @property
     def content(self) -> str:
         """All answer text so far."""
-        return "".join(self._content)
+        return "".join(self.content_parts)
 
     def feed(self, text: str) -> tuple[str, str]:
         """Takes raw text; returns the new (thinking, answer)."""
@@ -225,10 +225,10 @@ class ThinkingText:
         if len(pieces) == 1 and not self._gap:  # the usual chunk
             kind, piece = pieces[0]
             if kind == "reasoning":
-                self._reasoning.append(piece)
+                self.reasoning_parts.append(piece)
                 return piece, ""
             if kind == "content" and self._wrapping is None:
-                self._content.append(piece)
+                self.content_parts.append(piece)
                 return "", piece
         return self._add(pieces)
 
@@ -245,8 +245,8 @@ class ThinkingText:
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Takes text that the engine has already split itself."""
-        self._reasoning.append(reasoning)
-        self._content.append(content)
+        self.reasoning_parts.append(reasoning)
+        self.content_parts.append(content)
         return reasoning, content
 
     def finish(self) -> tuple[str, str]:
@@ -256,7 +256,7 @@ class ThinkingText:
 
     def _unwrap_rest(self) -> str:
         rest = _unmarked(self._wrapping.finish()) if self._wrapping else ""
-        self._content.append(rest)
+        self.content_parts.append(rest)
         return rest
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
@@ -268,9 +268,9 @@ class ThinkingText:
                 reasoning += "\n\n" + text if self._gap else text
                 self._gap = False
             else:
-                self._gap = bool(reasoning or self._reasoning)
+                self._gap = bool(reasoning or self.reasoning_parts)
         if reasoning:
-            self._reasoning.append(reasoning)
+            self.reasoning_parts.append(reasoning)
         return reasoning, self._answer(content)
 
     def _answer(self, content: str) -> str:
@@ -278,7 +278,7 @@ class ThinkingText:
         if content and self._wrapping is not None:
             content = _unmarked(self._wrapping.feed(content))
         if content:
-            self._content.append(content)
+            self.content_parts.append(content)
         return content
 
 

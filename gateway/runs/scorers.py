@@ -20,7 +20,7 @@ from gateway.scorer_settings import (
     JudgeTable,
     TrainedTable,
 )
-from gateway.upstreams.connections import request
+from gateway.upstreams.connections import send
 from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
@@ -116,7 +116,7 @@ class Scorers:
         told = {**headers, "Content-Type": "application/json"}
         try:
             data = orjson.dumps(body)
-            async with await request(self._session, "POST", url, data=data, headers=told) as response:
+            async with await send(self._session, "POST", url, data=data, headers=told) as response:
                 payload = await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError) as error:
