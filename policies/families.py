@@ -103,17 +103,17 @@ class _OnOff(TypedDict):
     off: Switch
 
 
-def _kwarg(name: str) -> _OnOff:
+def _kwarg_switch(name: str) -> _OnOff:
     """The commonest switch: one boolean template kwarg."""
     return {"on": Switch(kwargs={name: True}), "off": Switch(kwargs={name: False})}
 
 
-def _system(on: str, off: str) -> _OnOff:
+def _system_switch(on: str, off: str) -> _OnOff:
     """A switch by words in the system message."""
     return {"on": Switch(system=on), "off": Switch(system=off)}
 
 
-def _efforts(name: str, *words: str, top_level: bool = False) -> dict[str, Switch]:
+def _level_switches(name: str, *words: str, top_level: bool = False) -> dict[str, Switch]:
     """Words for minimal, low, medium, high and max, said by a template kwarg or by a field of the request."""
     levels = ("minimal", "low", "medium", "high", "max")
     return {
@@ -136,8 +136,8 @@ FAMILIES: tuple[Family, ...] = (
         "engine",
         opens="template",
         default="on",
-        **_kwarg("thinking"),
-        efforts=_efforts("reasoning_effort", "low", "low", "high", "high", "max"),
+        **_kwarg_switch("thinking"),
+        efforts=_level_switches("reasoning_effort", "low", "low", "high", "high", "max"),
         history="loop",
     ),
     Family(
@@ -146,7 +146,7 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="off",
-        **_kwarg("thinking"),
+        **_kwarg_switch("thinking"),
         history="loop",
     ),
     Family(
@@ -155,7 +155,7 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="off",
-        **_kwarg("thinking"),
+        **_kwarg_switch("thinking"),
     ),
     # Qwen. From the 2507 releases on, one checkpoint either thinks or doesn't; 3.5 is switchable again.
     Family("qwq", ("*qwq*",), "template", opens="template"),
@@ -165,7 +165,7 @@ FAMILIES: tuple[Family, ...] = (
         "card",
         opens="template",
         default="off",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     Family(
@@ -174,12 +174,14 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     Family("qwen3-thinking", ("*qwen3*thinking*",), "card", opens="template", history="loop"),
     Family("qwen3-instruct", ("*qwen3*instruct*", "*qwen3-coder*"), "card", default="never"),
-    Family("qwen3", ("*qwen3*",), "template", default="on", **_kwarg("enable_thinking"), history="loop"),
+    Family(
+        "qwen3", ("*qwen3*",), "template", default="on", **_kwarg_switch("enable_thinking"), history="loop"
+    ),
     # NVIDIA
     Family(
         "nemotron-3",
@@ -187,7 +189,7 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     Family(
@@ -196,21 +198,21 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_system("/think", "/no_think"),
+        **_system_switch("/think", "/no_think"),
     ),
     Family(
         "nemotron-v1.5",
         ("*nemotron*v1[._]5*",),
         "template",
         default="on",
-        **_system("/think", "/no_think"),
+        **_system_switch("/think", "/no_think"),
     ),
     Family(
         "nemotron-v1",
         ("*llama-3*nemotron-nano*", "*llama-3*nemotron-super*", "*llama-3*nemotron-ultra*"),
         "card",
         default="off",
-        **_system("detailed thinking on", "detailed thinking off"),
+        **_system_switch("detailed thinking on", "detailed thinking off"),
     ),
     # Mistral: a system prompt of the template's own makes it think, unless the request has one.
     Family(
@@ -239,7 +241,7 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     Family(
@@ -247,7 +249,7 @@ FAMILIES: tuple[Family, ...] = (
         ("*glm-4.5*", "*glm-4.6*"),
         "template",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     Family("glm-4.1v-thinking", ("*glm-4.1v*thinking*",), "card", answer=("<answer>", "</answer>")),
@@ -261,8 +263,8 @@ FAMILIES: tuple[Family, ...] = (
         close="<|close|>think<|sep|>",
         opens="template",
         default="on",
-        **_kwarg("thinking"),
-        efforts=_efforts("thinking_effort", "low", "low", "high", "high", "max"),
+        **_kwarg_switch("thinking"),
+        efforts=_level_switches("thinking_effort", "low", "low", "high", "high", "max"),
         answer=("<|open|>response<|sep|>", "<|close|>response<|sep|>"),
         history="keep",
     ),
@@ -273,7 +275,7 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_kwarg("thinking"),
+        **_kwarg_switch("thinking"),
         history="loop",
     ),
     Family("kimi-k2", ("*kimi-k2*",), "card", default="never"),
@@ -305,7 +307,7 @@ FAMILIES: tuple[Family, ...] = (
         ("*hunyuan-a13b*",),
         "card",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         answer=("<answer>", "</answer>"),
     ),
     Family(
@@ -318,7 +320,7 @@ FAMILIES: tuple[Family, ...] = (
         default="off",
         on=Switch(kwargs={"reasoning_effort": "high"}),
         off=Switch(kwargs={"reasoning_effort": "no_think"}),
-        efforts=_efforts("reasoning_effort", "low", "low", "high", "high", "high"),
+        efforts=_level_switches("reasoning_effort", "low", "low", "high", "high", "high"),
         history="loop",
     ),
     # ByteDance
@@ -341,7 +343,7 @@ FAMILIES: tuple[Family, ...] = (
         open="<|channel|>analysis<|message|>",
         close="<|end|><|start|>assistant<|channel|>final<|message|>",
         without="effort",
-        efforts=_efforts("reasoning_effort", "low", "low", "medium", "high", "high", top_level=True),
+        efforts=_level_switches("reasoning_effort", "low", "low", "medium", "high", "high", top_level=True),
         history="loop",
     ),
     # Google
@@ -352,7 +354,7 @@ FAMILIES: tuple[Family, ...] = (
         open="<|channel>thought",
         close="<channel|>",
         default="off",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
     # IBM: the template's thinking prompt is left out beside other system text.
@@ -398,7 +400,7 @@ FAMILIES: tuple[Family, ...] = (
         "card",
         opens="template",
         default="off",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
     ),
     # StepFun
     Family(
@@ -407,17 +409,22 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         without="effort",
-        efforts=_efforts("reasoning_effort", "low", "low", "medium", "high", "high"),
+        efforts=_level_switches("reasoning_effort", "low", "low", "medium", "high", "high"),
         history="loop",
     ),
     Family("step-3.5", ("*step-3.5*", "*step3p5*"), "template", opens="template", history="loop"),
     Family("step3", ("*step3*",), "engine", opens="template"),
     # Hugging Face. SmolLM2 is an instruct model: it thinks because the gateway opens the block for it.
-    Family("smollm3", ("*smollm3*",), "template", default="on", **_kwarg("enable_thinking")),
+    Family("smollm3", ("*smollm3*",), "template", default="on", **_kwarg_switch("enable_thinking")),
     Family("smollm2", ("*smollm2*",), "card", opens="gateway", default="off"),
     # What `thinkgate train` makes from nothing.
     Family(
-        "thinkgate", ("*thinkgate*",), "template", opens="template", default="on", **_kwarg("enable_thinking")
+        "thinkgate",
+        ("*thinkgate*",),
+        "template",
+        opens="template",
+        default="on",
+        **_kwarg_switch("enable_thinking"),
     ),
     # Others
     Family(
@@ -449,7 +456,7 @@ FAMILIES: tuple[Family, ...] = (
         ("*mimo-v2*",),
         "engine, card",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="keep",
     ),
     Family(
@@ -458,10 +465,10 @@ FAMILIES: tuple[Family, ...] = (
         "template",
         opens="template",
         default="on",
-        **_kwarg("enable_thinking"),
+        **_kwarg_switch("enable_thinking"),
         history="loop",
     ),
-    Family("mimo", ("*mimo-*",), "engine", default="on", **_kwarg("enable_thinking")),
+    Family("mimo", ("*mimo-*",), "engine", default="on", **_kwarg_switch("enable_thinking")),
     Family("olmo-3-think", ("*olmo-3*think*",), "card", opens="template"),
     Family(
         "openthinker",

@@ -26,7 +26,7 @@ DIRECT_PROMPT = "Answer directly, without thinking first."
 """Asked of a model for which nothing else is known, where no policy says it already."""
 
 OffMethod = Literal["native", "already", "prefill", "effort", "prompt"]
-State = Literal["on", "off"]
+ThinkingState = Literal["on", "off"]
 _SYSTEM = ("system", "developer")
 
 
@@ -62,38 +62,38 @@ def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, po
     request without the fields that carried the budget; every other field stays as it is.
     """
     new = dict(body)
-    asked = _asked(sampling)
-    claimed = _claimed(family, body)
+    asked = _requested_state(sampling)
+    claimed = _state_in_body(family, body)
     state = claimed or asked or ("off" if family.default in ("off", "never") else "on")
     if asked is None:
-        return Shaped(new, _markup(family, body, thinks=state == "on"))
+        return Shaped(new, _reply_markup(family, body, thinks=state == "on"))
     notes: list[str] = []
     if claimed and claimed != asked:
         notes.append(f"thinking stays {claimed}: the request itself says so")
     if asked == "on" and family.default == "never":
         notes.append(f"{family.name} doesn't think in a block of its own: only the system prompt can ask")
     messages = new.get("messages") or [{}]
-    off, prefill, note = _stand_in(family, state, continues=messages[-1].get("role") == "assistant")
+    off, prefill, note = _off_method(family, state, continues=messages[-1].get("role") == "assistant")
     if note:
         notes.append(note)
     if off == "prompt" and policy is None:
         policy = DIRECT_PROMPT
     _apply(new, _switches(family, state, off, sampling), policy, notes)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opens == "template" else prefill
-    markup = _markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
+    markup = _reply_markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
     return Shaped(new, markup, off, tuple(notes), prefill, prefix)
 
 
-def _asked(sampling: SamplingRequest) -> State | None:
+def _requested_state(sampling: SamplingRequest) -> ThinkingState | None:
     if sampling.level is None and sampling.thinking_limit is None:
         return None
     return "off" if sampling.level == "off" or sampling.thinking_limit == 0 else "on"
 
 
-def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
+def _state_in_body(family: Family, body: Mapping[str, Any]) -> ThinkingState | None:
     """What the request itself says: by a template kwarg, or by a family's words (the latest counts)."""
     own = body.get("chat_template_kwargs") or {}
-    states: list[tuple[State, Switch | None]] = [("off", family.off), ("on", family.on)]
+    states: list[tuple[ThinkingState, Switch | None]] = [("off", family.off), ("on", family.on)]
     states += [("on", switch) for switch in family.efforts.values()]
     for state, switch in states:
         if switch and any(own.get(key) == value for key, value in switch.kwargs.items()):
@@ -102,18 +102,20 @@ def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
         return "on"  # a limit of the client's own that isn't the one that means off
     if not (family.on and family.off and family.on.system):
         return None
-    claimed: State | None = None
+    claimed: ThinkingState | None = None
     for message in body.get("messages") or ():
         if message.get("role") in (*_SYSTEM, "user"):
-            text = _text(message.get("content"))
-            if _says(text, family.on.system):
+            text = _message_text(message.get("content"))
+            if _contains_line(text, family.on.system):
                 claimed = "on"
-            elif _says(text, family.off.system):
+            elif _contains_line(text, family.off.system):
                 claimed = "off"
     return claimed
 
 
-def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[OffMethod | None, str, str]:
+def _off_method(
+    family: Family, state: ThinkingState, *, continues: bool
+) -> tuple[OffMethod | None, str, str]:
     """How thinking is off, what the gateway writes first, and a note where no switch does it.
 
     `continues`: the request ends in a turn of the assistant's, so that nothing can be written first.
@@ -135,18 +137,20 @@ def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[OffMeth
     return "prompt", "", f"{cannot}: it is only asked to in the system prompt"
 
 
-def _switches(family: Family, state: State, off: OffMethod | None, sampling: SamplingRequest) -> list[Switch]:
+def _switches(
+    family: Family, state: ThinkingState, off: OffMethod | None, sampling: SamplingRequest
+) -> list[Switch]:
     if off == "effort":
         return [family.efforts["low"]]
     if state == "off":
         return [family.off] if family.off else []
-    switches = [family.on, family.efforts.get(_level(sampling))]
+    switches = [family.on, family.efforts.get(_family_level(sampling))]
     if family.limit and sampling.thinking_limit is not None and sampling.level != "max":
         switches.append(family.limit.switch(sampling.thinking_limit))
     return [switch for switch in switches if switch and family.default != "never"]
 
 
-def _level(sampling: SamplingRequest) -> str:
+def _family_level(sampling: SamplingRequest) -> str:
     """The level's name; for a number, or a level of one's own, the level whose default is next above."""
     levels = {"minimal": 256, "low": 1024, "medium": 4096, "high": 16384}
     if sampling.level in (*levels, "max"):
@@ -155,10 +159,10 @@ def _level(sampling: SamplingRequest) -> str:
     return "" if tokens is None else next((name for name, most in levels.items() if tokens <= most), "high")
 
 
-def _markup(family: Family, body: Mapping[str, Any], *, thinks: bool, prefill: str = "") -> Markup:
+def _reply_markup(family: Family, body: Mapping[str, Any], *, thinks: bool, prefill: str = "") -> Markup:
     inside = thinks and (family.opens == "template" or (family.opens == "gateway" and prefill != ""))
     if body.get("continue_final_message") and body.get("messages"):  # the template opens no new turn
-        begun = _text(body["messages"][-1].get("content"))
+        begun = _message_text(body["messages"][-1].get("content"))
         inside = begun.rfind(family.open) > begun.rfind(family.close)
     return Markup(family.open, family.close, inside, family.answer)
 
@@ -179,7 +183,7 @@ def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None,
     messages = body["messages"] = [dict(message) for message in body["messages"]]
     user = next((m for m in reversed(messages) if m.get("role") == "user"), None)
     for switch in switches:
-        _join(user, switch.user)
+        _add_paragraph(user, switch.user)
     # A developer's message is where OpenAI's newer models take what others take from the system.
     system = next((m for m in messages if m.get("role") in _SYSTEM), None)
     above = [switch.system for switch in switches if switch.system]
@@ -188,14 +192,14 @@ def _apply(body: dict[str, Any], switches: Sequence[Switch], policy: str | None,
         system = {"role": "system", "content": ""}
         messages.insert(0, system)
     for line in above:
-        _join(system, line, above=True)
+        _add_paragraph(system, line, above=True)
     for line in [policy or "", *beside]:
-        _join(system, line)
+        _add_paragraph(system, line)
 
 
-def _join(message: dict[str, Any] | None, line: str, *, above: bool = False) -> None:
+def _add_paragraph(message: dict[str, Any] | None, line: str, *, above: bool = False) -> None:
     """Adds a paragraph to a message unless it has it; content may be text or a list of parts."""
-    if message is None or not line or _says(_text(message.get("content")), line):
+    if message is None or not line or _contains_line(_message_text(message.get("content")), line):
         return
     content = message.get("content")
     if isinstance(content, list):
@@ -207,14 +211,14 @@ def _join(message: dict[str, Any] | None, line: str, *, above: bool = False) -> 
         message["content"] = line
 
 
-def _text(content: Any) -> str:
+def _message_text(content: Any) -> str:
     """A message's text, its parts joined."""
     if isinstance(content, list):
         return "\n".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
     return content if isinstance(content, str) else ""
 
 
-def _says(text: str, line: str) -> bool:
+def _contains_line(text: str, line: str) -> bool:
     """Whether `line` stands in `text` by itself: "/think" is no part of "</think>" or of a path."""
     return re.search(rf"(?<![\w<./]){re.escape(line)}(?![\w>/])", text) is not None
 
@@ -250,16 +254,16 @@ def _without_thinking(message: Mapping[str, Any], family: Family) -> dict[str, A
     new = {key: value for key, value in message.items() if key not in ("reasoning_content", "reasoning")}
     content = new.get("content")
     if isinstance(content, str):
-        new["content"] = _answer(content, family)
+        new["content"] = _strip_tags(content, family)
     elif isinstance(content, list):
         new["content"] = [
-            {**part, "text": _answer(part["text"], family)} if isinstance(part.get("text"), str) else part
+            {**part, "text": _strip_tags(part["text"], family)} if isinstance(part.get("text"), str) else part
             for part in content
         ]
     return new
 
 
-def _answer(text: str, family: Family) -> str:
+def _strip_tags(text: str, family: Family) -> str:
     """The text outside the tags; a closing tag alone ends thinking that a template had opened."""
     opening, closing = text.find(family.open), text.find(family.close)
     if opening < 0 and closing < 0:

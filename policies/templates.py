@@ -30,7 +30,7 @@ def probe_requests(family: Family) -> dict[str, dict[str, Any]]:
 
     None at all for a family of which a template can tell nothing: one that doesn't think by itself.
     """
-    if _untold(family):
+    if _is_fixed(family):
         return {}
     body = {"messages": [{"role": "user", "content": _QUESTION}]}
     on = shape(family, body, SamplingRequest(level="high"), None).body
@@ -48,11 +48,11 @@ def refine_rendered(family: Family, prompts: Mapping[str, str]) -> Family:
     A switch that changes nothing in the prompt is none: it is replaced by one that does, or
     taken away. Where the row and the prompts say the same, the very same row comes back.
     """
-    if _untold(family) or "default" not in prompts:
+    if _is_fixed(family) or "default" not in prompts:
         return family
     default, on, off = (prompts.get(name, "") for name in ("default", "on", "off"))
     if not (family.off and on and off and on != off):
-        works = [name for name in _KWARGS if _differ(prompts, name)]
+        works = [name for name in _KWARGS if _is_switch(prompts, name)]
         own = [name for name in works if family.off and name in family.off.kwargs]
         if works and not own:
             family = replace(
@@ -62,14 +62,14 @@ def refine_rendered(family: Family, prompts: Mapping[str, str]) -> Family:
         elif family.off and family.off.kwargs and on:
             family = replace(family, on=None, off=None, default="always")
     if family.off and on and off:
-        family = replace(family, default=_default(family, default, on, off))
+        family = replace(family, default=_default_state(family, default, on, off))
     if not family.off:
         on = default
     opening = next((row for row in (family, *FAMILIES) if on.rstrip().endswith(row.open)), None)
     if opening is None:
         return replace(family, opens="model") if on else family
     family = replace(family, open=opening.open, close=opening.close, opens="template")
-    return family if family.off else replace(family, default="always", without=_without(family))
+    return family if family.off else replace(family, default="always", without=_off_fallback(family))
 
 
 def refine(family: Family, template: str) -> Family:
@@ -108,7 +108,7 @@ def render(template: str, body: Mapping[str, Any]) -> str | None:
     return str(text)
 
 
-def _untold(family: Family) -> bool:
+def _is_fixed(family: Family) -> bool:
     return family.default == "never" or family.opens == "gateway"
 
 
@@ -116,17 +116,19 @@ def _raise(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _without(family: Family) -> Literal["prefill", "effort", "prompt"]:
+def _off_fallback(family: Family) -> Literal["prefill", "effort", "prompt"]:
     """A block that the template opens, the gateway can close: surer than asking for it."""
     return "prefill" if family.without == "prompt" else family.without
 
 
-def _differ(prompts: Mapping[str, str], kwarg: str) -> bool:
+def _is_switch(prompts: Mapping[str, str], kwarg: str) -> bool:
     on, off = prompts.get(f"{kwarg}=True"), prompts.get(f"{kwarg}=False")
     return on is not None and off is not None and on != off
 
 
-def _default(family: Family, default: str, on: str, off: str) -> Literal["on", "off", "always", "never"]:
+def _default_state(
+    family: Family, default: str, on: str, off: str
+) -> Literal["on", "off", "always", "never"]:
     """What a prompt without a switch amounts to, by its end behind the question, or else as a whole.
 
     A prompt that neither opens nor closes anything, where "on" does open, leaves it to the model.

@@ -113,7 +113,7 @@ class ThinkSplitter:
         end = self._buffer.find(self._close)
         closing = end >= 0
         if not closing:
-            end = len(self._buffer) - _overlap(self._buffer, self._close)
+            end = len(self._buffer) - _partial_tag_length(self._buffer, self._close)
         text = self._buffer[:end].rstrip()  # blank space before the closing tag is markup
         self._take(pieces, "reasoning", len(text))
         if not closing:
@@ -137,7 +137,7 @@ class ThinkSplitter:
             self._start = False
         at = self._buffer.find(self._open)
         if at < 0:
-            certain = len(self._buffer) - _overlap(self._buffer, self._open)
+            certain = len(self._buffer) - _partial_tag_length(self._buffer, self._open)
             self._advance(self._buffer[:certain])
             self._take(pieces, "content", certain)
             return False
@@ -183,7 +183,7 @@ class ThinkSplitter:
         return bool(self._fence) or self._previous == "`" or _FENCE_OPEN.match(self._line) is not None
 
 
-def _overlap(text: str, tag: str) -> int:
+def _partial_tag_length(text: str, tag: str) -> int:
     """Length of the longest end of `text` that a tag may begin with, shorter than the tag."""
     for size in range(min(len(text), len(tag) - 1), 0, -1):
         if tag.startswith(text[-size:]):
@@ -234,13 +234,13 @@ class ThinkingText:
 
     def feed_answer(self, text: str) -> str:
         """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
-        inside = _unmarked(self.splitter.feed(text))
-        return self._answer(_unmarked(self._stray.feed(inside)))
+        inside = _without_markup(self.splitter.feed(text))
+        return self._answer(_without_markup(self._stray.feed(inside)))
 
     def finish_answer(self) -> str:
         """Ends a reply whose last text was answer; returns what had been held back."""
-        inside = _unmarked(self.splitter.finish())
-        rest = _unmarked([*self._stray.feed(inside), *self._stray.finish()])
+        inside = _without_markup(self.splitter.finish())
+        rest = _without_markup([*self._stray.feed(inside), *self._stray.finish()])
         return self._answer(rest) + self._unwrap_rest()
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
@@ -255,7 +255,7 @@ class ThinkingText:
         return reasoning, content + self._unwrap_rest()
 
     def _unwrap_rest(self) -> str:
-        rest = _unmarked(self._wrapping.finish()) if self._wrapping else ""
+        rest = _without_markup(self._wrapping.finish()) if self._wrapping else ""
         self._content.append(rest)
         return rest
 
@@ -276,13 +276,13 @@ class ThinkingText:
     def _answer(self, content: str) -> str:
         """New answer text, freed of the tags around the answer."""
         if content and self._wrapping is not None:
-            content = _unmarked(self._wrapping.feed(content))
+            content = _without_markup(self._wrapping.feed(content))
         if content:
             self._content.append(content)
         return content
 
 
-def _unmarked(pieces: list[Piece]) -> str:
+def _without_markup(pieces: list[Piece]) -> str:
     return "".join(piece for kind, piece in pieces if kind != "markup")
 
 
