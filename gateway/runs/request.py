@@ -112,7 +112,7 @@ class RunRequest:
         """
         level = self._level(sampling)
         family, markup = self.model.family, self.model.family.markup
-        policy = policy_prompt(level, markup, teach=family.without == "prompt") if level else None
+        policy = policy_prompt(level, markup, teach=family.off_fallback == "prompt") if level else None
         shaped = shape(family, self.body, sampling, policy)
         limit, total = sampling.thinking_limit, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on

@@ -90,7 +90,7 @@ def test_a_template_without_thinking_leaves_the_generic_row(name: str) -> None:
 def test_a_template_tells_what_its_name_does_not() -> None:
     """A checkpoint under an unknown name is still read from inside its opened block."""
     learned = refine(find_family("something-new"), template("deepseek_r1_distill"))
-    assert (learned.opens, learned.default) == ("template", "always")
+    assert (learned.opened_by, learned.default) == ("template", "always")
 
 
 def test_a_variant_that_is_off_by_default_is_known_to_be() -> None:

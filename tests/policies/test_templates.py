@@ -38,12 +38,12 @@ class TestTemplates:
     def test_who_opens_is_seen_in_the_prompt(self) -> None:
         """A Qwen3 whose template opens the block is read from inside it."""
         family = refine_rendered(QWEN3, {"default": ON, "on": ON, "off": CLOSED})
-        assert family == replace(QWEN3, opens="template")
+        assert family == replace(QWEN3, opened_by="template")
 
     def test_the_default_is_seen_in_the_prompt(self) -> None:
         """A template that is off unless told otherwise."""
         family = refine_rendered(QWEN3, {"default": CLOSED, "on": ON, "off": CLOSED})
-        assert family == replace(QWEN3, opens="template", default="off")
+        assert family == replace(QWEN3, opened_by="template", default="off")
 
     def test_the_switch_is_the_one_that_works(self) -> None:
         """A kwarg that the template doesn't read gives way to the one that it does."""
@@ -90,6 +90,6 @@ class TestTemplates:
         """With jinja2 installed the text is enough: switch, default and who opens."""
         pytest.importorskip("jinja2")
         family = refine(GENERIC, TEMPLATE)
-        assert (family.opens, family.default) == ("template", "on")
+        assert (family.opened_by, family.default) == ("template", "on")
         assert shape(family, REQUEST, OFF, None).body["chat_template_kwargs"] == {"enable_thinking": False}
         assert render("{{ ''.__class__.__mro__ }}", REQUEST) is None
