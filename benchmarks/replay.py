@@ -102,9 +102,9 @@ def escalation(folder: Path) -> list[ReplayFigure]:
     weak, strong = "llama-3.3-70b", "qwq-32b"
     convert = gym(weak, strong, level={weak: "low", strong: "high"})
     both = parse_questions(converted(folder / SOURCES["gym-all"][0], convert), ConfidenceScorer())
-    ladder = (Tier("low", 3), Tier("high"))
+    tiers = (Tier("low", 3), Tier("high"))
     auto = ReplaySetting(
-        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(ladder)
+        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(tiers)
     )
     everything = ReplaySetting("majority over both", SamplingRequest(samples=6, stop="none"))
     alone = {

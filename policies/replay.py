@@ -174,13 +174,13 @@ class _Run:
         return VoteState(
             sampling=self._budget,
             groups=self._grouper.groups,
-            streams=tuple(self._stream(index) for index in self._flying),
+            running=tuple(self._stream(index) for index in self._flying),
             elapsed=self._clock / TOKENS_PER_SECOND,
             launched=len(self._drawn),
-            order=tuple(done),
+            finish_order=tuple(done),
             lengths={index: each.tokens for index, each in done.items()},
             confidences={i: each.confidence for i, each in done.items() if each.confidence is not None},
-            lost=self._lost,
+            lost_tokens=self._lost,
         )
 
     def _verdict(self) -> ReplayResult:

@@ -49,10 +49,10 @@ def read_calibration(path: Path) -> Calibration:
     The last two are vLLM's: the logit less the mean, over sigma. Raises OSError, and ValueError
     where the file holds something else.
     """
-    return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    return _parse_calibration(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _parsed(value: Any) -> Calibration:
+def _parse_calibration(value: Any) -> Calibration:
     known = {"scale", "shift", "temperature", "logit_mean", "logit_sigma"}
     if not isinstance(value, Mapping) or not known & value.keys():
         raise ValueError(f"a calibration is an object with some of {', '.join(sorted(known))}")

@@ -35,7 +35,7 @@ WINDOW = 2048
 
 Entry = Mapping[str, Any]
 
-IMPOSSIBLE = -9999.0
+IMPOSSIBLE_LOGPROB = -9999.0
 """What engines write for minus infinity, as under a grammar; such a token tells nothing."""
 
 
@@ -44,7 +44,7 @@ def logged_tokens(logprobs: Mapping[str, Any] | None) -> Sequence[Entry]:
     return (logprobs or {}).get("content") or ()
 
 
-class _Tops(Sequence[Entry]):
+class _TopLogprobs(Sequence[Entry]):
     """The `top_logprobs` of one token without their texts: 4 bytes each."""
 
     __slots__ = ("_values",)
@@ -65,24 +65,26 @@ class _Tops(Sequence[Entry]):
     def __getitem__(self, place: slice) -> Sequence[Entry]: ...
     def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(place, slice):
-            return _Tops(self._values[place])
+            return _TopLogprobs(self._values[place])
         return {"logprob": self._values[place]}
 
 
 def compact_tokens(content: Iterable[Entry]) -> list[Entry]:
     """The tokens with nothing but the numbers that confidence is read from, in a fraction of the memory."""
-    return [{"logprob": entry["logprob"], "top_logprobs": _Tops(_top(entry))} for entry in content]
+    return [
+        {"logprob": entry["logprob"], "top_logprobs": _TopLogprobs(_top_logprobs(entry))} for entry in content
+    ]
 
 
 def token_confidence(entry: Entry) -> float | None:
     """C = -mean of the logged top-k log probabilities, in nats; None where fewer than two are logged."""
-    logged = _top(entry)
+    logged = _top_logprobs(entry)
     return -fsum(logged) / len(logged) if len(logged) >= 2 else None
 
 
 def mean_logprob(content: Sequence[Entry]) -> float | None:
     """The mean log probability of the drawn tokens, in nats; its exponential lies in (0, 1]."""
-    drawn = [float(entry["logprob"]) for entry in content if _possible(entry["logprob"])]
+    drawn = [float(entry["logprob"]) for entry in content if _is_possible(entry["logprob"])]
     return fsum(drawn) / len(drawn) if drawn else None
 
 
@@ -95,21 +97,21 @@ def self_certainty(content: Sequence[Entry]) -> float | None:
     """
     values = []
     for entry in content:
-        logged = _top(entry)
+        logged = _top_logprobs(entry)
         if len(logged) >= 2:
             mass = log(fsum(map(exp, logged)))
             values.append(mass - fsum(logged) / len(logged) - log(len(logged)))
     return fsum(values) / len(values) if values else None
 
 
-def _top(entry: Entry) -> list[float]:
-    if isinstance(compacted := entry.get("top_logprobs"), _Tops):
+def _top_logprobs(entry: Entry) -> list[float]:
+    if isinstance(compacted := entry.get("top_logprobs"), _TopLogprobs):
         return compacted.values()
-    return [float(top["logprob"]) for top in entry.get("top_logprobs") or () if _possible(top["logprob"])]
+    return [float(top["logprob"]) for top in entry.get("top_logprobs") or () if _is_possible(top["logprob"])]
 
 
-def _possible(logprob: float | None) -> bool:
-    return logprob is not None and isfinite(logprob) and logprob > IMPOSSIBLE
+def _is_possible(logprob: float | None) -> bool:
+    return logprob is not None and isfinite(logprob) and logprob > IMPOSSIBLE_LOGPROB
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ def parse_gate(text: str) -> Gate:
     digest = held.get("model_sha256")
     if digest is not None and not isinstance(digest, str):
         raise ValueError("model_sha256 is a string")
-    gate = Gate(tuple(map(_check, checks)), made, digest, data)
+    gate = Gate(tuple(map(_parse_check, checks)), made, digest, data)
     if gate.passed != held["passed"]:
         raise ValueError(f"it says passed: {json.dumps(held['passed'])}, and its checks say otherwise")
     return gate
@@ -141,7 +141,7 @@ def model_digest(weights: Path) -> str:
     return digest.hexdigest()
 
 
-def _check(held: object) -> Check:
+def _parse_check(held: object) -> Check:
     if not isinstance(held, dict) or held.keys() != {"name", "value", "needed", "passed"}:
         raise ValueError("a check has a name, a value, what was needed, and whether it passed")
     numbers: Sequence[Any] = held["value"], held["needed"]

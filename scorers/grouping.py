@@ -11,18 +11,18 @@ __all__ = ["AsyncGrouper", "Grouper", "singleton_groups"]
 
 
 @dataclass(slots=True)
-class _Class:
+class _OpenGroup:
     answer: Answer
     members: list[int] = field(default_factory=list)
     weight: float = 0.0
 
 
-class _Classes:
+class _GroupList:
     """The bookkeeping that both groupers share; they differ only in how they ask for equivalence."""
 
     def __init__(self) -> None:
-        self._classes: list[_Class] = []
-        self._by_key: dict[Hashable, _Class] = {}
+        self._classes: list[_OpenGroup] = []
+        self._by_key: dict[Hashable, _OpenGroup] = {}
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -30,7 +30,7 @@ class _Classes:
         ordered = sorted(self._classes, key=lambda each: -each.weight)
         return tuple(Group(each.answer, tuple(each.members), each.weight) for each in ordered)
 
-    def _place(self, answer: Answer) -> Generator[Answer, bool | None, _Class]:
+    def _place(self, answer: Answer) -> Generator[Answer, bool | None, _OpenGroup]:
         """Find or open the answer's class, yielding each first member to be compared with it.
 
         Only first members are compared, because equality of answers is not transitive in
@@ -45,17 +45,17 @@ class _Classes:
                 return self._by_key.setdefault(answer.key, candidate)
             position += 1
         if known is None:
-            known = self._by_key[answer.key] = _Class(answer)
+            known = self._by_key[answer.key] = _OpenGroup(answer)
             self._classes.append(known)
         return known
 
     @staticmethod
-    def _join(joined: _Class, sample: Sample, weight: float) -> None:
+    def _join(joined: _OpenGroup, sample: Sample, weight: float) -> None:
         joined.members.append(sample.index)
         joined.weight += weight
 
 
-class Grouper(_Classes):
+class Grouper(_GroupList):
     """Groups with a comparison that answers at once; without one, only equal keys are equal.
 
     `equivalent(first, new)` gets a class's first answer and the new one; None (could not
@@ -81,7 +81,7 @@ class Grouper(_Classes):
         return True
 
 
-class AsyncGrouper(_Classes):
+class AsyncGrouper(_GroupList):
     """`Grouper` with a comparison that is awaited; calls of `add` may overlap."""
 
     def __init__(self, equivalent: Callable[[Answer, Answer], Awaitable[bool | None]]) -> None:

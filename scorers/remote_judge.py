@@ -34,11 +34,11 @@ class RemoteJudge:
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`. Raises ScorerError where the server can't be asked or understood."""
-        return await self.judge.score(messages, samples, _Served(self.server, model))
+        return await self.judge.score(messages, samples, _ServerModel(self.server, model))
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
+class _ServerModel:
     """See `scorers.types.ScorerModel`: `told` is the request's own, for the count."""
 
     server: JudgeServer

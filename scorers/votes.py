@@ -30,33 +30,43 @@ __all__ = [
     "weighted",
 ]
 
-PLAIN = VoteOptions()
+NO_OPTIONS = VoteOptions()
 
 MAX_WORDS = 2_000
 """Words of a text that are compared."""
 
 
-def majority(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
+def majority(
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = NO_OPTIONS
+) -> VoteResult:
     """The class with most samples (self-consistency, Wang et al. 2022)."""
-    return _verdict(_weigh(groups, lambda group: len(group.members)), samples, ballot)
+    return _elect_heaviest(_reweighted(groups, lambda group: len(group.members)), samples, ballot)
 
 
-def weighted(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
+def weighted(
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = NO_OPTIONS
+) -> VoteResult:
     """The class with the largest sum of scores; without scores, the classes' own weights count."""
     if not ballot.scores:
-        return _verdict(groups, samples, ballot)
-    score = _scores(groups, ballot)
-    return _verdict(_weigh(groups, lambda group: fsum(score[i] for i in group.members)), samples, ballot)
+        return _elect_heaviest(groups, samples, ballot)
+    score = _scores_or_mean(groups, ballot)
+    return _elect_heaviest(
+        _reweighted(groups, lambda group: fsum(score[i] for i in group.members)), samples, ballot
+    )
 
 
-def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
+def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = NO_OPTIONS) -> VoteResult:
     """The sample with the highest score (best-of-N); equal scores go to the more frequent answer."""
-    counted, score = majority(groups, samples, ballot), _scores(groups, ballot)
-    return _elect(counted, sorted(counted.ranking, key=lambda i: -score[i]), ballot)
+    counted, score = majority(groups, samples, ballot), _scores_or_mean(groups, ballot)
+    return _elect_first(counted, sorted(counted.ranking, key=lambda i: -score[i]), ballot)
 
 
 def best_of_majority(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, frequent: float = 0.5
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    ballot: VoteOptions = NO_OPTIONS,
+    *,
+    frequent: float = 0.5,
 ) -> VoteResult:
     """The highest score among the frequent answers (Best-of-Majority, Di et al. 2025).
 
@@ -68,43 +78,49 @@ def best_of_majority(
         return counted
     least = frequent * counted.groups[0].weight
     rare = {i for group in counted.groups if group.weight < least for i in group.members}
-    score = _scores(groups, ballot)
+    score = _scores_or_mean(groups, ballot)
     ranking = sorted(counted.ranking, key=lambda i: (i in rare, -score[i]))
-    return _elect(counted, ranking, ballot)
+    return _elect_first(counted, ranking, ballot)
 
 
 def borda(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, exponent: float = 0.5
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    ballot: VoteOptions = NO_OPTIONS,
+    *,
+    exponent: float = 0.5,
 ) -> VoteResult:
     """Ranks by score and gives the r-th of N samples (N - r + 1)^exponent votes (Kang et al. 2025).
 
     The paper's exponents run from 0.3 at small N to 1.2 at N = 64; 0 is a majority. Equal
     scores share the votes of their ranks, so that the order of finishing doesn't matter.
     """
-    score = _scores(groups, ballot)
+    score = _scores_or_mean(groups, ballot)
     votes: dict[int, float] = {}
     for _, tied in groupby(sorted(score, key=score.__getitem__), key=score.__getitem__):
         members = list(tied)
         ranks = range(len(votes) + 1, len(votes) + len(members) + 1)
         votes |= dict.fromkeys(members, fsum(rank**exponent for rank in ranks) / len(members))
-    return _verdict(_weigh(groups, lambda group: fsum(votes[i] for i in group.members)), samples, ballot)
+    return _elect_heaviest(
+        _reweighted(groups, lambda group: fsum(votes[i] for i in group.members)), samples, ballot
+    )
 
 
 def confidence(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, keep: float = 0.9
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = NO_OPTIONS, *, keep: float = 0.9
 ) -> VoteResult:
     """Sums scores over the best-scored part `keep` of the samples (DeepConf, Fu et al. 2025).
 
     The scores are meant to be `scorers.confidence`'s. The samples left out have no weight
     and rank last, but still count as votable. Equal scores are kept or left out together.
     """
-    score = _scores(groups, ballot)
+    score = _scores_or_mean(groups, ballot)
     cut = sorted(score.values(), reverse=True)[ceil(keep * len(score)) - 1] if score else 0.0
     kept = {i: value for i, value in score.items() if value >= cut}
-    verdict = _verdict(
-        _weigh(groups, lambda group: fsum(kept.get(i, 0.0) for i in group.members)), samples, ballot
+    verdict = _elect_heaviest(
+        _reweighted(groups, lambda group: fsum(kept.get(i, 0.0) for i in group.members)), samples, ballot
     )
-    return _elect(verdict, sorted(verdict.ranking, key=lambda i: i not in kept), ballot)
+    return _elect_first(verdict, sorted(verdict.ranking, key=lambda i: i not in kept), ballot)
 
 
 def overlap(one: str, other: str) -> float:
@@ -134,7 +150,7 @@ def _character(number: int) -> str:
 def mbr(
     groups: Sequence[Group],
     samples: Sequence[Sample],
-    ballot: VoteOptions = PLAIN,
+    ballot: VoteOptions = NO_OPTIONS,
     *,
     similarity: Callable[[str, str], float] | None = None,
 ) -> VoteResult:
@@ -148,7 +164,7 @@ def mbr(
     alone = singleton_groups(samples)
     texts = [group.answer.raw for group in alone]
     alike = similarities(texts) if similarity is None else lambda i, j: similarity(texts[i], texts[j])
-    score = _scores(alone, ballot)
+    score = _scores_or_mean(alone, ballot)
     close: dict[int, list[float]] = {i: [] for i in score}
     for one, other in combinations(range(len(alone)), 2):
         (i,), (j,) = alone[one].members, alone[other].members
@@ -161,11 +177,13 @@ def mbr(
         others = fsum(weight for j, weight in score.items() if j != i)
         return fsum(close[i]) / others if others > 0 else 1.0
 
-    verdict = _verdict(_weigh(alone, centrality), samples, ballot)
-    return _abstain(replace(verdict, share=verdict.groups[0].weight), ballot) if verdict.groups else verdict
+    verdict = _elect_heaviest(_reweighted(alone, centrality), samples, ballot)
+    return (
+        _apply_floor(replace(verdict, share=verdict.groups[0].weight), ballot) if verdict.groups else verdict
+    )
 
 
-def _scores(groups: Sequence[Group], ballot: VoteOptions) -> dict[int, float]:
+def _scores_or_mean(groups: Sequence[Group], ballot: VoteOptions) -> dict[int, float]:
     """The score of every votable sample, the mean of the known ones where the scorer had no opinion."""
     votable = [i for group in groups for i in group.members]
     known = [ballot.scores[i] for i in votable if i in ballot.scores]
@@ -173,33 +191,33 @@ def _scores(groups: Sequence[Group], ballot: VoteOptions) -> dict[int, float]:
     return {i: ballot.scores.get(i, neutral) for i in votable}
 
 
-def _weigh(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
+def _reweighted(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
     return [replace(group, weight=float(weight(group))) for group in groups]
 
 
-def _verdict(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions) -> VoteResult:
+def _elect_heaviest(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions) -> VoteResult:
     """Elect from the heaviest class its best-scored member, else the first seen."""
     seniority = {
         sample.index: (sample.usage.completion if ballot.shortest_first else 0, position)
         for position, sample in enumerate(samples)
     }
-    score = _scores(groups, ballot)
+    score = _scores_or_mean(groups, ballot)
     ordered = sorted(groups, key=lambda group: (-group.weight, min(seniority[i] for i in group.members)))
     ranking = [i for group in ordered for i in sorted(group.members, key=lambda i: (-score[i], seniority[i]))]
-    return _elect(VoteResult(None, (), 0.0, tuple(ordered)), ranking, ballot)
+    return _elect_first(VoteResult(None, (), 0.0, tuple(ordered)), ranking, ballot)
 
 
-def _elect(tally: VoteResult, ranking: Sequence[int], ballot: VoteOptions) -> VoteResult:
+def _elect_first(tally: VoteResult, ranking: Sequence[int], ballot: VoteOptions) -> VoteResult:
     """The tally's verdict with the head of `ranking` as its winner."""
     if not ranking:
         return replace(tally, abstained=ballot.min_share > 0, reason="no sample has an answer that counts")
     total = fsum(group.weight for group in tally.groups)
     won = next(group for group in tally.groups if ranking[0] in group.members)
     share = won.weight / total if total > 0 else 0.0
-    return _abstain(replace(tally, winner=ranking[0], ranking=tuple(ranking), share=share), ballot)
+    return _apply_floor(replace(tally, winner=ranking[0], ranking=tuple(ranking), share=share), ballot)
 
 
-def _abstain(verdict: VoteResult, ballot: VoteOptions) -> VoteResult:
+def _apply_floor(verdict: VoteResult, ballot: VoteOptions) -> VoteResult:
     """The verdict, marked where its share is under the floor; the winner is named all the same."""
     abstained = verdict.share < ballot.min_share
     reason = f"share {verdict.share:.2f} is under the floor of {ballot.min_share:.2f}" if abstained else ""

@@ -26,7 +26,7 @@ _UNIT: Polynomial = {_ONE: Fraction(1)}
 
 def normal_form(tree: Expr) -> Polynomial:
     """The normal form of `tree`; raises `Unreadable` where it would be too large or has none."""
-    return _Normal().of(tree)
+    return _Normalizer().of(tree)
 
 
 def as_rational(poly: Polynomial) -> Fraction | None:
@@ -40,7 +40,7 @@ def primitive_part(poly: Polynomial) -> tuple[Fraction, Polynomial]:
     """The content and what is left: coprime whole coefficients, the first one positive."""
     values = list(poly.values())
     content = Fraction(math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values)))
-    if poly[min(poly, key=_order)] < 0:
+    if poly[min(poly, key=_sort_key)] < 0:
         content = -content
     return content, {mono: value / content for mono, value in poly.items()}
 
@@ -48,30 +48,30 @@ def primitive_part(poly: Polynomial) -> tuple[Fraction, Polynomial]:
 def render(poly: Polynomial) -> str:
     """One text for one form, and reading it gives that form; raises `Unreadable` where it is too long."""
     parts = []
-    for mono in sorted(poly, key=_order):
+    for mono in sorted(poly, key=_sort_key):
         value = poly[mono]
-        factors = [atom if power == 1 else f"{atom}^{_power(power)}" for atom, power in mono]
+        factors = [atom if power == 1 else f"{atom}^{_render_power(power)}" for atom, power in mono]
         if abs(value) != 1 or not factors:
-            factors.insert(0, _fraction(abs(value)))
+            factors.insert(0, _render_fraction(abs(value)))
         parts.append(("-" if value < 0 else "+") + "*".join(factors))
     return "".join(parts).removeprefix("+") or "0"
 
 
-def _order(mono: Monomial) -> tuple[Fraction, Monomial]:
+def _sort_key(mono: Monomial) -> tuple[Fraction, Monomial]:
     return -sum((power for _, power in mono), Fraction(0)), mono
 
 
-def _power(power: Fraction) -> str:
+def _render_power(power: Fraction) -> str:
     return str(power) if power.denominator == 1 and power > 0 else f"({power})"
 
 
-def _fraction(value: Fraction) -> str:
+def _render_fraction(value: Fraction) -> str:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_WRITTEN:
         raise Unreadable("too long to write out")
     return str(value)
 
 
-class _Normal:
+class _Normalizer:
     """One normalisation; `bases` remembers the sums that stand as atoms, by their text."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Normal:
         if tree.op == "+":
             total: Polynomial = {}
             for arg in tree.args:
-                _add(total, self.of(arg))
+                _add_into(total, self.of(arg))
             return total
         if tree.op == "*":
             product = self.of(tree.args[0])
@@ -110,7 +110,7 @@ class _Normal:
         total: Polynomial = {}
         for mono_a, value_a in a.items():
             for mono_b, value_b in b.items():
-                _add(total, self.monomials(mono_a, mono_b, _sized(value_a * value_b)))
+                _add_into(total, self.monomials(mono_a, mono_b, _check_size(value_a * value_b)))
         return total
 
     def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Polynomial:
@@ -128,7 +128,7 @@ class _Normal:
                 left = Fraction(power % 2)
             elif atom[0].isdigit():
                 whole = power.numerator // power.denominator
-                value = _sized(value * _whole_power(Fraction(atom), whole))
+                value = _check_size(value * _integer_power(Fraction(atom), whole))
                 left = power - whole
             elif atom in self.bases and power.denominator == 1 and 0 < power <= MAX_POWER:
                 factor = self.raised(self.bases[atom], _constant(power))
@@ -180,7 +180,7 @@ class _Normal:
     def root(self, value: Fraction, power: Fraction) -> Polynomial:
         """value ** power as whole part and roots of primes; real roots for odd indices."""
         if power.denominator == 1:
-            return _constant(_whole_power(value, int(power)))
+            return _constant(_integer_power(value, int(power)))
         result = _constant(Fraction(1))
         if value < 0:
             if power.denominator % 2:
@@ -190,7 +190,7 @@ class _Normal:
             else:
                 raise Unreadable("an even root of a negative number")
         for number, sign in ((abs(value.numerator), 1), (value.denominator, -1)):
-            for prime, count in _factors(number, power.denominator):
+            for prime, count in _root_factors(number, power.denominator):
                 atoms: Monomial = ((str(prime), sign * power * count),)
                 result = self.times(result, self.monomials((), atoms, Fraction(1)))
         return result
@@ -205,7 +205,7 @@ class _Normal:
             self.counted += name in ("factorial", "binomial")
             if self.counted > MAX_COUNTED:
                 raise Unreadable("too many factorials")
-            exact = _exact(name, [value, *(as_rational(arg) for arg in args[1:])])
+            exact = _exact_call(name, [value, *(as_rational(arg) for arg in args[1:])])
             if exact is not None:
                 return _constant(exact)
         if name == "exp":
@@ -218,17 +218,17 @@ class _Normal:
         return _atom(f"{name}({inner[0]})")
 
 
-def _exact(name: str, values: list[Fraction | None]) -> Fraction | None:
+def _exact_call(name: str, values: list[Fraction | None]) -> Fraction | None:
     value = values[0]
     if value is None:
         return None
     whole = value.denominator == 1 and value >= 0
     if name == "factorial" and whole and value <= 5_000:
-        return _sized(Fraction(math.factorial(int(value))))
+        return _check_size(Fraction(math.factorial(int(value))))
     if name == "binomial" and whole and value <= 5_000:
         chosen = values[1]
         if chosen is not None and chosen.denominator == 1 and chosen >= 0:
-            return _sized(Fraction(math.comb(int(value), int(chosen))))
+            return _check_size(Fraction(math.comb(int(value), int(chosen))))
     simple = {"abs": abs(value), "floor": Fraction(math.floor(value)), "ceil": Fraction(math.ceil(value))}
     if name in simple:
         return simple[name]
@@ -246,25 +246,25 @@ def _constant(value: Fraction) -> Polynomial:
     return {_ONE: value} if value else {}
 
 
-def _add(total: Polynomial, more: Polynomial) -> None:
+def _add_into(total: Polynomial, more: Polynomial) -> None:
     """Adds `more` into `total`."""
     for mono, value in more.items():
         added = value + total.get(mono, 0)
         if added:
-            total[mono] = _sized(added)
+            total[mono] = _check_size(added)
         else:
             total.pop(mono, None)
     if len(total) > MAX_TERMS:
         raise Unreadable("too many terms")
 
 
-def _sized(value: Fraction) -> Fraction:
+def _check_size(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
         raise Unreadable("too large to write out")
     return value
 
 
-def _whole_power(value: Fraction, power: int) -> Fraction:
+def _integer_power(value: Fraction, power: int) -> Fraction:
     bits = max(value.numerator.bit_length(), value.denominator.bit_length())
     if abs(value) not in (0, 1) and bits * abs(power) > MAX_BITS:
         raise Unreadable("too large to write out")
@@ -273,7 +273,7 @@ def _whole_power(value: Fraction, power: int) -> Fraction:
     return value**power
 
 
-def _factors(number: int, index: int) -> list[tuple[int, int]]:
+def _root_factors(number: int, index: int) -> list[tuple[int, int]]:
     """Small primes of `number` with their counts; what is left is one factor, rooted if it has a root."""
     if number.bit_length() > 1_000:
         raise Unreadable("too large to take a root of")

@@ -77,10 +77,10 @@ def strip_formatting(text: str) -> str:
             text, count = _TEXT.subn(r" \1 ", text)
             if not count:
                 break
-    return _unmarked(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
+    return _strip_marks(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
 
 
-def _unmarked(text: str) -> str:
+def _strip_marks(text: str) -> str:
     """Without Markdown marks, quotes, and the full stop at the end."""
     for _ in range(6):
         before = text

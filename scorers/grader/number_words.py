@@ -55,13 +55,13 @@ def words_to_digits(text: str) -> str | None:
         return None
     part = _PARTS.get(words[-1].replace("halves", "half").removesuffix("s"))
     if part and len(words) == 2:
-        count = _whole(words[:1])
+        count = _parse_integer(words[:1])
         return None if count is None else f"{count}/{part}"
-    whole = _whole(words)
+    whole = _parse_integer(words)
     return None if whole is None else str(whole)
 
 
-def _whole(words: list[str]) -> int | None:
+def _parse_integer(words: list[str]) -> int | None:
     """The whole number that all of `words` say; scales must come down, and tens stand before ones."""
     if len(words) > 1 and words[0] in ("a", "an") and words[1] in SCALES:
         words = ["one", *words[1:]]

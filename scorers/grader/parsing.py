@@ -71,11 +71,11 @@ def parse_answer(text: str) -> Value:
     if _SIMPLE.fullmatch(text):
         return decimal_value(text)
     plainly = _FRACTION.fullmatch(text)
-    if plainly and (fraction := _fraction(*plainly.groups())):
+    if plainly and (fraction := _fraction_value(*plainly.groups())):
         return fraction
-    value = _read(strip_formatting(text), 0)
+    value = _parse(strip_formatting(text), 0)
     for _ in range(3):  # words without their article or capitals may read as something else: "the 5"
-        again = _read(strip_formatting(value.key), 0) if value.kind == "text" else value
+        again = _parse(strip_formatting(value.key), 0) if value.kind == "text" else value
         if again.key == value.key:
             break
         value = again
@@ -99,7 +99,7 @@ def json_key(text: str) -> str | None:
     return None
 
 
-def _read(text: str, depth: int) -> Value:
+def _parse(text: str, depth: int) -> Value:
     if _SIMPLE.fullmatch(text):
         return decimal_value(text)
     key = json_key(text)
@@ -107,22 +107,22 @@ def _read(text: str, depth: int) -> Value:
         return Value("json", key)
     if len(text) > MAX_MATH or depth > MAX_DEPTH:
         return text_value(text)
-    return _word(text, depth) or _mathematics(text, depth) or text_value(text)
+    return _parse_words(text, depth) or _parse_mathematics(text, depth) or text_value(text)
 
 
-def _word(text: str, depth: int) -> Value | None:
+def _parse_words(text: str, depth: int) -> Value | None:
     known = _SYNONYMS.get(text.casefold()) or (_NO_SOLUTION.fullmatch(text) and "none")
     if known:
-        return _read(known, depth + 1) if known[0] == "(" else Value("text", known)
+        return _parse(known, depth + 1) if known[0] == "(" else Value("text", known)
     option = _OPTION.fullmatch(text)
     if option:
         return Value("option", next(filter(None, option.groups())).upper())
-    parts = _parts(text, depth)
+    parts = _parse_parts(text, depth)
     if parts:
         return parts
     labelled = _LABELLED.fullmatch(text)
     if labelled:
-        return Value("option", (labelled[1] or labelled[2]).upper(), (_read(labelled[3], depth + 1),))
+        return Value("option", (labelled[1] or labelled[2]).upper(), (_parse(labelled[3], depth + 1),))
     moment = canonical_time(text) or compound_amount(text)
     if moment and "." in moment:
         return decimal_value(moment)
@@ -132,54 +132,58 @@ def _word(text: str, depth: int) -> Value | None:
     return Value("text", stated[1].casefold()) if stated else None
 
 
-def _parts(text: str, depth: int) -> Value | None:
+def _parse_parts(text: str, depth: int) -> Value | None:
     """(a) 3, (b) 5: the answers of a question's parts in their order."""
     marks = list(_PARTS.finditer(text)) if text[:2] in ("a)", "(a") else []
     if len(marks) < 2 or [mark[1] for mark in marks] != list("abcdefghij")[: len(marks)]:
         return None
     ends = [*(mark.start() for mark in marks[1:]), len(text)]
     items = [text[mark.end() : end].strip(" ,;.") for mark, end in zip(marks, ends, strict=True)]
-    return sequence_value([_read(item, depth + 1) for item in items], "()") if all(items) else None
+    return sequence_value([_parse(item, depth + 1) for item in items], "()") if all(items) else None
 
 
-def _mathematics(text: str, depth: int) -> Value | None:
+def _parse_mathematics(text: str, depth: int) -> Value | None:
     if _WORDS_ONLY.fullmatch(text) and any(_is_word(word) for word in re.findall(r"[A-Za-z]+", text)):
         digits = words_to_digits(text)
-        return _read(digits, depth + 1) if digits else _listed(text, depth)
+        return _parse(digits, depth + 1) if digits else _parse_list(text, depth)
     text = strip_lead(text)
     text = words_to_digits(text) or text
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
-    contained = _contained(text, depth)
+    contained = _parse_bracketed(text, depth)
     if contained:
         return contained
     text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
-    return _listed(text, depth) or parse_relation(text, lambda side: _read(side, depth + 1)) or _scalar(text)
+    return (
+        _parse_list(text, depth)
+        or parse_relation(text, lambda side: _parse(side, depth + 1))
+        or _parse_scalar(text)
+    )
 
 
 def _is_word(word: str) -> bool:
     return len(word) > 1 and word not in FUNCTIONS and word not in ("pi", "theta", "oo", "inf", "infinity")
 
 
-def _contained(text: str, depth: int) -> Value | None:
+def _parse_bracketed(text: str, depth: int) -> Value | None:
     """A matrix, union, set, tuple, list or interval; None where brackets don't hold all of `text`."""
     matrix = _MATRIX.fullmatch(text)
     if matrix:
-        return _matrix(matrix[2], depth)
+        return _parse_matrix(matrix[2], depth)
     without = _WITHOUT.fullmatch(text)
     if without:
-        return _difference(_read(without[1].strip(), depth + 1), _read(without[2], depth + 1))
+        return _difference_value(_parse(without[1].strip(), depth + 1), _parse(without[2], depth + 1))
     pieces, _ = split_outside_brackets(text, _UNION)
     if 1 < len(pieces) <= MAX_ITEMS:
-        parts = [_read(piece.strip(), depth + 1) for piece in pieces]
+        parts = [_parse(piece.strip(), depth + 1) for piece in pieces]
         return union_value(parts, parts[0].name)
     for left, right in (("\\{", "\\}"), ("{", "}")):
-        if text.startswith(left) and text.endswith(right) and _encloses(text[len(left) : -len(right)]):
-            items = _items(text[len(left) : -len(right)], depth)
+        if text.startswith(left) and text.endswith(right) and _is_enclosed(text[len(left) : -len(right)]):
+            items = _parse_items(text[len(left) : -len(right)], depth)
             return set_value(items, form="{}") if items else text_value(text)
-    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _encloses(text[1:-1]):
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _is_enclosed(text[1:-1]):
         pieces, _ = split_outside_brackets(text[1:-1], _COMMAS)
         if 2 <= len(pieces) <= MAX_ITEMS:
-            read_items = [_read(piece.strip(), depth + 1) for piece in pieces]
+            read_items = [_parse(piece.strip(), depth + 1) for piece in pieces]
             return (
                 sequence_value(read_items, text[0] + text[-1])
                 if all_mathematical(read_items)
@@ -188,7 +192,7 @@ def _contained(text: str, depth: int) -> Value | None:
     return None
 
 
-def _difference(whole: Value, points: Value) -> Value | None:
+def _difference_value(whole: Value, points: Value) -> Value | None:
     """The real numbers without a few of them, as a union of open intervals."""
     numbers = sorted(item.exact for item in points.items if item.exact is not None)
     if whole.key != "(-oo,oo)" or points.kind != "set" or not 0 < len(numbers) == len(points.items):
@@ -197,7 +201,7 @@ def _difference(whole: Value, points: Value) -> Value | None:
     return union_value([sequence_value(pair, "()") for pair in pairwise(ends)])
 
 
-def _encloses(inside: str) -> bool:
+def _is_enclosed(inside: str) -> bool:
     """Whether the brackets around `inside` belong together."""
     depth = 0
     for char in inside:
@@ -207,23 +211,23 @@ def _encloses(inside: str) -> bool:
     return not depth
 
 
-def _items(text: str, depth: int) -> list[Value]:
+def _parse_items(text: str, depth: int) -> list[Value]:
     pieces = [piece.strip() for piece in split_outside_brackets(text, _ITEMS)[0]]
     if len(pieces) > MAX_ITEMS or not all(pieces):
         return []
     items: list[Value] = []
     for piece in pieces:
-        item = _read(piece, depth + 1)
+        item = _parse(piece, depth + 1)
         items += item.items if "\\pm" in piece and item.kind == "set" else (item,)
     return items if all_mathematical(items) else []
 
 
-def _matrix(body: str, depth: int) -> Value | None:
+def _parse_matrix(body: str, depth: int) -> Value | None:
     """A matrix by rows; one that is a single row or column is a vector, the tuple of its components."""
     rows = [row.split("&") for row in body.split("\\\\") if row.strip()]
     if not rows or sum(map(len, rows)) > MAX_ITEMS:
         return None
-    cells = [[_read(cell.strip(), depth + 1) for cell in row] for row in rows]
+    cells = [[_parse(cell.strip(), depth + 1) for cell in row] for row in rows]
     flat = [cell for row in cells for cell in row]
     if not all_mathematical(flat):
         return None
@@ -232,11 +236,11 @@ def _matrix(body: str, depth: int) -> Value | None:
     return sequence_value([sequence_value(row, "[]") for row in cells], "[]")
 
 
-def _listed(text: str, depth: int) -> Value | None:
+def _parse_list(text: str, depth: int) -> Value | None:
     """Several answers without brackets, in no order; assignments by their names."""
     if not _ITEMS.search(text):
         return None
-    items = _items(text, depth)
+    items = _parse_items(text, depth)
     if len(items) < 2:
         return None
     names = {item.name for item in items}
@@ -244,16 +248,16 @@ def _listed(text: str, depth: int) -> Value | None:
         return union_value(items, items[0].name)
     if items[0].name and len(names - {""}) == 1:
         return set_value([without_name(item) for item in items], items[0].name)
-    return _assignments(items) if "" not in names else set_value(items)
+    return _assignments_value(items) if "" not in names else set_value(items)
 
 
-def _assignments(items: Sequence[Value]) -> Value:
+def _assignments_value(items: Sequence[Value]) -> Value:
     """x = 1, y = 2: their values in the order of their names."""
     ordered = tuple(sorted(items, key=lambda item: item.name))
     return Value("sequence", ",".join(item.key for item in ordered), ordered, form="()")
 
 
-def _scalar(text: str) -> Value | None:
+def _parse_scalar(text: str) -> Value | None:
     based = _BASED.fullmatch(text)
     if based:
         return Value("text", f"{based[1]}_{based[2]}")
@@ -268,7 +272,7 @@ def _scalar(text: str) -> Value | None:
         return Value("number", f"{value.numerator}:{value.denominator}", exact=value, form=":")
     repeating = _REPEATING.fullmatch(text)
     if repeating:
-        return _repeating(*repeating.groups())
+        return _repeating_value(*repeating.groups())
     for candidate in dict.fromkeys((strip_unit(text), text)):
         try:
             return expression_value(parse_expression(candidate), candidate)
@@ -277,13 +281,13 @@ def _scalar(text: str) -> Value | None:
     return None
 
 
-def _fraction(sign: str, *parts: str | None) -> Value | None:
+def _fraction_value(sign: str, *parts: str | None) -> Value | None:
     """3/4 or \\frac{3}{4}; None over 0."""
     top, bottom = (int(part) for part in parts if part is not None)
     return exact_value(Fraction(-top if sign else top, bottom)) if bottom else None
 
 
-def _repeating(sign: str, whole: str, once: str, again: str) -> Value:
+def _repeating_value(sign: str, whole: str, once: str, again: str) -> Value:
     """0.1\\overline{6} is 1/6."""
     period = Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
     value = Fraction(f"{whole or 0}.{once or 0}") + period

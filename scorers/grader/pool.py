@@ -132,18 +132,20 @@ class WorkerPool:
         except OSError as error:
             raise PoolError(f"the math workers can't start: {error}") from error
         last_line: deque[bytes] = deque(maxlen=1)
-        listener = threading.Thread(target=_listen, args=(_stream(process.stderr), last_line), daemon=True)
+        listener = threading.Thread(
+            target=_keep_last_line, args=(_pipe(process.stderr), last_line), daemon=True
+        )
         listener.start()
-        if b"ready" not in _stream(process.stdout).readline():
-            end = _end(process)
+        if b"ready" not in _pipe(process.stdout).readline():
+            end = _wait_for_end(process)
             listener.join(_END_SECONDS)
-            raise PoolError(f"the math workers can't start: the process {end}{_quoted(last_line)}")
+            raise PoolError(f"the math workers can't start: the process {end}{_in_parentheses(last_line)}")
         return process
 
     def _read(self) -> None:
         """Hands out verdicts; where the nursery died, its questions are undecided and a new one starts."""
         while self._process is not None:
-            for line in _stream(self._process.stdout):
+            for line in _pipe(self._process.stdout):
                 message = json.loads(line)
                 with self._lock:
                     future = self._pending.pop(message["id"], None)
@@ -185,7 +187,7 @@ class WorkerPool:
                 self._undecided(line)
                 continue
             try:
-                stdin = _stream(process.stdin)
+                stdin = _pipe(process.stdin)
                 stdin.write(line)
                 stdin.flush()
             except (OSError, ValueError):
@@ -226,18 +228,18 @@ class LazyWorkerPool(WorkerPool):
         return self
 
 
-def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None, "the process was started with pipes"
     return stream
 
 
-def _listen(stderr: IO[bytes], last_line: deque[bytes]) -> None:
+def _keep_last_line(stderr: IO[bytes], last_line: deque[bytes]) -> None:
     """Read a stream to its end and leave its last line that isn't blank."""
     with stderr:
         last_line.extend(filter(None, map(bytes.strip, stderr)))
 
 
-def _end(process: subprocess.Popen[bytes]) -> str:
+def _wait_for_end(process: subprocess.Popen[bytes]) -> str:
     """Wait until a process that won't serve has ended, and say how it did."""
     try:
         code = process.wait(_END_SECONDS)
@@ -249,7 +251,7 @@ def _end(process: subprocess.Popen[bytes]) -> str:
     return f"ended with signal {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
-def _quoted(last_line: deque[bytes]) -> str:
+def _in_parentheses(last_line: deque[bytes]) -> str:
     """The last line of standard error in parentheses, where there is one."""
     return f" ({last_line[0].decode(errors='replace')[:_LONGEST_LINE]})" if last_line else ""
 
@@ -258,4 +260,4 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         with contextlib.suppress(OSError):  # unsent bytes to a process that is gone
-            _stream(stream).close()
+            _pipe(stream).close()

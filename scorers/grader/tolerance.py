@@ -36,11 +36,11 @@ def within_tolerance(a: Value, b: Value, tolerance: Fraction, effort: int = MAX_
     if a.name and b.name and a.name != b.name:
         return False
     mixed = a.percent != b.percent
-    first, second = (_readings(value, effort, bare=mixed and value.percent) for value in (a, b))
+    first, second = (_possible_numbers(value, effort, bare=mixed and value.percent) for value in (a, b))
     return any(abs(x - y) <= tolerance for x in first for y in second)
 
 
-def _readings(value: Value, effort: int, *, bare: bool) -> list[Fraction]:
+def _possible_numbers(value: Value, effort: int, *, bare: bool) -> list[Fraction]:
     """What the value may stand for; nothing where it is not one real number."""
     exact = value.exact
     if value.kind == "number" and exact is None and value.expr is not None and not symbols(value.expr):

@@ -54,12 +54,12 @@ def strip_unit(text: str) -> str:
     for start in starts:
         head = text[:start]
         bare = head.rstrip(" -")
-        if bare and _countable(bare) and _is_unit(text[start:], spaced=head != bare):
+        if bare and _ends_with_number(bare) and _is_unit(text[start:], spaced=head != bare):
             return bare
     return text
 
 
-def _countable(head: str) -> bool:
+def _ends_with_number(head: str) -> bool:
     return any(char.isdigit() for char in head) and (
         head[-1].isdigit() or head[-1] in ")}]%°!" or head.endswith("\\pi")
     )

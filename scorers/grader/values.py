@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from scorers.grader.algebra import as_rational, normal_form, render
-from scorers.grader.expressions import Expr, with_sign
+from scorers.grader.expressions import Expr, choose_sign
 
 __all__ = [
     "MAX_MATH",
@@ -75,7 +75,7 @@ def exact_value(value: Fraction) -> Value:
 def expression_value(tree: Expr, text: str) -> Value:
     """An expression; the two of a plus-or-minus are a set. `text` is its key where it has no normal form."""
     if has_plus_minus(tree):
-        return set_value([expression_value(with_sign(tree, sign), text) for sign in (1, -1)])
+        return set_value([expression_value(choose_sign(tree, sign), text) for sign in (1, -1)])
     if tree.op == "call" and tree.name == "degrees":
         tree = tree.args[0]
     percent = tree.op == "call" and tree.name == "percent"
