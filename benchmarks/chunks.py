@@ -114,7 +114,7 @@ async def drain(source: AsyncGenerator[bytes, None]) -> None:
 def replays(engine: str, model: str) -> dict[str, Replay]:
     """One reply streamed in each way."""
     upstream = CannedBackend(*ENGINES[engine])
-    upstream.limit_kept({"model": model}, False)  # else vLLM would be asked to keep it
+    upstream.traits(model).observe_limit(False)  # else vLLM would be asked to keep it
     gateway = Runner(upstream)
     payload = orjson.dumps(chat(model, stream=True))
     jobs = {"nothing": job(model, {}), "forced": job(model, BUDGET)}

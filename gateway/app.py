@@ -30,7 +30,7 @@ from gateway.routes.responses import responses_router
 from gateway.routes.runner import REQUEST_ID
 from gateway.runs.run import Runner
 from gateway.runs.scorers import Scorers
-from gateway.runs.voting import LatePool, VoteSettings
+from gateway.runs.voting import LazyPool, VoteSettings
 from gateway.service import Service, check_settings
 from gateway.upstreams.base import Upstream
 from gateway.upstreams.client import HTTPUpstream
@@ -55,7 +55,7 @@ def make_upstream(settings: Settings) -> Upstream:
     return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_vote_settings(settings: Settings, scoring: Scorers, pool: LatePool | None = None) -> VoteSettings:
+def make_vote_settings(settings: Settings, scoring: Scorers, pool: LazyPool | None = None) -> VoteSettings:
     """How the settings have votes held; `pool` holds the grader's workers."""
     return VoteSettings(
         pool,
@@ -105,7 +105,7 @@ def create_app(
         scoring = Scorers(settings.scorers, _embedded(settings))
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
-    pool = LatePool(settings.math_workers) if settings.math_workers else None
+    pool = LazyPool(settings.math_workers) if settings.math_workers else None
     vote_settings = make_vote_settings(settings, scoring, pool)
     aliases = make_aliases(settings)
     service = Service(

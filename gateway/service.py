@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
-from gateway.aliases import Aliases, Route
+from gateway.aliases import Aliases
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.observability.metrics import Metrics
 from gateway.recordings.writer import Ids, Recorder
 from gateway.runs.budget import AUTO, parse_budget, split_suffix
 from gateway.runs.events import RunResult
-from gateway.runs.request import RunRequest, ServedModel
+from gateway.runs.request import Route, RunRequest, ServedModel
 from gateway.runs.run import Runner
 from gateway.upstreams.base import ModelCard, Upstream
 from policies.families import Family, find_family

@@ -16,7 +16,7 @@ from gateway.runs.events import Event, Finished, RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
 from gateway.runs.run import Runner
 from gateway.runs.voting import VoteSettings
-from gateway.upstreams.base import Chunk, Completion, ModelCard, Prompt, UpstreamRequest
+from gateway.upstreams.base import Chunk, Completion, ModelCard, ModelTraits, Prompt, UpstreamRequest
 from policies.families import find_family
 
 __all__ = [
@@ -189,16 +189,10 @@ class ScriptedUpstream:
         self._resuming.append(plan)
         return plan
 
-    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
-        return None
+    def traits(self, model: str) -> ModelTraits:
+        return ModelTraits()
 
-    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
-        return False
-
-    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
-        raise AssertionError("this engine never promised to keep a limit")
-
-    def proven_limit(self, body: Mapping[str, Any]) -> bool:
+    def refuses_limit(self, model: str, error: UpstreamError) -> bool:
         return False
 
     async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
@@ -206,9 +200,6 @@ class ScriptedUpstream:
 
     async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
         return None
-
-    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
-        return False
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         return self._served

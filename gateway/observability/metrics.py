@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
-from gateway.aliases import Route
 from gateway.runs.events import RunResult
-from gateway.runs.request import RunRequest
+from gateway.runs.request import Route, RunRequest
 
 __all__ = ["Metrics"]
 

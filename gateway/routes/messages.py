@@ -36,7 +36,7 @@ def messages_router(service: Service) -> APIRouter:
             if has_images(body):
                 raise NotSupported("Tokens of images can't be counted before the engine has read them.")
             run_request, _ = await plan(service, request, body)
-            count = await service.upstream.count(run_request.approach(run_request.sampling).body)
+            count = await service.upstream.count(service.runner.plan(run_request).body)
             if count is None:
                 raise NotSupported(
                     "The upstream has no route that renders a prompt, so nothing can count it."

@@ -96,62 +96,6 @@ class RunRequest:
     logged: bool = False
     route: Route | None = None
 
-<<<<<<< HEAD
-=======
-    @property
-    def votes(self) -> bool:
-        """Whether samples are drawn to be combined (rather than returned as they are)."""
-        return self.sampling.samples > 1
-
-    def approach(self, sampling: SamplingRequest, *, native: Mapping[str, Any] | None = None) -> Approach:
-        """The request for samples at `budget`'s effort, which for `auto` differs from the request's own.
-
-        `native` are the fields by which the engine is asked to keep the limit itself; None
-        where it can't, so that the gateway does.
-        """
-        level = self._level(sampling)
-        family, markup = self.model.family, self.model.family.markup
-        policy = policy_prompt(level, markup, teach=family.off_fallback == "prompt") if level else None
-        shaped = shape(family, self.body, sampling, policy)
-        limit, total = sampling.thinking_limit, None
-        if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
-            limit = self.model.cap
-        if limit is not None:
-            limit, total = share_tokens(limit, self.model.reserve, _own_cap(self.body))
-        body = dict(shaped.body)
-        if total is not None:
-            body["max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"] = total
-        terms = Terms(
-            shaped.markup,
-            limit,
-            total,
-            waits=level.waits if level else 0,
-            prefill=shaped.prefill,
-            prefix=shaped.prefix,
-            window=self.window,
-            logged=self.logged,
-        )
-        if native is not None and limit is not None:
-            return Approach(
-                shaped, replace(terms, native=True, prefill="", prefix=""), {**body, **native}, None
-            )
-        schema = body.get("response_format")
-        if limit and isinstance(schema, dict) and schema.get("type") in ("json_schema", "json_object"):
-            del body["response_format"]
-            return Approach(shaped, replace(terms, staged=True), body, schema)
-        return Approach(shaped, terms, body)
-
-    def _level(self, sampling: SamplingRequest) -> Level | None:
-        """The level whose prompt fits; None where nothing was asked, or expressly no limit."""
-        if sampling.level is not None:
-            return self.model.levels.get(sampling.level)
-        return (
-            None
-            if sampling.thinking_limit is None
-            else nearest_level(sampling.thinking_limit, self.model.levels)
-        )
-
->>>>>>> policies
 
 def plan_request(
     body: Mapping[str, Any],
@@ -259,7 +203,9 @@ def _drawing(
     if auto or (budget is not None and budget.level == AUTO and "samples" not in sources):
         samples = max(caps.auto, reply.choices)
         if "stop" in sources:
-            notes.append(f'the stop "{stop}" has no effect: "auto" itself decides how many samples are enough')
+            notes.append(
+                f'the stop "{stop}" has no effect: "auto" itself decides how many samples are enough'
+            )
     if samples > 1 and caps.greedy:
         samples = 1
         reply = replace(reply, choices=1)

@@ -35,13 +35,6 @@ class SampleRecords:
     failure: UpstreamError | None = None
     notes: dict[str, None] = field(default_factory=dict)
 
-    def spent(self) -> int:
-        """Return the tokens generated so far, those of lost samples included."""
-        return sum(each.completion for each in self._counts())
-
-    def _counts(self) -> list[TokenCounts]:
-        return [*(each.counts for each in self.finished.values()), *self.lost]
-
 
 def result_of(
     request: RunRequest, finished: Sequence[FinishedSample], began: float, notes: Sequence[str]

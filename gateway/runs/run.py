@@ -47,15 +47,19 @@ class Runner:
         sampling, choices = request.sampling, request.reply.choices
         if request.votes or sampling.level == AUTO:
             return self._vote(request, self._policy_for(request))
-        traits = self._upstream.traits(str(request.body.get("model", "")))
-        plan = plan_samples(request, sampling, traits)
+        plan = self.plan(request)
         if choices > 1 and (plan.limit is not None or plan.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to continue from.
             return self._vote(request, AllChoices(choices))
-        watched = plan.limit is not None and (plan.waits > 0 or not traits.keeps_limit)
+        watched = plan.limit is not None and (plan.waits > 0 or not plan.traits.keeps_limit)
         if choices > 1 or request.reply.stream or watched or plan.prefill:
             return self._streamed(request, plan)
         return self._plain(request, plan)
+
+    def plan(self, request: RunRequest) -> SamplePlan:
+        """Plan samples at the request's own level."""
+        traits = self._upstream.traits(str(request.body.get("model", "")))
+        return plan_samples(request, request.sampling, traits)
 
     async def complete(self, request: RunRequest) -> RunResult:
         """Run a request to its end."""

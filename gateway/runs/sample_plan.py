@@ -80,7 +80,7 @@ def plan_samples(request: RunRequest, sampling: SamplingRequest, traits: ModelTr
     """Plan the samples at the level of `sampling`, which for `auto` differs from the request's own."""
     model = request.model
     family, level = model.family, _level(model, sampling)
-    policy = policy_prompt(level, family.markup, teach=family.without == "prompt") if level else None
+    policy = policy_prompt(level, family.markup, teach=family.off_fallback == "prompt") if level else None
     shaped = shape(family, request.body, sampling, policy)
     body, limit, total = shaped.body, sampling.thinking_limit, None
     if limit == 0 and shaped.off is None:  # the request's own words keep thinking on

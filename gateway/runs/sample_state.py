@@ -376,9 +376,7 @@ class SampleState:
         if tokens <= left or self.phase is not _THINKING:
             return None
         if not (
-            chunk.reasoning
-            or self.text.reading.splitter.thinking
-            or self._plan.markup.open in chunk.content
+            chunk.reasoning or self.text.reading.splitter.thinking or self._plan.markup.open in chunk.content
         ):
             return None
         thought = self._thinking_tokens(chunk, tokens)

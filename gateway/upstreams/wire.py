@@ -136,7 +136,10 @@ def _remove_ids(event: dict[str, Any]) -> None:
 def chat_reply(reply: dict[str, Any]) -> dict[str, Any]:
     """Return a `/v1/completions` reply in the shape of a chat reply."""
     choices = [
-        {**_chat_choice(choice, "message"), "message": {"role": "assistant", "content": choice.get("text", "")}}
+        {
+            **_chat_choice(choice, "message"),
+            "message": {"role": "assistant", "content": choice.get("text", "")},
+        }
         for choice in reply.get("choices", ())
     ]
     return {**reply, "object": "chat.completion", "choices": choices}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, RunResult
+from gateway.upstreams.base import ModelTraits
 from tests.fakes import Script, ScriptedUpstream, Text, ran, request_for, says, thinks
 
 BROKEN = UpstreamError(502, "broke off")
@@ -175,26 +176,21 @@ class Native(ScriptedUpstream):
     """An engine that promises to keep thinking limits itself."""
 
     refuses = False
-    distrusted = False
-    proven = False
     whole = 0
 
-    def native_limit(self, body: Any, limit: int) -> Any:
-        """The field of its own."""
-        return None if self.distrusted else {"own_limit": limit}
+    def __init__(self, *scripts: Script) -> None:
+        super().__init__(*scripts)
+        self.own_traits = ModelTraits(limit_field="own_limit")
 
-    def refuses_limit(self, body: Any, error: UpstreamError) -> bool:
+    def traits(self, model: str) -> ModelTraits:
+        """A field of its own for limits, and what was seen of it."""
+        return self.own_traits
+
+    def refuses_limit(self, model: str, error: UpstreamError) -> bool:
         """By a status of its own."""
-        self.distrusted = self.refuses
+        if self.refuses:
+            self.own_traits.observe_limit(False)
         return self.refuses
-
-    def limit_kept(self, body: Any, kept: bool) -> None:
-        """Remembered."""
-        self.distrusted, self.proven = not kept, kept
-
-    def proven_limit(self, body: Any) -> bool:
-        """By what was seen."""
-        return self.proven
 
     async def complete(self, plan: Any) -> Any:
         """Counted."""
@@ -222,7 +218,7 @@ async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
     """The first request at its limit proves the engine; the next is one plain request, counted too."""
     upstream = Native(thinks(5))
     await ran(upstream, request_for(thinking_token_budget=5))
-    assert (upstream.proven, upstream.whole) == (True, 0)
+    assert (upstream.own_traits.keeps_limit, upstream.whole) == (True, 0)
     _, result = await ran(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.enforced) == (1, "native")
     assert (result.chosen[0].reasoning.split()[-1], result.chosen[0].content) == (
@@ -235,10 +231,10 @@ async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
 async def test_a_proven_engine_that_passes_the_limit_is_watched_again() -> None:
     """What comes whole is counted, and too much of it ends the trust."""
     upstream = Native(thinks(50))
-    upstream.proven = True
+    upstream.own_traits.keeps_limit = True
     _, result = await ran(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.reasoning > 5) == (1, True)
-    assert upstream.distrusted
+    assert upstream.own_traits.keeps_limit is False
 
 
 async def test_an_engine_that_ignores_the_limit_is_cut_and_not_trusted_again() -> None:
@@ -247,7 +243,7 @@ async def test_an_engine_that_ignores_the_limit_is_cut_and_not_trusted_again() -
     result, reasoning, content = await drawn(upstream, thinking_token_budget=5)
     assert (result.enforced, content) == ("forced", "The answer is 7.")
     assert len(reasoning.split()) <= 6
-    assert upstream.distrusted
+    assert upstream.own_traits.keeps_limit is False
 
 
 async def test_an_engine_that_refuses_the_limit_is_asked_without() -> None:

@@ -14,7 +14,7 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
-from gateway.runs.voting import LatePool, VoteSettings
+from gateway.runs.voting import LazyPool, VoteSettings
 from gateway.upstreams.base import ModelCard
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
@@ -181,7 +181,7 @@ async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
 
 async def test_the_workers_start_with_the_first_question() -> None:
     """What only computer algebra can tell is told by the pool; closed, or not yet open, it says nothing."""
-    pool = LatePool(workers=1)
+    pool = LazyPool(workers=1)
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
     pool.open()
     try:
@@ -217,7 +217,7 @@ async def test_workers_that_cannot_start_are_told_once(
 
 async def test_waiting_for_the_workers_has_an_end() -> None:
     """With no patience left, answers that the workers would have to compare count as different."""
-    pool = LatePool(workers=1)
+    pool = LazyPool(workers=1)
     pool.open()
     upstream = ScriptedUpstream(says("\\boxed{\\sum_{k=1}^{3} k}"), says("\\boxed{6}"))
     _, result = await ran(upstream, vote_for(2), VoteSettings(pool, pool_seconds=0))
