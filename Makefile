@@ -4,7 +4,7 @@
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
 # make test-training  the tests of training that need torch and TRL, in an environment of its own
 # make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
-# make train-tiny     all stages of training on a tiny model, three seeds; see docs/training.md
+# make train-tiny     all stages of training on a tiny model, three seeds; see benchmarks/training-runs.md
 #
 # Needs Python 3.11 or newer and nothing else. ARGS="--once" and the like go to the demo,
 # TESTS="-k vote" and the like to pytest; PYTHON=... and VENV=... choose others.

@@ -124,7 +124,7 @@ class Settings(BaseModel):
     """Base URL of an OpenAI-compatible engine, ending in /v1. None: the embedded engine."""
     upstream_key: SecretStr | None = None
     family: str | None = None
-    """Model family, where its name doesn't tell (see docs/families.md)."""
+    """Model family, where its name doesn't tell (see docs/reference/families.md)."""
     idle_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds the upstream may stay silent before a request is given up."""
     max_samples: Annotated[int, Field(ge=1)] = 64
@@ -152,7 +152,7 @@ class Settings(BaseModel):
     list_variants: bool = False
     """Whether /v1/models lists `name:low` and so on, for clients that can send no header."""
     scorers: dict[str, AnyScorer] = {}
-    """By the name that clients say (`X-Scorer`); see docs/votes.md."""
+    """By the name that clients say (`X-Scorer`); see docs/reference/scorers.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
@@ -161,11 +161,11 @@ class Settings(BaseModel):
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of a route's own."""
     aliases: Path | None = None
-    """A TOML or JSON file of names that stand for models (see docs/publishing.md); reread when replaced."""
+    """A TOML or JSON file of names that stand for models (see docs/how-to/publish.md); reread when replaced."""
     record_to: Path | None = None
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
-    """What is left out of it (see docs/replay.md); in the environment a list with commas."""
+    """What is left out of it (see docs/reference/recordings.md); in the environment a list with commas."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()

@@ -2,7 +2,7 @@
 
 Exact canonical keys come first, then proofs by ball arithmetic, and only where neither can
 tell is math-verify asked, in the worker processes of a `scorers.mathpool.MathPool` that
-the caller hands in. docs/grader.md has the rules and what they were measured at.
+the caller hands in. docs/explanation/grader.md has the rules and what they were measured at.
 """
 
 from __future__ import annotations

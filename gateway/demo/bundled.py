@@ -1,6 +1,6 @@
 """What the demo brings along: two adapters for SmolLM2-135M-Instruct, of which one thinks and one checks.
 
-Both were trained by training/configs/smollm2*.toml: see docs/training.md.
+Both were trained by training/configs/smollm2*.toml: see benchmarks/training-runs.md.
 """
 
 from __future__ import annotations

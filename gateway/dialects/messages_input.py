@@ -1,7 +1,7 @@
 """A request to Anthropic's Messages API -> the same request to chat completions.
 
 Follows the API reference of `POST /v1/messages`; what is refused or left out is listed in
-docs/endpoints.md.
+docs/reference/endpoints.md.
 """
 
 from __future__ import annotations
