@@ -161,7 +161,7 @@ class Settings(BaseModel):
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of a route's own."""
     aliases: Path | None = None
-    """A TOML or JSON file of names that stand for models (see docs/how-to/publish.md); reread when replaced."""
+    """A TOML or JSON file of names that stand for models (docs/how-to/publish.md); reread when replaced."""
     record_to: Path | None = None
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()

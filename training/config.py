@@ -343,7 +343,9 @@ class TrainConfig(_Table):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.model.family and self.model.family not in {family.name for family in FAMILIES}:
-            raise ValueError(f"model.family: {self.model.family!r} is no family; see docs/reference/families.md")
+            raise ValueError(
+                f"model.family: {self.model.family!r} is no family; see docs/reference/families.md"
+            )
         for name in self.levels:
             if name not in LEVELS:
                 raise ValueError(f"levels: {name!r} is no level; there are {', '.join(LEVELS)}")
