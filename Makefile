@@ -1,10 +1,11 @@
 # make install    set up .venv: the `thinkgate` command, the embedded engine, the tools for tests
 # make demo       ask the embedded model ten questions at several budgets, then keep serving
 # make test       all tests that need no further environment
-# make lint       check formatting, style and types
+# make lint       check formatting, style, types, complexity of functions, and length of sentences
 # make test-vllm  the tests against real vLLM on the CPU, in a cached environment
 # make test-training  the training tests that need torch and TRL, in an environment of their own
 # make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
+# make test-wheel     every command of the wheel, installed into an empty environment
 # make train-tiny     all stages of training on a tiny model, three seeds; see benchmarks/training-runs.md
 #
 # Needs only Python 3.11 or newer. ARGS="--once" is passed to the demo, TESTS="-k vote" to pytest;
@@ -20,7 +21,7 @@ TRAIN_VENV ?= .venv-train
 TRAIN_INSTALLED := $(TRAIN_VENV)/.installed
 TORCH ?= 2.13.0
 
-.PHONY: install demo test test-vllm test-training test-export train-tiny lint
+.PHONY: install demo test test-vllm test-training test-export test-wheel train-tiny lint
 
 install: $(INSTALLED)
 
@@ -41,11 +42,17 @@ test-export: install
 	@THINKGATE_EXPORT_PYTHON="$$(PYTHON=$(PYTHON) tests/export/install.sh)" \
 		$(BIN)/python -m pytest -m export tests/export $(TESTS)
 
+test-wheel: install
+	@$(BIN)/python -m pytest -m wheel tests/wheel $(TESTS)
+
 train-tiny: $(TRAIN_INSTALLED)
 	@$(TRAIN_VENV)/bin/python -m benchmarks.train_tiny $(ARGS)
 
 lint: install
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	@complex="$$($(BIN)/python -m radon cc --show-complexity --min D gateway policies scorers)" || exit 1; \
+		test -z "$$complex" || { echo "$$complex"; echo "Split these functions: their complexity is D or worse."; exit 1; }
+	@$(BIN)/python .ci/prose.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "ThinkGate needs Python 3.11 or newer; name one with PYTHON=/path/to/python."; exit 1; }

@@ -89,8 +89,8 @@ def _place(runs: Path, seed: int, name: str) -> Path:
 def _one(runs: Path, seed: int, name: str, steps: int) -> None:
     """One variant of one seed."""
     from training.config import RlTable, read_config
-    from training.measure import measure
     from training.stages import run_stage
+    from training.stages.measure import measure
     from training.stages.run import Run
 
     place = _place(runs, seed, name)

@@ -31,9 +31,9 @@ import httpx
 from pydantic import HttpUrl
 
 from gateway.app import create_app
-from gateway.backends.embedded import EmbeddedBackend
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 from gateway.config import Settings
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 from policies.prompts import LEVELS
 from tests.serving import events_of, serving_in_thread
 from tests.vllm.server import REASONING_OPTIONS, serve
@@ -85,7 +85,7 @@ class Row:
 @contextmanager
 def embedded() -> Iterator[Target]:
     engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
-    with serving_in_thread(create_app(Settings(), EmbeddedBackend(engine))) as url:
+    with serving_in_thread(create_app(Settings(), EmbeddedUpstream(engine))) as url:
         root = engine.base_url.removesuffix("/v1")
         key = {"Authorization": f"Bearer {engine.api_key}"}
         yield Target("embedded", url, engine.model_name, f"{root}/tokenize", key)

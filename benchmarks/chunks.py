@@ -42,16 +42,16 @@ from rich.table import Table
 from benchmarks.overhead import Request, chat, run_cell
 from benchmarks.servers import cores, machine, pinned, running
 from benchmarks.stub_upstream import LONG, THINKING, Counts, events, pieces
-from gateway.backends.base import Endpoint
-from gateway.backends.engines import engine_of
-from gateway.backends.openai import OpenAIBackend
-from gateway.budget import read_budget
 from gateway.config import Settings
 from gateway.dialects.chat import ChatStream
-from gateway.engine import Engine
-from gateway.planning import Job, Reply, plan_job
+from gateway.http.streaming import write
+from gateway.runs.budget import read_sampling
+from gateway.runs.request import ReplyOptions, RunRequest, plan_request
+from gateway.runs.run import Runner
 from gateway.service import Resolved, describe_model
-from gateway.stream import write
+from gateway.upstreams.adapters import adapter_for
+from gateway.upstreams.base import Endpoint
+from gateway.upstreams.client import HTTPUpstream
 
 __all__ = ["main"]
 
@@ -78,12 +78,12 @@ class Blocks:
             yield block
 
 
-class CannedBackend(OpenAIBackend):
+class CannedBackend(HTTPUpstream):
     """The client for OpenAI-compatible engines, its replies from memory."""
 
     def __init__(self, owned_by: str, counts: Counts) -> None:
         super().__init__("http://127.0.0.1/v1")
-        self.engine = engine_of(owned_by)
+        self.engine = adapter_for(owned_by)
         self._replies = {model: events(model, pieces(model), counts) for model in CHUNKS}
 
     def _open(
@@ -97,10 +97,12 @@ class CannedBackend(OpenAIBackend):
         yield cast(aiohttp.ClientResponse, Blocks(blocks))
 
 
-def job(model: str, headers: dict[str, str]) -> Job:
+def job(model: str, headers: dict[str, str]) -> RunRequest:
     body = chat(model)
-    asked = read_budget({name.lower(): value for name, value in headers.items()}, body)
-    return plan_job(body, asked, Reply(stream=True), describe_model(Settings(), Resolved(model, None)))
+    asked = read_sampling({name.lower(): value for name, value in headers.items()}, body)
+    return plan_request(
+        body, asked, ReplyOptions(stream=True), describe_model(Settings(), Resolved(model, None))
+    )
 
 
 async def drain(source: AsyncGenerator[bytes, None]) -> None:
@@ -111,22 +113,22 @@ async def drain(source: AsyncGenerator[bytes, None]) -> None:
 
 def replays(engine: str, model: str) -> dict[str, Replay]:
     """One reply streamed in each way."""
-    backend = CannedBackend(*ENGINES[engine])
-    backend.limit_kept({"model": model}, False)  # else vLLM would be asked to keep it
-    gateway = Engine(backend)
+    upstream = CannedBackend(*ENGINES[engine])
+    upstream.limit_kept({"model": model}, False)  # else vLLM would be asked to keep it
+    gateway = Runner(upstream)
     payload = orjson.dumps(chat(model, stream=True))
     jobs = {"nothing": job(model, {}), "forced": job(model, BUDGET)}
 
     async def relay() -> None:
         endpoint: Endpoint = "chat/completions"
-        await drain(backend.relay(endpoint, payload))
+        await drain(upstream.relay(endpoint, payload))
 
-    def through(asked: Job) -> Replay:
+    def through(asked: RunRequest) -> Replay:
         async def replay() -> None:
             ends: list[Any] = []
             await drain(write(gateway.run(asked), ChatStream(asked, model), ends.append))
-            (outcome,) = ends
-            assert outcome.enforced == ("none" if asked is jobs["nothing"] else "forced")
+            (result,) = ends
+            assert result.enforced == ("none" if asked is jobs["nothing"] else "forced")
 
         return replay
 

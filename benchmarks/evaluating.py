@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.evaluate import main as evaluate
-from training.types import Row
+from training.evaluation.command import main as evaluate
+from training.types import Problem
 
 __all__ = ["evaluated", "write_questions"]
 
 
-def write_questions(path: Path, rows: Iterable[Row]) -> None:
+def write_questions(path: Path, rows: Iterable[Problem]) -> None:
     """The rows as a file that `--data` takes."""
     path.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
 

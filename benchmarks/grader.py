@@ -28,7 +28,7 @@ import uvloop
 
 from gateway.cli import yield_soon
 from scorers.answers import equivalent, extract, verify, verify_async
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 
 NUMERIC = (
     "basic_arithmetic chain_sum decimal_arithmetic gcd gsm_symbolic leg_counting number_sequence "

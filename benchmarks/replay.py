@@ -26,11 +26,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gateway.recording import parse_questions
-from gateway.replay_command import compare
+from gateway.commands.replay import compare
+from gateway.recordings.reader import parse_questions
 from policies.escalation import AutoPolicy, Rung
-from policies.replay import Figure, Question, Setting, replay
-from policies.types import Budget
+from policies.replay import Question, ReplayFigure, ReplaySetting, replay
+from policies.types import SamplingRequest
 from scorers.confidence import ConfidenceScorer
 
 Row = dict[str, Any]
@@ -86,7 +86,7 @@ def converted(path: Path, convert: Callable[[Row], Row]) -> Iterator[str]:
             yield json.dumps(convert(json.loads(line)))
 
 
-def rows(figures: Iterable[Figure], *, tokens: bool = True) -> list[Row]:
+def rows(figures: Iterable[ReplayFigure], *, tokens: bool = True) -> list[Row]:
     """What is committed; without tokens where the thinking was not recorded, so that they'd mean nothing."""
     table = [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
     return table if tokens else [{k: v for k, v in row.items() if k != "tokens"} for row in table]
@@ -97,23 +97,25 @@ def read(folder: Path, name: str) -> list[Question]:
     return parse_questions(converted(folder / file, convert), ConfidenceScorer())
 
 
-def escalation(folder: Path) -> list[Figure]:
+def escalation(folder: Path) -> list[ReplayFigure]:
     """Three samples of a model that hardly thinks, and where they disagree up to three of one that does."""
     weak, strong = "llama-3.3-70b", "qwq-32b"
-    convert = gym(weak, strong, effort={weak: "low", strong: "high"})
+    convert = gym(weak, strong, level={weak: "low", strong: "high"})
     both = parse_questions(converted(folder / SOURCES["gym-all"][0], convert), ConfidenceScorer())
     ladder = (Rung("low", 3), Rung("high"))
-    auto = Setting(f"auto: {weak}, then {strong}", Budget(effort="auto", samples=6), AutoPolicy(ladder))
-    everything = Setting("majority over both", Budget(samples=6, stop="none"))
+    auto = ReplaySetting(
+        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(ladder)
+    )
+    everything = ReplaySetting("majority over both", SamplingRequest(samples=6, stop="none"))
     alone = {
-        f"{model}, majority@{k}": (model, Budget(samples=k, stop="none"))
+        f"{model}, majority@{k}": (model, SamplingRequest(samples=k, stop="none"))
         for model, k in ((weak, 1), (weak, 3), (strong, 1), (strong, 3))
     }
     return [
         *(
             figure
-            for name, (model, budget) in alone.items()
-            for figure in replay(read(folder, f"gym-{model}"), [Setting(name, budget)])
+            for name, (model, sampling) in alone.items()
+            for figure in replay(read(folder, f"gym-{model}"), [ReplaySetting(name, sampling)])
         ),
         *replay(both, [everything, auto]),
     ]

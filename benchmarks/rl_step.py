@@ -24,10 +24,10 @@ from typing import Any
 from unittest.mock import patch
 
 SAVINGS = {
-    "each prompt is read once": ("training.trainer.drawing._read_once", lambda *_: None),
-    "what has ended is written no further": ("training.trainer.drawing._STRETCH", 10**9),
+    "each prompt is read once": ("training.trainer.generation._read_once", lambda *_: None),
+    "what has ended is written no further": ("training.trainer.generation._STRETCH", 10**9),
     "drawing has torch's own attention": (
-        "training.trainer.drawing._fused_attention",
+        "training.trainer.generation._fused_attention",
         lambda _: nullcontext(),
     ),
     "only replies are scored": ("training.trainer.running.replies_alone", nullcontext),

@@ -22,12 +22,12 @@ from typing import Any
 
 from benchmarks.evaluating import evaluated, write_questions
 from gateway.app import create_app
-from gateway.backends.model_store import SMOLLM2
 from gateway.config import load_settings
 from gateway.demo.bundled import CHECKER, JUDGE, checker
+from gateway.upstreams.embedded.model_store import SMOLLM2
 from tests.serving import serving_in_thread
 from training.config import read_config
-from training.sources import held_out
+from training.data.sources import held_out
 
 CONFIGS = {
     "imitated kinds": Path("training/configs/smollm2.toml"),

@@ -32,7 +32,7 @@ from scorers.gate import GATE_FILE, read_gate
 from tests.serving import serving_in_thread
 from tests.vllm.server import MODEL, serve
 from training.config import read_config
-from training.sources import held_out
+from training.data.sources import held_out
 
 CONFIG = Path("training/configs/tiny.toml")
 STAGES = {

@@ -81,8 +81,8 @@ def _start(chosen: argparse.Namespace) -> Callable[[int], int]:
 def _one(seed: int, output: Path) -> None:
     """One seed: the pipeline, the two comparisons, and the figures of every model."""
     from training.config import read_config
-    from training.measure import measure
     from training.stages import pipeline, run_stage
+    from training.stages.measure import measure
     from training.stages.run import Run
 
     config = read_config(CONFIG, seed=seed, output=output, threads=1)

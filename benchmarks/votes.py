@@ -23,14 +23,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gateway.backends.base import ModelCard
-from gateway.budget import read_budget
-from gateway.election import Election, Jury
-from gateway.planning import Job, Model, Reply, plan_job
+from gateway.runs.budget import read_sampling
+from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
+from gateway.runs.voting import Election, VoteSettings
+from gateway.upstreams.base import ModelCard
 from policies.families import find_family
 from scorers.confidence import compact
-from scorers.types import Model as Asked
-from scorers.types import Sample, Usage
+from scorers.types import Sample, ScorerModel, Usage
 
 RATES = {"embedded": 170, "tiny in vLLM": 4_400}
 SAMPLES, TOKENS, ROUNDS = 64, 150, 15
@@ -95,14 +94,14 @@ CASES: dict[str, tuple[dict[str, str], Callable[[random.Random, int], Sample]]] 
 }
 
 
-def job_of(headers: dict[str, str]) -> Job:
+def request_of(headers: dict[str, str]) -> RunRequest:
     body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "How many boxes?"}]}
-    asked = read_budget({"x-samples": str(SAMPLES), **headers}, body)
-    return plan_job(body, asked, Reply(), Model("m", find_family("qwen3"), ModelCard("m")))
+    asked = read_sampling({"x-samples": str(SAMPLES), **headers}, body)
+    return plan_request(body, asked, ReplyOptions(), ServedModel("m", find_family("qwen3"), ModelCard("m")))
 
 
-async def hold(job: Job, samples: list[Sample], model: Asked) -> str:
-    election = Election(job, Jury())
+async def hold(request: RunRequest, samples: list[Sample], model: ScorerModel) -> str:
+    election = Election(request, VoteSettings())
     for count, sample in enumerate(samples, 1):
         await election.add(sample)
         election.standing(samples[:count])
@@ -112,10 +111,10 @@ async def hold(job: Job, samples: list[Sample], model: Asked) -> str:
 async def measure(headers: dict[str, str], draw: Callable[[random.Random, int], Sample]) -> dict[str, Any]:
     chance = random.Random(0)
     samples = [draw(chance, index) for index in range(SAMPLES)]
-    job, times, method = job_of(headers), [], ""
+    request, times, method = request_of(headers), [], ""
     for _ in range(ROUNDS):
         before = time.process_time()
-        method = await hold(job, samples, Nobody())
+        method = await hold(request, samples, Nobody())
         times.append(time.process_time() - before)
     took = median(times)
     drawing = {name: SAMPLES * TOKENS / rate for name, rate in RATES.items()}

@@ -15,36 +15,36 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.aliases import Aliases, AliasesError
-from gateway.auth import Keys, secured
-from gateway.backends.base import Backend
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import ConfigError, Settings
-from gateway.election import Jury, LatePool
-from gateway.engine import Engine
 from gateway.errors import GatewayError, internal_error
-from gateway.recorder import Recorder
+from gateway.http.auth import Keys, secured
+from gateway.http.error_bodies import error_response
+from gateway.recordings.writer import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
 from gateway.routes.feedback import feedback_router
 from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
-from gateway.routes.refusals import error_response
 from gateway.routes.responses import responses_router
 from gateway.routes.runner import REQUEST_ID
-from gateway.scoring import Scoring
+from gateway.runs.run import Runner
+from gateway.runs.scorers import Scorers
+from gateway.runs.voting import LatePool, VoteSettings
 from gateway.service import Service, check_settings
+from gateway.upstreams.base import Upstream
+from gateway.upstreams.client import HTTPUpstream
 
-__all__ = ["create_app", "make_backend", "make_jury", "make_recorder"]
+__all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
 
 
-def make_backend(settings: Settings) -> Backend:
+def make_upstream(settings: Settings) -> Upstream:
     """The upstream that the settings name; without one, the embedded engine."""
     if settings.upstream is not None:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
-        return OpenAIBackend(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
-    from gateway.backends.embedded import EmbeddedBackend
-    from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+        return HTTPUpstream(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
+    from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+    from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 
     options = EmbeddedOptions(
         settings.embedded_model,
@@ -52,12 +52,12 @@ def make_backend(settings: Settings) -> Backend:
         settings.embedded_context,
         settings.embedded_adapters,
     )
-    return EmbeddedBackend(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
+    return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_jury(settings: Settings, scoring: Scoring, pool: LatePool | None = None) -> Jury:
+def make_vote_settings(settings: Settings, scoring: Scorers, pool: LatePool | None = None) -> VoteSettings:
     """How the settings have votes held; `pool` holds the grader's workers."""
-    return Jury(
+    return VoteSettings(
         pool,
         scoring.scorers,
         launch=settings.launch,
@@ -91,38 +91,40 @@ def _embedded(settings: Settings) -> tuple[Path, ...]:
 
 
 def create_app(
-    settings: Settings | None = None, backend: Backend | None = None, recorder: Recorder | None = None
+    settings: Settings | None = None, upstream: Upstream | None = None, recorder: Recorder | None = None
 ) -> FastAPI:
-    """The gateway as an ASGI app. `backend` and `recorder` stand in for those that the settings name.
+    """The gateway as an ASGI app. `upstream` and `recorder` stand in for those that the settings name.
 
     Raises `ConfigError` for settings that can't be.
     """
     settings = settings or Settings()
     check_settings(settings)
-    backend = backend or make_backend(settings)
+    upstream = upstream or make_upstream(settings)
     recorder = recorder or make_recorder(settings)
     try:
-        scoring = Scoring(settings.scorers, _embedded(settings))
+        scoring = Scorers(settings.scorers, _embedded(settings))
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
     pool = LatePool(settings.math_workers) if settings.math_workers else None
-    jury = make_jury(settings, scoring, pool)
+    vote_settings = make_vote_settings(settings, scoring, pool)
     aliases = make_aliases(settings)
-    service = Service(settings, backend, Engine(backend, jury=jury), aliases=aliases, recorder=recorder)
+    service = Service(
+        settings, upstream, Runner(upstream, vote_settings=vote_settings), aliases=aliases, recorder=recorder
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
             if recorder is not None:
                 await asyncio.to_thread(recorder.start)
-            await backend.start()
+            await upstream.start()
             aliases.start()
             if pool is not None:
                 pool.open()
             yield
         finally:
             await aliases.close()
-            await backend.close()
+            await upstream.close()
             await scoring.close()
             if pool is not None:
                 await pool.close_async()

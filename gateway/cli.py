@@ -10,22 +10,28 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gateway.config import ConfigError, Settings, load_settings
 
 __all__ = ["main"]
 
-_COMMANDS = ("gateway.demo", "gateway.replay_command", "gateway.handover", "gateway.keys_command")
+_COMMANDS = ("gateway.demo", "gateway.commands.replay", "gateway.commands.training", "gateway.commands.keys")
 """Modules of further subcommands: each has `add_parser(subparsers)`, whose parser sets `run`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns its exit status."""
+    """Run one subcommand and return its exit status.
+
+    Without a subcommand, print the help to stderr and return 2, as for any wrong command line.
+    """
     parser = argparse.ArgumentParser(
         prog="thinkgate", description="Spends inference-time compute on purpose."
     )
-    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    parser.set_defaults(run=None)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
     serve = subparsers.add_parser("serve", help="run the gateway")
     serve.add_argument("--host", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on (8000)")
@@ -34,8 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in _COMMANDS:
         importlib.import_module(name).add_parser(subparsers)
     chosen = parser.parse_args(arguments)
+    if chosen.run is None:
+        parser.print_help(sys.stderr)
+        return 2
     status: int = chosen.run(chosen)
     return status
+
+
+def _version() -> str:
+    """Return the version that is installed; a checkout that runs uninstalled has none."""
+    try:
+        return version("thinkgate")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -70,10 +87,10 @@ def run_server(settings: Settings) -> int:
     """Serves until it is told to stop; the exit status is 1 where it can't start."""
     import uvicorn
 
-    from gateway.app import create_app, make_backend, make_recorder
-    from gateway.backends.local import EngineFailed
-    from gateway.backends.model_store import ModelUnavailable
-    from gateway.recorder import RecorderFailed
+    from gateway.app import create_app, make_recorder, make_upstream
+    from gateway.recordings.writer import RecorderFailed
+    from gateway.upstreams.embedded.engine import EngineFailed
+    from gateway.upstreams.embedded.model_store import ModelUnavailable
 
     try:
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
@@ -81,9 +98,9 @@ def run_server(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         print(f"thinkgate: can't listen on {where}: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
-    backend, recorder = make_backend(settings), make_recorder(settings)
+    upstream, recorder = make_upstream(settings), make_recorder(settings)
     try:
-        app = create_app(settings, backend, recorder)
+        app = create_app(settings, upstream, recorder)
     except ConfigError:
         listener.close()
         raise
@@ -93,7 +110,7 @@ def run_server(settings: Settings) -> int:
         try:
             if recorder is not None:
                 recorder.start()
-            await backend.start()  # both ahead of the app's own start, which then finds them running
+            await upstream.start()  # both ahead of the app's own start, which then finds them running
         except (EngineFailed, ModelUnavailable, RecorderFailed) as error:
             print(f"thinkgate: {error}", file=sys.stderr)
             return 1

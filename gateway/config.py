@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.scoring import SCORERS, AnyScorer, check_scorers
+from gateway.runs.scorers import SCORERS, AnyScorer, check_scorers
 from policies.stopping import parse_stop
 from scorers.confidence import WINDOW
 from scorers.votes import VOTES

@@ -1,4 +1,4 @@
-"""What every route needs, assembled once an app: backend, engine, settings, metrics."""
+"""What every route needs, assembled once an app: upstream, engine, settings, metrics."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from gateway.aliases import Aliases, Route
-from gateway.backends.base import Backend, ModelCard
-from gateway.budget import AUTO, parse_thinking, split_suffix
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
-from gateway.engine import Engine
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
-from gateway.events import Outcome
-from gateway.metrics import Metrics
-from gateway.planning import Job, Model
-from gateway.recorder import Ids, Recorder
+from gateway.observability.metrics import Metrics
+from gateway.recordings.writer import Ids, Recorder
+from gateway.runs.budget import AUTO, parse_budget, split_suffix
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest, ServedModel
+from gateway.runs.run import Runner
+from gateway.upstreams.base import ModelCard, Upstream
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probes, refine_rendered
@@ -41,21 +41,21 @@ class Service:
     """One app's working parts."""
 
     settings: Settings
-    backend: Backend
-    engine: Engine
+    upstream: Upstream
+    runner: Runner
     metrics: Metrics = field(default_factory=Metrics)
     aliases: Aliases = field(default_factory=Aliases)
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
     recorder: Recorder | None = None
-    _models: dict[str, Model] = field(default_factory=dict)
+    _models: dict[str, ServedModel] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def scorers(self) -> tuple[str, ...]:
         """The scorers that a client may name."""
-        return ("none", *self.engine.jury.scorers)
+        return ("none", *self.runner.vote_settings.scorers)
 
     def __post_init__(self) -> None:
         if self.recorder is not None:
@@ -64,11 +64,11 @@ class Service:
         if self.aliases.configured:
             self.metrics.aliases(lambda: self.aliases.error is not None)
 
-    def finished(self, job: Job, outcome: Outcome, ids: Ids) -> None:
+    def finished(self, request: RunRequest, result: RunResult, ids: Ids) -> None:
         """A request has come to its end: it is counted, and recorded where that is asked for."""
-        self.metrics.outcome(job, outcome)
+        self.metrics.result(request, result)
         if self.recorder is not None:
-            self.recorder.record(job, outcome, ids)
+            self.recorder.record(request, result, ids)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Service:
         where an alias's target isn't served.
         """
         route, level, samples = self.aliases.route(model, key), None, None
-        if route is None and self.aliases.table and model not in await self.backend.models():
+        if route is None and self.aliases.table and model not in await self.upstream.models():
             name, level, samples = split_suffix(model, self.level_names)
             route = self.aliases.route(name, key)
         resolved, known = await self._find(route.target if route else model)
@@ -110,10 +110,10 @@ class Service:
 
     async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
         """The model that is meant, if there is one, and all that there are."""
-        known = await self.backend.models()
+        known = await self.upstream.models()
         for refreshed in (False, True):
             if refreshed:
-                known = await self.backend.models(refresh=True)
+                known = await self.upstream.models(refresh=True)
             if not known:
                 return Resolved(model, None), known
             if model in known:
@@ -129,7 +129,7 @@ class Service:
         """The budgets a model may be asked for."""
         return (*describe_model(self.settings, Resolved(card.name, card)).levels, AUTO)
 
-    async def model(self, resolved: Resolved) -> Model:
+    async def model(self, resolved: Resolved) -> ServedModel:
         """All that is known of a model; remembered by name.
 
         The first time, its chat template is asked as well, which beats the family table; a
@@ -164,11 +164,11 @@ class Service:
         prompts: dict[str, str] = {}
         requests = probes(family)
         first = requests.pop("default", None)
-        if first is None or (prompt := await self.backend.prompt_text({**first, "model": model})) is None:
+        if first is None or (prompt := await self.upstream.prompt_text({**first, "model": model})) is None:
             return prompts
         prompts["default"] = prompt
         bodies = [{**body, "model": model} for body in requests.values()]
-        rendered = await asyncio.gather(*map(self.backend.prompt_text, bodies))
+        rendered = await asyncio.gather(*map(self.upstream.prompt_text, bodies))
         told = zip(requests, rendered, strict=True)
         return prompts | {name: prompt for name, prompt in told if prompt is not None}
 
@@ -184,7 +184,7 @@ def fits(model: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
 
 
-def limited(model: Model, allowances: Mapping[str, Allowance]) -> Model:
+def limited(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedModel:
     """The model as it is for those with these allowances, each under its giver's name.
 
     The first default that is set stands for the model's own; the least of all caps holds. Raises
@@ -192,7 +192,7 @@ def limited(model: Model, allowances: Mapping[str, Allowance]) -> Model:
     """
     for by, allowance in reversed(list(allowances.items())):
         if allowance.default_budget:
-            default = parse_thinking(allowance.default_budget, f"{by}.default_budget", model.levels)
+            default = parse_budget(allowance.default_budget, f"{by}.default_budget", model.levels)
             model = replace(model, default=default, default_by=by)
         if allowance.budget_cap is not None:
             cap = allowance.budget_cap if model.cap is None else min(model.cap, allowance.budget_cap)
@@ -200,7 +200,7 @@ def limited(model: Model, allowances: Mapping[str, Allowance]) -> Model:
     return model
 
 
-def describe_model(settings: Settings, resolved: Resolved) -> Model:
+def describe_model(settings: Settings, resolved: Resolved) -> ServedModel:
     """What the settings and the family table say of a model. Raises `ConfigError`."""
     own = _own_settings(settings, resolved.name)
     base = resolved.card.base if resolved.card else None
@@ -211,12 +211,12 @@ def describe_model(settings: Settings, resolved: Resolved) -> Model:
     default = own.default_budget or settings.default_budget
     cap = settings.budget_cap if own.budget_cap is None else own.budget_cap
     levels = levels_with(settings.levels, own.levels)
-    return Model(
+    return ServedModel(
         resolved.name,
         family,
         resolved.card,
         levels,
-        parse_thinking(default, "default_budget", levels) if default else None,
+        parse_budget(default, "default_budget", levels) if default else None,
         cap,
         own.answer_reserve or settings.answer_reserve,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from policies.prompts import LEVELS
 from policies.stopping import VotePolicy
-from policies.types import Ask, Budget, State, Step
+from policies.types import Launch, SamplingRequest, Step, VoteState
 
 __all__ = ["LADDER", "AutoPolicy", "Rung"]
 
@@ -16,7 +16,7 @@ __all__ = ["LADDER", "AutoPolicy", "Rung"]
 class Rung:
     """The next `samples` samples (None: all that are left) are drawn at this level of effort."""
 
-    effort: str
+    level: str
     samples: int | None = None
 
 
@@ -43,29 +43,29 @@ class AutoPolicy:
     sure: float = 0.9
     concurrency: int | None = None
 
-    def step(self, state: State) -> Step:
+    def step(self, state: VoteState) -> Step:
         """See `Policy`. Raises KeyError where the ladder names a level without a limit."""
-        asked = state.budget
+        asked = state.sampling
         adaptive = replace(asked, stop="adaptive", threshold=self.sure)
-        step = VotePolicy(concurrency=self.concurrency).step(replace(state, budget=adaptive))
-        if asked.effort != "auto" or not step.launch:
+        step = VotePolicy(concurrency=self.concurrency).step(replace(state, sampling=adaptive))
+        if asked.level != "auto" or not step.launch:
             return step
         count = sum(ask.count for ask in step.launch)
         return replace(step, launch=tuple(self._asks(asked, state.launched, count)))
 
-    def _asks(self, asked: Budget, launched: int, count: int) -> list[Ask]:
+    def _asks(self, asked: SamplingRequest, launched: int, count: int) -> list[Launch]:
         """The next `count` samples after the `launched` ones, each at its rung's level."""
         if asked.samples == 1:
-            return [Ask(self._at(asked, self.ladder[len(self.ladder) // 2]), 1)]
+            return [Launch(self._at(asked, self.ladder[len(self.ladder) // 2]), 1)]
         asks, start = [], 0
         for rung in self.ladder:
             end = asked.samples if rung is self.ladder[-1] or rung.samples is None else start + rung.samples
             here = min(end, launched + count) - max(start, launched)
             if here > 0:
-                asks.append(Ask(self._at(asked, rung), here))
+                asks.append(Launch(self._at(asked, rung), here))
             start = max(start, end)
         return asks
 
-    def _at(self, asked: Budget, rung: Rung) -> Budget:
-        limits = [limit for limit in (self.levels[rung.effort], asked.thinking_tokens) if limit is not None]
-        return replace(asked, effort=rung.effort, thinking_tokens=min(limits, default=None))
+    def _at(self, asked: SamplingRequest, rung: Rung) -> SamplingRequest:
+        limits = [limit for limit in (self.levels[rung.level], asked.thinking_limit) if limit is not None]
+        return replace(asked, level=rung.level, thinking_limit=min(limits, default=None))

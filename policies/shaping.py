@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from policies.families import Family, Switch
 from policies.thinking import Markup, split_thinking
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 __all__ = ["DIRECT", "NO_THINKING", "Off", "Shaped", "shape", "strip_thinking"]
 
@@ -53,7 +53,7 @@ class Shaped:
     prefix: str = ""
 
 
-def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str | None) -> Shaped:
+def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, policy: str | None) -> Shaped:
     """The request that asks `family` for `budget`; where nothing was asked, the very same request.
 
     `policy` is the system prompt of the level; it follows the client's own system text,
@@ -62,7 +62,7 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
     request without the fields that carried the budget; every other field stays as it is.
     """
     new = dict(body)
-    asked = _asked(budget)
+    asked = _asked(sampling)
     claimed = _claimed(family, body)
     state = claimed or asked or ("off" if family.default in ("off", "never") else "on")
     if asked is None:
@@ -78,16 +78,16 @@ def shape(family: Family, body: Mapping[str, Any], budget: Budget, policy: str |
         notes.append(note)
     if off == "prompt" and policy is None:
         policy = DIRECT
-    _apply(new, _switches(family, state, off, budget), policy, notes)
+    _apply(new, _switches(family, state, off, sampling), policy, notes)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opens == "template" else prefill
     markup = _markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
     return Shaped(new, markup, off, tuple(notes), prefill, prefix)
 
 
-def _asked(budget: Budget) -> State | None:
-    if budget.effort is None and budget.thinking_tokens is None:
+def _asked(sampling: SamplingRequest) -> State | None:
+    if sampling.level is None and sampling.thinking_limit is None:
         return None
-    return "off" if budget.effort == "off" or budget.thinking_tokens == 0 else "on"
+    return "off" if sampling.level == "off" or sampling.thinking_limit == 0 else "on"
 
 
 def _claimed(family: Family, body: Mapping[str, Any]) -> State | None:
@@ -135,23 +135,23 @@ def _stand_in(family: Family, state: State, *, continues: bool) -> tuple[Off | N
     return "prompt", "", f"{cannot}: it is only asked to in the system prompt"
 
 
-def _switches(family: Family, state: State, off: Off | None, budget: Budget) -> list[Switch]:
+def _switches(family: Family, state: State, off: Off | None, sampling: SamplingRequest) -> list[Switch]:
     if off == "effort":
         return [family.efforts["low"]]
     if state == "off":
         return [family.off] if family.off else []
-    switches = [family.on, family.efforts.get(_level(budget))]
-    if family.limit and budget.thinking_tokens is not None and budget.effort != "max":
-        switches.append(family.limit.switch(budget.thinking_tokens))
+    switches = [family.on, family.efforts.get(_level(sampling))]
+    if family.limit and sampling.thinking_limit is not None and sampling.level != "max":
+        switches.append(family.limit.switch(sampling.thinking_limit))
     return [switch for switch in switches if switch and family.default != "never"]
 
 
-def _level(budget: Budget) -> str:
+def _level(sampling: SamplingRequest) -> str:
     """The level's name; for a number, or a level of one's own, the level whose default is next above."""
     levels = {"minimal": 256, "low": 1024, "medium": 4096, "high": 16384}
-    if budget.effort in (*levels, "max"):
-        return budget.effort or ""
-    tokens = budget.thinking_tokens
+    if sampling.level in (*levels, "max"):
+        return sampling.level or ""
+    tokens = sampling.thinking_limit
     return "" if tokens is None else next((name for name, most in levels.items() if tokens <= most), "high")
 
 

@@ -15,7 +15,7 @@ from math import comb
 from types import MappingProxyType
 from typing import Literal
 
-from policies.types import Ask, Budget, State, Step
+from policies.types import Launch, SamplingRequest, Step, VoteState
 
 __all__ = ["STOPPING", "Outlook", "Rule", "VotePolicy", "lead_probability", "parse_stop"]
 
@@ -41,15 +41,15 @@ class Outlook:
     watch: bool = False
 
 
-Rule = Callable[[State], Outlook]
+Rule = Callable[[VoteState], Outlook]
 
 
-def none(state: State) -> Outlook:
+def none(state: VoteState) -> Outlook:
     """Draw them all."""
     return Outlook(_left(state))
 
 
-def adaptive(state: State) -> Outlook:
+def adaptive(state: VoteState) -> Outlook:
     """Adaptive-Consistency (Aggarwal et al. 2023): stop when the leader will most likely stay ahead.
 
     Wants the fewest further samples which, all for the leader, would settle it. No stop
@@ -58,18 +58,20 @@ def adaptive(state: State) -> Outlook:
     left = _left(state)
     leader, runner_up = _leaders(state)
     more = bisect_left(
-        range(left + 1), state.budget.threshold, key=lambda extra: lead_probability(leader + extra, runner_up)
+        range(left + 1),
+        state.sampling.threshold,
+        key=lambda extra: lead_probability(leader + extra, runner_up),
     )
     return Outlook(min(more, left, _undecided(state, left)))
 
 
-def window(state: State) -> Outlook:
+def window(state: VoteState) -> Outlook:
     """Early-stopping self-consistency (Li et al. 2024): draw `window` at a time, stop at a unanimous one.
 
     Windows are cut from the finished samples in their order; a sample without an answer
     that counts spoils its window.
     """
-    size = state.budget.window
+    size = state.sampling.window
     for start in range(0, len(state.order) - size + 1, size):
         drawn = set(state.order[start : start + size])
         if any(drawn <= set(group.members) for group in state.groups):
@@ -78,14 +80,14 @@ def window(state: State) -> Outlook:
     return Outlook(min(left, size - len(state.order) % size, _undecided(state, left)))
 
 
-def first(state: State) -> Outlook:
+def first(state: VoteState) -> Outlook:
     """short-m@k (Hassid et al. 2025): launch all, keep the first m that finish with an answer."""
     left = _left(state)
-    missing = min(left, max(0, int(state.budget.stop.removeprefix("first-")) - _usable(state)))
+    missing = min(left, max(0, int(state.sampling.stop.removeprefix("first-")) - _usable(state)))
     return Outlook(left if _undecided(state, missing) else 0)
 
 
-def confident(state: State) -> Outlook:
+def confident(state: VoteState) -> Outlook:
     """DeepConf online (Fu et al. 2025): give up on unsure streams, stop when the sure ones agree.
 
     The first finished samples, 16 or half of all where there are fewer than 32, set the
@@ -95,10 +97,10 @@ def confident(state: State) -> Outlook:
     agreement. Without logprobs nothing is aborted and every answer counts the same.
     """
     left = _left(state)
-    warm_up = min(WARM_UP, (state.budget.samples + 1) // 2)
+    warm_up = min(WARM_UP, (state.sampling.samples + 1) // 2)
     if len(state.order) < warm_up:
         return Outlook(min(left, warm_up - len(state.order)))
-    if 2 * _usable(state) >= warm_up and _agreement(state) >= state.budget.threshold:
+    if 2 * _usable(state) >= warm_up and _agreement(state) >= state.sampling.threshold:
         return Outlook(0)
     known = sorted(state.confidences[i] for i in state.order[:warm_up] if i in state.confidences)
     least = _quantile(known, 1 - KEEP) if known else 0.0
@@ -117,35 +119,35 @@ def lead_probability(leader: int, runner_up: int) -> float:
     return at_most / (1 << trials)
 
 
-def _left(state: State) -> int:
+def _left(state: VoteState) -> int:
     """How many samples may still finish: in flight, or not yet launched."""
-    return state.budget.samples - state.launched + len(state.streams)
+    return state.sampling.samples - state.launched + len(state.streams)
 
 
-def _usable(state: State) -> int:
+def _usable(state: VoteState) -> int:
     """How many finished samples the vote can use; to "mbr", which compares texts, answers don't matter."""
-    return len(state.order) if state.budget.vote == "mbr" else state.votes
+    return len(state.order) if state.sampling.vote == "mbr" else state.votes
 
 
-def _leaders(state: State) -> tuple[int, int]:
+def _leaders(state: VoteState) -> tuple[int, int]:
     """The sizes of the two most frequent classes."""
     sizes = sorted((len(group.members) for group in state.groups), reverse=True)
     leader, runner_up, *_ = *sizes, 0, 0
     return leader, runner_up
 
 
-def _undecided(state: State, left: int) -> int:
+def _undecided(state: VoteState, left: int) -> int:
     """The fewest of `left` further samples after which the rest can't change the winner; 0: they can't now.
 
     Only a majority is decided by counts; any other vote may be turned by its last sample.
     """
-    if state.budget.vote != "majority":
+    if state.sampling.vote != "majority":
         return left
     leader, runner_up = _leaders(state)
     return min(left, max(0, (left - (leader - runner_up)) // 2 + 1))
 
 
-def _agreement(state: State) -> float:
+def _agreement(state: VoteState) -> float:
     """The leader's part of all confidence in [0, 1]; an unknown confidence counts as the mean one."""
     known = state.confidences
     voting = [known[i] for group in state.groups for i in group.members if i in known]
@@ -204,18 +206,18 @@ class VotePolicy:
         if self.concurrency is not None and self.concurrency < 1:
             raise ValueError("concurrency must be at least 1")
 
-    def step(self, state: State) -> Step:
+    def step(self, state: VoteState) -> Step:
         """See `Policy`. Raises ValueError where the budget names no known stopping rule."""
-        budget = state.budget
-        rule = parse_stop(budget.stop)
+        sampling = state.sampling
+        rule = parse_stop(sampling.stop)
         if spent := _spent(state):
             return _finish(state, spent)
         outlook = STOPPING[rule](state)
         alive = len(state.streams) - len(outlook.weak)
-        unlaunched = budget.samples - state.launched
+        unlaunched = sampling.samples - state.launched
         if unlaunched <= 0 and alive <= 0:
             return _finish(state, "all drawn")
-        want = max(outlook.want, budget.choices - _usable(state))
+        want = max(outlook.want, sampling.choices - _usable(state))
         if want <= 0:
             return _finish(state, rule)
         target = unlaunched + alive if self.launch == "all" else want
@@ -223,15 +225,15 @@ class VotePolicy:
             target = min(target, self.concurrency)
         count = max(0, min(target - alive, unlaunched))
         return Step(
-            launch=(Ask(budget, count),) if count else (),
+            launch=(Launch(sampling, count),) if count else (),
             abort=outlook.weak,
-            wake_after=_next_look(budget, state.elapsed, outlook.watch),
+            wake_after=_next_look(sampling, state.elapsed, outlook.watch),
         )
 
 
-def _spent(state: State) -> str:
+def _spent(state: VoteState) -> str:
     """Which limit is reached, in a word; empty where none is."""
-    limits = state.budget.limits
+    limits = state.sampling.limits
     used = sum(state.lengths.values()) + sum(stream.tokens for stream in state.streams) + state.lost
     if limits.max_tokens is not None and used >= limits.max_tokens:
         return "max_tokens"
@@ -240,15 +242,15 @@ def _spent(state: State) -> str:
     return ""
 
 
-def _finish(state: State, reason: str) -> Step:
+def _finish(state: VoteState, reason: str) -> Step:
     return Step(abort=frozenset(stream.index for stream in state.streams), done=True, reason=reason)
 
 
-def _next_look(budget: Budget, elapsed: float, watch: bool) -> float | None:
+def _next_look(sampling: SamplingRequest, elapsed: float, watch: bool) -> float | None:
     """Seconds until something may have to be done though no sample finishes; None: nothing may."""
     looks = []
-    if budget.limits.max_seconds is not None:
-        looks.append(budget.limits.max_seconds - elapsed)
-    if budget.limits.max_tokens is not None or watch:
+    if sampling.limits.max_seconds is not None:
+        looks.append(sampling.limits.max_seconds - elapsed)
+    if sampling.limits.max_tokens is not None or watch:
         looks.append(TICK)
     return min(looks, default=None)

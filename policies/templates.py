@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 from policies.families import FAMILIES, Family, Switch
 from policies.shaping import shape
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 __all__ = ["probes", "refine", "refine_rendered", "render"]
 
@@ -33,8 +33,8 @@ def probes(family: Family) -> dict[str, dict[str, Any]]:
     if _untold(family):
         return {}
     body = {"messages": [{"role": "user", "content": _QUESTION}]}
-    on = shape(family, body, Budget(effort="high"), None).body
-    off = shape(family, body, Budget(effort="off"), None).body
+    on = shape(family, body, SamplingRequest(level="high"), None).body
+    off = shape(family, body, SamplingRequest(level="off"), None).body
     requests = {"default": body, "on": on, "off": off}
     for name in _KWARGS:
         for value in (True, False):

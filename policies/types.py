@@ -8,11 +8,11 @@ from typing import Protocol
 
 from scorers.types import Group
 
-__all__ = ["Ask", "Budget", "Limits", "Policy", "State", "Step", "Stream"]
+__all__ = ["Launch", "Policy", "RunLimits", "RunningSample", "SamplingRequest", "Step", "VoteState"]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunLimits:
     """Hard ends for a whole request: generated tokens over all samples, and seconds. None: no limit."""
 
     max_tokens: int | None = None
@@ -20,7 +20,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SamplingRequest:
     """What a client asked for, resolved.
 
     `effort` is the level's name, or None where nothing or a bare number was said;
@@ -30,13 +30,13 @@ class Budget:
     that no rule stops before there are as many.
     """
 
-    effort: str | None = None
-    thinking_tokens: int | None = None
+    level: str | None = None
+    thinking_limit: int | None = None
     samples: int = 1
     vote: str = "majority"
     scorer: str = "none"
     stop: str = "adaptive"
-    limits: Limits = Limits()
+    limits: RunLimits = RunLimits()
     sources: Mapping[str, str] = field(default_factory=dict)
     window: int = 5
     threshold: float = 0.95
@@ -44,7 +44,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class RunningSample:
     """One sample in flight: tokens so far, and its lowest windowed confidence where logprobs are known."""
 
     index: int
@@ -53,7 +53,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class VoteState:
     """Everything a policy may look at.
 
     `groups` are the classes so far, from heaviest to lightest, ties by the earlier first
@@ -63,9 +63,9 @@ class State:
     were aborted or failed; `elapsed` is in seconds.
     """
 
-    budget: Budget
+    sampling: SamplingRequest
     groups: tuple[Group, ...] = ()
-    streams: tuple[Stream, ...] = ()
+    streams: tuple[RunningSample, ...] = ()
     failures: int = 0
     elapsed: float = 0.0
     launched: int = 0
@@ -81,10 +81,10 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Launch:
     """Draw `count` more samples like this."""
 
-    budget: Budget
+    sampling: SamplingRequest
     count: int
 
 
@@ -96,7 +96,7 @@ class Step:
     two what ended the drawing.
     """
 
-    launch: tuple[Ask, ...] = ()
+    launch: tuple[Launch, ...] = ()
     abort: frozenset[int] = frozenset()
     wake_after: float | None = None
     done: bool = False
@@ -106,6 +106,6 @@ class Step:
 class Policy(Protocol):
     """Decides how many samples to draw and when enough is enough. Pure: same state, same step."""
 
-    def step(self, state: State) -> Step:
+    def step(self, state: VoteState) -> Step:
         """Called at the start, on every event and on every tick asked for."""
         ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from policies.stopping import parse_stop
-from policies.types import Budget
-from scorers.types import Ballot, Group, Sample, Verdict
+from policies.types import SamplingRequest
+from scorers.types import Group, Sample, VoteOptions, VoteResult
 from scorers.votes import VOTES
 
 __all__ = ["decide", "parse_vote"]
@@ -20,17 +20,19 @@ def parse_vote(text: str) -> str:
 
 
 def decide(
-    budget: Budget,
+    sampling: SamplingRequest,
     groups: Sequence[Group],
     samples: Sequence[Sample],
     scores: Mapping[int, float] | None = None,
     *,
     min_share: float = 0.0,
-) -> Verdict:
+) -> VoteResult:
     """The verdict of the budget's vote over what has finished, `samples` in order of finishing.
 
     `scores` are the scorer's, by sample index. Where the first m decide, ties go to the
     shortest sample, as short-m@k has it.
     """
-    shortest_first = parse_stop(budget.stop) == "first-m"
-    return VOTES[parse_vote(budget.vote)](groups, samples, Ballot(scores or {}, min_share, shortest_first))
+    shortest_first = parse_stop(sampling.stop) == "first-m"
+    return VOTES[parse_vote(sampling.vote)](
+        groups, samples, VoteOptions(scores or {}, min_share, shortest_first)
+    )

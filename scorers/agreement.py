@@ -9,8 +9,8 @@ from itertools import combinations
 from math import fsum
 from typing import Any
 
-from scorers.kinds import read_answer
-from scorers.types import Model, Sample
+from scorers.sample_answers import read_answer
+from scorers.types import Sample, ScorerModel
 from scorers.votes import similarities
 
 __all__ = ["AgreementScorer"]
@@ -29,7 +29,7 @@ class AgreementScorer:
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`; the model is not asked. N samples take N(N-1)/2 comparisons, in a thread."""
         return await asyncio.to_thread(_agreements, samples)

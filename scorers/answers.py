@@ -1,7 +1,7 @@
 """The one grader, for serving and for training: what a reply answers, and whether two answers are the same.
 
 Exact canonical keys come first, then proofs by ball arithmetic, and only where neither can
-tell is math-verify asked, in the worker processes of a `scorers.mathpool.MathPool` that
+tell is math-verify asked, in the worker processes of a `scorers.grader.pool.MathPool` that
 the caller hands in. docs/explanation/grader.md has the rules and what they were measured at.
 """
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from fractions import Fraction
 
-from scorers.compare import same
-from scorers.extraction import declared
-from scorers.jsonkeys import canonical_json
-from scorers.mathpool import MAX_QUESTION, MathPool
-from scorers.reading import key_of, read
-from scorers.tolerance import near, stated
+from scorers.grader.canonical_json import canonical_json
+from scorers.grader.equality import same
+from scorers.grader.extraction import declared
+from scorers.grader.parsing import key_of, read
+from scorers.grader.pool import MAX_QUESTION, MathPool
+from scorers.grader.tolerance import near, stated
+from scorers.grader.values import Value
 from scorers.types import Answer
-from scorers.values import Value
 
 __all__ = [
     "MAX_QUICK",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from scorers.together import together
-from scorers.types import Model, Sample, Scorer
+from scorers.concurrency import together
+from scorers.types import Sample, Scorer, ScorerModel
 
 __all__ = ["CombinedScorer"]
 
@@ -28,7 +28,7 @@ class CombinedScorer:
         return any(scorer.needs_logprobs for scorer, _ in self.parts)
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`."""
         columns = await together(scorer.score(messages, samples, model) for scorer, _ in self.parts)

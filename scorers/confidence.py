@@ -16,7 +16,7 @@ from math import ceil, exp, fsum, isfinite, log
 from types import MappingProxyType
 from typing import Any, overload
 
-from scorers.types import Model, Sample
+from scorers.types import Sample, ScorerModel
 
 __all__ = [
     "MEASURES",
@@ -207,7 +207,7 @@ class ConfidenceScorer:
             raise ValueError(f"unknown measure {self.measure!r}; allowed: {', '.join(allowed)}")
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`; the model is not asked."""
         return self.weigh([content_of(sample.logprobs) for sample in samples])

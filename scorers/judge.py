@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 from scorers.answers import extract
 from scorers.calibration import UNCALIBRATED, Calibration
+from scorers.concurrency import together
 from scorers.conversation import question_of, transcript
-from scorers.together import together
 from scorers.trained import Case, filled
-from scorers.types import Answer, Model, Sample
+from scorers.types import Answer, Sample, ScorerModel
 
 __all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "belief"]
 
@@ -93,7 +93,7 @@ class JudgeScorer:
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`. One sample alone needs no pick."""
         if self.method == "check":
@@ -103,7 +103,9 @@ class JudgeScorer:
             return await self._grade(conversation, samples, model)
         return await self._pick(conversation, samples, model) if len(samples) > 1 else [None] * len(samples)
 
-    async def _pick(self, conversation: str, samples: Sequence[Sample], model: Model) -> list[float | None]:
+    async def _pick(
+        self, conversation: str, samples: Sequence[Sample], model: ScorerModel
+    ) -> list[float | None]:
         orders = _orders(len(samples), self.rounds, self.seed)
         room = self.characters // len(samples)
 
@@ -122,7 +124,9 @@ class JudgeScorer:
             return [None] * len(samples)
         return [named.count(index) / len(named) for index in range(len(samples))]
 
-    async def _grade(self, conversation: str, samples: Sequence[Sample], model: Model) -> list[float | None]:
+    async def _grade(
+        self, conversation: str, samples: Sequence[Sample], model: ScorerModel
+    ) -> list[float | None]:
         free = asyncio.Semaphore(self.concurrency)
 
         async def grade(sample: Sample) -> float | None:
@@ -134,7 +138,9 @@ class JudgeScorer:
 
         return await together(map(grade, samples))
 
-    async def _check(self, question: str, samples: Sequence[Sample], model: Model) -> list[float | None]:
+    async def _check(
+        self, question: str, samples: Sequence[Sample], model: ScorerModel
+    ) -> list[float | None]:
         """Equal texts are asked about once: samples of a vote often agree to the letter."""
         free = asyncio.Semaphore(self.concurrency)
         texts = list(dict.fromkeys(sample.content for sample in samples if sample.content.strip()))
@@ -153,7 +159,7 @@ class JudgeScorer:
         found = [believed.get(sample.content) for sample in samples]
         return [None if value is None else self.calibration(value) for value in found]
 
-    async def _ask(self, prompt: str, model: Model) -> Fraction | None:
+    async def _ask(self, prompt: str, model: ScorerModel) -> Fraction | None:
         """The number that the judge ends with; None where it can't be read, or was cut off."""
         answer = await self._reply(prompt, model, 0)
         try:
@@ -161,7 +167,7 @@ class JudgeScorer:
         except (ValueError, ZeroDivisionError):
             return None
 
-    async def _reply(self, prompt: str, model: Model, temperature: float) -> Answer | None:
+    async def _reply(self, prompt: str, model: ScorerModel, temperature: float) -> Answer | None:
         """What the judge answers; None where it can't be read, or was cut off."""
         named = {"model": self.model, "reasoning_effort": self.effort}
         reply = await model.complete(

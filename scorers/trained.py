@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from scorers.calibration import UNCALIBRATED, Calibration
+from scorers.concurrency import together
 from scorers.conversation import question_of
-from scorers.together import together
-from scorers.types import Model, Sample, ScorerError
+from scorers.types import Sample, ScorerError, ScorerModel
 
 __all__ = ["TEMPLATE", "Case", "Classifier", "Post", "ServedClassifier", "TrainedScorer", "filled"]
 
@@ -56,7 +56,7 @@ class TrainedScorer:
     needs_logprobs: bool = field(default=False, init=False)
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`. The classifier's tokens are counted with the request's."""
         question = question_of(messages)

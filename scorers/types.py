@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 __all__ = [
     "Answer",
-    "Ballot",
     "Group",
-    "Model",
     "Sample",
     "Scorer",
     "ScorerError",
+    "ScorerModel",
     "Usage",
-    "Verdict",
     "Vote",
+    "VoteOptions",
+    "VoteResult",
 ]
 
 
@@ -79,7 +79,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VoteResult:
     """What a vote decided.
 
     `winner` is the index of the sample to return (None where no sample can be chosen),
@@ -97,7 +97,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Ballot:
+class VoteOptions:
     """What a vote may look at beside the classes.
 
     `scores` holds each sample's weight in [0, 1] by its index, without the samples on which
@@ -114,7 +114,9 @@ class Ballot:
 class Vote(Protocol):
     """Picks a winner. Pure: grouping has been done, and nothing is asked of anyone."""
 
-    def __call__(self, groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = ...) -> Verdict:
+    def __call__(
+        self, groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = ...
+    ) -> VoteResult:
         """`groups` holds only votable samples' classes; `samples` are all that finished, in that order."""
         ...
 
@@ -123,7 +125,7 @@ class ScorerError(Exception):
     """A scorer could not do its work; the vote goes on without it."""
 
 
-class Model(Protocol):
+class ScorerModel(Protocol):
     """What a scorer may ask of a model; the engine hands one in, so that limits and usage count."""
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
@@ -144,7 +146,7 @@ class Scorer(Protocol):
         ...
 
     async def score(
-        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: Model
+        self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """One weight for each sample, in their order. Raises `ScorerError` where it can't."""
         ...

@@ -1,7 +1,7 @@
 """The votes: one function each; to add one, write it here and name it in `VOTES` at the foot.
 
 Every vote is pure and deterministic: a tie goes to what was seen first. Scores come in the
-`Ballot`; a sample on which the scorer had no opinion counts as the mean of the others.
+`VoteOptions`; a sample on which the scorer had no opinion counts as the mean of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from rapidfuzz.distance import Indel
 
 from scorers.grouping import each_alone
-from scorers.types import Ballot, Group, Sample, Verdict, Vote
+from scorers.types import Group, Sample, Vote, VoteOptions, VoteResult
 
 __all__ = [
     "VOTES",
@@ -30,18 +30,18 @@ __all__ = [
     "weighted",
 ]
 
-PLAIN = Ballot()
+PLAIN = VoteOptions()
 
 MAX_WORDS = 2_000
 """Words of a text that are compared."""
 
 
-def majority(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN) -> Verdict:
+def majority(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
     """The class with most samples (self-consistency, Wang et al. 2022)."""
     return _verdict(_weigh(groups, lambda group: len(group.members)), samples, ballot)
 
 
-def weighted(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN) -> Verdict:
+def weighted(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
     """The class with the largest sum of scores; without scores, the classes' own weights count."""
     if not ballot.scores:
         return _verdict(groups, samples, ballot)
@@ -49,15 +49,15 @@ def weighted(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot 
     return _verdict(_weigh(groups, lambda group: fsum(score[i] for i in group.members)), samples, ballot)
 
 
-def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN) -> Verdict:
+def best(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN) -> VoteResult:
     """The sample with the highest score (best-of-N); equal scores go to the more frequent answer."""
     counted, score = majority(groups, samples, ballot), _scores(groups, ballot)
     return _elect(counted, sorted(counted.ranking, key=lambda i: -score[i]), ballot)
 
 
 def best_of_majority(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, frequent: float = 0.5
-) -> Verdict:
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, frequent: float = 0.5
+) -> VoteResult:
     """The highest score among the frequent answers (Best-of-Majority, Di et al. 2025).
 
     A class is frequent with at least `frequent` times the leader's samples, so there is
@@ -74,8 +74,8 @@ def best_of_majority(
 
 
 def borda(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, exponent: float = 0.5
-) -> Verdict:
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, exponent: float = 0.5
+) -> VoteResult:
     """Ranks by score and gives the r-th of N samples (N - r + 1)^exponent votes (Kang et al. 2025).
 
     The paper's exponents run from 0.3 at small N to 1.2 at N = 64; 0 is a majority. Equal
@@ -91,8 +91,8 @@ def borda(
 
 
 def confidence(
-    groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot = PLAIN, *, keep: float = 0.9
-) -> Verdict:
+    groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = PLAIN, *, keep: float = 0.9
+) -> VoteResult:
     """Sums scores over the best-scored part `keep` of the samples (DeepConf, Fu et al. 2025).
 
     The scores are meant to be `scorers.confidence`'s. The samples left out have no weight
@@ -134,10 +134,10 @@ def _character(number: int) -> str:
 def mbr(
     groups: Sequence[Group],
     samples: Sequence[Sample],
-    ballot: Ballot = PLAIN,
+    ballot: VoteOptions = PLAIN,
     *,
     similarity: Callable[[str, str], float] | None = None,
-) -> Verdict:
+) -> VoteResult:
     """The sample most similar to the others: minimum Bayes risk, for free text.
 
     Classes don't matter: every sample with text that was not truncated is votable and a
@@ -165,7 +165,7 @@ def mbr(
     return _abstain(replace(verdict, share=verdict.groups[0].weight), ballot) if verdict.groups else verdict
 
 
-def _scores(groups: Sequence[Group], ballot: Ballot) -> dict[int, float]:
+def _scores(groups: Sequence[Group], ballot: VoteOptions) -> dict[int, float]:
     """The score of every votable sample, the mean of the known ones where the scorer had no opinion."""
     votable = [i for group in groups for i in group.members]
     known = [ballot.scores[i] for i in votable if i in ballot.scores]
@@ -177,7 +177,7 @@ def _weigh(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Gr
     return [replace(group, weight=float(weight(group))) for group in groups]
 
 
-def _verdict(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot) -> Verdict:
+def _verdict(groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions) -> VoteResult:
     """Elect from the heaviest class its best-scored member, else the first seen."""
     seniority = {
         sample.index: (sample.usage.completion if ballot.shortest_first else 0, position)
@@ -186,10 +186,10 @@ def _verdict(groups: Sequence[Group], samples: Sequence[Sample], ballot: Ballot)
     score = _scores(groups, ballot)
     ordered = sorted(groups, key=lambda group: (-group.weight, min(seniority[i] for i in group.members)))
     ranking = [i for group in ordered for i in sorted(group.members, key=lambda i: (-score[i], seniority[i]))]
-    return _elect(Verdict(None, (), 0.0, tuple(ordered)), ranking, ballot)
+    return _elect(VoteResult(None, (), 0.0, tuple(ordered)), ranking, ballot)
 
 
-def _elect(tally: Verdict, ranking: Sequence[int], ballot: Ballot) -> Verdict:
+def _elect(tally: VoteResult, ranking: Sequence[int], ballot: VoteOptions) -> VoteResult:
     """The tally's verdict with the head of `ranking` as its winner."""
     if not ranking:
         return replace(tally, abstained=ballot.min_share > 0, reason="no sample has an answer that counts")
@@ -199,7 +199,7 @@ def _elect(tally: Verdict, ranking: Sequence[int], ballot: Ballot) -> Verdict:
     return _abstain(replace(tally, winner=ranking[0], ranking=tuple(ranking), share=share), ballot)
 
 
-def _abstain(verdict: Verdict, ballot: Ballot) -> Verdict:
+def _abstain(verdict: VoteResult, ballot: VoteOptions) -> VoteResult:
     """The verdict, marked where its share is under the floor; the winner is named all the same."""
     abstained = verdict.share < ballot.min_share
     reason = f"share {verdict.share:.2f} is under the floor of {ballot.min_share:.2f}" if abstained else ""

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 from gateway.app import create_app
-from gateway.backends.embedded import EmbeddedBackend
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
 from gateway.config import Settings
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 from tests.serving import serving_in_thread
 
 settings.register_profile("unhurried", deadline=None)  # how fast the machine is proves nothing
@@ -50,5 +50,5 @@ def embedded() -> Iterator[EmbeddedGateway]:
     """One gateway for all tests of the session."""
     pytest.importorskip("xllamacpp")
     engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
-    with serving_in_thread(create_app(Settings(confidence_window=WINDOW), EmbeddedBackend(engine))) as url:
+    with serving_in_thread(create_app(Settings(confidence_window=WINDOW), EmbeddedUpstream(engine))) as url:
         yield EmbeddedGateway(url, engine)

@@ -1,4 +1,4 @@
-"""The tests' one scripted backend, and small helpers around it."""
+"""The tests' one scripted upstream, and small helpers around it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.backends.base import Chunk, ModelCard, Plan, Prompt, Response
-from gateway.budget import read_budget
-from gateway.election import Jury
-from gateway.engine import Engine
 from gateway.errors import UpstreamError
-from gateway.events import Event, Finished, Outcome
-from gateway.planning import Job, Model, Reply, plan_job
+from gateway.runs.budget import read_sampling
+from gateway.runs.events import Event, Finished, RunResult
+from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
+from gateway.runs.run import Runner
+from gateway.runs.voting import VoteSettings
+from gateway.upstreams.base import Chunk, Completion, ModelCard, Prompt, UpstreamRequest
 from policies.families import find_family
 
 __all__ = [
     "MODEL",
     "Script",
-    "ScriptedBackend",
+    "ScriptedUpstream",
     "Text",
     "call",
     "calls",
     "groups",
-    "job_for",
     "ran",
+    "request_for",
     "says",
     "text",
     "thinks",
@@ -114,7 +114,7 @@ def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) 
     return Script((*tags, *((Text("</think>"), Text(answer)) if close else ())))
 
 
-class ScriptedBackend:
+class ScriptedUpstream:
     """An engine whose every reply was written beforehand.
 
     Each upstream request takes the next script, a request for n choices the next n; the last
@@ -138,13 +138,13 @@ class ScriptedBackend:
     ) -> None:
         self._scripts = deque(scripts)
         self._goes_on = deque(goes_on or [says("The answer is 7.")])
-        self._resuming: list[Plan] = []
+        self._resuming: list[UpstreamRequest] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
         self._served = (
             {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
         )
-        self.plans: list[Plan] = []
+        self.plans: list[UpstreamRequest] = []
         self.resumed: list[str] = []
         self.open = 0
         self.dropped = 0
@@ -155,18 +155,18 @@ class ScriptedBackend:
         """The bodies of the requests it got."""
         return [plan.body for plan in self.plans]
 
-    async def stream(self, plan: Plan) -> AsyncGenerator[Chunk, None]:
+    async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
         scripts = self._take(plan)
         with self._running():
             async for chunk in self._play(scripts):
                 yield chunk
 
-    async def complete(self, plan: Plan) -> Response:
+    async def complete(self, plan: UpstreamRequest) -> Completion:
         scripts = self._take(plan)
         with self._running():
             choices = [await self._whole(place, script) for place, script in enumerate(scripts)]
         usage = {"usage": self._usage_of(scripts)} if self._usage else {}
-        return Response({**self._head("chat.completion"), "choices": choices, **usage})
+        return Completion({**self._head("chat.completion"), "choices": choices, **usage})
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         return "<rendered>" if self._renders else None
@@ -176,14 +176,16 @@ class ScriptedBackend:
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
-    ) -> Plan:
+    ) -> UpstreamRequest:
         self.resumed.append(prefix)
         rest = {key: value for key, value in body.items() if key != "messages"}
         if prompt is None:
             messages = [*body["messages"], {"role": "assistant", "content": prefix}]
-            plan = Plan({**rest, "messages": messages, "max_tokens": max_tokens})
+            plan = UpstreamRequest({**rest, "messages": messages, "max_tokens": max_tokens})
         else:
-            plan = Plan({**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions")
+            plan = UpstreamRequest(
+                {**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions"
+            )
         self._resuming.append(plan)
         return plan
 
@@ -235,7 +237,7 @@ class ScriptedBackend:
             self.open -= 1
             self.dropped += not ended
 
-    def _take(self, plan: Plan) -> list[Script]:
+    def _take(self, plan: UpstreamRequest) -> list[Script]:
         self.plans.append(plan)
         wanted = plan.body.get("n") or 1
         if wanted > 1 and self._refuses_n:
@@ -321,7 +323,7 @@ def _delta(step: Text) -> dict[str, Any]:
     return delta
 
 
-def job_for(
+def request_for(
     body: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     *,
@@ -329,38 +331,40 @@ def job_for(
     context: int | None = 32768,
     answer_reserve: int = 1024,
     **fields: Any,
-) -> Job:
-    """The job of one request, as the route makes it; `fields` are body fields."""
+) -> RunRequest:
+    """The request of one request, as the route makes it; `fields` are body fields."""
     asked_for: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
     asked_for |= {**(body or {}), **fields}
-    asked = read_budget({name.lower(): value for name, value in (headers or {}).items()}, asked_for)
-    model = Model(
+    asked = read_sampling({name.lower(): value for name, value in (headers or {}).items()}, asked_for)
+    model = ServedModel(
         MODEL,
         find_family("", explicit=family),
         ModelCard(MODEL, context=context),
         answer_reserve=answer_reserve,
     )
     stream, choices = bool(asked_for.pop("stream", False)), asked_for.pop("n", 1)
-    reply = Reply(stream, choices, live=asked.scaling.stream, trace=asked.scaling.trace)
-    return plan_job(asked_for, asked, reply, model)
+    reply = ReplyOptions(stream, choices, live=asked.scaling.stream, trace=asked.scaling.trace)
+    return plan_request(asked_for, asked, reply, model)
 
 
-async def ran(backend: ScriptedBackend, job: Job, jury: Jury | None = None) -> tuple[list[Event], Outcome]:
-    """All events of a job, and its outcome."""
-    async with aclosing(Engine(backend, jury=jury).run(job)) as running:
+async def ran(
+    upstream: ScriptedUpstream, request: RunRequest, vote_settings: VoteSettings | None = None
+) -> tuple[list[Event], RunResult]:
+    """All events of a request, and its result."""
+    async with aclosing(Runner(upstream, vote_settings=vote_settings).run(request)) as running:
         events = [event async for event in running]
     last = events[-1]
     assert isinstance(last, Finished)
-    return events, last.outcome
+    return events, last.result
 
 
-def vote_for(samples: int, stop: str = "none", **fields: Any) -> Job:
-    """A job that votes over so many samples."""
+def vote_for(samples: int, stop: str = "none", **fields: Any) -> RunRequest:
+    """A request that votes over so many samples."""
     scaling = {"samples": samples, "stop": stop, **fields.pop("scaling", {})}
-    return job_for(scaling=scaling, **fields)
+    return request_for(scaling=scaling, **fields)
 
 
-def groups(outcome: Outcome) -> list[tuple[str, int]]:
+def groups(result: RunResult) -> list[tuple[str, int]]:
     """The vote's classes: answer and number of samples."""
-    assert outcome.verdict is not None
-    return [(group.answer.raw, len(group.members)) for group in outcome.verdict.groups]
+    assert result.verdict is not None
+    return [(group.answer.raw, len(group.members)) for group in result.verdict.groups]

@@ -23,13 +23,13 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.app import create_app
-from gateway.auth import digest
-from gateway.backends.base import Endpoint
 from gateway.config import Settings
-from tests.fakes import MODEL, ScriptedBackend, thinks
+from gateway.http.auth import digest
+from gateway.upstreams.base import Endpoint
+from tests.fakes import MODEL, ScriptedUpstream, thinks
 
 
-class Upstream(ScriptedBackend):
+class Upstream(ScriptedUpstream):
     """A scripted engine that also counts prompts and relays."""
 
     async def count(self, body: Mapping[str, Any]) -> int | None:

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 __all__: list[str] = []
 
 _COMMANDS: Mapping[str, str] = {
-    "adapter": "training.adapters",
-    "canary": "training.canary",
-    "eval": "training.evaluate",
-    "promote": "training.promote",
+    "adapter": "training.export.gguf_adapter",
+    "canary": "training.evaluation.weight_check",
+    "eval": "training.evaluation.command",
+    "promote": "training.promotion.command",
     "train": "training.train",
 }
 """Each module has `main(arguments)`, which returns the exit status."""

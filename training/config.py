@@ -86,7 +86,7 @@ class LevelTable(_Table):
 
 
 class Source(_Table):
-    """One source of rows. `kind` names it (see `training.sources`), `weight` is its share of the draws."""
+    """One source. `kind` names it (see `training.data.sources`), `weight` is its share of the draws."""
 
     kind: str
     count: Positive | None = None
@@ -225,7 +225,7 @@ class RlTable(_Steps):
     length_most: Positive | None = None
     """The progressive length limit grows from `length` to this; None: it stays."""
     converged: Annotated[int, Field(ge=0)] = 4
-    """Evaluations in a window of the convergence rule (see `training.guards`); 0: all steps are made."""
+    """Evaluations in a window of the convergence rule (see `training.rl.guards`); 0: all steps are made."""
     fall: Share = 0.1
     """Fall of held-out accuracy at which the stage ends with the weights of its best evaluation."""
     entropy: Annotated[float, Field(ge=0)] = 0.0
@@ -293,7 +293,7 @@ class ScorerTable(_Table):
     start: str | None = None
     """The directory of the model that the generative judge starts from; None: the policy."""
     misses: Annotated[tuple[Miss, ...], Field(min_length=1)] = ("digit",)
-    """How wrong answers made by rule differ from the right ones, see `training.scorer.checking`."""
+    """How wrong answers made by rule differ from the right ones, see `training.scorer.judge_data`."""
     checks: SftTable | None = None
     """The generative judge's imitation of checks made by rule, and without GRPO of the policy's replies."""
     judge: RlTable | None = None

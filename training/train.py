@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from training.config import STAGES, ConfigError, read_config
-from training.problems import DataError
-from training.ranks import process_count, process_index
+from training.data.problems import DataError
 from training.rewards import RewardError
 from training.sandbox import SandboxError
-from training.teachers import TeacherError
+from training.stages.teachers import TeacherError
+from training.trainer.ranks import process_count, process_index
 from training.trainer.rollout import StaleWeights
 
 __all__ = ["main"]
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         if chosen.stage == "scorer" and process_count() > 1:
             raise ConfigError("a scorer is trained in one process: start it without a launcher")
         if chosen.stage == "scorer":
-            from training.scorer.tries import train_scorer
+            from training.stages.train_scorer import train_scorer
 
             return train_scorer(config)
         from training.stages import pipeline, run_stage

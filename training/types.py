@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Completion", "Reward", "Row"]
+__all__ = ["Completion", "Problem", "Reward"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Problem:
     """One question to train on, and what tells a right reply from a wrong one.
 
     `reward` names the reward that judges its replies (see `training.rewards.REWARDS`): "correct"
@@ -55,7 +55,7 @@ class Completion:
     budget: str | None = None
 
 
-Reward = Callable[[Row, Sequence[Completion]], Sequence[float | None]]
+Reward = Callable[[Problem, Sequence[Completion]], Sequence[float | None]]
 """Judges all replies to one row at once, for some rewards compare them with each other.
 
 One value for each reply, None where the reward does not apply to it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config import Settings
-from gateway.scoring import JudgeTable
+from gateway.runs.scorers import JudgeTable
 
 __all__ = ["CHECKER", "JUDGE", "REASONER", "checker", "with_bundled"]
 

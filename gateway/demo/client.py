@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.backends.sse import EventParser
-from gateway.demo.questions import Question, Setting
+from gateway.demo.questions import DemoSetting, Question
+from gateway.upstreams.sse import EventParser
 
-__all__ = ["DemoFailed", "Reply", "SampleSeen", "ask", "served_model"]
+__all__ = ["DemoFailed", "DemoReply", "SampleSeen", "ask", "served_model"]
 
 _TIMEOUT = 600.0
 _MOST = 160  # tokens of thinking and answer of one sample, should it not end by itself
@@ -34,7 +34,7 @@ class SampleSeen:
 
 
 @dataclass(slots=True)
-class Reply:
+class DemoReply:
     """What has been seen so far of one streamed reply.
 
     `reasoning` and `content` are the reply's own text; `groups` the vote so far, as (answer, count, weight)
@@ -74,8 +74,10 @@ class Reply:
             )
 
 
-def ask(address: tuple[str, int], model: str, question: Question, setting: Setting) -> Iterator[Reply]:
-    """Asks one question; yields the same `Reply` each time that more of it is there.
+def ask(
+    address: tuple[str, int], model: str, question: Question, setting: DemoSetting
+) -> Iterator[DemoReply]:
+    """Asks one question; yields the same `DemoReply` each time that more of it is there.
 
     Raises `DemoFailed`.
     """
@@ -95,7 +97,7 @@ def ask(address: tuple[str, int], model: str, question: Question, setting: Setti
         "X-Samples": str(setting.samples),
         **({"X-Scorer": setting.scorer} if setting.scorer else {}),
     }
-    reply, began = Reply(), time.monotonic()
+    reply, began = DemoReply(), time.monotonic()
     for payload in _events(address, body, headers):
         reply.feed(json.loads(payload))
         reply.seconds = time.monotonic() - began

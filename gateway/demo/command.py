@@ -12,13 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from gateway.backends.model_store import ModelUnavailable, ensure_model
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.demo.bundled import CHECKER, with_bundled
-from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, Question, Setting
+from gateway.demo.client import DemoFailed, DemoReply, ask, served_model
+from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, DemoSetting, Question
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from gateway.demo.server import listen, serving
+from gateway.upstreams.embedded.model_store import ModelUnavailable, ensure_model
 from scorers.answers import verify
 
 __all__ = ["add_parser", "run"]
@@ -71,7 +71,7 @@ def _demo(console: Console, settings: Settings, *, once: bool) -> int:
             return 0
 
 
-def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Sequence[Setting]) -> None:
+def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Sequence[DemoSetting]) -> None:
     console.print(f"{model} gets ten questions, at {len(rounds)} settings.", style="bold")
     results = []
     for setting in rounds:
@@ -83,10 +83,10 @@ def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Seq
 
 
 def _ask(
-    console: Console, address: tuple[str, int], model: str, question: Question, setting: Setting
+    console: Console, address: tuple[str, int], model: str, question: Question, setting: DemoSetting
 ) -> Result:
     """One question: shown live where the terminal can, and for good once it is answered."""
-    reply = Reply()
+    reply = DemoReply()
     with Live(console=console, transient=True) if _moves(console) else nullcontext() as live:
         for reply in ask(address, model, question, setting):
             if live is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.demo.bundled import CHECKER
 
-__all__ = ["CHECKED", "QUESTIONS", "SETTINGS", "Question", "Setting"]
+__all__ = ["CHECKED", "QUESTIONS", "SETTINGS", "DemoSetting", "Question"]
 
 _SUM = "State the final answer to the following arithmetic problem: {} ="
 
@@ -30,7 +30,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class DemoSetting:
     """What one round of the demo asks of the gateway: a budget level, a number of samples, and a scorer."""
 
     budget: str
@@ -55,8 +55,8 @@ class Setting:
         return "–" if self.samples == 1 else self.scorer or "majority"
 
 
-SETTINGS = (Setting("off", 1), Setting("off", 8), Setting("high", 1), Setting("high", 8))
-CHECKED = Setting("high", 8, CHECKER)
+SETTINGS = (DemoSetting("off", 1), DemoSetting("off", 8), DemoSetting("high", 1), DemoSetting("high", 8))
+CHECKED = DemoSetting("high", 8, CHECKER)
 """Asked where that scorer is served."""
 
 _PAIRS = (

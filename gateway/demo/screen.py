@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gateway.demo.client import Reply, SampleSeen
-from gateway.demo.questions import Question, Setting
+from gateway.demo.client import DemoReply, SampleSeen
+from gateway.demo.questions import DemoSetting, Question
 
 __all__ = ["Result", "closing_words", "live_view", "question_lines", "results_table"]
 
@@ -29,14 +29,14 @@ _STATUS = {
 class Result:
     """One question at one setting; `right` None: the grader could not decide."""
 
-    setting: Setting
+    setting: DemoSetting
     right: bool | None
     tokens: int
     seconds: float
     drawn: int
 
 
-def live_view(question: Question, setting: Setting, reply: Reply, width: int) -> RenderableType:
+def live_view(question: Question, setting: DemoSetting, reply: DemoReply, width: int) -> RenderableType:
     """A question while it is being answered: samples as they end, the vote so far, thinking and answer."""
     parts: list[RenderableType] = [Text(f"  {question.short}", "bold")]
     if setting.samples > 1:
@@ -50,7 +50,7 @@ def live_view(question: Question, setting: Setting, reply: Reply, width: int) ->
     return Group(*parts)
 
 
-def question_lines(question: Question, reply: Reply, result: Result) -> RenderableType:
+def question_lines(question: Question, reply: DemoReply, result: Result) -> RenderableType:
     """A question once it is answered: for good, so that it reads well in a log too."""
     mark, style = {True: ("✓", "bold green"), False: ("✗", "red"), None: ("?", "yellow")}[result.right]
     answer = (_flat(reply.content) or "(no answer)", "bold" if result.right else "")
@@ -72,8 +72,8 @@ def question_lines(question: Question, reply: Reply, result: Result) -> Renderab
     return lines
 
 
-def results_table(results: Sequence[Result], settings: Sequence[Setting]) -> Table:
-    """Setting by setting: right answers, and what they cost."""
+def results_table(results: Sequence[Result], settings: Sequence[DemoSetting]) -> Table:
+    """DemoSetting by setting: right answers, and what they cost."""
     table = Table(title="What each setting brought, and what it cost", title_justify="left")
     for name in ("budget", "samples", "vote", "right", "tokens", "samples drawn", "seconds"):
         table.add_column(name, justify="left" if name in ("budget", "vote") else "right")
@@ -115,7 +115,7 @@ print(reply.model_extra["scaling"]["vote"])
 """
 
 
-def _samples(reply: Reply, setting: Setting) -> Text:
+def _samples(reply: DemoReply, setting: DemoSetting) -> Text:
     line = Text.assemble(("  samples   ", "dim"))
     for sample in reply.samples:
         symbol, style = _STATUS.get(sample.status, ("?", ""))

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from gateway.app import create_app, make_backend
-from gateway.backends.base import Backend
-from gateway.backends.local import EngineFailed
-from gateway.backends.model_store import ModelUnavailable
+from gateway.app import create_app, make_upstream
 from gateway.config import ConfigError, Settings
 from gateway.demo.client import DemoFailed
+from gateway.upstreams.base import Upstream
+from gateway.upstreams.embedded.engine import EngineFailed
+from gateway.upstreams.embedded.model_store import ModelUnavailable
 
 __all__ = ["Gateway", "listen", "serving"]
 
@@ -35,11 +35,11 @@ def listen(settings: Settings) -> socket.socket:
 class Gateway(threading.Thread):
     """Serves the app until `stop`; `wait_until_up` says whether that came about."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, backend: Backend | None = None) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, upstream: Upstream | None = None) -> None:
         super().__init__(name="gateway", daemon=True)
         self._settings = settings
         self._listener = listener
-        self._backend = backend
+        self._upstream = upstream
         self._decided = threading.Event()
         self._failure: Exception | None = None
         self._server: _Server | None = None
@@ -61,11 +61,11 @@ class Gateway(threading.Thread):
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
-        backend = self._backend or make_backend(self._settings)
+        upstream = self._upstream or make_upstream(self._settings)
         try:
-            app = create_app(self._settings, backend)
+            app = create_app(self._settings, upstream)
             # The app would start it as well, but could not say in one sentence what went wrong.
-            await backend.start()
+            await upstream.start()
         except (ConfigError, ModelUnavailable, EngineFailed) as error:
             self._failure = error
             self._decided.set()

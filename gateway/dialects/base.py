@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.errors import BadRequest, one_of
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.stream import Writer
+from gateway.http.streaming import Writer
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest
 
 __all__ = [
     "CORRECTION",
@@ -37,11 +37,11 @@ class Exchange(Protocol):
 
     chat: dict[str, Any]
 
-    def reply(self, job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
+    def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
         """The unstreamed reply; `model` is the upstream's name for its model."""
         ...
 
-    def writer(self, job: Job, model: str) -> Writer:
+    def writer(self, request: RunRequest, model: str) -> Writer:
         """What writes the reply as a stream."""
         ...
 

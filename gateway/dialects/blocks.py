@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gateway.dialects.base import CORRECTION
+from gateway.dialects.scaling import progress_report, report
 from gateway.errors import GatewayError, UpstreamError
-from gateway.events import Delta, Outcome, Progress
-from gateway.planning import Job
-from gateway.report import progress_report, report
+from gateway.runs.events import Delta, Progress, RunResult
+from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
 __all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of"]
@@ -69,7 +69,7 @@ class BlockFormat(Protocol):
         """How a vote stands; must be something that the dialect's clients pass over."""
         ...
 
-    def end(self, outcome: Outcome, scaling: Mapping[str, Any]) -> bytes:
+    def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         """The reply's end."""
         ...
 
@@ -79,10 +79,10 @@ class BlockFormat(Protocol):
 
 
 class BlockStream:
-    """Writes one job's events as a row of blocks (a `gateway.stream.Writer`)."""
+    """Writes one request's events as a row of blocks (a `gateway.http.streaming.Writer`)."""
 
-    def __init__(self, job: Job, form: BlockFormat) -> None:
-        self._job = job
+    def __init__(self, request: RunRequest, form: BlockFormat) -> None:
+        self._request = request
         self._form = form
         self._begun = False
         self._open: Block | None = None
@@ -104,7 +104,7 @@ class BlockStream:
         calls = (delta.choice.get("delta") or {}).get("tool_calls") or ()
         if not (delta.reasoning or delta.content or calls):
             return b""
-        if self._job.votes:
+        if self._request.votes:
             self._shown_live = delta.index
             self._live_length += len(delta.content)
         parts = [self._begin(delta.raw), self._thinking(delta.reasoning), self._text(delta.content)]
@@ -113,14 +113,14 @@ class BlockStream:
 
     def progress(self, progress: Progress) -> bytes:
         """How the vote stands."""
-        return self._begin({}) + self._form.progress(progress_report(self._job, progress))
+        return self._begin({}) + self._form.progress(progress_report(self._request, progress))
 
-    def finish(self, outcome: Outcome) -> bytes:
+    def finish(self, result: RunResult) -> bytes:
         """What is left: the vote's winner unless it was shown live, the end of the row, `scaling`, usage."""
         parts = [self._begin({})]
         revised: dict[str, Any] = {}
-        sample = outcome.chosen[0]
-        if self._job.votes and sample.index != self._shown_live:
+        sample = result.chosen[0]
+        if self._request.votes and sample.index != self._shown_live:
             if self._shown_live is not None:
                 revised = {"revised": self._live_length + len(CORRECTION)}
                 parts.append(self._text(CORRECTION))
@@ -128,7 +128,7 @@ class BlockStream:
             parts += [self._thinking(sample.reasoning), self._text(sample.content)]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
         parts.append(self._close(complete=not sample.truncated))
-        parts.append(self._form.end(outcome, report(self._job, outcome, **revised)))
+        parts.append(self._form.end(result, report(self._request, result, **revised)))
         return b"".join(parts)
 
     def error(self, error: GatewayError) -> bytes:
@@ -142,7 +142,7 @@ class BlockStream:
         return self._form.begin(raw)
 
     def _thinking(self, text: str) -> bytes:
-        return b"" if self._job.reply.exclude_reasoning else self._grow("thinking", text)
+        return b"" if self._request.reply.exclude_reasoning else self._grow("thinking", text)
 
     def _text(self, text: str) -> bytes:
         return self._grow("text", text)
@@ -195,10 +195,10 @@ class BlockStream:
         return self._form.closed(block)
 
 
-def blocks_of(job: Job, sample: Sample) -> list[Block]:
+def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
     """A finished sample's blocks, for an unstreamed reply."""
     blocks: list[Block] = []
-    if sample.reasoning and not job.reply.exclude_reasoning:
+    if sample.reasoning and not request.reply.exclude_reasoning:
         blocks.append(Block("thinking", 0, [sample.reasoning]))
     if sample.content:
         blocks.append(Block("text", len(blocks), [sample.content]))

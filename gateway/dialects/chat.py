@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: a request body read, an outcome or a stream of events written."""
+"""OpenAI's chat completions: a request body read, an result or a stream of events written."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import DONE, event
 from gateway.dialects.base import CORRECTION, json_object, wrong
+from gateway.dialects.scaling import progress_report, report, usage_of
 from gateway.errors import GatewayError
-from gateway.events import Delta, Outcome, Progress
-from gateway.planning import Job
-from gateway.report import progress_report, report, usage_of
+from gateway.runs.events import Delta, Progress, RunResult
+from gateway.runs.request import RunRequest
+from gateway.upstreams.sse import DONE, event
 from scorers.types import Sample
 
 __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]
@@ -30,13 +30,13 @@ class ChatExchange:
     def __init__(self, payload: bytes) -> None:
         self.chat = parse_body(payload)
 
-    def reply(self, job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
+    def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
         """The unstreamed reply."""
-        return chat_body(job, outcome, model)
+        return chat_body(request, result, model)
 
-    def writer(self, job: Job, model: str) -> ChatStream:
+    def writer(self, request: RunRequest, model: str) -> ChatStream:
         """The reply as a stream of chunks."""
-        return ChatStream(job, model)
+        return ChatStream(request, model)
 
 
 def parse_body(payload: bytes) -> dict[str, Any]:
@@ -70,11 +70,11 @@ def parse_body(payload: bytes) -> dict[str, Any]:
     return body
 
 
-def chat_body(job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
+def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
     """The unstreamed reply."""
     choices = []
-    for place, sample in enumerate(outcome.chosen):
-        message = {"role": "assistant", **sample.extra.get("message", {}), **_message_text(job, sample)}
+    for place, sample in enumerate(result.chosen):
+        message = {"role": "assistant", **sample.extra.get("message", {}), **_message_text(request, sample)}
         choice = {
             **sample.extra.get("choice", {}),
             "index": place,
@@ -87,33 +87,33 @@ def chat_body(job: Job, outcome: Outcome, model: str) -> dict[str, Any]:
         "id": _new_id(),
         "created": int(time.time()),
         "model": model,
-        **outcome.envelope,
+        **result.envelope,
         "object": "chat.completion",
         "choices": choices,
-        "usage": usage_of(outcome),
-        "scaling": report(job, outcome),
+        "usage": usage_of(result),
+        "scaling": report(request, result),
     }
 
 
-def _message_text(job: Job, sample: Sample) -> dict[str, Any]:
+def _message_text(request: RunRequest, sample: Sample) -> dict[str, Any]:
     text: dict[str, Any] = {"content": sample.content}
     if sample.tool_calls:
         text["tool_calls"] = [
             {key: value for key, value in call.items() if key != "index"} for call in sample.tool_calls
         ]
         text["content"] = sample.content or None
-    if sample.reasoning and not job.reply.exclude_reasoning:
+    if sample.reasoning and not request.reply.exclude_reasoning:
         text["reasoning_content"] = text["reasoning"] = sample.reasoning
     return text
 
 
 class ChatStream:
-    """Writes one job's events as server-sent events."""
+    """Writes one request's events as server-sent events."""
 
-    def __init__(self, job: Job, model: str) -> None:
-        self._job = job
-        self._votes = job.votes
-        self._hides = job.reply.exclude_reasoning
+    def __init__(self, request: RunRequest, model: str) -> None:
+        self._request = request
+        self._votes = request.votes
+        self._hides = request.reply.exclude_reasoning
         self._head: dict[str, Any] = {
             "id": _new_id(),
             "object": "chat.completion.chunk",
@@ -161,27 +161,27 @@ class ChatStream:
     def progress(self, progress: Progress) -> bytes:
         """How the vote stands: a chunk without text, which OpenAI clients pass over."""
         choice = {"index": 0, "delta": {}, "finish_reason": None}
-        return self._chunk([choice], {}, scaling=progress_report(self._job, progress))
+        return self._chunk([choice], {}, scaling=progress_report(self._request, progress))
 
-    def finish(self, outcome: Outcome) -> bytes:
+    def finish(self, result: RunResult) -> bytes:
         """What is left to send: winners not shown yet, the end of each choice, `scaling`, usage."""
         parts: list[bytes] = [self._release()]
         revised: dict[str, Any] = {}
-        if self._job.votes:
-            winners, revised = self._winners(outcome)
+        if self._request.votes:
+            winners, revised = self._winners(result)
             parts += winners
-        last = len(outcome.chosen) - 1
-        for place, sample in enumerate(outcome.chosen):
+        last = len(result.chosen) - 1
+        for place, sample in enumerate(result.chosen):
             choice = {
                 **self._ending(sample),
-                "index": place if self._job.votes else sample.index,
+                "index": place if self._request.votes else sample.index,
                 "delta": {},
                 "finish_reason": sample.finish_reason,
             }
-            more = {"scaling": report(self._job, outcome, **revised)} if place == last else {}
-            parts.append(self._chunk([choice], outcome.envelope, **more))
-        if self._job.reply.include_usage:
-            parts.append(self._chunk([], outcome.envelope, usage=usage_of(outcome)))
+            more = {"scaling": report(self._request, result, **revised)} if place == last else {}
+            parts.append(self._chunk([choice], result.envelope, **more))
+        if self._request.reply.include_usage:
+            parts.append(self._chunk([], result.envelope, usage=usage_of(result)))
         return b"".join([*parts, DONE])
 
     def error(self, error: GatewayError) -> bytes:
@@ -197,11 +197,11 @@ class ChatStream:
         choice = sample.extra.get("choice", {})
         return {key: value for key, value in choice.items() if not isinstance(value, list | dict)}
 
-    def _winners(self, outcome: Outcome) -> tuple[list[bytes], dict[str, Any]]:
+    def _winners(self, result: RunResult) -> tuple[list[bytes], dict[str, Any]]:
         """The vote's chosen samples; with one shown live already, only what corrects it."""
         parts: list[bytes] = []
         revised: dict[str, Any] = {}
-        for place, sample in enumerate(outcome.chosen):
+        for place, sample in enumerate(result.chosen):
             if place == 0 and self._shown_live is not None:
                 if sample.index == self._shown_live:
                     continue

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: an outcome or a stream of events written as content blocks.
+"""Anthropic's Messages API: an result or a stream of events written as content blocks.
 
 Events and their order follow the API reference, "Streaming messages". How a vote stands
 goes out with `ping` events, which clients skip.
@@ -12,14 +12,14 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import named_event
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.messages_input import chat_request
+from gateway.dialects.scaling import report
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.report import report
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest
+from gateway.upstreams.sse import named_event
 from scorers.types import Sample
 
 __all__ = ["MessagesExchange", "error_body"]
@@ -47,20 +47,20 @@ class MessagesExchange:
     def __init__(self, payload: bytes) -> None:
         self.chat = chat_request(json_object(payload))
 
-    def reply(self, job: Job, outcome: Outcome, model: str) -> Json:
+    def reply(self, request: RunRequest, result: RunResult, model: str) -> Json:
         """The unstreamed message."""
-        sample = outcome.chosen[0]
+        sample = result.chosen[0]
         return {
-            **_message(str(outcome.envelope.get("model", model)), _new_id()),
-            "content": [_block(block) for block in blocks_of(job, sample)],
+            **_message(str(result.envelope.get("model", model)), _new_id()),
+            "content": [_block(block) for block in blocks_of(request, sample)],
             **_stop(sample),
-            "usage": _usage(outcome),
-            "scaling": report(job, outcome),
+            "usage": _usage(result),
+            "scaling": report(request, result),
         }
 
-    def writer(self, job: Job, model: str) -> BlockStream:
+    def writer(self, request: RunRequest, model: str) -> BlockStream:
         """The message as a stream of events."""
-        return BlockStream(job, _Form(model))
+        return BlockStream(request, _Form(model))
 
 
 def error_body(status: int, told: Mapping[str, Any]) -> Json:
@@ -116,9 +116,9 @@ class _Form:
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         return _event("ping", scaling=scaling)
 
-    def end(self, outcome: Outcome, scaling: Mapping[str, Any]) -> bytes:
-        delta = _stop(outcome.chosen[0])
-        last = _event("message_delta", delta=delta, usage=_usage(outcome), scaling=scaling)
+    def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
+        delta = _stop(result.chosen[0])
+        last = _event("message_delta", delta=delta, usage=_usage(result), scaling=scaling)
         return last + _event("message_stop")
 
     def failed(self, error: GatewayError) -> bytes:
@@ -162,14 +162,14 @@ def _stop(sample: Sample) -> Json:
     return {"stop_reason": reason, "stop_sequence": None}
 
 
-def _usage(outcome: Outcome) -> Json:
+def _usage(result: RunResult) -> Json:
     """Cached tokens are not told apart: all of the prompt counts as input."""
     return {
-        "input_tokens": outcome.prompt,
+        "input_tokens": result.prompt,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": outcome.generated,
-        "output_tokens_details": {"thinking_tokens": outcome.reasoning},
+        "output_tokens": result.generated,
+        "output_tokens_details": {"thinking_tokens": result.reasoning},
     }
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API: an outcome or a stream of events written as items of output.
+"""OpenAI's Responses API: an result or a stream of events written as items of output.
 
 Events and their order follow the API reference, "Streaming events"; the thinking goes out
 as `reasoning_text` or, where the client asks for a summary, whole as its one `summary_text`.
@@ -13,14 +13,14 @@ from typing import Any
 
 import orjson
 
-from gateway.backends.sse import named_event
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.responses_input import chat_request
+from gateway.dialects.scaling import report, usage_of
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job
-from gateway.report import report, usage_of
+from gateway.runs.events import RunResult
+from gateway.runs.request import RunRequest
+from gateway.upstreams.sse import named_event
 
 __all__ = ["ResponsesExchange"]
 
@@ -45,15 +45,15 @@ class ResponsesExchange:
         self._asked = json_object(payload)
         self.chat = chat_request(self._asked)
 
-    def reply(self, job: Job, outcome: Outcome, model: str) -> Json:
+    def reply(self, request: RunRequest, result: RunResult, model: str) -> Json:
         """The unstreamed response."""
         form = _Form(self._asked, model)
-        form.output = [form.item(block) for block in blocks_of(job, outcome.chosen[0])]
-        return form.ended(outcome, report(job, outcome))
+        form.output = [form.item(block) for block in blocks_of(request, result.chosen[0])]
+        return form.ended(result, report(request, result))
 
-    def writer(self, job: Job, model: str) -> BlockStream:
+    def writer(self, request: RunRequest, model: str) -> BlockStream:
         """The response as a stream of events."""
-        return BlockStream(job, _Form(self._asked, model))
+        return BlockStream(request, _Form(self._asked, model))
 
 
 class _Form:
@@ -125,8 +125,8 @@ class _Form:
         """Once more "in progress", an event that every client knows, with the vote beside it."""
         return self._event("response.in_progress", response={**self._response, "output": []}, scaling=scaling)
 
-    def end(self, outcome: Outcome, scaling: Mapping[str, Any]) -> bytes:
-        response = self.ended(outcome, scaling)
+    def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
+        response = self.ended(result, scaling)
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: GatewayError) -> bytes:
@@ -138,14 +138,14 @@ class _Form:
         flat = {key: told.get(key) for key in ("code", "message", "param")}
         return ended + self._event("error", **flat, error=told)
 
-    def ended(self, outcome: Outcome, scaling: Mapping[str, Any]) -> Json:
+    def ended(self, result: RunResult, scaling: Mapping[str, Any]) -> Json:
         """The whole response."""
-        usage = usage_of(outcome)
+        usage = usage_of(result)
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        reason = _INCOMPLETE.get(outcome.chosen[0].finish_reason)
+        reason = _INCOMPLETE.get(result.chosen[0].finish_reason)
         return {
             **self._response,
-            "model": outcome.envelope.get("model", self._response["model"]),
+            "model": result.envelope.get("model", self._response["model"]),
             "status": "completed" if reason is None else "incomplete",
             "completed_at": int(time.time()) if reason is None else None,
             "incomplete_details": None if reason is None else {"reason": reason},
@@ -154,7 +154,7 @@ class _Form:
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": outcome.reasoning},
+                "output_tokens_details": {"reasoning_tokens": result.reasoning},
                 "total_tokens": usage["total_tokens"],
             },
             "scaling": scaling,

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.chat import ChatExchange
-from gateway.routes.raw import raw_router
+from gateway.http.raw_routes import raw_router
+from gateway.routes.openapi import CHAT_OPENAPI
 from gateway.routes.runner import answer
-from gateway.routes.schemas import CHAT_OPENAPI
 from gateway.service import Service
 
 __all__ = ["chat_router"]

@@ -10,13 +10,13 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gateway.backends.sse import event
 from gateway.dialects.base import json_object, refuse, string
 from gateway.errors import GatewayError
-from gateway.routes.raw import raw_router
+from gateway.http.raw_routes import raw_router
+from gateway.routes.openapi import COMPLETIONS_OPENAPI
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, ended, resolve, start_stream
-from gateway.routes.schemas import COMPLETIONS_OPENAPI
 from gateway.service import Resolved, Service
+from gateway.upstreams.sse import event
 
 __all__ = ["completions_router"]
 
@@ -40,7 +40,7 @@ def completions_router(service: Service) -> APIRouter:
             resolved = await _check(service, request, body)
             if resolved.route is not None:
                 payload = orjson.dumps({**body, "model": resolved.name})
-            source = service.backend.relay("completions", payload)
+            source = service.upstream.relay("completions", payload)
             if body.get("stream"):
                 return await _stream(service, request, source)
             async with aclosing(source):

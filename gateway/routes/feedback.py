@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from gateway.auth import owner_of
 from gateway.errors import BadRequest, Conflict, Unavailable, Unknown
-from gateway.routes.raw import raw_router
+from gateway.http.auth import owner_of
+from gateway.http.raw_routes import raw_router
+from gateway.http.streaming import json_response
+from gateway.routes.openapi import feedback_openapi
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST
-from gateway.routes.schemas import feedback_openapi
 from gateway.service import Service
-from gateway.stream import json_response
 
 __all__ = ["Feedback", "feedback_router"]
 

@@ -9,11 +9,11 @@ from gateway.dialects.base import json_object
 from gateway.dialects.messages import MessagesExchange
 from gateway.dialects.messages_input import chat_request, has_images
 from gateway.errors import NotSupported
-from gateway.routes.raw import raw_router
+from gateway.http.raw_routes import raw_router
+from gateway.http.streaming import json_response
+from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
 from gateway.routes.runner import answer, attended, plan
-from gateway.routes.schemas import COUNT_OPENAPI, MESSAGES_OPENAPI
 from gateway.service import Service
-from gateway.stream import json_response
 
 __all__ = ["messages_router"]
 
@@ -35,8 +35,8 @@ def messages_router(service: Service) -> APIRouter:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
                 raise NotSupported("Tokens of images can't be counted before the engine has read them.")
-            job, _ = await plan(service, request, body)
-            count = await service.backend.count(job.approach(job.budget).body)
+            run_request, _ = await plan(service, request, body)
+            count = await service.upstream.count(run_request.approach(run_request.sampling).body)
             if count is None:
                 raise NotSupported(
                     "The upstream has no route that renders a prompt, so nothing can count it."

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.aliases import Target
-from gateway.auth import key_of
-from gateway.backends.base import ModelCard
 from gateway.errors import ModelNotFound
+from gateway.http.auth import key_of
+from gateway.http.streaming import json_response
 from gateway.service import Service, fits
-from gateway.stream import json_response
+from gateway.upstreams.base import ModelCard
 
 __all__ = ["models_router"]
 
@@ -46,7 +46,7 @@ def models_router(service: Service) -> APIRouter:
 async def _cards(service: Service, request: Request) -> dict[str, ModelCard]:
     """The models that there are for this request's key, and the aliases, which hide models so named."""
     key = key_of(request)
-    cards = await service.backend.models(refresh=True)
+    cards = await service.upstream.models(refresh=True)
     aliases = {name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()}
     return {
         name: card for name, card in {**cards, **aliases}.items() if key is None or fits(name, key.models)

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
+from gateway.http.streaming import json_response
 from gateway.service import Service
-from gateway.stream import json_response
 
 __all__ = ["ops_router"]
 
@@ -18,14 +18,15 @@ def ops_router(service: Service) -> APIRouter:
 
     @router.get("/health")
     async def health() -> Response:
-        """Whether the gateway itself runs; with what is wrong with the aliases file, if anything is."""
-        told = {"aliases": service.aliases.error} if service.aliases.error else {}
-        return json_response({"status": "ok", **told})
+        """Say that the gateway itself runs, and what is wrong with its aliases file or its math workers."""
+        pool = service.runner.vote_settings.pool
+        problems = {"aliases": service.aliases.error, "math_workers": pool.failure if pool else None}
+        return json_response({"status": "ok"} | {name: why for name, why in problems.items() if why})
 
     @router.get("/ready")
     async def ready() -> Response:
         """Whether the upstream answers, so that requests can be served: 200, else 503."""
-        if await service.backend.healthy():
+        if await service.upstream.healthy():
             return json_response({"status": "ready"})
         return json_response({"status": "the upstream does not answer"}, 503)
 

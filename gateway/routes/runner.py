@@ -12,16 +12,16 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from gateway.aliases import conversation_key
-from gateway.auth import key_of, owner_of
-from gateway.budget import Asked, read_budget
 from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
-from gateway.events import Outcome
-from gateway.planning import Job, Reply, plan_job
-from gateway.recorder import Ids
+from gateway.http.auth import key_of, owner_of
+from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, fold, json_response, write
+from gateway.recordings.writer import Ids
+from gateway.runs.budget import RequestedSampling, read_sampling
+from gateway.runs.events import RunResult
+from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.service import Resolved, Service, limited
-from gateway.stream import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 
 __all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
 
@@ -36,13 +36,13 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
 
     async def work(payload: bytes) -> Response:
         exchange = read(payload)
-        job, model = await plan(service, request, exchange.chat)
-        if job.reply.stream:
-            return await _stream(service, job, exchange, model, request)
-        outcome = await fold(service.engine.run(job))
-        body = exchange.reply(job, outcome, model)
-        service.finished(job, outcome, _ids(str(body["id"]), request))
-        headers = {**_headers(job), "X-Samples-Used": str(outcome.counts.finished)}
+        run_request, model = await plan(service, request, exchange.chat)
+        if run_request.reply.stream:
+            return await _stream(service, run_request, exchange, model, request)
+        result = await fold(service.runner.run(run_request))
+        body = exchange.reply(run_request, result, model)
+        service.finished(run_request, result, _ids(str(body["id"]), request))
+        headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
         return json_response(body, headers=headers)
 
     return await attended(service, request, work)
@@ -94,7 +94,7 @@ async def resolve(service: Service, request: Request, body: Mapping[str, Any]) -
     return resolved
 
 
-async def plan(service: Service, request: Request, body: dict[str, Any]) -> tuple[Job, str]:
+async def plan(service: Service, request: Request, body: dict[str, Any]) -> tuple[RunRequest, str]:
     """The chat request planned, with the headers' budget, and the upstream's name for its model."""
     resolved = await resolve(service, request, body)
     body["model"] = resolved.name
@@ -102,7 +102,7 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     model = limited(await service.model(resolved), allowances)
     caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
     max_samples = min([service.settings.max_samples, *caps])
-    asked = read_budget(
+    asked = read_sampling(
         {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in request.scope["headers"]
@@ -117,8 +117,8 @@ async def plan(service: Service, request: Request, body: dict[str, Any]) -> tupl
     )
     auto_cap = min(service.settings.auto_samples, max_samples)
     reply = _reply(body, asked)
-    job = plan_job(body, asked, reply, model, auto_cap=auto_cap, max_samples=max_samples)
-    return replace(job, route=resolved.route) if resolved.route else job, resolved.name
+    run_request = plan_request(body, asked, reply, model, auto_cap=auto_cap, max_samples=max_samples)
+    return replace(run_request, route=resolved.route) if resolved.route else run_request, resolved.name
 
 
 def _allowances(service: Service, request: Request) -> dict[str, Allowance]:
@@ -142,29 +142,29 @@ async def start_stream(
 
 
 async def _stream(
-    service: Service, job: Job, exchange: Exchange, model: str, request: Request
+    service: Service, run_request: RunRequest, exchange: Exchange, model: str, request: Request
 ) -> EventStream:
     status = CLIENT_CLOSED_REQUEST
-    writer = exchange.writer(job, model)
+    writer = exchange.writer(run_request, model)
 
-    def told(end: Outcome | int) -> None:
+    def told(end: RunResult | int) -> None:
         nonlocal status
         status = end if isinstance(end, int) else 200
-        if isinstance(end, Outcome):
-            service.finished(job, end, _ids(writer.id, request))
+        if isinstance(end, RunResult):
+            service.finished(run_request, end, _ids(writer.id, request))
 
-    source = write(service.engine.run(job), writer, told)
-    return await start_stream(source, _headers(job), lambda: ended(service, request, status))
+    source = write(service.runner.run(run_request), writer, told)
+    return await start_stream(source, _headers(run_request), lambda: ended(service, request, status))
 
 
-def _reply(body: dict[str, Any], asked: Asked) -> Reply:
+def _reply(body: dict[str, Any], asked: RequestedSampling) -> ReplyOptions:
     """How the client wants its answer; takes the fields that say so away from `body`."""
     choices = body.pop("n", None) or 1
     stream = bool(body.pop("stream", None))
     options = body.get("stream_options") or {}
     if not stream:
         body.pop("stream_options", None)
-    return Reply(
+    return ReplyOptions(
         stream,
         choices,
         bool(options.get("include_usage")),
@@ -178,6 +178,6 @@ def _ids(completion: str, request: Request) -> Ids:
     return Ids(completion, str(request.scope.get(REQUEST_ID, "")), owner_of(request))
 
 
-def _headers(job: Job) -> dict[str, str]:
-    limit = job.budget.thinking_tokens
+def _headers(run_request: RunRequest) -> dict[str, str]:
+    limit = run_request.sampling.thinking_limit
     return {"X-Reasoning-Budget-Applied": "none" if limit is None else str(limit)}

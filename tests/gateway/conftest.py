@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
 
 
 @pytest.fixture(scope="session")

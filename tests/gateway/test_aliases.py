@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from gateway.aliases import Aliases, AliasesError, Target, choose, conversation_key, parse_aliases
 from gateway.app import create_app
-from gateway.backends.base import ModelCard
 from gateway.cli import main
 from gateway.config import Settings
-from tests.fakes import ScriptedBackend, says
+from gateway.upstreams.base import ModelCard
+from tests.fakes import ScriptedUpstream, says
 from tests.serving import events_of, serving
 
 PATH = "/v1/chat/completions"
@@ -37,16 +37,16 @@ def write(path: Path, aliases: dict[str, dict[str, float]], text: str | None = N
 
 
 @asynccontextmanager
-async def gateway(backend: ScriptedBackend, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(upstream: ScriptedUpstream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a served gateway."""
-    app = create_app(Settings(**settings), backend)
+    app = create_app(Settings(**settings), upstream)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         yield client
 
 
-def backend_for(*scripts: Any) -> ScriptedBackend:
+def backend_for(*scripts: Any) -> ScriptedUpstream:
     """An engine with two models."""
-    return ScriptedBackend(*(scripts or [says("The answer is 7.")]), models=SERVED)
+    return ScriptedUpstream(*(scripts or [says("The answer is 7.")]), models=SERVED)
 
 
 async def eventually(
@@ -63,14 +63,14 @@ async def eventually(
 async def test_an_alias_is_a_model_like_any_other(tmp_path: Path) -> None:
     """Listed, asked for with a suffix, and told apart in the reply: `model` is what answered."""
     path = write(tmp_path / "aliases.json", {"best": {"new": 1}})
-    backend = backend_for()
-    async with gateway(backend, aliases=path) as client:
+    upstream = backend_for()
+    async with gateway(upstream, aliases=path) as client:
         listed = (await client.get("/v1/models")).json()["data"]
         reply = (await client.post(PATH, json={**ASK, "model": "best:low@3"})).json()
         single = (await client.get("/v1/models/best")).json()
     assert [model["id"] for model in listed] == ["old", "new", "best"]
     assert single["targets"] == [{"model": "new", "share": 1.0}]
-    assert {body["model"] for body in backend.bodies} == {"new"}
+    assert {body["model"] for body in upstream.bodies} == {"new"}
     assert reply["scaling"]["alias"] == {"name": "best", "target": "new"}
     assert reply["scaling"]["samples"]["asked"] == 3
     assert reply["scaling"]["budget"]["asked"] == "low"
@@ -89,14 +89,14 @@ async def test_a_target_may_say_how(tmp_path: Path) -> None:
 async def test_an_alias_hides_a_model_of_its_name(tmp_path: Path) -> None:
     """So a model can be replaced under the name that clients have always used; others stay as they are."""
     path = write(tmp_path / "aliases.json", {"old": {"new": 1}})
-    backend = backend_for()
-    async with gateway(backend, aliases=path) as client:
+    upstream = backend_for()
+    async with gateway(upstream, aliases=path) as client:
         plain = (await client.post(PATH, json={**ASK, "model": "new"})).json()
         await client.post(PATH, json={**ASK, "model": "old"})
         unknown = await client.post(PATH, json={**ASK, "model": "other"})
         listed = (await client.get("/v1/models")).json()["data"]
     assert "alias" not in plain["scaling"]
-    assert [body["model"] for body in backend.bodies] == ["new", "new"]
+    assert [body["model"] for body in upstream.bodies] == ["new", "new"]
     assert unknown.status_code == 404
     assert len(listed) == 2
 
@@ -105,8 +105,8 @@ async def test_a_replaced_file_counts_and_no_stream_is_dropped(tmp_path: Path) -
     """A stream goes on with the model that it began with, while new requests meet the other one."""
     path = write(tmp_path / "aliases.json", {"best": {"old": 1}})
     gate = asyncio.Event()
-    backend = backend_for(says("The answer ", gate, "is 7."), says("8"))
-    app = create_app(Settings(aliases=path), backend)
+    upstream = backend_for(says("The answer ", gate, "is 7."), says("8"))
+    app = create_app(Settings(aliases=path), upstream)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         async with client.stream("POST", PATH, json={**ASK, "stream": True}) as stream:
             write(path, {"best": {"new": 1}})

@@ -8,13 +8,14 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway.cli import main
-from tests.upstream import Json, upstream
+from tests.stub_engine import Json, stub_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +42,7 @@ async def running(*arguments: str, **environ: str) -> AsyncIterator[Process]:
 async def test_serve_says_where_it_is_and_ends_when_told(ending: signal.Signals) -> None:
     """The printed address answers; a signal ends it without a traceback."""
     async with (
-        upstream() as server,
+        stub_engine() as server,
         running("serve", "--port", "0", THINKGATE_UPSTREAM=server.base_url) as process,
     ):
         server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "hi"}}]}))
@@ -91,7 +92,36 @@ def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tm
     assert f"can't listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--port", "many"]])
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` prints one line to stdout and ends with status 0."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"thinkgate {version('thinkgate')}\n"
+
+
+async def test_a_checkout_that_is_not_installed_has_no_version(tmp_path: Path) -> None:
+    """`--version` says that the version is unknown, instead of a traceback."""
+    load = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from gateway.cli import main; main([])"
+    code = f"{load}; sys.path.clear(); main(['--version'])"
+    run = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=tmp_path, stdout=PIPE, stderr=PIPE
+    )
+    output, _ = await run.communicate()
+    assert output.decode() == "thinkgate unknown (not installed)\n"
+
+
+def test_a_bare_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help lists every command and goes to stderr; the status is 2, so that a script notices."""
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert all(
+        command in printed.err for command in ("serve", "demo", "replay", "keys", "train", "--version")
+    )
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["serve", "--port", "many"]])
 def test_a_wrong_command_line_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2 with the usage, as argparse has it."""
     with pytest.raises(SystemExit) as ended:

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.app import create_app
 from gateway.config import ConfigError, KeySettings, LevelSettings, ModelSettings, Settings, load_settings
-from tests.fakes import ScriptedBackend, says
+from tests.fakes import ScriptedUpstream, says
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -89,13 +89,13 @@ def test_every_setting_is_documented() -> None:
 def test_what_only_the_tables_know_is_checked_at_the_start(settings: Settings, told: str) -> None:
     """A family or a budget that can't be stops the gateway before a client meets it."""
     with pytest.raises(ConfigError, match=told):
-        create_app(settings, ScriptedBackend(says("4")))
+        create_app(settings, ScriptedUpstream(says("4")))
 
 
 def test_a_level_of_ones_own_may_be_the_default() -> None:
     """Levels and the budgets that name them may be set together."""
     settings = Settings(default_budget="deep", levels={"deep": LevelSettings(tokens=9)})
-    assert create_app(settings, ScriptedBackend(says("4"))).title == "ThinkGate"
+    assert create_app(settings, ScriptedUpstream(says("4"))).title == "ThinkGate"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 
 from gateway.app import create_app
-from gateway.backends.engines import VLLM, LlamaCpp
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
-from tests.upstream import Events, Json, Upstream, chunk, upstream
+from gateway.upstreams.adapters import LlamaCppAdapter, VLLMAdapter
+from gateway.upstreams.client import HTTPUpstream
+from tests.stub_engine import Events, Json, StubEngine, chunk, stub_engine
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 CLOSE = 9
@@ -19,16 +19,16 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type":
 
 
 @asynccontextmanager
-async def asking(family: str = "deepseek-r1") -> AsyncIterator[tuple[Upstream, Any]]:
+async def asking(family: str = "deepseek-r1") -> AsyncIterator[tuple[StubEngine, Any]]:
     """A scripted vLLM, and a function that asks a gateway in front of it; gives the reply's JSON."""
-    async with upstream(owned_by="vllm") as server:
+    async with stub_engine(owned_by="vllm") as server:
         served = {"id": "tiny", "owned_by": "vllm", "max_model_len": 4096}
         server.answers("/v1/models", Json({"data": [served]}))
         server.answers("/tokenize", Json({"tokens": [CLOSE]}))
         server.answers(COMPLETIONS, Events([completion("Seven."), completion("", "stop")]))
-        backend = OpenAIBackend(server.base_url)
-        await backend.start()
-        transport = httpx.ASGITransport(create_app(Settings(family=family), backend))
+        upstream = HTTPUpstream(server.base_url)
+        await upstream.start()
+        transport = httpx.ASGITransport(create_app(Settings(family=family), upstream))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
 
             async def ask(budget: object, **fields: Any) -> Any:
@@ -38,7 +38,7 @@ async def asking(family: str = "deepseek-r1") -> AsyncIterator[tuple[Upstream, A
                 return response.json()
 
             yield server, ask
-        await backend.close()
+        await upstream.close()
 
 
 def completion(text: str, finish: str | None = None) -> dict[str, Any]:
@@ -164,11 +164,11 @@ async def test_a_proven_engines_plain_reply_shows_no_ids() -> None:
 def test_a_schema_goes_along_in_each_engines_words() -> None:
     """vLLM's completions read `response_format`, llama.cpp's only `json_schema`."""
     body = {"model": "m", "messages": [], "response_format": SCHEMA}
-    assert VLLM().completion(body, "p", None)["response_format"] == SCHEMA
-    asked = LlamaCpp().completion(body, "p", None)
+    assert VLLMAdapter().completion(body, "p", None)["response_format"] == SCHEMA
+    asked = LlamaCppAdapter().completion(body, "p", None)
     assert asked["json_schema"] == {"type": "object"}
     assert "response_format" not in asked
-    anything = LlamaCpp().completion({**body, "response_format": {"type": "json_object"}}, "p", None)
+    anything = LlamaCppAdapter().completion({**body, "response_format": {"type": "json_object"}}, "p", None)
     assert anything["json_schema"] == {"type": "object"}
-    plain = LlamaCpp().completion({**body, "response_format": {"type": "text"}}, "p", None)
+    plain = LlamaCppAdapter().completion({**body, "response_format": {"type": "text"}}, "p", None)
     assert "json_schema" not in plain

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 
-from gateway.backends.base import ModelCard
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import ModelSettings, Settings
-from gateway.engine import Engine
 from gateway.errors import ModelNotFound, UpstreamUnreachable
+from gateway.runs.run import Runner
 from gateway.service import Service
+from gateway.upstreams.base import ModelCard
+from gateway.upstreams.client import HTTPUpstream
 from policies.families import Family, find_family
 from policies.templates import probes
-from tests.fakes import ScriptedBackend, says
-from tests.upstream import Events, Json, Upstream, upstream
+from tests.fakes import ScriptedUpstream, says
+from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
 OPENS, CLOSES = "<user>q<assistant><think>\n", "<user>q<assistant><think>\n\n</think>\n\n"
 
 
-class Rendering(ScriptedBackend):
+class Rendering(ScriptedUpstream):
     """An engine that renders chats by a template; `asked` are the requests it rendered, in order."""
 
     def __init__(self, template: Callable[[Mapping[str, Any]], str | None], *models: str) -> None:
@@ -54,9 +54,9 @@ def switched(body: Mapping[str, Any]) -> str:
     return OPENS if (body.get("chat_template_kwargs") or {}).get("thinking", True) else CLOSES
 
 
-def service_of(backend: Any, settings: Settings | None = None) -> Service:
+def service_of(upstream: Any, settings: Settings | None = None) -> Service:
     """A service in front of this engine."""
-    return Service(settings or Settings(), backend, Engine(backend))
+    return Service(settings or Settings(), upstream, Runner(upstream))
 
 
 async def family_of(service: Service, model: str = "tiny") -> Family:
@@ -65,14 +65,14 @@ async def family_of(service: Service, model: str = "tiny") -> Family:
 
 
 @asynccontextmanager
-async def in_front_of(server: Upstream) -> AsyncIterator[Service]:
+async def in_front_of(server: StubEngine) -> AsyncIterator[Service]:
     """A service in front of a scripted server."""
-    backend = OpenAIBackend(server.base_url)
-    await backend.start()
+    upstream = HTTPUpstream(server.base_url)
+    await upstream.start()
     try:
-        yield service_of(backend)
+        yield service_of(upstream)
     finally:
-        await backend.close()
+        await upstream.close()
 
 
 async def test_a_block_that_the_template_opens_is_known() -> None:
@@ -99,27 +99,27 @@ async def test_the_template_beats_the_table() -> None:
 
 async def test_the_operators_word_beats_the_template() -> None:
     """A family named in the settings, for all models or this one, is taken as it is; nothing is asked."""
-    backend = Rendering(opening)
+    upstream = Rendering(opening)
     named = [
         Settings(family="qwen3"),
         Settings(family="mimo", models={"tin*": ModelSettings(family="qwen3")}),
     ]
     for settings in named:
-        assert await family_of(service_of(backend, settings)) == find_family("", explicit="qwen3")
-    assert not backend.asked
+        assert await family_of(service_of(upstream, settings)) == find_family("", explicit="qwen3")
+    assert not upstream.asked
 
 
 async def test_a_template_is_asked_once() -> None:
     """By many requests at once, and again after the model list was read anew."""
-    backend = Rendering(opening)
-    service = service_of(backend)
+    upstream = Rendering(opening)
+    service = service_of(upstream)
     families = await asyncio.gather(*(family_of(service) for _ in range(8)))
     assert {family.opens for family in families} == {"template"}
     assert (await family_of(service)).opens == "template"
-    assert len(backend.asked) == len(probes(find_family("tiny")))
+    assert len(upstream.asked) == len(probes(find_family("tiny")))
 
 
-class Serving(ScriptedBackend):
+class Serving(ScriptedUpstream):
     """An engine that serves these."""
 
     def __init__(self, *cards: ModelCard) -> None:
@@ -155,52 +155,52 @@ async def test_a_model_need_not_be_named_where_it_is_the_only_one(
 
 async def test_each_model_has_its_own_template() -> None:
     """One upstream, two models: every probe names its model."""
-    backend = Rendering(lambda body: OPENS if body["model"] == "a" else "<user>q<assistant>", "a", "b")
-    service = service_of(backend)
+    upstream = Rendering(lambda body: OPENS if body["model"] == "a" else "<user>q<assistant>", "a", "b")
+    service = service_of(upstream)
     assert (await family_of(service, "a")).opens == "template"
     assert (await family_of(service, "b")).opens == "model"
 
 
 async def test_what_does_not_render_leaves_the_row() -> None:
     """After the first probe failed no other is tried, nor is that one again."""
-    backend = Rendering(lambda body: None)
-    service = service_of(backend)
+    upstream = Rendering(lambda body: None)
+    service = service_of(upstream)
     for _ in range(2):
         assert await family_of(service) == find_family("tiny")
-    assert len(backend.asked) == 1
+    assert len(upstream.asked) == 1
 
 
 async def test_a_server_that_never_renders_holds_up_one_request_only() -> None:
     """After a while the row has to do, for the requests to come as well."""
-    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+    async with stub_engine(owned_by="vllm") as server, in_front_of(server) as service:
         server.answers("/tokenize", Events([asyncio.Event()]))
         service.probe_seconds = 0.01
         assert await family_of(service) == find_family("tiny")
-        await service.backend.models(refresh=True)
+        await service.upstream.models(refresh=True)
         assert await family_of(service) == find_family("tiny")
         assert len(server.asked("/tokenize")) <= 1
 
 
 async def test_an_engine_that_is_down_is_asked_again() -> None:
     """The row holds for now; once the engine is there, its template is learned."""
-    backend = Rendering(opening)
-    backend.down = True
-    service = service_of(backend)
+    upstream = Rendering(opening)
+    upstream.down = True
+    service = service_of(upstream)
     assert (await family_of(service)).opens == "model"
-    backend.down = False
+    upstream.down = False
     assert (await family_of(service)).opens == "template"
 
 
 async def test_a_model_that_does_not_think_is_not_probed() -> None:
     """No template could tell anything about one whose blocks the gateway opens."""
-    backend = Rendering(opening, "SmolLM2-135M-Instruct")
-    assert (await family_of(service_of(backend), "SmolLM2-135M-Instruct")).opens == "gateway"
-    assert not backend.asked
+    upstream = Rendering(opening, "SmolLM2-135M-Instruct")
+    assert (await family_of(service_of(upstream), "SmolLM2-135M-Instruct")).opens == "gateway"
+    assert not upstream.asked
 
 
 async def test_a_text_template_over_http() -> None:
     """llama.cpp's `/apply-template`."""
-    async with upstream(owned_by="llamacpp") as server, in_front_of(server) as service:
+    async with stub_engine(owned_by="llamacpp") as server, in_front_of(server) as service:
         server.answers("/apply-template", Json({"prompt": OPENS}))
         assert (await family_of(service)).opens == "template"
         assert server.asked("/apply-template")[0]["messages"][0]["role"] == "user"
@@ -208,7 +208,7 @@ async def test_a_text_template_over_http() -> None:
 
 async def test_a_template_in_token_ids_over_http() -> None:
     """vLLM's `/tokenize`, turned back by `/detokenize`."""
-    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+    async with stub_engine(owned_by="vllm") as server, in_front_of(server) as service:
         server.answers("/tokenize", Json({"tokens": [3, 1, 2]}))
         server.answers("/detokenize", Json({"prompt": OPENS}))
         assert (await family_of(service)).opens == "template"
@@ -217,12 +217,12 @@ async def test_a_template_in_token_ids_over_http() -> None:
 
 async def test_a_server_without_the_route_is_asked_for_it_once() -> None:
     """One 404 a model, and none where the engine has no such route at all."""
-    async with upstream(owned_by="vllm") as server, in_front_of(server) as service:
+    async with stub_engine(owned_by="vllm") as server, in_front_of(server) as service:
         for _ in range(3):
             assert await family_of(service) == find_family("tiny")
-            await service.backend.models(refresh=True)
+            await service.upstream.models(refresh=True)
         assert len(server.asked("/tokenize")) == 1
         assert not server.asked("/detokenize")
-    async with upstream() as server, in_front_of(server) as service:
+    async with stub_engine() as server, in_front_of(server) as service:
         await family_of(service)
         assert {path for path, _, _ in server.requests} == {"/v1/models"}

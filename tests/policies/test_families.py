@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from policies.families import FAMILIES, find_family
 from policies.shaping import DIRECT, shape
 from policies.thinking import Markup
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 LEVELS = {"minimal": 256, "low": 1024, "medium": 4096, "high": 16384, "max": 100_000}
 QUESTION = "What is 2 + 2?"
@@ -232,12 +232,14 @@ TABLE = {
 }
 
 
-def asked(level: str) -> Budget:
+def asked(level: str) -> SamplingRequest:
     """The budget of a level by its default tokens, or of a bare number."""
     if level == "off":
-        return Budget(effort="off", thinking_tokens=0)
+        return SamplingRequest(level="off", thinking_limit=0)
     return (
-        Budget(effort=level, thinking_tokens=LEVELS[level]) if level in LEVELS else Budget(None, int(level))
+        SamplingRequest(level=level, thinking_limit=LEVELS[level])
+        if level in LEVELS
+        else SamplingRequest(None, int(level))
     )
 
 

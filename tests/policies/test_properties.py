@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from policies.escalation import AutoPolicy
 from policies.stopping import VotePolicy, lead_probability
-from policies.types import Budget, Limits, Policy, State, Stream
+from policies.types import Policy, RunLimits, RunningSample, SamplingRequest, VoteState
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
 BUDGETS = st.builds(
-    Budget,
-    effort=st.sampled_from(["auto", "low", None]),
+    SamplingRequest,
+    level=st.sampled_from(["auto", "low", None]),
     samples=st.integers(1, 40),
     vote=st.sampled_from(["majority", "weighted"]),
     stop=st.sampled_from(["none", "adaptive", "window", "first-1", "first-3", "confident"]),
-    limits=st.builds(Limits, st.none() | st.integers(1, 500), st.none() | st.floats(0.1, 20)),
+    limits=st.builds(RunLimits, st.none() | st.integers(1, 500), st.none() | st.floats(0.1, 20)),
     window=st.integers(1, 6),
     threshold=st.floats(0, 1),
     choices=st.integers(1, 5),
@@ -34,19 +34,19 @@ POLICIES = st.one_of(
 class World:
     """An engine whose samples finish, fail, stay silent or are cut at random."""
 
-    def __init__(self, budget: Budget, policy: Policy, seed: int) -> None:
+    def __init__(self, sampling: SamplingRequest, policy: Policy, seed: int) -> None:
         self.random = random.Random(seed)
-        self.budget, self.policy = budget, policy
+        self.sampling, self.policy = sampling, policy
         self.grouper = Grouper()
-        self.streams: dict[int, Stream] = {}
+        self.streams: dict[int, RunningSample] = {}
         self.order: list[int] = []
         self.launched = self.failures = self.most_in_flight = 0
         self.elapsed = 0.0
 
-    def state(self) -> State:
+    def state(self) -> VoteState:
         """What the policy gets to see."""
-        return State(
-            budget=self.budget,
+        return VoteState(
+            sampling=self.sampling,
             groups=self.grouper.groups,
             streams=tuple(self.streams.values()),
             failures=self.failures,
@@ -95,9 +95,9 @@ class World:
                 assert ask.count > 0
                 for _ in range(ask.count):
                     low = self.confidence(self.launched)
-                    self.streams[self.launched] = Stream(self.launched, 5, low if low % 2 else None)
+                    self.streams[self.launched] = RunningSample(self.launched, 5, low if low % 2 else None)
                     self.launched += 1
-            assert self.launched <= self.budget.samples
+            assert self.launched <= self.sampling.samples
             assert self.streams or step.wake_after is not None
             self.most_in_flight = max(self.most_in_flight, len(self.streams))
             self.happen()
@@ -106,9 +106,9 @@ class World:
 
 @settings(deadline=None)
 @given(BUDGETS, POLICIES, st.integers(0, 10**6))
-def test_every_policy_ends(budget: Budget, policy: VotePolicy | AutoPolicy, seed: int) -> None:
+def test_every_policy_ends(sampling: SamplingRequest, policy: VotePolicy | AutoPolicy, seed: int) -> None:
     """Whatever happens, the policy finishes, is pure, and launches no more than asked and allowed."""
-    world = World(budget, policy, seed)
+    world = World(sampling, policy, seed)
     assert world.run()
     if policy.concurrency is not None:
         assert world.most_in_flight <= policy.concurrency
@@ -116,11 +116,13 @@ def test_every_policy_ends(budget: Budget, policy: VotePolicy | AutoPolicy, seed
 
 def drawn(answers: str, concurrency: int | None, choose: Callable[[list[int]], int]) -> int:
     """How many samples the adaptive rule draws where sample i answers `answers[i]`."""
-    budget, policy = Budget(samples=len(answers)), VotePolicy(concurrency=concurrency)
+    sampling, policy = SamplingRequest(samples=len(answers)), VotePolicy(concurrency=concurrency)
     grouper, flying, order, launched = Grouper(), [0][:0], [0][:0], 0
     while True:
-        streams = tuple(map(Stream, flying))
-        step = policy.step(State(budget, grouper.groups, streams, launched=launched, order=tuple(order)))
+        streams = tuple(map(RunningSample, flying))
+        step = policy.step(
+            VoteState(sampling, grouper.groups, streams, launched=launched, order=tuple(order))
+        )
         if step.done:
             return launched
         for ask in step.launch:

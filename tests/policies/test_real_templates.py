@@ -8,7 +8,7 @@ import pytest
 from policies.families import Family, find_family
 from policies.shaping import shape
 from policies.templates import refine, render
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 pytest.importorskip("jinja2")
 SPEC = find_spec("trl")
@@ -16,8 +16,8 @@ if SPEC is None or not SPEC.submodule_search_locations:
     pytest.skip("the package trl is not installed", allow_module_level=True)
 FOLDER = Path(SPEC.submodule_search_locations[0]) / "chat_templates"
 
-HIGH = Budget(effort="high", thinking_tokens=2048)
-OFF = Budget(effort="off", thinking_tokens=0)
+HIGH = SamplingRequest(level="high", thinking_limit=2048)
+OFF = SamplingRequest(level="off", thinking_limit=0)
 QUESTION = {"messages": [{"role": "user", "content": "How many moons has Mars?"}]}
 
 ROWS = [
@@ -46,9 +46,9 @@ def template(name: str) -> str:
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 
-def rendered(name: str, family: Family, budget: Budget) -> str:
+def rendered(name: str, family: Family, sampling: SamplingRequest) -> str:
     """What the model reads when it is asked for this budget."""
-    prompt = render(template(name), shape(family, QUESTION, budget, None).body)
+    prompt = render(template(name), shape(family, QUESTION, sampling, None).body)
     assert prompt is not None
     return prompt
 
@@ -65,9 +65,9 @@ def test_the_row_is_what_the_template_says(name: str, model: str) -> None:
 def test_who_opens_the_block_is_seen_in_the_prompt(name: str, model: str) -> None:
     """The prompt ends inside a block exactly where the reply is read from inside one."""
     family = find_family(model)
-    for budget in (HIGH, OFF):
-        shaped = shape(family, QUESTION, budget, None)
-        prompt = rendered(name, family, budget) + shaped.prefill
+    for sampling in (HIGH, OFF):
+        shaped = shape(family, QUESTION, sampling, None)
+        prompt = rendered(name, family, sampling) + shaped.prefill
         inside = prompt.rfind(family.open) > prompt.rfind(family.close)
         assert inside is shaped.markup.opened
 

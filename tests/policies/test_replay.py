@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.escalation import AutoPolicy, Rung
-from policies.replay import Question, Recorded, Setting, pass_at, replay, simulate
+from policies.replay import Question, Recorded, ReplaySetting, pass_at, replay, simulate
 from policies.stopping import VotePolicy
-from policies.types import Budget, Limits, State, Step
+from policies.types import RunLimits, SamplingRequest, Step, VoteState
 from scorers.types import Answer
 
-ALL = Setting("majority", Budget(samples=0, stop="none"))
-ADAPTIVE = Setting("adaptive", Budget(samples=0))
+ALL = ReplaySetting("majority", SamplingRequest(samples=0, stop="none"))
+ADAPTIVE = ReplaySetting("adaptive", SamplingRequest(samples=0))
 
 
 def question(answers: str, lengths: list[int] | None = None, right: str = "a") -> Question:
@@ -28,37 +28,39 @@ def question(answers: str, lengths: list[int] | None = None, right: str = "a") -
 
 def test_a_majority_draws_all() -> None:
     """All samples are drawn and paid for, and the most frequent answer wins."""
-    outcome = simulate(question("abab-a", [1, 2, 3, 4, 5, 6]), range(6), ALL)
-    assert (outcome.correct, outcome.samples, outcome.tokens) == (True, 6, 21)
+    result = simulate(question("abab-a", [1, 2, 3, 4, 5, 6]), range(6), ALL)
+    assert (result.correct, result.samples, result.tokens) == (True, 6, 21)
 
 
 def test_adaptive_draws_four_where_they_agree() -> None:
     """Four of one mind end it; the rest cost nothing."""
-    outcome = simulate(question("aaaabbbb"), range(8), ADAPTIVE)
-    assert (outcome.correct, outcome.samples, outcome.tokens) == (True, 4, 40)
+    result = simulate(question("aaaabbbb"), range(8), ADAPTIVE)
+    assert (result.correct, result.samples, result.tokens) == (True, 4, 40)
 
 
 def test_all_at_once_pays_for_stragglers() -> None:
     """Launched together, four agree after 13 tokens; the others have grown as far by then."""
     everything = replace(ADAPTIVE, policy=VotePolicy(launch="all"))
-    outcome = simulate(question("aaaaabbb", [10, 11, 12, 13, 50, 60, 70, 80]), range(8), everything)
-    assert (outcome.samples, outcome.tokens) == (8, 10 + 11 + 12 + 13 + 4 * 13)
+    result = simulate(question("aaaaabbb", [10, 11, 12, 13, 50, 60, 70, 80]), range(8), everything)
+    assert (result.samples, result.tokens) == (8, 10 + 11 + 12 + 13 + 4 * 13)
 
 
 def test_first_m_keeps_the_shortest() -> None:
     """The three that finish first decide, in whatever order they were launched."""
-    first = Setting("first-3", Budget(samples=0, stop="first-3", vote="weighted"))
-    outcome = simulate(question("bbbaaa", [90, 80, 70, 30, 20, 10]), range(6), first)
-    assert (outcome.correct, outcome.tokens) == (True, 10 + 20 + 4 * 30)
+    first = ReplaySetting("first-3", SamplingRequest(samples=0, stop="first-3", vote="weighted"))
+    result = simulate(question("bbbaaa", [90, 80, 70, 30, 20, 10]), range(6), first)
+    assert (result.correct, result.tokens) == (True, 10 + 20 + 4 * 30)
 
 
 def test_limits_are_kept() -> None:
     """A limit in tokens ends the drawing within one look of it, and what has finished decides."""
-    limited = Setting("limited", Budget(samples=0, stop="none", limits=Limits(max_tokens=300)))
-    outcome = simulate(question("abbb", [60, 200, 200, 200]), range(4), limited)
-    assert outcome.correct
-    assert 300 <= outcome.tokens < 360
-    late = Setting("late", Budget(samples=0, stop="none", limits=Limits(max_seconds=2.0)))
+    limited = ReplaySetting(
+        "limited", SamplingRequest(samples=0, stop="none", limits=RunLimits(max_tokens=300))
+    )
+    result = simulate(question("abbb", [60, 200, 200, 200]), range(4), limited)
+    assert result.correct
+    assert 300 <= result.tokens < 360
+    late = ReplaySetting("late", SamplingRequest(samples=0, stop="none", limits=RunLimits(max_seconds=2.0)))
     assert simulate(question("abbb", [60, 200, 200, 200]), range(4), late).tokens == 60 + 3 * 100
 
 
@@ -68,17 +70,19 @@ def test_unsure_streams_are_aborted() -> None:
     other = replace(sure, text="b", answer=Answer("b", "b"), correct=False)
     unsure = replace(other, tokens=1000, lows=(1.0,) * 1000, confidence=1.0)
     recorded = Question((sure, sure, other, sure, unsure, unsure))
-    confident = Setting("confident", Budget(samples=0, stop="confident"))
-    outcome = simulate(recorded, range(6), confident)
-    assert outcome.correct
-    assert outcome.tokens < 200
+    confident = ReplaySetting("confident", SamplingRequest(samples=0, stop="confident"))
+    result = simulate(recorded, range(6), confident)
+    assert result.correct
+    assert result.tokens < 200
 
 
 def test_levels_are_drawn_from_their_own_samples() -> None:
     """Escalation gets its first samples from those recorded at the low level, whatever the order."""
-    low = Recorded("b", Answer("b", "b"), False, 10, effort="low")
-    high = Recorded("a", Answer("a", "a"), True, 100, effort="high")
-    auto = Setting("auto", Budget(effort="auto", samples=0), AutoPolicy((Rung("low", 3), Rung("high"))))
+    low = Recorded("b", Answer("b", "b"), False, 10, level="low")
+    high = Recorded("a", Answer("a", "a"), True, 100, level="high")
+    auto = ReplaySetting(
+        "auto", SamplingRequest(level="auto", samples=0), AutoPolicy((Rung("low", 3), Rung("high")))
+    )
     assert simulate(Question((high, low, high, low, low)), range(5), auto).tokens == 30
 
 
@@ -88,7 +92,9 @@ def test_scores_reach_the_vote() -> None:
         tuple(replace(s, score=0.9 if s.correct else 0.1) for s in question("abb").samples),
         lambda a, b: False,
     )
-    assert simulate(scored, range(3), Setting("best", Budget(samples=0, stop="none", vote="best"))).correct
+    assert simulate(
+        scored, range(3), ReplaySetting("best", SamplingRequest(samples=0, stop="none", vote="best"))
+    ).correct
     assert not simulate(scored, range(3), ALL).correct
 
 
@@ -111,7 +117,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     """Figures are reproducible, and the recorded order is used where no shuffles are asked for."""
     questions = [question("ababab"), question("bbbaaa")]
     assert replay(questions, [ADAPTIVE], seed=3) == replay(questions, [ADAPTIVE], seed=3)
-    one = replay([question("ab")], [replace(ALL, budget=Budget(samples=1))], shuffles=0)[0]
+    one = replay([question("ab")], [replace(ALL, sampling=SamplingRequest(samples=1))], shuffles=0)[0]
     assert one.accuracy == 100
 
 
@@ -119,12 +125,12 @@ def test_a_policy_that_waits_for_nothing_is_an_error() -> None:
     """A policy that neither launches nor finishes is reported instead of turning for ever."""
 
     class Idle:
-        def step(self, state: State) -> Step:
+        def step(self, state: VoteState) -> Step:
             """Do nothing."""
             return Step()
 
     with pytest.raises(RuntimeError, match="nothing in flight"):
-        simulate(question("a"), [0], Setting("idle", Budget(), Idle()))
+        simulate(question("a"), [0], ReplaySetting("idle", SamplingRequest(), Idle()))
 
 
 @settings(deadline=None)
@@ -135,6 +141,8 @@ def test_no_rule_costs_more_than_all(answers: str, stop: str) -> None:
     """A stopping rule never generates more tokens than drawing all samples."""
     recorded = question(answers, list(range(1, len(answers) + 1)))
     full = simulate(recorded, range(len(answers)), ALL)
-    ruled = simulate(recorded, range(len(answers)), Setting(stop, Budget(samples=0, stop=stop)))
+    ruled = simulate(
+        recorded, range(len(answers)), ReplaySetting(stop, SamplingRequest(samples=0, stop=stop))
+    )
     assert ruled.tokens <= full.tokens
     assert ruled.samples <= full.samples

@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 
 from policies.families import FAMILIES, Family, find_family
 from policies.shaping import Shaped, shape, strip_thinking
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 QUESTION = "What is 2 + 2?"
 CLIENT = "You are terse."
 POLICY = "Take your time."
 SECTIONS = "Write your thoughts first, between {} and {}, and after them the answer, complete in itself."
-LOW, HIGH = Budget(effort="low", thinking_tokens=1024), Budget(effort="high", thinking_tokens=16384)
-OFF = Budget(effort="off", thinking_tokens=0)
+LOW, HIGH = (
+    SamplingRequest(level="low", thinking_limit=1024),
+    SamplingRequest(level="high", thinking_limit=16384),
+)
+OFF = SamplingRequest(level="off", thinking_limit=0)
 QWEN3, GENERIC, GPT_OSS = find_family("qwen3-8b"), find_family("x"), find_family("gpt-oss-20b")
 
 
@@ -149,7 +152,7 @@ class TestClientsOwnWord:
     ) -> None:
         """Without a budget the request stays as it is, and what comes back is still read rightly."""
         body = request(chat_template_kwargs=dict(kwargs))
-        shaped = shape(find_family(model), body, Budget(), POLICY)
+        shaped = shape(find_family(model), body, SamplingRequest(), POLICY)
         assert (shaped.body, shaped.markup.opened) == (body, opened)
 
     def test_a_kwarg_of_a_limit_is_the_clients(self) -> None:
@@ -194,8 +197,10 @@ class TestWithoutASwitch:
 
     def test_a_level_of_ones_own_is_taken_by_its_tokens(self) -> None:
         """Levels can be configured; one that no family knows asks for the effort of its size."""
-        assert shape(GPT_OSS, request(), Budget("brief", 700), None).body["reasoning_effort"] == "low"
-        assert "reasoning_effort" not in shape(GPT_OSS, request(), Budget("auto"), None).body
+        assert (
+            shape(GPT_OSS, request(), SamplingRequest("brief", 700), None).body["reasoning_effort"] == "low"
+        )
+        assert "reasoning_effort" not in shape(GPT_OSS, request(), SamplingRequest("auto"), None).body
 
     def test_a_policy_is_enough_of_a_prompt(self) -> None:
         """The gateway's own sentence is only said where no policy says it."""
@@ -230,9 +235,9 @@ bodies = st.builds(
     st.just({}) | st.builds(lambda v: {"chat_template_kwargs": {"enable_thinking": v}}, st.booleans()),
 )
 budgets = st.builds(
-    Budget,
-    effort=st.none() | st.sampled_from(["off", *LEVELS, "auto"]),
-    thinking_tokens=st.none() | st.integers(0, 50_000),
+    SamplingRequest,
+    level=st.none() | st.sampled_from(["off", *LEVELS, "auto"]),
+    thinking_limit=st.none() | st.integers(0, 50_000),
 )
 families = st.sampled_from(FAMILIES)
 
@@ -244,18 +249,18 @@ def flat(content: Any) -> list[str]:
 
 @given(families, bodies, budgets, st.none() | st.just(POLICY))
 def test_shaping_never_changes_its_input(
-    family: Family, body: dict[str, Any], budget: Budget, policy: str | None
+    family: Family, body: dict[str, Any], sampling: SamplingRequest, policy: str | None
 ) -> None:
     """The client's request can be shaped again for another sample."""
     before = copy.deepcopy(body)
-    shape(family, body, budget, policy)
+    shape(family, body, sampling, policy)
     assert body == before
 
 
 @given(families, bodies, budgets)
-def test_every_other_field_stays(family: Family, body: dict[str, Any], budget: Budget) -> None:
+def test_every_other_field_stays(family: Family, body: dict[str, Any], sampling: SamplingRequest) -> None:
     """Only messages, template kwargs and an effort are ever written; the rest is as it came."""
-    after = shape(family, body, budget, POLICY).body
+    after = shape(family, body, sampling, POLICY).body
     written = {"messages", "chat_template_kwargs", "reasoning_effort"}
     assert {k: v for k, v in after.items() if k not in written} == {
         k: v for k, v in body.items() if k not in written
@@ -263,9 +268,11 @@ def test_every_other_field_stays(family: Family, body: dict[str, Any], budget: B
 
 
 @given(families, bodies, budgets)
-def test_the_clients_text_stays_whole(family: Family, body: dict[str, Any], budget: Budget) -> None:
+def test_the_clients_text_stays_whole(
+    family: Family, body: dict[str, Any], sampling: SamplingRequest
+) -> None:
     """Every text that the client wrote stands in the same message, and no message is lost."""
-    after = shape(family, body, budget, POLICY).body["messages"]
+    after = shape(family, body, sampling, POLICY).body["messages"]
     added = len(after) - len(body["messages"])
     assert added in (0, 1)
     for old, new in zip(body["messages"], after[added:], strict=True):
@@ -275,16 +282,18 @@ def test_the_clients_text_stays_whole(family: Family, body: dict[str, Any], budg
 
 
 @given(families, bodies, budgets)
-def test_shaping_twice_is_shaping_once(family: Family, body: dict[str, Any], budget: Budget) -> None:
+def test_shaping_twice_is_shaping_once(
+    family: Family, body: dict[str, Any], sampling: SamplingRequest
+) -> None:
     """A request that already carries its switch and policy is not given them again."""
-    once = shape(family, body, budget, POLICY).body
-    assert shape(family, once, budget, POLICY).body == once
+    once = shape(family, body, sampling, POLICY).body
+    assert shape(family, once, sampling, POLICY).body == once
 
 
 @given(families, bodies)
 def test_nothing_asked_changes_nothing(family: Family, body: dict[str, Any]) -> None:
     """Without effort or number the request goes upstream as it came."""
-    assert shape(family, body, Budget(), POLICY).body == body
+    assert shape(family, body, SamplingRequest(), POLICY).body == body
 
 
 THOUGHT = {

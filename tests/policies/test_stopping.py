@@ -5,130 +5,135 @@ from dataclasses import replace
 import pytest
 
 from policies.stopping import VotePolicy, lead_probability, parse_stop
-from policies.types import Budget, Limits, State, Stream
+from policies.types import RunLimits, RunningSample, SamplingRequest, VoteState
 from scorers.types import Answer, Group
 
 
-def state(budget: Budget, classes: list[int], flying: int = 0, **known: object) -> State:
+def state(sampling: SamplingRequest, classes: list[int], flying: int = 0, **known: object) -> VoteState:
     """A state in which classes of these sizes have finished, one after another."""
     groups, start = [], 0
     for number, size in enumerate(classes):
         groups.append(Group(Answer(str(number), number), tuple(range(start, start + size)), float(size)))
         start += size
-    streams = tuple(Stream(start + i) for i in range(flying))
+    streams = tuple(RunningSample(start + i) for i in range(flying))
     fields = {"launched": start + flying, "order": tuple(range(start)), **known}
-    return State(budget, tuple(groups), streams, **fields)  # type: ignore[arg-type]
+    return VoteState(sampling, tuple(groups), streams, **fields)  # type: ignore[arg-type]
 
 
-def launched(policy: VotePolicy, now: State) -> int:
+def launched(policy: VotePolicy, now: VoteState) -> int:
     """How many samples the policy asks for now."""
     return sum(ask.count for ask in policy.step(now).launch)
 
 
 def test_none_draws_all() -> None:
     """Without a rule everything is launched at once, and unanimity ends nothing."""
-    budget = Budget(samples=8, stop="none")
-    assert launched(VotePolicy(), state(budget, [])) == 8
-    assert not VotePolicy().step(state(budget, [7], 1)).done
-    assert VotePolicy().step(state(budget, [8])).done
+    sampling = SamplingRequest(samples=8, stop="none")
+    assert launched(VotePolicy(), state(sampling, [])) == 8
+    assert not VotePolicy().step(state(sampling, [7], 1)).done
+    assert VotePolicy().step(state(sampling, [8])).done
 
 
 def test_adaptive_stops_at_four_unanimous() -> None:
     """Four of a kind are 0.969 sure, which is enough; three are not."""
-    budget = Budget(samples=16, stop="adaptive")
+    sampling = SamplingRequest(samples=16, stop="adaptive")
     assert lead_probability(4, 0) == 0.96875
-    assert launched(VotePolicy(), state(budget, [])) == 4
-    assert not VotePolicy().step(state(budget, [3], 1)).done
-    assert VotePolicy().step(state(budget, [4])).done
+    assert launched(VotePolicy(), state(sampling, [])) == 4
+    assert not VotePolicy().step(state(sampling, [3], 1)).done
+    assert VotePolicy().step(state(sampling, [4])).done
 
 
 def test_adaptive_draws_what_could_settle_it() -> None:
     """At 3 to 1 three more for the leader would be enough, so three are drawn."""
-    assert launched(VotePolicy(), state(Budget(samples=16), [3, 1])) == 3
+    assert launched(VotePolicy(), state(SamplingRequest(samples=16), [3, 1])) == 3
 
 
 def test_window_stops_at_a_unanimous_one() -> None:
     """Windows are drawn one at a time; a split one is followed by the next."""
-    budget = Budget(samples=12, stop="window", window=3)
-    assert launched(VotePolicy(), state(budget, [])) == 3
-    assert VotePolicy().step(state(budget, [3])).done
-    assert launched(VotePolicy(), state(budget, [2, 1])) == 3
-    assert launched(VotePolicy(), state(budget, [1], 2)) == 0
+    sampling = SamplingRequest(samples=12, stop="window", window=3)
+    assert launched(VotePolicy(), state(sampling, [])) == 3
+    assert VotePolicy().step(state(sampling, [3])).done
+    assert launched(VotePolicy(), state(sampling, [2, 1])) == 3
+    assert launched(VotePolicy(), state(sampling, [1], 2)) == 0
 
 
 def test_first_m_keeps_the_first() -> None:
     """All are launched; the first m with an answer end it and the others are aborted."""
-    budget = Budget(samples=6, stop="first-3", vote="weighted")
-    assert launched(VotePolicy(), state(budget, [])) == 6
-    assert not VotePolicy().step(state(budget, [2], 4)).done
-    step = VotePolicy().step(state(budget, [2, 1], 3))
+    sampling = SamplingRequest(samples=6, stop="first-3", vote="weighted")
+    assert launched(VotePolicy(), state(sampling, [])) == 6
+    assert not VotePolicy().step(state(sampling, [2], 4)).done
+    step = VotePolicy().step(state(sampling, [2, 1], 3))
     assert step.done
     assert step.abort == {3, 4, 5}
 
 
 def test_first_m_of_free_text() -> None:
     """Where the vote is over texts, not answers, the first m are kept whatever they say."""
-    budget = Budget(samples=6, stop="first-2", vote="mbr")
-    assert VotePolicy().step(State(budget, (), (Stream(2),), launched=6, order=(0, 1))).done
+    sampling = SamplingRequest(samples=6, stop="first-2", vote="mbr")
+    assert VotePolicy().step(VoteState(sampling, (), (RunningSample(2),), launched=6, order=(0, 1))).done
 
 
 def test_confident_sets_its_threshold_first() -> None:
     """Half of a few samples warm up; then everything starts, and unsure streams are given up."""
-    budget = Budget(samples=8, stop="confident")
-    assert launched(VotePolicy(), state(budget, [])) == 4
-    warm = state(budget, [2, 2], confidences={0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0})
+    sampling = SamplingRequest(samples=8, stop="confident")
+    assert launched(VotePolicy(), state(sampling, [])) == 4
+    warm = state(sampling, [2, 2], confidences={0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0})
     assert launched(VotePolicy(), warm) == 4
     # the threshold keeps nine tenths of the warm-up: 10.3
-    streams = (Stream(4, 9, 10.2), Stream(5, 9, 10.4), Stream(6, 9), Stream(7, 9, 3.0))
+    streams = (
+        RunningSample(4, 9, 10.2),
+        RunningSample(5, 9, 10.4),
+        RunningSample(6, 9),
+        RunningSample(7, 9, 3.0),
+    )
     step = VotePolicy().step(replace(warm, streams=streams, launched=8))
     assert (step.abort, step.done, step.wake_after) == ({4, 7}, False, 0.25)
-    only_unsure = VotePolicy().step(replace(warm, streams=(Stream(7, 9, 3.0),), launched=8))
+    only_unsure = VotePolicy().step(replace(warm, streams=(RunningSample(7, 9, 3.0),), launched=8))
     assert (only_unsure.abort, only_unsure.done) == ({7}, True)
 
 
 def test_confident_stops_when_the_sure_agree() -> None:
     """The leader's part of all confidence ends it, once the warm-up is over."""
-    budget = Budget(samples=8, stop="confident", threshold=0.9)
+    sampling = SamplingRequest(samples=8, stop="confident", threshold=0.9)
     unsure_dissenter = {0: 12.0, 1: 12.0, 2: 12.0, 3: 1.0}
-    assert VotePolicy().step(state(budget, [3, 1], 4, confidences=unsure_dissenter)).done
-    assert not VotePolicy().step(state(budget, [3, 1], 4)).done
-    assert not VotePolicy().step(state(budget, [3], 5)).done
+    assert VotePolicy().step(state(sampling, [3, 1], 4, confidences=unsure_dissenter)).done
+    assert not VotePolicy().step(state(sampling, [3, 1], 4)).done
+    assert not VotePolicy().step(state(sampling, [3], 5)).done
 
 
 def test_one_answer_is_no_agreement() -> None:
     """Where the warm-up brought one answer and replies without any, the confident rule draws on."""
-    budget = Budget(samples=8, stop="confident", threshold=0.9)
-    assert not VotePolicy().step(replace(state(budget, [1]), order=(0, 1, 2, 3), launched=4)).done
-    assert VotePolicy().step(replace(state(budget, [2]), order=(0, 1, 2, 3), launched=4)).done
+    sampling = SamplingRequest(samples=8, stop="confident", threshold=0.9)
+    assert not VotePolicy().step(replace(state(sampling, [1]), order=(0, 1, 2, 3), launched=4)).done
+    assert VotePolicy().step(replace(state(sampling, [2]), order=(0, 1, 2, 3), launched=4)).done
 
 
 def test_a_decided_majority_stops() -> None:
     """When the rest can't change the winner, they are not waited for; another vote waits."""
-    decided = state(Budget(samples=5, stop="adaptive", threshold=1.0), [3, 1], 1)
+    decided = state(SamplingRequest(samples=5, stop="adaptive", threshold=1.0), [3, 1], 1)
     assert VotePolicy().step(decided).done
-    weighted = state(Budget(samples=5, stop="adaptive", threshold=1.0, vote="weighted"), [3, 1], 1)
+    weighted = state(SamplingRequest(samples=5, stop="adaptive", threshold=1.0, vote="weighted"), [3, 1], 1)
     assert not VotePolicy().step(weighted).done
 
 
 def test_all_at_once_and_slots() -> None:
     """Launching all ignores what the rule wants; concurrency caps what is in flight."""
-    assert launched(VotePolicy(launch="all"), state(Budget(samples=16), [])) == 16
-    assert launched(VotePolicy("all", concurrency=4), state(Budget(samples=16), [1], 3)) == 1
+    assert launched(VotePolicy(launch="all"), state(SamplingRequest(samples=16), [])) == 16
+    assert launched(VotePolicy("all", concurrency=4), state(SamplingRequest(samples=16), [1], 3)) == 1
 
 
 def test_limits_end_the_drawing() -> None:
     """A deadline and a limit in tokens both abort what is in flight."""
-    late = Budget(samples=8, limits=Limits(max_seconds=2.0))
+    late = SamplingRequest(samples=8, limits=RunLimits(max_seconds=2.0))
     assert VotePolicy().step(state(late, [1], 3, elapsed=0.5)).wake_after == 1.5
     step = VotePolicy().step(state(late, [1], 3, elapsed=2.0))
     assert (step.done, step.abort, step.reason) == (True, {1, 2, 3}, "max_seconds")
-    spent = Budget(samples=8, limits=Limits(max_tokens=100))
+    spent = SamplingRequest(samples=8, limits=RunLimits(max_tokens=100))
     assert VotePolicy().step(state(spent, [1], 3, lengths={0: 60}, lost=40)).reason == "max_tokens"
 
 
 def test_choices_are_drawn() -> None:
     """A rule doesn't stop before there are as many samples as go back to the client."""
-    assert launched(VotePolicy(), state(Budget(samples=8, choices=6), [4])) == 2
+    assert launched(VotePolicy(), state(SamplingRequest(samples=8, choices=6), [4])) == 2
 
 
 @pytest.mark.parametrize("text", ["first-0", "first-", "first-m", "First-3", "sometimes", ""])

@@ -11,11 +11,11 @@ from policies.families import Family, find_family
 from policies.shaping import shape
 from policies.templates import probes, refine, refine_rendered, render
 from policies.thinking import Markup
-from policies.types import Budget
+from policies.types import SamplingRequest
 
 QWEN3, GENERIC = find_family("qwen3-8b"), find_family("x")
 REQUEST = {"messages": [{"role": "user", "content": "q"}]}
-OFF = Budget(effort="off", thinking_tokens=0)
+OFF = SamplingRequest(level="off", thinking_limit=0)
 ON, CLOSED = "<a>q\n<b><think>\n", "<a>q\n<b><think>\n\n</think>\n\n"
 """The ends of a prompt that opens a block and of one that closes it at once."""
 
@@ -63,7 +63,7 @@ class TestTemplates:
         assert shape(switchable, REQUEST, OFF, None).off == "native"
         thinker = refine_rendered(GENERIC, {"default": ON, "on": ON, "off": ON})
         assert shape(thinker, REQUEST, OFF, None).off == "prefill"
-        assert shape(thinker, REQUEST, Budget(), None).markup.opened
+        assert shape(thinker, REQUEST, SamplingRequest(), None).markup.opened
 
     def test_other_tags_are_recognised(self) -> None:
         """The tag at the prompt's end is looked up among all families'."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from policies.types import Budget
+from policies.types import SamplingRequest
 from policies.voting import decide, parse_vote
 from scorers.types import Answer, Group, Sample, Usage
 
@@ -12,17 +12,17 @@ def test_the_budget_names_the_vote() -> None:
     groups = (Group(Answer("7", 7), (0, 1), 2.0), Group(Answer("8", 8), (2,), 1.0))
     samples = [Sample(i, "") for i in range(3)]
     scores = {0: 0.1, 1: 0.2, 2: 0.9}
-    assert decide(Budget(vote="majority"), groups, samples).winner == 0
-    assert decide(Budget(vote="weighted"), groups, samples, scores).winner == 2
-    assert decide(Budget(vote="majority"), groups, samples, min_share=0.9).abstained
+    assert decide(SamplingRequest(vote="majority"), groups, samples).winner == 0
+    assert decide(SamplingRequest(vote="weighted"), groups, samples, scores).winner == 2
+    assert decide(SamplingRequest(vote="majority"), groups, samples, min_share=0.9).abstained
 
 
 def test_the_first_m_give_ties_to_the_shortest() -> None:
     """short-m@k breaks a tie by length; every other rule by who finished first."""
     groups = (Group(Answer("7", 7), (0,), 1.0), Group(Answer("8", 8), (1,), 1.0))
     samples = [Sample(0, "", usage=Usage(completion=90)), Sample(1, "", usage=Usage(completion=50))]
-    assert decide(Budget(stop="first-2"), groups, samples).winner == 1
-    assert decide(Budget(stop="adaptive"), groups, samples).winner == 0
+    assert decide(SamplingRequest(stop="first-2"), groups, samples).winner == 1
+    assert decide(SamplingRequest(stop="adaptive"), groups, samples).winner == 0
 
 
 def test_unknown_votes_are_refused() -> None:

@@ -23,7 +23,7 @@ class Oracle:
         self.running = self.most = 0
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
-        """See `scorers.types.Model`."""
+        """See `scorers.types.ScorerModel`."""
         self.running += 1
         self.most = max(self.most, self.running)
         await asyncio.sleep(0)
@@ -33,7 +33,7 @@ class Oracle:
         return Sample(0, self._reply(messages[-1]["content"]), finish_reason=self._finish_reason)
 
     def count(self, tokens: int) -> None:
-        """See `scorers.types.Model`."""
+        """See `scorers.types.ScorerModel`."""
         self.tokens += tokens
 
 

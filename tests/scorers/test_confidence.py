@@ -16,7 +16,7 @@ from scorers.confidence import (
     self_certainty,
     token_confidence,
 )
-from scorers.types import Model, Sample
+from scorers.types import Sample, ScorerModel
 
 
 def token(*logprobs: float) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class NoModel:
         raise AssertionError("the confidence scorer asked the model")
 
 
-MODEL: Model = NoModel()
+MODEL: ScorerModel = NoModel()
 
 
 def test_token_confidence() -> None:

@@ -11,7 +11,7 @@ from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings
 from scorers.gate import Check, Gate, model_digest, parse_gate, read_gate, released, write_gate
-from tests.fakes import ScriptedBackend, says
+from tests.fakes import ScriptedUpstream, says
 
 GOOD = Check("within-problem AUC", 0.81, 0.7, True)
 BAD = Check("gain over majority", -0.5, 0.0, False)
@@ -36,7 +36,7 @@ def settings(directory: Path, **more: Any) -> Settings:
 
 def starts(settings: Settings) -> bool:
     """Whether a gateway can be made of the settings."""
-    return bool(create_app(settings, ScriptedBackend(says("7"))).routes)
+    return bool(create_app(settings, ScriptedUpstream(says("7"))).routes)
 
 
 def test_a_gate_is_read_as_it_was_written(tmp_path: Path) -> None:

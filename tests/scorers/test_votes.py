@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.grouping import Grouper, each_alone
-from scorers.types import Answer, Ballot, Group, Sample, Usage, Verdict, Vote
+from scorers.types import Answer, Group, Sample, Usage, Vote, VoteOptions, VoteResult
 from scorers.votes import (
     MAX_WORDS,
     VOTES,
@@ -38,10 +38,10 @@ def finished(
 
 def elect(
     vote: Vote, answers: Sequence[str], scores: Sequence[float] | None = None, **ballot: float
-) -> Verdict:
+) -> VoteResult:
     """The verdict on these answers with these scores."""
     groups, samples = finished(answers)
-    return vote(groups, samples, Ballot(dict(enumerate(scores or [])), **ballot))  # type: ignore[arg-type]
+    return vote(groups, samples, VoteOptions(dict(enumerate(scores or [])), **ballot))  # type: ignore[arg-type]
 
 
 def test_majority() -> None:
@@ -68,7 +68,7 @@ def test_first_seen_wins_a_tie() -> None:
 def test_the_shortest_wins_a_tie_where_asked() -> None:
     """With `shortest_first` a tie goes to the answer with the shortest sample."""
     groups, samples = finished(["7", "8", "9"], {0: 90, 1: 50, 2: 70})
-    assert majority(groups, samples, Ballot(shortest_first=True)).ranking == (1, 2, 0)
+    assert majority(groups, samples, VoteOptions(shortest_first=True)).ranking == (1, 2, 0)
 
 
 def test_best_scored_member_is_returned() -> None:
@@ -85,7 +85,7 @@ def test_no_answer_is_no_vote() -> None:
 @pytest.mark.parametrize("name", VOTES)
 def test_nothing_to_choose_from(name: str) -> None:
     """Without a single votable sample no vote names a winner, and each says why."""
-    verdict = VOTES[name]((), [Sample(0, "", finish_reason="length")], Ballot(min_share=0.1))
+    verdict = VOTES[name]((), [Sample(0, "", finish_reason="length")], VoteOptions(min_share=0.1))
     assert (verdict.winner, verdict.ranking, verdict.abstained) == (None, (), True)
     assert verdict.reason == "no sample has an answer that counts"
 
@@ -108,7 +108,7 @@ def test_weighted() -> None:
 def test_no_opinion_counts_as_the_mean() -> None:
     """A sample on which the scorer had no opinion weighs as much as the others on average."""
     groups, samples = finished(["7", "8", "8"])
-    verdict = weighted(groups, samples, Ballot({0: 0.5, 1: 0.25}))
+    verdict = weighted(groups, samples, VoteOptions({0: 0.5, 1: 0.25}))
     assert [group.weight for group in verdict.groups] == [0.625, 0.5]
     assert verdict.ranking == (2, 1, 0)
 
@@ -129,15 +129,15 @@ def test_best() -> None:
 def test_the_winning_classs_unscored_member_stands_in_the_middle_too() -> None:
     """Behind one that was liked and before one that was not."""
     groups, samples = finished(["7", "7", "7"])
-    assert weighted(groups, samples, Ballot({0: 0.1, 2: 0.9})).ranking == (2, 1, 0)
+    assert weighted(groups, samples, VoteOptions({0: 0.1, 2: 0.9})).ranking == (2, 1, 0)
 
 
 @pytest.mark.parametrize("vote", [best, best_of_majority])
 def test_an_unread_verdict_is_no_bad_one(vote: Vote) -> None:
     """A sample without a score counts as the mean: behind one that was liked, before one that was not."""
     groups, samples = finished(["7", "8", "7", "9"])
-    assert vote(groups, samples, Ballot({1: 0.1})).winner == 0
-    assert vote(groups, samples, Ballot({1: 0.1, 3: 0.9})).ranking == (3, 0, 2, 1)
+    assert vote(groups, samples, VoteOptions({1: 0.1})).winner == 0
+    assert vote(groups, samples, VoteOptions({1: 0.1, 3: 0.9})).ranking == (3, 0, 2, 1)
 
 
 def test_best_of_free_text() -> None:
@@ -147,7 +147,7 @@ def test_best_of_free_text() -> None:
         Sample(1, "And so", finish_reason="length"),
         Sample(2, "Here we are."),
     ]
-    assert best(each_alone(samples), samples, Ballot({0: 0.2, 1: 0.9, 2: 0.7})).ranking == (2, 0)
+    assert best(each_alone(samples), samples, VoteOptions({0: 0.2, 1: 0.9, 2: 0.7})).ranking == (2, 0)
 
 
 def test_best_without_scores_is_a_majority() -> None:
@@ -165,16 +165,16 @@ def test_borda() -> None:
     """Ranks become votes: at exponent 1 the best of four gives 4, the others 3, 2 and 1."""
     answers, scores = ["7", "8", "8", "7"], [0.9, 0.8, 0.7, 0.1]
     groups, samples = finished(answers)
-    verdict = borda(groups, samples, Ballot(dict(enumerate(scores))), exponent=1.0)
+    verdict = borda(groups, samples, VoteOptions(dict(enumerate(scores))), exponent=1.0)
     assert {group.answer.raw: group.weight for group in verdict.groups} == {"7": 5.0, "8": 5.0}
-    assert borda(groups, samples, Ballot(dict(enumerate(scores))), exponent=3.0).winner == 0
+    assert borda(groups, samples, VoteOptions(dict(enumerate(scores))), exponent=3.0).winner == 0
     assert elect(borda, ["7", "8", "8"]).winner == 1
 
 
 def test_borda_shares_the_ranks_of_a_tie() -> None:
     """Two samples that tie for second place get the mean of second and third place's votes."""
     groups, samples = finished(["7", "8", "9"])
-    verdict = borda(groups, samples, Ballot({0: 0.9, 1: 0.5, 2: 0.5}), exponent=1.0)
+    verdict = borda(groups, samples, VoteOptions({0: 0.9, 1: 0.5, 2: 0.5}), exponent=1.0)
     assert [group.weight for group in verdict.groups] == [3.0, 1.5, 1.5]
 
 
@@ -182,8 +182,8 @@ def test_confidence_keeps_the_surest() -> None:
     """The least sure samples are left out, so that their number can't win."""
     answers, scores = ["7", "7", "7", "7", "7", "8"], [0.2, 0.2, 0.2, 0.2, 0.2, 0.9]
     groups, samples = finished(answers)
-    assert confidence(groups, samples, Ballot(dict(enumerate(scores))), keep=1.0).winner == 0
-    verdict = confidence(groups, samples, Ballot(dict(enumerate(scores))), keep=0.1)
+    assert confidence(groups, samples, VoteOptions(dict(enumerate(scores))), keep=1.0).winner == 0
+    verdict = confidence(groups, samples, VoteOptions(dict(enumerate(scores))), keep=0.1)
     assert (verdict.winner, verdict.share, len(verdict.ranking)) == (5, 1.0, 6)
 
 
@@ -215,14 +215,14 @@ SCORES = st.lists(st.floats(0, 1), min_size=12, max_size=12)
 BY_CLASS = ("majority", "weighted", "borda", "confidence")
 
 
-def of_shuffled(vote: Vote, answers: list[str], scores: list[float], seed: int) -> Verdict:
+def of_shuffled(vote: Vote, answers: list[str], scores: list[float], seed: int) -> VoteResult:
     """The verdict when the same samples finish in another order."""
     samples = finished(answers)[1]
     shuffled = random.Random(seed).sample(samples, len(samples))
     grouper = Grouper()
     for sample in shuffled:
         grouper.add(sample, Answer(sample.content, sample.content) if sample.content else None)
-    return vote(grouper.groups, shuffled, Ballot(dict(enumerate(scores[: len(answers)]))))
+    return vote(grouper.groups, shuffled, VoteOptions(dict(enumerate(scores[: len(answers)]))))
 
 
 @settings(deadline=None)

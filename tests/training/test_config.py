@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from training.config import ConfigError, TrainConfig, read_config
-from training.stage_data import StageData
+from training.stages.stage_data import StageData
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 RUN = """

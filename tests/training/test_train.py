@@ -47,7 +47,7 @@ HEAVY = (
     "training.stages.",
     "training.scorer.",
     "training.tiny.model",
-    "training.measure",
+    "training.stages.measure",
 )
 
 

@@ -9,7 +9,7 @@ import httpx
 
 from gateway.app import create_app
 from gateway.config import Settings
-from tests.fakes import ScriptedBackend, says
+from tests.fakes import ScriptedUpstream, says
 from tests.serving import serving_in_thread
 
 __all__ = ["record"]
@@ -17,9 +17,9 @@ __all__ = ["record"]
 
 def record(path: Path, asked: Sequence[tuple[str, Sequence[str], Mapping[str, Any] | None]]) -> None:
     """Asks each question, answered by these samples, and says that of the answer, if anything."""
-    backend = ScriptedBackend(*(says(text) for _, texts, _ in asked for text in texts))
+    upstream = ScriptedUpstream(*(says(text) for _, texts, _ in asked for text in texts))
     with (
-        serving_in_thread(create_app(Settings(record_to=path), backend)) as url,
+        serving_in_thread(create_app(Settings(record_to=path), upstream)) as url,
         httpx.Client(base_url=url) as client,
     ):
         for question, texts, words in asked:

@@ -15,7 +15,7 @@ from gateway.app import create_app
 from gateway.config import Settings
 from tests.serving import serving_in_thread
 from tests.vllm.server import MODEL, VllmServer, serve
-from training.promote import main
+from training.promotion.command import main
 
 QUESTIONS = 12
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.election import Jury
-from gateway.scoring import Scoring
+from gateway.runs.scorers import Scorers
+from gateway.runs.voting import VoteSettings
 from scorers.calibration import Calibration, read_calibration
 from scorers.trained import Case, ServedClassifier
 from scorers.types import Sample
-from tests.fakes import ScriptedBackend, job_for, ran, says
+from tests.fakes import ScriptedUpstream, ran, request_for, says
 from tests.scorers.models import nobody
 from tests.vllm.server import VllmServer, serve
 
@@ -71,10 +71,10 @@ def run_there(python: str, script: Path, directory: Path, stdin: str | None = No
     return done.stdout.strip().splitlines()[-1]
 
 
-def scoring_for(server: VllmServer, **more: Any) -> Scoring:
+def scoring_for(server: VllmServer, **more: Any) -> Scorers:
     """Scorers as a settings file would have them."""
     table = {"kind": "trained", "url": server.base_url, "model": server.model, "unproven": True, **more}
-    return Scoring(Settings.model_validate({"scorers": {"rm": table}}).scorers)
+    return Scorers(Settings.model_validate({"scorers": {"rm": table}}).scorers)
 
 
 def test_the_embedded_classifier_gives_hugging_faces_values(expected: Mapping[str, list[float]]) -> None:
@@ -111,22 +111,22 @@ async def test_the_served_classifier_picks_a_sample(
     calibrated = read_calibration(calibration)
     assert calibrated != Calibration()
     scoring = scoring_for(server, calibration=calibration)
-    job = job_for(
+    request = request_for(
         messages=[{"role": "user", "content": ASKED}],
         scaling={"samples": 3, "stop": "none", "vote": "best"},
     )
-    job = replace(job, budget=replace(job.budget, scorer="rm"))
-    backend = ScriptedBackend(says(WRONG[0]), says(WRONG[1]), says(RIGHT))
+    request = replace(request, sampling=replace(request.sampling, scorer="rm"))
+    upstream = ScriptedUpstream(says(WRONG[0]), says(WRONG[1]), says(RIGHT))
     try:
-        _, outcome = await ran(backend, job, Jury(scorers=scoring.scorers))
+        _, result = await ran(upstream, request, VoteSettings(scorers=scoring.scorers))
     finally:
         await scoring.close()
-    assert outcome.chosen[0].content == RIGHT
-    drawn = {sample.index: sample.content for sample in outcome.drawn}
+    assert result.chosen[0].content == RIGHT
+    drawn = {sample.index: sample.content for sample in result.drawn}
     values = dict(zip(REPLIES, expected[precision], strict=True))
     told = {index: calibrated(values[text]) for index, text in drawn.items()}
-    assert dict(outcome.scores) == pytest.approx(told, abs=TOLERANCE[precision])
-    assert outcome.scorer_tokens == sum(expected["tokens"][:3])
+    assert dict(result.scores) == pytest.approx(told, abs=TOLERANCE[precision])
+    assert result.scorer_tokens == sum(expected["tokens"][:3])
 
 
 async def test_pairs_are_scored_too(pooling_server: tuple[str, VllmServer]) -> None:

@@ -19,8 +19,8 @@ from scorers.answers import verify
 from tests.serving import serving_in_thread
 from tests.vllm.server import VllmServer, serve
 from training.config import read_config
-from training.sources import held_out
-from training.types import Row
+from training.data.sources import held_out
+from training.types import Problem
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tests" / "vllm" / "trained"
@@ -50,14 +50,14 @@ def url(trained_server: VllmServer) -> Iterator[str]:
         yield base
 
 
-def asked(url: str, budget: str, **more: Any) -> list[tuple[Row, dict[str, Any]]]:
+def asked(url: str, budget: str, **more: Any) -> list[tuple[Problem, dict[str, Any]]]:
     """The held-out questions, never trained on, and what came back for each at a budget."""
     rows = held_out(CONFIG.held_out.sources, QUESTIONS)
 
     async def all_of_them() -> list[dict[str, Any]]:
         async with httpx.AsyncClient(base_url=url, timeout=120) as http:
 
-            async def one(row: Row) -> dict[str, Any]:
+            async def one(row: Problem) -> dict[str, Any]:
                 body = {"messages": [{"role": "user", "content": row.question}], "temperature": 0, **more}
                 reply = await http.post(
                     "/v1/chat/completions", json=body, headers={"X-Reasoning-Budget": budget}
@@ -70,13 +70,13 @@ def asked(url: str, budget: str, **more: Any) -> list[tuple[Row, dict[str, Any]]
     return list(zip(rows, asyncio.run(all_of_them()), strict=True))
 
 
-def right(replies: list[tuple[Row, dict[str, Any]]]) -> float:
+def right(replies: list[tuple[Problem, dict[str, Any]]]) -> float:
     """The share of replies whose answer is right."""
     answers = [(reply["choices"][0]["message"]["content"], row.gold or "") for row, reply in replies]
     return sum(verify(answer, gold) is True for answer, gold in answers) / len(answers)
 
 
-def thought(replies: list[tuple[Row, dict[str, Any]]]) -> list[int]:
+def thought(replies: list[tuple[Problem, dict[str, Any]]]) -> list[int]:
     """The thinking tokens of each reply."""
     return [reply["usage"]["completion_tokens_details"]["reasoning_tokens"] for _, reply in replies]
 

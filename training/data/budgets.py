@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from policies.prompts import LEVELS, Level, policy_prompt
 from policies.thinking import Markup
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["NO_BUDGET", "BudgetSampler"]
 
@@ -36,7 +36,7 @@ class BudgetSampler:
         if min(self.weights.values(), default=0) < 0 or not sum(self.weights.values()):
             raise ValueError("the budgets' weights must be 0 or more, and one above 0")
 
-    def level(self, row: Row, epoch: int) -> str | None:
+    def level(self, row: Problem, epoch: int) -> str | None:
         """The name of the level to ask with; None: without a budget."""
         if row.general:
             return None

@@ -1,7 +1,7 @@
 """Constraints on a reply that a program can check, in the manner of IFEval (arXiv:2311.07911).
 
 A constraint is a mapping: its "kind", and the kind's parameters. To add a kind: one row of
-`KINDS`, and one in `training.data.obeying` that writes a text which keeps to it.
+`KINDS`, and one in `training.data.constraint_edits` that writes a text which keeps to it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.problems import DataError
+from training.data.problems import DataError
 
 __all__ = [
     "KINDS",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["Overlap", "clean", "overlaps"]
 
@@ -33,7 +33,7 @@ class Overlap:
 
 
 def overlaps(
-    training: Iterable[Row], evaluation: Iterable[Row], *, size: int = 13, common: int = 3
+    training: Iterable[Problem], evaluation: Iterable[Problem], *, size: int = 13, common: int = 3
 ) -> list[Overlap]:
     """One overlap at most for each training row, in their order.
 
@@ -57,7 +57,7 @@ def overlaps(
     return list(_found(learnt, asked, phrases, telling, size))
 
 
-def clean(training: Sequence[Row], evaluation: Iterable[Row]) -> list[Row]:
+def clean(training: Sequence[Problem], evaluation: Iterable[Problem]) -> list[Problem]:
     """The training rows without those that overlap with the evaluation."""
     kept, asked = list(training), list(evaluation)
     # Again, because a phrase that many rows shared may tell when most of those are gone.
@@ -80,7 +80,7 @@ def _found(
             yield Overlap(name, phrases[phrase], "phrase", " ".join(phrase))
 
 
-def _distinct(rows: Iterable[Row]) -> dict[tuple[str, ...], str]:
+def _distinct(rows: Iterable[Problem]) -> dict[tuple[str, ...], str]:
     """Each different question's words, with the id of the first row that asks it."""
     found: dict[tuple[str, ...], str] = {}
     for row in rows:

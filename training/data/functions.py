@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from training.data.function_problems import PROBLEMS
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["function_rows"]
 
 _QUESTION = "{task} Write it in Python, in one code block, with the standard library alone."
 
 
-def function_rows() -> list[Row]:
+def function_rows() -> list[Problem]:
     """One row for each problem, in an order that doesn't change."""
     return [
-        Row(
+        Problem(
             f"functions/{each.name}",
             _QUESTION.format(task=each.task),
             reward="tests",

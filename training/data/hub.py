@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.data.rows import parse_rows
-from training.problems import DataError
-from training.types import Row
+from training.data.problems import DataError
+from training.data.readers import parse_rows
+from training.types import Problem
 
 __all__ = ["HubSet", "hub_rows", "rows_of_records"]
 
@@ -19,7 +19,7 @@ __all__ = ["HubSet", "hub_rows", "rows_of_records"]
 class HubSet:
     """A data set by its name or local directory, and which of its columns hold what a row needs.
 
-    `columns` maps a field of a line (see `training.data.rows.parse_rows`: "question", "answer",
+    `columns` maps a field of a line (see `training.data.readers.parse_rows`: "question", "answer",
     "tests", "rubric", ...) to a column; fields that aren't named are taken from columns of the
     same name. `fixed` fields are the same for all rows, as {"reward": "rubric", "general": true}.
     """
@@ -31,7 +31,7 @@ class HubSet:
     fixed: Mapping[str, Any] | None = None
 
 
-def hub_rows(wanted: HubSet, most: int | None = None) -> list[Row]:
+def hub_rows(wanted: HubSet, most: int | None = None) -> list[Problem]:
     """The set's rows, at most so many of the first. Raises DataError, also where the library is missing."""
     try:
         library = importlib.import_module("datasets")
@@ -48,7 +48,7 @@ def hub_rows(wanted: HubSet, most: int | None = None) -> list[Row]:
         raise DataError(f"data set {wanted.name!r}: {error}") from error
 
 
-def rows_of_records(records: Iterable[Mapping[str, Any]], wanted: HubSet) -> list[Row]:
+def rows_of_records(records: Iterable[Mapping[str, Any]], wanted: HubSet) -> list[Problem]:
     """The rows that a set's records make. Raises DataError, which names the record as a line, from 1 on."""
     columns, fixed = wanted.columns or {}, wanted.fixed or {}
     known = ("id", "question", "problem", "answer", "reward", "tests", "checks", "rubric")

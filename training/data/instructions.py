@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from training.data.constraint_edits import draft, obeyed
 from training.data.constraints import KINDS, Constraint, asked, drawn, satisfied
-from training.data.obeying import draft, obeyed
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["Preference", "instruction", "instructions", "preference", "preferences", "preferences_among"]
 
@@ -60,12 +60,12 @@ _PROMPTS = tuple(product(_TASKS, _TOPICS))
 class Preference:
     """A question, a reply that keeps to all its constraints, and one that doesn't."""
 
-    row: Row
+    row: Problem
     chosen: str
     rejected: str
 
 
-def instruction(seed: int, index: int, most: int = 3) -> Row:
+def instruction(seed: int, index: int, most: int = 3) -> Problem:
     """The instruction at a place of the endless sequence of a seed, with 1 to `most` constraints.
 
     They can be kept together: a text that does has been found.
@@ -73,7 +73,7 @@ def instruction(seed: int, index: int, most: int = 3) -> Row:
     return _made(seed, index, most)[0]
 
 
-def instructions(seed: int, count: int, start: int = 0, most: int = 3) -> list[Row]:
+def instructions(seed: int, count: int, start: int = 0, most: int = 3) -> list[Problem]:
     """So many instructions from a place on."""
     return [instruction(seed, index, most) for index in range(start, start + count)]
 
@@ -98,7 +98,7 @@ def preferences(seed: int, count: int, start: int = 0, most: int = 3) -> list[Pr
     return [preference(seed, index, most) for index in range(start, start + count)]
 
 
-def preferences_among(row: Row, replies: Sequence[str], most: int, seed: int) -> list[Preference]:
+def preferences_among(row: Problem, replies: Sequence[str], most: int, seed: int) -> list[Preference]:
     """At most so many pairs of a model's own replies to a row with checks: one that keeps to all, one not."""
     good = [text for text in replies if all(satisfied(check, text) for check in row.checks)]
     bad = [text for text in replies if text not in good]
@@ -107,7 +107,7 @@ def preferences_among(row: Row, replies: Sequence[str], most: int, seed: int) ->
     return [Preference(row, *pair) for pair in chance.sample(pairs, min(most, len(pairs)))]
 
 
-def _made(seed: int, index: int, most: int) -> tuple[Row, str, str]:
+def _made(seed: int, index: int, most: int) -> tuple[Problem, str, str]:
     """The row, a text that keeps to its constraints, and the draft of that text, which doesn't."""
     chance = random.Random(f"{seed}/{index}")
     while True:
@@ -120,7 +120,7 @@ def _made(seed: int, index: int, most: int) -> tuple[Row, str, str]:
         if chosen is not None and not all(satisfied(check, plain) for check in checks):
             break
     question = " ".join([task.format(topic=topic), *map(asked, checks)])
-    row = Row(
+    row = Problem(
         f"instructions/{seed}/{index}",
         question,
         reward="checks",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["Drawn", "Mix", "beside", "ordered"]
 
@@ -20,7 +20,7 @@ __all__ = ["Drawn", "Mix", "beside", "ordered"]
 class Drawn:
     """A row, and how often its stream had been gone through before."""
 
-    row: Row
+    row: Problem
     epoch: int
 
 
@@ -32,7 +32,7 @@ class Mix:
     must have no part. Raises ValueError.
     """
 
-    streams: Sequence[Sequence[Row]]
+    streams: Sequence[Sequence[Problem]]
     parts: Sequence[int] = (3, 1)
     seed: int = 0
 
@@ -64,7 +64,7 @@ def beside(count: int, share: float) -> int:
     return round(count * share / (1 - share)) if share < 1 else 0
 
 
-def ordered(rows: Sequence[Row], count: int, general: float, seed: int) -> list[Row]:
+def ordered(rows: Sequence[Problem], count: int, general: float, seed: int) -> list[Problem]:
     """`count` rows in the order in which a stage asks them, over as many epochs as that takes.
 
     Where there are general rows and others, `general` of each hundred are general.

@@ -27,9 +27,9 @@ from typing import Any
 from scorers.answers import equivalent, extract
 from scorers.types import Answer
 from training.data.instructions import Preference
-from training.data.rows import read_lines
-from training.problems import DataError
-from training.types import Row
+from training.data.problems import DataError
+from training.data.readers import read_lines
+from training.types import Problem
 
 __all__ = ["parse_recorded", "rated_rows", "recorded_preferences", "recorded_rows"]
 
@@ -71,26 +71,26 @@ def _line(number: int, line: str) -> Mapping[str, Any]:
     return told
 
 
-def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Row]:
+def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Problem]:
     """One row for each question that feedback tells the answer of, the latest word counting.
 
     With `unlabelled` the other questions come along for the majority reward. Raises DataError.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, Problem] = {}
     for request in parse_recorded(read_lines(path)):
         question = request["question"].strip()
         name = f"recorded/{request['line']}"
         gold = _gold(request)
         if gold is not None:
-            rows[question] = Row(name, question, gold, source="recorded")
+            rows[question] = Problem(name, question, gold, source="recorded")
         elif unlabelled and question not in rows:
-            rows[question] = Row(name, question, reward="majority", source="recorded")
+            rows[question] = Problem(name, question, reward="majority", source="recorded")
     return list(rows.values())
 
 
-def rated_rows(path: Path) -> list[Row]:
+def rated_rows(path: Path) -> list[Problem]:
     """One row for each rated question, with all its pairs, for the preference model. Raises DataError."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, Problem] = {}
     for pair in recorded_preferences(path):
         row = rows.setdefault(pair.row.question, replace(pair.row, general=True))
         if (both := (pair.chosen, pair.rejected)) not in row.pairs:
@@ -113,7 +113,7 @@ def recorded_preferences(path: Path) -> list[Preference]:
         if other is None:
             continue
         name, question = f"rated/{request['line']}", request["question"].strip()
-        row = Row(name, question, reward="preference", source="rated")
+        row = Problem(name, question, reward="preference", source="rated")
         texts = str(winner["text"]), str(other["text"])
         pairs.append(Preference(row, *(texts if liked else texts[::-1])))
     return pairs

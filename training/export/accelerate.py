@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from training.config import RlTable
 from training.export.job import Exported, ExportError, Job
-from training.ranks import rl_share, sft_share
+from training.trainer.ranks import rl_share, sft_share
 
 __all__ = ["export"]
 
@@ -22,6 +22,7 @@ TRAIN = """#!/usr/bin/env bash
 set -euo pipefail
 here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 cd {folder}
+export PYTHONSAFEPATH=1  # `-m training` is the installed one, not a folder of that name here
 exec accelerate launch --config_file "$here/${{1:-fsdp.yaml}}" -m training train {stage} {file}
 """
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.config import STAGES, ConfigError, read_config
+from training.data.problems import DataError
 from training.export import TARGETS
 from training.export.job import Exported, ExportError, Job
 from training.export.notes import readme
-from training.problems import DataError
 from training.rewards import RewardError
 
 __all__ = ["main"]

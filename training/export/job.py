@@ -10,11 +10,11 @@ from typing import Any
 from training.config import StageName, TrainConfig
 from training.data.budgets import BudgetSampler
 from training.data.mixing import beside, ordered
-from training.problems import DataError
-from training.prompting import Example, Prompt, Prompter
-from training.stage_data import StageData, model_before, start_model
-from training.stages.worked import worked
-from training.types import Row
+from training.data.problems import DataError
+from training.data.prompts import Example, Prompt, Prompter
+from training.stages.stage_data import StageData, model_before, start_model
+from training.stages.worked_replies import worked
+from training.types import Problem
 
 __all__ = [
     "RL",
@@ -91,7 +91,7 @@ class Exported:
 class Asked:
     """A row, and the prompt that asks it."""
 
-    row: Row
+    row: Problem
     prompt: Prompt
 
 

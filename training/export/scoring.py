@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.thinking import Markup
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from training.config import TrainConfig
-from training.data.rows import parse_rows, row_json
+from training.data.prompts import Prompt, Prompter, Tokenizer
+from training.data.readers import parse_rows, row_json
 from training.export.job import Asked, ExportError, Job
-from training.prompting import Prompt, Prompter, Tokenizer
-from training.rewards import Setting, reward_plan
-from training.stages.setting import at_limit, reward_setting
+from training.rewards import RewardContext, reward_plan
+from training.stages.reward_context import at_limit, reward_setting
 
 __all__ = ["Scoring", "kinds_of", "settings", "told"]
 
@@ -60,7 +60,7 @@ class Scoring:
         config = TrainConfig.model_validate(fields["config"])
         table: Any = config.table(fields["stage"])
         self._pool = MathPool(1).start()
-        setting = reward_setting(config, table, fields["kinds"], Setting(pool=self._pool))
+        setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
         limit = table.length_most or table.length
         self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)
         self._prompter = Prompter(tokenizer, config.family, config.budgets, fields["ends"])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.config import RlTable, SftTable
+from training.data.prompts import Example, Prompter
 from training.export.job import (
     RL,
     Asked,
@@ -22,7 +23,6 @@ from training.export.job import (
 )
 from training.export.notes import left_over
 from training.export.scoring import kinds_of, settings, told
-from training.prompting import Example, Prompter
 
 __all__ = ["export"]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from training.rewards.checks import checks
-from training.rewards.correct import Correct
+from training.rewards.context import RewardContext, RewardError
+from training.rewards.correctness import Correct
 from training.rewards.format import Format
 from training.rewards.language import Language
 from training.rewards.length import KimiLength, Obedience, SoftOverlong
@@ -17,15 +18,14 @@ from training.rewards.majority import Majority
 from training.rewards.plan import Judged, RewardPlan, Shaping, shaped
 from training.rewards.preference import Preference
 from training.rewards.rubric import Rubric
-from training.rewards.setting import RewardError, Setting
 from training.rewards.unit_tests import UnitTests
 from training.sandbox import SandboxError, open_sandbox
 from training.types import Reward
 
-__all__ = ["REWARDS", "SHAPING", "Judged", "RewardError", "RewardPlan", "Setting", "reward_plan"]
+__all__ = ["REWARDS", "SHAPING", "Judged", "RewardContext", "RewardError", "RewardPlan", "reward_plan"]
 
 
-def _tests(setting: Setting) -> Reward:
+def _tests(setting: RewardContext) -> Reward:
     try:
         sandbox = setting.sandbox or open_sandbox()
     except SandboxError as error:
@@ -33,19 +33,19 @@ def _tests(setting: Setting) -> Reward:
     return UnitTests(sandbox, setting.sandbox_workers)
 
 
-def _rubric(setting: Setting) -> Reward:
+def _rubric(setting: RewardContext) -> Reward:
     if setting.judge is None:
         raise RewardError("the reward 'rubric' needs a judge: the URL and the name of a model")
     return Rubric(setting.judge)
 
 
-def _preference(setting: Setting) -> Reward:
+def _preference(setting: RewardContext) -> Reward:
     if setting.preference is None:
         raise RewardError("the reward 'preference' needs a preference model")
     return Preference(setting.preference, setting.preference_centre)
 
 
-REWARDS: Mapping[str, Callable[[Setting], Reward]] = {
+REWARDS: Mapping[str, Callable[[RewardContext], Reward]] = {
     "checks": lambda setting: checks,
     "correct": lambda setting: Correct(setting.pool),
     "majority": lambda setting: Majority(setting.min_share, setting.pool),
@@ -55,7 +55,7 @@ REWARDS: Mapping[str, Callable[[Setting], Reward]] = {
 }
 """The main rewards by the names that rows give; a factory raises RewardError where it misses something."""
 
-SHAPING: Mapping[str, Callable[[Setting], Shaping]] = {
+SHAPING: Mapping[str, Callable[[RewardContext], Shaping]] = {
     "format": lambda setting: shaped(Format(setting.markup)),
     "language": lambda setting: shaped(Language(setting.identify)),
     "overlong": lambda setting: SoftOverlong(setting.max_tokens, setting.overlong_cache),
@@ -66,7 +66,7 @@ SHAPING: Mapping[str, Callable[[Setting], Shaping]] = {
 
 
 def reward_plan(
-    setting: Setting,
+    setting: RewardContext,
     kinds: Iterable[str],
     weights: Mapping[str, float],
     *,

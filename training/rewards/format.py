@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from policies.thinking import Markup
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Format", "answers_at_once", "thinks_once"]
 
@@ -23,11 +23,11 @@ class Format:
     markup: Markup = Markup()
     off: str = "off"
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         return [float(each.finished and self._formed(row, each)) for each in completions]
 
-    def _formed(self, row: Row, completion: Completion) -> bool:
+    def _formed(self, row: Problem, completion: Completion) -> bool:
         if completion.budget == self.off:
             return answers_at_once(completion.text, self.markup)
         if thinks_once(completion.text, self.markup):

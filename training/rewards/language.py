@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Identify", "Language", "consistency", "langid", "prose"]
 
@@ -56,7 +56,7 @@ class Language:
 
     identify: Identify | None = None
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         return [consistency(row.question, each.thinking, self.identify) for each in completions]
 

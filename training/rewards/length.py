@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from policies.prompts import LEVELS, Level, thinking_limit
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["KimiLength", "Obedience", "SoftOverlong", "kimi_length", "over_budget", "soft_overlong"]
 
@@ -56,7 +56,7 @@ class SoftOverlong:
     cache: int
 
     def __call__(
-        self, row: Row, completions: Sequence[Completion], main: Sequence[float | None]
+        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
         return [soft_overlong(len(each.ids), self.limit, self.cache) for each in completions]
@@ -67,7 +67,7 @@ class KimiLength:
     """`kimi_length` of the group; right is what the main reward gives more than 0.5, None where that is."""
 
     def __call__(
-        self, row: Row, completions: Sequence[Completion], main: Sequence[float | None]
+        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
         judged = [place for place, value in enumerate(main) if value is not None]
@@ -88,7 +88,7 @@ class Obedience:
     slack: float = 0.25
 
     def __call__(
-        self, row: Row, completions: Sequence[Completion], main: Sequence[float | None]
+        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
         return [self._one(each) for each in completions]

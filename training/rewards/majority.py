@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorers.answers import equivalent, extract
+from scorers.grader.pool import MathPool
 from scorers.grouping import Grouper
-from scorers.mathpool import MathPool
 from scorers.types import Sample
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Majority"]
 
@@ -27,7 +27,7 @@ class Majority:
     min_share: float = 0.5
     pool: MathPool | None = None
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         grouper = Grouper(lambda first, new: equivalent(first, new, self.pool))
         for place, each in enumerate(completions):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from training.rewards.setting import RewardError
-from training.types import Completion, Reward, Row
+from training.rewards.context import RewardError
+from training.types import Completion, Problem, Reward
 
 __all__ = ["Judged", "RewardPlan", "Shaping", "shaped"]
 
-Shaping = Callable[[Row, Sequence[Completion], Sequence[float | None]], Sequence[float | None]]
+Shaping = Callable[[Problem, Sequence[Completion], Sequence[float | None]], Sequence[float | None]]
 """A reward that is added to the main one, and may look at what that gave: (row, completions, main)."""
 
 
@@ -42,7 +42,7 @@ class RewardPlan:
     main_weight: float = 1.0
     leave_out_unfinished: bool = False
 
-    def judge(self, row: Row, completions: Sequence[Completion]) -> Judged:
+    def judge(self, row: Problem, completions: Sequence[Completion]) -> Judged:
         """All replies to one row. Raises RewardError where the row's reward isn't one of the plan's."""
         try:
             reward = self.mains[row.reward]
@@ -71,7 +71,7 @@ def shaped(reward: Reward) -> Shaping:
     """A reward that doesn't look at the main one, as a shaping reward."""
 
     def shape(
-        row: Row, completions: Sequence[Completion], main: Sequence[float | None]
+        row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> Sequence[float | None]:
         return reward(row, completions)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Preference", "PreferenceModel"]
 
@@ -33,7 +33,7 @@ class Preference:
     model: PreferenceModel
     centre: float = 0.0
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         asked = [p for p, each in enumerate(completions) if each.finished and each.answer.strip()]
         scores = (

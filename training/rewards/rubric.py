@@ -12,7 +12,7 @@ import aiohttp
 
 from scorers.judge import RUBRIC, JudgeScorer
 from scorers.types import Sample
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["Judge", "Rubric"]
 
@@ -45,7 +45,7 @@ class Rubric:
 
     judge: Judge
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`. Blocks; may be called where an event loop runs, too."""
         asked = [p for p, each in enumerate(completions) if each.finished and each.answer.strip()]
         samples = [Sample(place, completions[place].answer) for place in asked]
@@ -56,7 +56,7 @@ class Rubric:
         return [found.get(place, 0.0) for place in range(len(completions))]
 
 
-async def _graded(judge: Judge, row: Row, samples: Sequence[Sample]) -> list[float | None]:
+async def _graded(judge: Judge, row: Problem, samples: Sequence[Sample]) -> list[float | None]:
     grader = JudgeScorer(
         method="grade",
         model=judge.model,
@@ -73,13 +73,13 @@ async def _graded(judge: Judge, row: Row, samples: Sequence[Sample]) -> list[flo
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """The judge as a `scorers.types.Model`. A failed request is a reply without a verdict."""
+    """The judge as a `scorers.types.ScorerModel`. A failed request is a reply without a verdict."""
 
     http: aiohttp.ClientSession
     judge: Judge
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
-        """See `scorers.types.Model`."""
+        """See `scorers.types.ScorerModel`."""
         effort = {} if self.judge.effort is None else {"reasoning_effort": self.judge.effort}
         body = {**params, "messages": messages, **effort}
         if not effort:

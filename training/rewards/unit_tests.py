@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from training.sandbox import Sandbox
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
 __all__ = ["UnitTests", "last_code"]
 
@@ -32,7 +32,7 @@ class UnitTests:
     sandbox: Sandbox
     workers: int = 4
 
-    def __call__(self, row: Row, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         if not row.tests:
             return [None] * len(completions)

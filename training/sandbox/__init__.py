@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from training.sandbox.jail import DEVICES, Limits
+from training.sandbox.jail import DEVICES, SandboxLimits
 
-__all__ = ["Limits", "Outcome", "Sandbox", "SandboxError", "needed", "open_sandbox", "shown"]
+__all__ = ["ProgramResult", "Sandbox", "SandboxError", "SandboxLimits", "needed", "open_sandbox", "shown"]
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -44,7 +44,7 @@ class SandboxError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramResult:
     """Whether the tests passed, and if not, why in a few words: the code's own, so they prove nothing."""
 
     passed: bool
@@ -55,9 +55,9 @@ class Outcome:
 class Sandbox:
     """One that has been seen to hold; made by `open_sandbox`. May be used by several threads at once."""
 
-    limits: Limits
+    limits: SandboxLimits
 
-    def run(self, code: str, tests: str) -> Outcome:
+    def run(self, code: str, tests: str) -> ProgramResult:
         """Runs the tests, Python that calls what the code defines. Blocks. Raises SandboxError.
 
         Only the standard library can be imported.
@@ -74,7 +74,7 @@ class Sandbox:
                 start_new_session=True,
             )
         except subprocess.TimeoutExpired:
-            return Outcome(False, "the time is over")
+            return ProgramResult(False, "the time is over")
         except OSError as error:
             raise SandboxError(f"no sandbox: {error}") from error
         stands, _, verdict = done.stdout.partition(b"\n")
@@ -83,16 +83,16 @@ class Sandbox:
                 f"no sandbox: {done.stderr.decode(errors='replace').strip() or 'it did not start'}"
             )
         if not verdict.strip():
-            return Outcome(False, "the time is over, or the tests were ended")
+            return ProgramResult(False, "the time is over, or the tests were ended")
         told = json.loads(verdict)
-        return Outcome(told["passed"], told["why"])
+        return ProgramResult(told["passed"], told["why"])
 
 
-def open_sandbox(limits: Limits | None = None) -> Sandbox:
+def open_sandbox(limits: SandboxLimits | None = None) -> Sandbox:
     """A sandbox that code was seen not to get out of. Raises SandboxError where there can be none here."""
     if sys.platform != "linux":
         raise SandboxError("no sandbox: it is made of Linux namespaces")
-    sandbox = Sandbox(limits or Limits())
+    sandbox = Sandbox(limits or SandboxLimits())
     try:
         with tempfile.NamedTemporaryFile() as file:
             outcome = sandbox.run(
@@ -111,7 +111,7 @@ def open_sandbox(limits: Limits | None = None) -> Sandbox:
     return sandbox
 
 
-def _command(limits: Limits) -> list[str]:
+def _command(limits: SandboxLimits) -> list[str]:
     # The interpreter itself, not a virtual environment's link to it, and nothing but its own library.
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     root = Path(__file__).parents[2]

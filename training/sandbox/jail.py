@@ -22,7 +22,7 @@ from typing import Any
 
 from training.sandbox.remote import Channel, examine, serve
 
-__all__ = ["DEVICES", "Limits", "main"]
+__all__ = ["DEVICES", "SandboxLimits", "main"]
 
 NEWNS, NEWUTS, NEWIPC = 0x00020000, 0x04000000, 0x08000000
 NEWUSER, NEWPID, NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -40,7 +40,7 @@ DEVICES = ("/dev/null", "/dev/urandom")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SandboxLimits:
     """What one run may use: `seconds` of wall and `cpu` seconds of processor time, `memory` in bytes.
 
     `processes` counts threads as well. Memory is address space and counts for each process, so all
@@ -62,7 +62,7 @@ def main(arguments: str) -> None:
     stand the process ends with status 3, and says why on standard error.
     """
     told = json.loads(arguments)
-    limits = Limits(**told["limits"])
+    limits = SandboxLimits(**told["limits"])
     try:
         _separate()
         standing, stands = os.pipe()
@@ -86,7 +86,7 @@ def _happens(descriptor: int, seconds: float) -> bool:
     return bool(waiting.poll(seconds * 1000))
 
 
-def _inside(limits: Limits, paths: list[str], stands: int) -> None:
+def _inside(limits: SandboxLimits, paths: list[str], stands: int) -> None:
     """The second process, the first of its namespace: when it ends, all of them end."""
     try:
         os.umask(0o022)  # of the new root's directories: nobody has to get through them
@@ -115,7 +115,7 @@ def _inside(limits: Limits, paths: list[str], stands: int) -> None:
     os._exit(0)
 
 
-def _run_code(end: socket.socket, limits: Limits) -> None:
+def _run_code(end: socket.socket, limits: SandboxLimits) -> None:
     """The third process. It was made before the job was read, so it holds nothing of the tests."""
     try:
         _to_nowhere(0, 1, 2)
@@ -173,7 +173,7 @@ def _restrict(path: str, attributes: int) -> None:
     _call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), _AT_RECURSIVE, wanted, size)
 
 
-def _give_up(limits: Limits) -> None:
+def _give_up(limits: SandboxLimits) -> None:
     """No user, no capability, no new privilege, and the limits on what is left."""
     if os.geteuid() == 0 and os.getresuid() == (0, 0, 0):
         _become_nobody()

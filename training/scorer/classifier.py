@@ -22,10 +22,10 @@ from scorers.calibration import fit
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.config import ClassifierTable
-from training.problems import DataError
-from training.prompting import Prompter
+from training.data.problems import DataError
+from training.data.prompts import Prompter
 from training.scorer.labels import Marked
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["calibrate", "classified", "template_of", "train_classifier"]
 
@@ -40,7 +40,7 @@ def template_of(prompter: Prompter) -> str:
     It is the template that serving has to be given, and begins with no budget's system prompt, which a
     scorer is not told of.
     """
-    prompt = prompter.prompt(Row("", "{question}"), None)
+    prompt = prompter.prompt(Problem("", "{question}"), None)
     opening = "" if prompt.markup.opened else f"{prompt.markup.open}\n"
     end = prompter.tokenizer.decode([prompter.tokenizer.eos_token_id])
     return f"{prompt.text}{opening}{{reasoning}}\n{prompt.markup.close}\n\n{{answer}}{end}"

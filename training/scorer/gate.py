@@ -16,17 +16,17 @@ from statistics import fmean
 from typing import Any
 
 from scorers.gate import Check
-from scorers.types import Answer, Ballot, Group, Sample
+from scorers.types import Answer, Group, Sample, VoteOptions
 from scorers.votes import VOTES
 
 __all__ = [
-    "Problem",
     "Rule",
+    "SampledProblem",
     "brier",
     "calibration_error",
+    "check_gate",
     "curve",
     "interval",
-    "judge",
     "pooled_auc",
     "within_auc",
 ]
@@ -35,7 +35,7 @@ _VOTES = ("majority", "weighted", "best")
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SampledProblem:
     """A held-out problem's samples that may vote: each one's class, whether it is right, its score."""
 
     classes: tuple[Hashable, ...]
@@ -62,7 +62,7 @@ class Rule:
     seed: int = 0
 
 
-def within_auc(problems: Sequence[Problem]) -> float | None:
+def within_auc(problems: Sequence[SampledProblem]) -> float | None:
     """The mean AUC over the problems that have right and wrong samples; None where there is none.
 
     A problem's is the chance that a right sample of it scores above a wrong one, ties counting half.
@@ -72,7 +72,7 @@ def within_auc(problems: Sequence[Problem]) -> float | None:
     return fmean(known) if known else None
 
 
-def pooled_auc(problems: Sequence[Problem]) -> float | None:
+def pooled_auc(problems: Sequence[SampledProblem]) -> float | None:
     """The AUC over all samples of all problems: told beside the other, because it flatters."""
     scores = [score for problem in problems for score in problem.scores]
     return _auc(scores, [right for problem in problems for right in problem.correct])
@@ -92,7 +92,7 @@ def brier(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return fmean((score - label) ** 2 for score, label in zip(scores, labels, strict=True))
 
 
-def curve(problems: Sequence[Problem], vote: str, rule: Rule) -> dict[int, list[float]]:
+def curve(problems: Sequence[SampledProblem], vote: str, rule: Rule) -> dict[int, list[float]]:
     """By N each problem's accuracy under a vote of `scorers.votes`, over the first N of shuffled samples.
 
     The orders depend on the rule's seed and the problem's place alone, so the curves of two votes, or of
@@ -115,7 +115,9 @@ def interval(values: Sequence[float], rule: Rule) -> tuple[float, float]:
     return means[int(tail * len(means))], means[min(int((1 - tail) * len(means)), len(means) - 1)]
 
 
-def judge(problems: Sequence[Problem], rule: Rule = Rule()) -> tuple[tuple[Check, ...], dict[str, Any]]:
+def check_gate(
+    problems: Sequence[SampledProblem], rule: Rule = Rule()
+) -> tuple[tuple[Check, ...], dict[str, Any]]:
     """The gate's checks, and all figures for the report. Raises ValueError without problems."""
     if not any(problem.correct for problem in problems):
         raise ValueError("the gate needs held-out problems with samples that can vote")
@@ -171,21 +173,23 @@ def _shuffled(count: int, chance: random.Random) -> list[int]:
     return order
 
 
-def _elected(problem: Problem, vote: str, order: Sequence[int]) -> bool:
+def _elected(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
     """Whether the vote over these samples, finished in this order, picks a right one."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
         members[problem.classes[i]].append(i)
     groups = [Group(Answer("", key), tuple(each), float(len(each))) for key, each in members.items()]
     samples = [Sample(i, "") for i in order]
-    ballot = Ballot({i: problem.scores[i] for i in order})
+    ballot = VoteOptions({i: problem.scores[i] for i in order})
     winner = VOTES[vote](groups, samples, ballot).winner
     return winner is not None and problem.correct[winner]
 
 
-def _oracle(problems: Sequence[Problem], rule: Rule) -> dict[str, float]:
+def _oracle(problems: Sequence[SampledProblem], rule: Rule) -> dict[str, float]:
     """What a scorer without fault would reach: its best-of-N."""
-    perfect = [Problem(each.classes, each.correct, tuple(map(float, each.correct))) for each in problems]
+    perfect = [
+        SampledProblem(each.classes, each.correct, tuple(map(float, each.correct))) for each in problems
+    ]
     return _means(curve(perfect, "best", rule))
 
 

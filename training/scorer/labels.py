@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from scorers.trained import Case, filled
 from training.data.chains import LENGTHS
-from training.scorer.collect import Asked, Reply, classes
+from training.scorer.samples import Asked, LabelledReply, classes
 
 __all__ = ["Marked", "harder", "marked", "near_miss", "step_labels"]
 
@@ -53,7 +53,7 @@ def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> lis
     ]
 
 
-def _marked(template: str, asked: Asked, reply: Reply, steps: bool) -> Marked:
+def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> Marked:
     case = Case(asked.row.question, reply.answer, reply.thinking)
     text = filled(template, case)
     marks: list[tuple[int, bool]] = []
@@ -86,7 +86,7 @@ def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> l
     return [replace(each, replies=(*each.replies, *_negatives(each, chance, pool))) for each in asked]
 
 
-def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> list[Reply]:
+def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> list[LabelledReply]:
     found = classes(asked, pool)
     held = [place for place in found if place is not None]
     leader = max(sorted(set(held)), key=held.count) if held else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from training.data.mixing import beside
 from training.stages.imitate import imitate
 from training.stages.run import Stage
-from training.stages.worked import worked
+from training.stages.worked_replies import worked
 from training.tiny.model import build
 
 __all__ = ["run"]

@@ -3,7 +3,7 @@
 Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
 the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
 model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the
-verifier finds right and the rules of `training.quality` find fit to imitate.
+verifier finds right and the rules of `training.stages.imitation_filter` find fit to imitate.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
-from training.data.rows import fingerprint
-from training.prompting import Example, Prompter
-from training.quality import fit_to_imitate
-from training.stages.gathered import Journal, binding
+from training.data.prompts import Example, Prompter
+from training.data.readers import fingerprint
+from training.stages.collected import Journal, binding
 from training.stages.imitate import imitate
-from training.stages.replies import general_examples, judging
+from training.stages.imitation_filter import fit_to_imitate
+from training.stages.imitation_replies import general_examples, judging
 from training.stages.run import Stage
-from training.stages.worked import worked
-from training.teachers import Replies, ask_endpoint
-from training.trainer.drawing import draw
-from training.types import Completion, Row
+from training.stages.teachers import Replies, ask_endpoint
+from training.stages.worked_replies import worked
+from training.trainer.generation import draw
+from training.types import Completion, Problem
 
 __all__ = ["run"]
 
@@ -34,7 +34,7 @@ def run(stage: Stage) -> Path:
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
 
-    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
+    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         if stage.table.teacher == "worked":
             return worked(stage, prompter, rows, general), [*rows, *general], {}
         teacher, before = model, stage.run.model_before("cold-start")
@@ -47,7 +47,7 @@ def run(stage: Stage) -> Path:
 
 
 def taught(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row]
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
     """A teacher's replies at each row's budget, verified; and how many were kept, and why others weren't."""
     table = stage.table
@@ -82,7 +82,7 @@ def taught(
     return examples, told
 
 
-def _asked(stage: Stage, rows: Sequence[Row], budgets: Sequence[str | None]) -> Sequence[Replies]:
+def _asked(stage: Stage, rows: Sequence[Problem], budgets: Sequence[str | None]) -> Sequence[Replies]:
     """An endpoint's replies, each taken down as it comes."""
     table = stage.table
     teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)

@@ -9,17 +9,17 @@ from typing import Any
 
 from policies.thinking import Markup
 from training.data.mixing import beside
-from training.data.rows import fingerprint
-from training.ending import Rules
-from training.problems import DataError
-from training.prompting import Example, Prompt, Prompter
-from training.stages.bounds import asked_levels, imitation_bound, model_bound
-from training.stages.gathered import binding, identity, once
+from training.data.problems import DataError
+from training.data.prompts import Example, Prompt, Prompter
+from training.data.readers import fingerprint
+from training.rl.stopping import Rules
+from training.stages.collected import binding, identity, once
+from training.stages.fingerprints import asked_levels, imitation_bound, model_bound
 from training.stages.run import Stage, described
-from training.states import from_json
+from training.trainer.callbacks import Watch
 from training.trainer.sft import train_sft
-from training.trainer.watch import Watch
-from training.types import Row
+from training.trainer.states import from_json
+from training.types import Problem
 
 __all__ = ["imitate"]
 
@@ -29,7 +29,7 @@ _OF_TRAINING = frozenset(
 """Settings that what is gathered doesn't depend on."""
 
 
-Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]]
+Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]]
 """Collects with a model what to imitate: (examples, their rows, figures for the card)."""
 
 
@@ -41,7 +41,7 @@ class _Gathered:
     seconds: float
 
 
-def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gather) -> Path:
+def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: Gather) -> Path:
     """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
     model, tokenizer, prompter = stage.load(start)
     gathering = _gathering(stage, start, rows)
@@ -86,7 +86,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Row], gather: Gathe
     return stage.finish(model, tokenizer, gathered.data, told)
 
 
-def _gathering(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
+def _gathering(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str:
     """What the gathering is bound to."""
     table = stage.table
     draws_from_before = table.teacher == "policy" or table.fresh
@@ -105,9 +105,9 @@ def _gathering(stage: Stage, start: Path | None, rows: Sequence[Row]) -> str:
 def _gathered(
     stage: Stage,
     bound: str,
-    gather: Callable[[], tuple[Sequence[Example], Sequence[Row], dict[str, Any]]],
+    gather: Callable[[], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]],
 ) -> _Gathered:
-    """What there is to imitate, gathered once; see `training.stages.gathered`."""
+    """What there is to imitate, gathered once; see `training.stages.collected`."""
 
     def make() -> dict[str, Any]:
         examples, all_rows, told = gather()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.data.mixing import beside
-from training.rewards import Setting
-from training.stages.bounds import rl_bound
+from training.rewards import RewardContext
+from training.stages.fingerprints import rl_bound
 from training.stages.preference import preference_model
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage
@@ -26,10 +26,10 @@ def run(stage: Stage) -> Path:
     reasoning = stage.rows(table.rows)
     general = stage.general(beside(len(reasoning), table.general))
     rows = [*reasoning, *general]
-    setting = Setting()
+    setting = RewardContext()
     if any(row.reward == "preference" for row in rows):
         stage.last_checkpoint(rl_bound(stage, before, rows))  # refuses before its model is overwritten
         compared = [row for row in rows if row.general or row.reward == "preference"]
         model, centre = preference_model(stage, before, compared)
-        setting = Setting(preference=model, preference_centre=centre)
+        setting = RewardContext(preference=model, preference_centre=centre)
     return reinforce(stage, before, rows, setting)

@@ -20,19 +20,19 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
-from scorers.mathpool import MathPool
+from scorers.grader.pool import MathPool
 from training.data.instructions import Preference, preferences_among
-from training.data.rows import fingerprint
-from training.problems import DataError
-from training.prompting import Prompter
+from training.data.problems import DataError
+from training.data.prompts import Prompter
+from training.data.readers import fingerprint
 from training.rewards.preference import PreferenceModel
-from training.stages.bounds import model_bound
-from training.stages.gathered import binding
+from training.stages.collected import binding
+from training.stages.fingerprints import model_bound
 from training.stages.run import Stage
-from training.trainer.drawing import draw
+from training.trainer.callbacks import quieten
+from training.trainer.generation import draw
 from training.trainer.models import classifier_of, device
-from training.trainer.watch import quieten
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["preference_model", "preference_pairs"]
 
@@ -44,7 +44,9 @@ _BOUND = "bound.txt"
 """Beside the weights: the digest of what they came from. It is written last."""
 
 
-def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> tuple[PreferenceModel, float]:
+def preference_model(
+    stage: Stage, start: Path | None, rows: Sequence[Problem]
+) -> tuple[PreferenceModel, float]:
     """The model, trained into the stage's folder unless it is there, and its mean score of good replies."""
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
@@ -74,7 +76,7 @@ def preference_model(stage: Stage, start: Path | None, rows: Sequence[Row]) -> t
 
 
 def preference_pairs(
-    policy: Any, prompter: Prompter, rows: Sequence[Row], seed: int, pool: MathPool | None = None
+    policy: Any, prompter: Prompter, rows: Sequence[Problem], seed: int, pool: MathPool | None = None
 ) -> list[Preference]:
     """Those that a row carries, up to two a row with checks, one a row with an answer."""
     asked = [row for row in rows if not row.pairs and (row.checks or "answer" in row.extra)]
@@ -111,7 +113,7 @@ def _made(directory: Path, bound: str) -> bool:
     return told.exists() and told.read_text(encoding="utf-8") == bound
 
 
-def _good(row: Row) -> list[str]:
+def _good(row: Problem) -> list[str]:
     """Replies to a row that are known to be good."""
     return [chosen for chosen, _ in row.pairs] or ([row.extra["answer"]] if "answer" in row.extra else [])
 
@@ -173,7 +175,7 @@ class _Judge:
             return []
         sequences = []
         for question, answer in zip(questions, answers, strict=True):
-            prompt = self._prompter.prompt(Row("", question), None)
+            prompt = self._prompter.prompt(Problem("", question), None)
             sequences.append([*prompt.ids, *self._prompter.target(prompt, "", answer)])
         width = max(map(len, sequences))
         at = self._model.device

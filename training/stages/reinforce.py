@@ -8,42 +8,44 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from training.canary import token_logprobs
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
-from training.data.rows import fingerprint
-from training.ending import Rules
-from training.filters import Difficulty, by_difficulty
-from training.guards import Convergence, Divergence
-from training.lengths import LengthSchedule, LengthState
-from training.prompting import Prompt, Prompter
-from training.rewards import RewardPlan, Setting, reward_plan
-from training.stages.bounds import asked_levels, model_bound, rl_bound
-from training.stages.gathered import binding, once
+from training.data.prompts import Prompt, Prompter
+from training.data.readers import fingerprint
+from training.evaluation.weight_check import token_logprobs
+from training.rewards import RewardContext, RewardPlan, reward_plan
+from training.rl.filters import Difficulty, by_difficulty
+from training.rl.guards import Convergence, Divergence
+from training.rl.length_schedule import LengthSchedule, LengthState
+from training.rl.stopping import Rules
+from training.stages.collected import binding, once
+from training.stages.fingerprints import asked_levels, model_bound, rl_bound
+from training.stages.reward_context import at_limit, reward_setting
 from training.stages.run import Stage, described
-from training.stages.setting import at_limit, reward_setting
-from training.states import from_json, to_json
-from training.trainer.drawing import draw
+from training.trainer.callbacks import Watch
+from training.trainer.generation import draw
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
-from training.trainer.watch import Watch
-from training.types import Row
+from training.trainer.states import from_json, to_json
+from training.types import Problem
 
 __all__ = ["reinforce"]
 
 
-def reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting | None = None) -> Path:
+def reinforce(
+    stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext | None = None
+) -> Path:
     """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
 
     `setting` brings a preference model, where rows need one.
     """
-    given = replace(setting or Setting(), pool=stage.run.pool)
+    given = replace(setting or RewardContext(), pool=stage.run.pool)
     needed = reward_setting(stage.config, stage.table, {row.reward for row in rows}, given)
     return _reinforce(stage, start, rows, needed)
 
 
-def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: Setting) -> Path:
+def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext) -> Path:
     table = stage.table
     bound = rl_bound(stage, start, rows)
     resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
@@ -80,7 +82,9 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Row], setting: S
     return stage.finish(model, tokenizer, described(rows), told)
 
 
-def _rollout(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting) -> Rollout:
+def _rollout(
+    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem], setting: RewardContext
+) -> Rollout:
     """What draws and judges, over the rows in the order in which they are asked."""
     table = stage.table
     kinds = {row.reward for row in rows}
@@ -141,8 +145,14 @@ def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bo
 
 
 def _filtered(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Row], setting: Setting, *, start: Path | None
-) -> tuple[list[Row], dict[str, Any], float]:
+    stage: Stage,
+    model: Any,
+    prompter: Prompter,
+    rows: Sequence[Problem],
+    setting: RewardContext,
+    *,
+    start: Path | None,
+) -> tuple[list[Problem], dict[str, Any], float]:
     """The rows in the band of difficulty, figures for the card, and the time that it took to find them.
 
     General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
@@ -172,7 +182,7 @@ def _filtered(
 
 
 def _difficulty(
-    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Row], setting: Setting
+    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Problem], setting: RewardContext
 ) -> Difficulty:
     """By the start policy's own replies."""
     table = stage.table

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from training.data.mixing import beside
-from training.prompting import Example, Prompter
+from training.data.prompts import Example, Prompter
 from training.stages.imitate import imitate
-from training.stages.replies import general_examples, kept
+from training.stages.imitation_replies import general_examples, kept
 from training.stages.run import Stage
-from training.types import Row
+from training.types import Problem
 
 __all__ = ["run"]
 
@@ -25,7 +25,7 @@ def run(stage: Stage) -> Path:
     rows = stage.rows(stage.table.rows)
     before = stage.run.model_before("rejection")
 
-    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Row], dict[str, Any]]:
+    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         policy = stage.load(before)[0] if stage.table.fresh else model
         examples, told = kept(stage, policy, prompter, rows)
         general = stage.general(beside(len(examples), stage.table.general))

@@ -17,20 +17,20 @@ from typing import Any, Self
 import torch
 from transformers import set_seed
 
-from scorers.mathpool import LazyPool
+from scorers.grader.pool import LazyPool
 from training.config import TrainConfig
-from training.data.rows import fingerprint
-from training.plots import curves, read_metrics
-from training.problems import DataError
-from training.prompting import Prompter
-from training.ranks import Ranks
-from training.rewards import Setting, reward_plan
-from training.stage_data import StageData, model_before, start_model
-from training.trainer.drawing import draw
+from training.data.problems import DataError
+from training.data.prompts import Prompter
+from training.data.readers import fingerprint
+from training.rewards import RewardContext, reward_plan
+from training.stages.plots import curves, read_metrics
+from training.stages.stage_data import StageData, model_before, start_model
+from training.trainer.callbacks import check_bound
+from training.trainer.generation import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.processes import processes
-from training.trainer.watch import check_bound
-from training.types import Row
+from training.trainer.ranks import Ranks
+from training.types import Problem
 
 __all__ = ["VERIFIABLE", "Run", "Stage", "described"]
 
@@ -142,19 +142,19 @@ class Stage:
         ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
         return model, tokenizer, Prompter(tokenizer, self.config.family, self.config.budgets, ends)
 
-    def held_out(self) -> list[Row]:
+    def held_out(self) -> list[Problem]:
         """The questions that no stage trains on."""
         return self.data.held_out()
 
-    def rows(self, count: int) -> list[Row]:
+    def rows(self, count: int) -> list[Problem]:
         """Training rows, none of which overlaps with one that is kept apart."""
         return self.data.rows(count)
 
-    def general(self, count: int) -> list[Row]:
+    def general(self, count: int) -> list[Problem]:
         """General rows, none of which overlaps with one that is kept apart."""
         return self.data.general(count)
 
-    def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Row]) -> dict[str, float]:
+    def accuracy(self, model: Any, prompter: Prompter, rows: Sequence[Problem]) -> dict[str, float]:
         """Greedy on held-out questions: the share right, thinking tokens, the share that ended.
 
         Right is what the question's own reward gives 1. Raises DataError where none can verify it.
@@ -162,7 +162,7 @@ class Stage:
         held = self.config.held_out
         if unknown := sorted({row.reward for row in rows} - VERIFIABLE):
             raise DataError(f"held-out questions must be verifiable; the reward {unknown[0]!r} is not")
-        setting = Setting(markup=self.config.family.markup, pool=self.run.pool)
+        setting = RewardContext(markup=self.config.family.markup, pool=self.run.pool)
         plan = reward_plan(setting, {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
         drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
@@ -219,7 +219,7 @@ class Stage:
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def described(rows: Sequence[Row]) -> dict[str, Any]:
+def described(rows: Sequence[Problem]) -> dict[str, Any]:
     """Rows as a card tells of them: how many, and their fingerprint."""
     return {"rows": len(rows), "sha256": fingerprint(rows)}
 

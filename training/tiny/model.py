@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from policies.prompts import LEVELS
-from training.tiny.arithmetic import additions, errands
+from training.data.arithmetic import additions, errands
 
 __all__ = ["build"]
 

@@ -13,14 +13,14 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from training.config import ConfigError, RlTable
-from training.ranks import process_count, rl_share
-from training.trainer.drawing import generate
+from training.trainer.callbacks import Watch
+from training.trainer.generation import generate
+from training.trainer.learning_rate import ClockedRate
 from training.trainer.models import mixed_precision
 from training.trainer.packing import additive, packed
-from training.trainer.rates import ClockedRate
+from training.trainer.ranks import process_count, rl_share
 from training.trainer.rollout import Rollout
 from training.trainer.running import run_trainer
-from training.trainer.watch import Watch
 
 __all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
 

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from training.config import Lora, ModelSource
-from training.problems import DataError
+from training.data.problems import DataError
 from training.trainer.processes import processes
 
 __all__ = [

@@ -1,8 +1,8 @@
 """What is drawn for a step of reinforcement learning, and what it is worth.
 
 TRL's trainer calls a `Rollout` for its completions. Everything that decides is a pure function
-elsewhere: rewards (`training.rewards`), dynamic sampling (`training.filters`), advantages
-(`training.advantages`), the length limit (`training.lengths`). Which questions a step
+elsewhere: rewards (`training.rewards`), dynamic sampling (`training.rl.filters`), advantages
+(`training.rl.advantages`), the length limit (`training.rl.length_schedule`). Which questions a step
 redraws, at which budget each is asked, and the random numbers of each reply depend on the seed and the
 step's number alone, so that a resumed run draws what an uninterrupted one would have drawn.
 
@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from training.advantages import Normalisation, advantages
 from training.data.budgets import BudgetSampler
-from training.filters import live, next_batch
-from training.guards import canary
-from training.lengths import LengthSchedule, LengthState, next_length, start_length
-from training.prompting import Prompt, Prompter
-from training.ranks import ALONE, Ranks, shared
+from training.data.prompts import Prompt, Prompter
 from training.rewards import Judged, RewardPlan
-from training.types import Completion, Row
+from training.rl.advantages import Normalisation, advantages
+from training.rl.filters import live, next_batch
+from training.rl.guards import canary
+from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
+from training.trainer.ranks import ALONE, Ranks, shared
+from training.types import Completion, Problem
 
 __all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]
 
@@ -63,7 +63,7 @@ class RolloutSettings:
 class Group:
     """All replies to one question in one step."""
 
-    row: Row
+    row: Problem
     prompt: Prompt
     ids: Sequence[Sequence[int]]
     logprobs: Sequence[Sequence[float]] | None
@@ -88,7 +88,7 @@ class Rollout:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Problem],
         prompter: Prompter,
         plan: Callable[[int], RewardPlan],
         settings: RolloutSettings,
@@ -148,11 +148,11 @@ class Rollout:
             "env_mask": _mask(chosen, worth),
         }
 
-    def _draw(self, rows: Sequence[Row], step: int, rounds: int, trainer: Any) -> list[Group]:
+    def _draw(self, rows: Sequence[Problem], step: int, rounds: int, trainer: Any) -> list[Group]:
         """All groups of a round, this process's and the others'."""
         return shared(self._ranks, rows, lambda first, part: self._part(part, first, step, rounds, trainer))
 
-    def _part(self, rows: Sequence[Row], first: int, step: int, rounds: int, trainer: Any) -> list[Group]:
+    def _part(self, rows: Sequence[Problem], first: int, step: int, rounds: int, trainer: Any) -> list[Group]:
         settings = self._settings
         prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
         asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]

@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from training.trainer.heads import replies_alone
+from training.trainer.callbacks import Over, Watch, quieten
 from training.trainer.processes import refuse_unknown_split
-from training.trainer.watch import Over, Watch, quieten
+from training.trainer.trl_compat import replies_alone
 
 __all__ = ["run_trainer"]
 

@@ -10,12 +10,12 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from training.config import ConfigError, SftTable
-from training.prompting import Example
-from training.ranks import process_count, sft_share
+from training.data.prompts import Example
+from training.trainer.callbacks import Watch
+from training.trainer.learning_rate import ClockedRate
 from training.trainer.models import mixed_precision
-from training.trainer.rates import ClockedRate
+from training.trainer.ranks import process_count, sft_share
 from training.trainer.running import run_trainer
-from training.trainer.watch import Watch
 
 __all__ = ["train_sft"]
 

@@ -10,7 +10,7 @@ from pydantic import HttpUrl
 from gateway.app import create_app
 from gateway.config import ConfigError, Settings
 from gateway.demo.bundled import CHECKER, JUDGE, REASONER, with_bundled
-from tests.fakes import ScriptedBackend, says
+from tests.fakes import ScriptedUpstream, says
 from tests.serving import serving
 
 SUM = "State the final answer to the following arithmetic problem: 4 + 7 + 7 + 2 + 2 ="
@@ -40,12 +40,12 @@ def test_another_engine_stays_as_it_is() -> None:
 def test_the_judges_gate_is_about_its_file(tmp_path: Path) -> None:
     """The one that is shipped; another under the same name is not served as a checker."""
     settings = with_bundled(Settings())
-    assert create_app(settings, ScriptedBackend(says("7"))).routes
+    assert create_app(settings, ScriptedUpstream(says("7"))).routes
     other = tmp_path / JUDGE.name
     other.write_bytes(REASONER.read_bytes())
     changed = settings.model_copy(update={"embedded_adapters": (REASONER, other)})
     with pytest.raises(ConfigError, match=rf"scorers\.{CHECKER}: .* is about other weights"):
-        create_app(changed, ScriptedBackend(says("7")))
+        create_app(changed, ScriptedUpstream(says("7")))
 
 
 @pytest.mark.embedded

@@ -16,16 +16,16 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from rich.console import Console
 
-from gateway.demo.client import DemoFailed, Reply, ask, served_model
-from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, Question, Setting
+from gateway.demo.client import DemoFailed, DemoReply, ask, served_model
+from gateway.demo.questions import CHECKED, QUESTIONS, SETTINGS, DemoSetting, Question
 from gateway.demo.screen import Result, closing_words, live_view, question_lines, results_table
 from scorers.answers import verify
 from tests.serving import serving_in_thread
 
 ROOT = Path(__file__).parents[3]
 SUM = Question("What is 8 + 8?", "16", 0)
-VOTE = Setting("high", 8)
-PLAIN = Setting("off", 1)
+VOTE = DemoSetting("high", 8)
+PLAIN = DemoSetting("off", 1)
 
 
 @dataclass
@@ -132,7 +132,7 @@ def test_the_settings_differ_in_one_thing_at_a_time() -> None:
 
 def test_a_reply_is_put_together_from_its_chunks() -> None:
     """Text, thinking, samples, votes and counts each find their place."""
-    reply = Reply()
+    reply = DemoReply()
     reply.feed(progress(0, "16", [("16", 1)], tokens=9, reasoning="8 and 8", content="It is 16."))
     reply.feed(progress(1, None, [("16", 1)]))
     reply.feed({"choices": [{"index": 0, "delta": {"reasoning_content": "8 and", "reasoning": "8 and"}}]})
@@ -196,7 +196,7 @@ def test_a_gateway_without_a_model_is_one_sentence(upstream: Scripted) -> None:
 
 def test_the_live_view_shows_samples_votes_thinking_and_answer_apart() -> None:
     """Each has its own line, while samples are still awaited."""
-    reply = Reply()
+    reply = DemoReply()
     reply.feed(progress(0, "16", [("16", 1)], reasoning="8 and 8 more", content="It is 16."))
     reply.feed(progress(1, None, [("16", 1)], reasoning="Hm.", content="I don't know."))
     lines = drawn(live_view(SUM, VOTE, reply, 100)).splitlines()
@@ -212,7 +212,7 @@ def test_the_live_view_shows_samples_votes_thinking_and_answer_apart() -> None:
 
 def test_without_thinking_no_line_is_kept_for_it() -> None:
     """At budget off there is an answer only."""
-    reply = Reply(content="It is")
+    reply = DemoReply(content="It is")
     assert [line.split()[0] for line in drawn(live_view(SUM, PLAIN, reply, 100)).splitlines()] == [
         "What",
         "answer",
@@ -222,7 +222,7 @@ def test_without_thinking_no_line_is_kept_for_it() -> None:
 @pytest.mark.parametrize(("right", "mark"), [(True, "✓"), (False, "✗"), (None, "?")])
 def test_an_answered_question_stays_on_screen(right: bool | None, mark: str) -> None:
     """Right, wrong or undecided; the answer, its votes and its thinking; each on one line however long."""
-    reply = Reply(reasoning="word " * 99, content="It is\n16.", groups=[("16", 1, 0.9), ("6", 4, 0.25)])
+    reply = DemoReply(reasoning="word " * 99, content="It is\n16.", groups=[("16", 1, 0.9), ("6", 4, 0.25)])
     lines = drawn(question_lines(SUM, reply, Result(VOTE, right, 123, 4.5, 6))).splitlines()
     assert len(lines) == 3
     assert lines[0].split()[0] == mark

@@ -8,9 +8,9 @@ import openai
 import pytest
 
 from gateway.app import create_app
-from gateway.backends.local import EmbeddedEngine
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
+from gateway.upstreams.client import HTTPUpstream
+from gateway.upstreams.embedded.engine import EmbeddedEngine
 from tests.serving import serving
 
 pytestmark = pytest.mark.embedded
@@ -24,7 +24,7 @@ BUDGET = {"X-Reasoning-Budget": "24"}
 @pytest.fixture
 async def address(engine: EmbeddedEngine) -> AsyncIterator[str]:
     """A gateway in front of the embedded engine."""
-    async with serving(create_app(Settings(), OpenAIBackend(engine.base_url, engine.api_key))) as address:
+    async with serving(create_app(Settings(), HTTPUpstream(engine.base_url, engine.api_key))) as address:
         yield address
 
 
@@ -58,7 +58,7 @@ async def test_messages_stream_and_whole(address: str) -> None:
             streamed = await stream.get_final_message()
     for message in (whole, streamed):
         assert message.content[-1].type == "text"
-        assert message.usage.output_tokens_details.thinking_tokens <= 24
+        assert message.usage.output_tokens_details.thinking_limit <= 24
         assert message.usage.input_tokens > 0
 
 

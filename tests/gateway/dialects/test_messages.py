@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from gateway.app import create_app
-from gateway.backends.base import Backend
-from gateway.backends.openai import OpenAIBackend
 from gateway.config import Settings
 from gateway.dialects.messages_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
-from tests.fakes import Script, ScriptedBackend, Text, call, calls, says, thinks
+from gateway.upstreams.base import Upstream
+from gateway.upstreams.client import HTTPUpstream
+from tests.fakes import Script, ScriptedUpstream, Text, call, calls, says, thinks
 from tests.serving import serving
-from tests.upstream import Json, upstream
+from tests.stub_engine import Json, stub_engine
 
 WEATHER = {"name": "weather", "description": "Now.", "input_schema": {"type": "object", "properties": {}}}
 ASKS = {"role": "user", "content": "hi"}
@@ -25,21 +25,21 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
 @asynccontextmanager
-async def client_before(backend: Backend) -> AsyncIterator[anthropic.AsyncAnthropic]:
+async def client_before(upstream: Upstream) -> AsyncIterator[anthropic.AsyncAnthropic]:
     """Anthropic's client, talking to the gateway in front of this engine."""
     async with (
-        serving(create_app(Settings(), backend)) as address,
+        serving(create_app(Settings(), upstream)) as address,
         anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def client_of(*scripts: Script) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, ScriptedBackend]]:
+async def client_of(*scripts: Script) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, ScriptedUpstream]]:
     """The same, with a scripted engine."""
-    backend = ScriptedBackend(*scripts)
-    async with client_before(backend) as client:
-        yield client, backend
+    upstream = ScriptedUpstream(*scripts)
+    async with client_before(upstream) as client:
+        yield client, upstream
 
 
 class TestReplies:
@@ -47,13 +47,13 @@ class TestReplies:
 
     async def test_text_comes_as_a_block(self) -> None:
         """A plain reply is one text block, with its usage and the `scaling` object."""
-        async with client_of(says("Hel", "lo")) as (client, backend):
+        async with client_of(says("Hel", "lo")) as (client, upstream):
             message = await client.messages.create(**TALK, system="Be brief.")
         assert [(block.type, block.text) for block in message.content] == [("text", "Hello")]
         assert (message.role, message.type, message.stop_reason) == ("assistant", "message", "end_turn")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (10, 2)
         assert message.scaling["samples"]["finished"] == 1
-        assert backend.bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
+        assert upstream.bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
 
     async def test_thinking_is_a_block_of_its_own(self) -> None:
         """Thinking comes before the text, under the client's own budget, and says that nobody signed it."""
@@ -68,12 +68,12 @@ class TestReplies:
 
     async def test_the_budget_is_kept(self) -> None:
         """Thinking that goes on past its budget is ended, and an answer comes."""
-        async with client_of(thinks(40, close=False)) as (client, backend):
+        async with client_of(thinks(40, close=False)) as (client, upstream):
             message = await client.messages.create(**TALK, thinking={"type": "enabled", "budget_tokens": 5})
         assert message.scaling["budget"]["enforced"] == "forced"
         assert message.usage.output_tokens_details.thinking_tokens == 5
         assert "7" in message.content[-1].text
-        assert backend.resumed[0].endswith("</think>\n\n")
+        assert upstream.resumed[0].endswith("</think>\n\n")
 
     async def test_tool_calls_are_blocks(self) -> None:
         """Each call is a block with its input as an object; the tools go upstream in chat's shape."""
@@ -81,12 +81,12 @@ class TestReplies:
         calls = [{"id": "call_1", "type": "function", "function": function}]
         script = says(Text("Let me see.", delta={"tool_calls": calls}), finish="tool_calls")
         choice = {"type": "any", "disable_parallel_tool_use": True}
-        async with client_of(script) as (client, backend):
+        async with client_of(script) as (client, upstream):
             message = await client.messages.create(**TALK, tools=[WEATHER], tool_choice=choice)
         assert message.stop_reason == "tool_use"
         assert [block.type for block in message.content] == ["text", "tool_use"]
         assert (message.content[1].id, message.content[1].input) == ("call_1", {"city": "Ulm"})
-        body = backend.bodies[0]
+        body = upstream.bodies[0]
         assert body["tools"][0]["function"]["parameters"] == WEATHER["input_schema"]
         assert (body["tool_choice"], body["parallel_tool_calls"]) == ("required", False)
 
@@ -100,10 +100,10 @@ class TestReplies:
     )
     async def test_why_it_stopped(self, script: Script, reason: str, sequence: str | None) -> None:
         """The engine's reason in Anthropic's words; which stop sequence it was where the engine tells."""
-        async with client_of(script) as (client, backend):
+        async with client_of(script) as (client, upstream):
             message = await client.messages.create(**TALK, stop_sequences=["###"])
         assert (message.stop_reason, message.stop_sequence) == (reason, sequence)
-        assert backend.bodies[0]["stop"] == ["###"]
+        assert upstream.bodies[0]["stop"] == ["###"]
 
     async def test_the_headers_work_as_in_chat(self) -> None:
         """Samples, vote and budget come by header here as well, and what was done is told."""
@@ -130,7 +130,7 @@ class TestReplies:
     async def test_a_wrong_method_has_that_shape_too(self) -> None:
         """Whatever goes wrong under `/v1/messages` is told in Anthropic's shape."""
         async with (
-            serving(create_app(Settings(), ScriptedBackend(says("Hi")))) as address,
+            serving(create_app(Settings(), ScriptedUpstream(says("Hi")))) as address,
             httpx.AsyncClient() as client,
         ):
             reply = await client.get(f"{address}/v1/messages")
@@ -217,9 +217,9 @@ class TestCounting:
 
     async def test_the_engine_counts(self) -> None:
         """A prompt that the engine renders as tokens is counted exactly, tools and system included."""
-        async with upstream(owned_by="vllm") as engine:
+        async with stub_engine(owned_by="vllm") as engine:
             engine.answers("/tokenize", Json({"tokens": [1, 2, 3, 4, 5], "count": 5}))
-            async with client_before(OpenAIBackend(engine.base_url)) as client:
+            async with client_before(HTTPUpstream(engine.base_url)) as client:
                 counted = await client.messages.count_tokens(
                     model="tiny", messages=[ASKS], tools=[WEATHER], system="Be brief."
                 )
@@ -232,7 +232,7 @@ class TestCounting:
         """Where the engine can't render a prompt, or it holds an image, there is an error and no number."""
         source = {"type": "url", "url": "https://example.org/cat.png"}
         image = {"role": "user", "content": [{"type": "image", "source": source}]}
-        async with upstream() as engine, client_before(OpenAIBackend(engine.base_url)) as client:
+        async with stub_engine() as engine, client_before(HTTPUpstream(engine.base_url)) as client:
             for message in (ASKS, image):
                 with pytest.raises(anthropic.APIStatusError) as raised:
                     await client.messages.count_tokens(model="tiny", messages=[message])

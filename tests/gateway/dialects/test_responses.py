@@ -12,7 +12,7 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.dialects.responses_input import chat_request
 from gateway.errors import BadRequest, UpstreamError
-from tests.fakes import Script, ScriptedBackend, Text, calls, says, thinks
+from tests.fakes import Script, ScriptedUpstream, Text, calls, says, thinks
 from tests.serving import serving
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
@@ -20,14 +20,14 @@ TALK = {"model": "tiny", "input": "hi"}
 
 
 @asynccontextmanager
-async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedBackend]]:
+async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream]]:
     """OpenAI's client, talking to the gateway in front of a scripted engine."""
-    backend = ScriptedBackend(*scripts)
+    upstream = ScriptedUpstream(*scripts)
     async with (
-        serving(create_app(Settings(), backend)) as address,
+        serving(create_app(Settings(), upstream)) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
     ):
-        yield client, backend
+        yield client, upstream
 
 
 async def events_of(client: openai.AsyncOpenAI, **asked: Any) -> list[Any]:
@@ -86,15 +86,15 @@ class TestReplies:
             for i in range(2)
         ]
         script = says(Text(delta={"tool_calls": calls}), finish="tool_calls")
-        async with client_of(script) as (client, backend):
+        async with client_of(script) as (client, upstream):
             response = await client.responses.create(**TALK, tools=[WEATHER], tool_choice="required")
         assert [(item.type, item.call_id, item.name, item.arguments) for item in response.output] == [
             ("function_call", "call_0", "weather", '{"n":0}'),
             ("function_call", "call_1", "weather", '{"n":1}'),
         ]
         function = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
-        assert backend.bodies[0]["tools"] == [{"type": "function", "function": function}]
-        assert backend.bodies[0]["tool_choice"] == "required"
+        assert upstream.bodies[0]["tools"] == [{"type": "function", "function": function}]
+        assert upstream.bodies[0]["tool_choice"] == "required"
 
     async def test_a_cut_reply_is_incomplete(self) -> None:
         """A reply that the token limit cut says so."""
@@ -110,10 +110,10 @@ class TestReplies:
         class Answer(BaseModel):
             value: int
 
-        async with client_of(says('{"value": 7}')) as (client, backend):
+        async with client_of(says('{"value": 7}')) as (client, upstream):
             response = await client.responses.parse(**TALK, text_format=Answer)
         assert response.output_parsed == Answer(value=7)
-        form = backend.bodies[0]["response_format"]
+        form = upstream.bodies[0]["response_format"]
         assert (form["type"], form["json_schema"]["name"]) == ("json_schema", "Answer")
         assert form["json_schema"]["schema"]["required"] == ["value"]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.chains import CHAINS, running_totals, worked_chains
-from training.data.stories import stories
-from training.types import Row
+from training.data.word_problems import stories
+from training.types import Problem
 
 
 def calculated(step: str) -> bool:
@@ -69,5 +69,5 @@ def test_stories_are_right_and_worked_in_two_steps(seed: int) -> None:
     assert calculated(second)
     assert second.endswith(f"= {row.gold}")
     assert int(row.gold or "-1") >= 0
-    again: Row = next(stories(str(seed)))
+    again: Problem = next(stories(str(seed)))
     assert again == row

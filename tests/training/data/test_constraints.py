@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
+from training.data.constraint_edits import OBEY, draft, obeyed
 from training.data.constraints import KINDS, asked, drawn, satisfied
 from training.data.instructions import (
     instruction,
@@ -14,10 +15,9 @@ from training.data.instructions import (
     preference,
     preferences_among,
 )
-from training.data.obeying import OBEY, draft, obeyed
-from training.problems import DataError
+from training.data.problems import DataError
 from training.rewards.checks import checks
-from training.types import Row
+from training.types import Problem
 
 CASES = [
     ({"kind": "words_at_least", "n": 3}, "one two three", "one two-two"),
@@ -90,7 +90,7 @@ def test_a_wrong_constraint_is_an_error(wrong: dict[str, object]) -> None:
 
 def test_the_reward_is_all_or_nothing() -> None:
     """1.0 only where every constraint is kept, in the answer alone, by a reply that ended."""
-    both = Row("1", "Hi", reward="checks", checks=({"kind": "no_commas"}, {"kind": "lowercase"}))
+    both = Problem("1", "Hi", reward="checks", checks=({"kind": "no_commas"}, {"kind": "lowercase"}))
     replies = [
         reply("<think>One, two</think>one two"),
         reply("one, two"),
@@ -134,7 +134,7 @@ def test_different_seeds_ask_differently() -> None:
 
 def test_pairs_of_a_model_s_own_replies() -> None:
     """Each pair is a reply that keeps to the constraints and one that doesn't; without both there is none."""
-    row = Row("1", "Hi", reward="checks", checks=({"kind": "no_commas"},))
+    row = Problem("1", "Hi", reward="checks", checks=({"kind": "no_commas"},))
     pairs = preferences_among(row, ["a b", "a, b", "c d", "c, d"], most=3, seed=1)
     assert len(pairs) == 3
     assert {pair.chosen for pair in pairs} <= {"a b", "c d"}

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.contamination import clean, overlaps
-from training.types import Row
+from training.types import Problem
 
 LONG = "A farmer has nine hens and each of them lays two eggs on every day but Sunday so how many eggs"
 
 
-def rows(*questions: str) -> list[Row]:
+def rows(*questions: str) -> list[Problem]:
     """One row for each question, its id the place."""
-    return [Row(str(place), question) for place, question in enumerate(questions)]
+    return [Problem(str(place), question) for place, question in enumerate(questions)]
 
 
 def test_equal_but_for_dress() -> None:

@@ -8,7 +8,7 @@ from tests.training.rewards.making import reply
 from training.data.functions import function_rows
 from training.rewards.unit_tests import UnitTests
 from training.sandbox import Sandbox, SandboxError, open_sandbox
-from training.types import Row
+from training.types import Problem
 
 ROWS = function_rows()
 
@@ -30,7 +30,7 @@ def test_there_are_thirty_different_ones() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_the_solution_passes_and_a_stub_does_not(sandbox: Sandbox, row: Row) -> None:
+def test_the_solution_passes_and_a_stub_does_not(sandbox: Sandbox, row: Problem) -> None:
     """The known solution is right; a function that returns what it was given is not."""
     name = row.id.removeprefix("functions/")
     stub = f"def {name}(first, *rest):\n    return first\n"

@@ -10,12 +10,12 @@ from policies.prompts import LEVELS
 from policies.thinking import Markup
 from training.data.budgets import NO_BUDGET, BudgetSampler
 from training.data.mixing import Mix, beside, ordered
-from training.types import Row
+from training.types import Problem
 
 
-def rows(name: str, count: int) -> list[Row]:
+def rows(name: str, count: int) -> list[Problem]:
     """So many rows, told apart by their ids."""
-    return [Row(f"{name}/{i}", f"{name} {i}?", str(i), general=name == "general") for i in range(count)]
+    return [Problem(f"{name}/{i}", f"{name} {i}?", str(i), general=name == "general") for i in range(count)]
 
 
 sizes = st.integers(1, 20)

@@ -10,11 +10,11 @@ import pytest
 from tests.training.traffic import record
 from training.config import Source
 from training.data.hub import HubSet, hub_rows, rows_of_records
+from training.data.problems import DataError
+from training.data.readers import parse_rows, row_json
 from training.data.recorded import recorded_preferences, recorded_rows
-from training.data.rows import parse_rows, row_json
-from training.problems import DataError
-from training.sources import collect
-from training.types import Row
+from training.data.sources import collect
+from training.types import Problem
 
 
 def recorded(path: Path, *requests: dict[str, Any]) -> Path:
@@ -119,10 +119,10 @@ def test_records_of_any_set_become_rows() -> None:
     )
     records = [{"prompt": "Add.", "test": "assert add(1, 2) == 3", "difficulty": 3}]
     assert rows_of_records(records, wanted) == [
-        Row("code/1", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="code", general=True)
+        Problem("code/1", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="code", general=True)
     ]
     gsm = rows_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
-    assert gsm == [Row("gsm8k/1", "2+2?", "4", source="gsm8k")]
+    assert gsm == [Problem("gsm8k/1", "2+2?", "4", source="gsm8k")]
     with pytest.raises(DataError, match="no column 'prompt'; there are question"):
         rows_of_records([{"question": "2+2?"}], wanted)
 

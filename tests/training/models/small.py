@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import TrainConfig
-from training.plots import read_metrics
+from training.stages.plots import read_metrics
 from training.tiny.model import build
 
 __all__ = ["card", "configured", "steps"]

@@ -15,12 +15,12 @@ import numpy as np  # noqa: E402
 from gguf import GGMLQuantizationType, GGUFWriter  # noqa: E402
 from gguf.quants import quantize  # noqa: E402
 
-from gateway.backends.local import EmbeddedEngine, EmbeddedOptions  # noqa: E402
-from gateway.backends.model_store import ensure_model  # noqa: E402
 from gateway.demo.bundled import REASONER  # noqa: E402
-from training.adapters import AdapterError, convert, restore  # noqa: E402
-from training.canary import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
-from training.client import connected  # noqa: E402
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions  # noqa: E402
+from gateway.upstreams.embedded.model_store import ensure_model  # noqa: E402
+from training.evaluation.client import connected  # noqa: E402
+from training.evaluation.weight_check import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
+from training.export.gguf_adapter import AdapterError, convert, restore  # noqa: E402
 
 pytestmark = [
     pytest.mark.training,

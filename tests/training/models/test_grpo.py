@@ -17,9 +17,9 @@ from datasets import Dataset  # noqa: E402
 from training.config import ConfigError, Lora, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.trainer.grpo import Trainer, advantage_of, grpo_config, taught_only  # noqa: E402
-from training.trainer.heads import replies_alone  # noqa: E402
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
 from training.trainer.packing import packed  # noqa: E402
+from training.trainer.trl_compat import replies_alone  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 

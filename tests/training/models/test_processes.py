@@ -73,7 +73,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 from training.train import main
-from training.trainer.watch import Watch
+from training.trainer.callbacks import Watch
 
 log = Watch.on_log
 
@@ -93,7 +93,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from training.config import read_config
 from training.stages.run import Run
-from training.trainer.drawing import draw
+from training.trainer.generation import draw
 from training.trainer.models import save_model
 
 stage = Run(read_config(Path(sys.argv[1]))).stage("rl")

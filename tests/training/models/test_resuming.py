@@ -13,9 +13,9 @@ pytest.importorskip("trl")
 from tests.training.models.small import card, configured, steps
 from tests.training.teaching import Teacher
 from training.config import TrainConfig
-from training.problems import DataError
+from training.data.problems import DataError
 from training.stages import run_stage
-from training.trainer.watch import Watch
+from training.trainer.callbacks import Watch
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 

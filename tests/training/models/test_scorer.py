@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.scoring import JudgeTable, Scoring  # noqa: E402
+from gateway.runs.scorers import JudgeTable, Scorers  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
@@ -20,13 +20,13 @@ from scorers.local_classifier import LocalClassifier  # noqa: E402
 from scorers.trained import Case  # noqa: E402
 from tests.training.models.small import card, configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
-from training.problems import DataError  # noqa: E402
-from training.scorer.collect import read_asked  # noqa: E402
-from training.scorer.liking import liking  # noqa: E402
-from training.scorer.tries import train_scorer  # noqa: E402
+from training.data.problems import DataError  # noqa: E402
+from training.scorer.samples import read_asked  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.run import Run  # noqa: E402
-from training.types import Completion, Row  # noqa: E402
+from training.stages.train_scorer import train_scorer  # noqa: E402
+from training.stages.trained_scorer import liking  # noqa: E402
+from training.types import Completion, Problem  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
 
@@ -93,7 +93,7 @@ def test_the_gateways_settings_lie_beside_the_weights(run: Path, name: str, kind
     settings = load_settings(model / "serving.toml", {})
     assert settings.scorers["trained"].kind == kind
     with pytest.raises(ValueError, match="did not pass"):
-        Scoring(settings.scorers)
+        Scorers(settings.scorers)
 
 
 def test_a_judge_may_think_as_long_when_served_as_at_its_gate(run: Path) -> None:
@@ -134,7 +134,7 @@ async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, 
     replies = [Completion("", (1,), "1+2=3", "3", 5, True, "high"), Completion("", (2,), "", "4", 0, True)]
     with Run(config) as made:
         asking = liking(made.stage("rejection"), scorer)
-        liked = await asyncio.to_thread(asking, [Row("a", "What is 1+2?")], [replies])
+        liked = await asyncio.to_thread(asking, [Problem("a", "What is 1+2?")], [replies])
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     local = LocalClassifier(scorer, template=template)
     served, _ = await local.classify([Case("What is 1+2?", "3", "1+2=3"), Case("What is 1+2?", "4", "")])
@@ -152,7 +152,7 @@ def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
     ]
     with Run(config) as started:
         ((three, four, again, none),) = liking(started.stage("rejection"), scorer)(
-            [Row("a", "What is 1+2?")], [answers]
+            [Problem("a", "What is 1+2?")], [answers]
         )
     assert three == again
     assert {three, four} <= {0.0, 1.0, None}

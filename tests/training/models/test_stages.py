@@ -15,16 +15,16 @@ pytest.importorskip("trl")
 from scorers.answers import verify  # noqa: E402
 from tests.training.models.small import card, steps  # noqa: E402
 from training.config import read_config  # noqa: E402
+from training.data.arithmetic import errands  # noqa: E402
 from training.data.constraints import satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
-from training.measure import majority  # noqa: E402
-from training.problems import DataError  # noqa: E402
+from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
-from training.stages.replies import best, general_examples, judging  # noqa: E402
+from training.stages.imitation_replies import best, general_examples, judging  # noqa: E402
+from training.stages.measure import majority  # noqa: E402
 from training.stages.run import Run  # noqa: E402
-from training.tiny.arithmetic import errands  # noqa: E402
 from training.tiny.model import build  # noqa: E402
-from training.types import Completion, Row  # noqa: E402
+from training.types import Completion, Problem  # noqa: E402
 
 pytestmark = [
     pytest.mark.training,
@@ -114,7 +114,7 @@ import os, sys
 from pathlib import Path
 from training.config import read_config
 from training.stages import run_stage
-from training.trainer.watch import Watch
+from training.trainer.callbacks import Watch
 
 log = Watch.on_log
 
@@ -238,7 +238,7 @@ def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(t
 
 def test_what_only_the_graders_workers_can_decide_is_decided(tmp_path: Path) -> None:
     """As serving would decide it: in a teacher's replies, in those of the policy, and in a vote."""
-    row = Row("1", "What is the area under the line y = x from 0 to 1?", "1/2")
+    row = Problem("1", "What is the area under the line y = x from 0 to 1?", "1/2")
     right, wrong = (Completion("", (n,), "", rf"\boxed{{\int_0^{n} x\,dx}}", 0, True) for n in (1, 2))
     with Run(read_config(small(tmp_path, "rl"))) as run:
         stage = run.stage("rl")
@@ -261,7 +261,7 @@ def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) ->
 
 def test_the_best_replies_are_right_finished_different_and_short() -> None:
     """Of a question's replies those are kept that are wholly right and fit to imitate, the shortest first."""
-    row = Row("1", "What is 1+1?", "2")
+    row = Problem("1", "What is 1+1?", "2")
 
     def reply(ids: tuple[int, ...], thinking: str = "1+1=2", *, finished: bool = True) -> Completion:
         return Completion("", ids, thinking, "2", 3, finished, "high")

@@ -13,10 +13,10 @@ pytest.importorskip("trl")
 from tests.training.models.small import card, configured, steps
 from training.config import TrainConfig
 from training.data.contamination import overlaps
-from training.plots import read_metrics
-from training.prompting import Prompt, Prompter
+from training.data.prompts import Prompt, Prompter
 from training.sandbox import SandboxError, open_sandbox
 from training.stages import run_stage
+from training.stages.plots import read_metrics
 from training.stages.run import Run
 from training.types import Completion
 

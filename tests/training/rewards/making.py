@@ -1,9 +1,9 @@
 """Rows and replies for the tests of rewards."""
 
 from policies.thinking import Markup, split_thinking
-from training.types import Completion, Row
+from training.types import Completion, Problem
 
-SUM = Row("1", "What is 6 times 7?", gold="42")
+SUM = Problem("1", "What is 6 times 7?", gold="42")
 
 
 def reply(

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from policies.thinking import Markup, split_thinking
 from tests.training.rewards.making import SUM, reply
 from training.rewards.format import Format, answers_at_once, thinks_once
-from training.types import Row
+from training.types import Problem
 
 OPENED = Markup(opened=True)
 WRAPPED = Markup(answer=("<answer>", "</answer>"))
-CHAT = Row("2", "Say hello.", reward="rubric", general=True)
+CHAT = Problem("2", "Say hello.", reward="rubric", general=True)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.stub_engine import Json, stub_engine
 from tests.training.rewards.making import SUM, reply
-from tests.upstream import Json, upstream
-from training.rewards import REWARDS, RewardError, Setting, reward_plan
+from training.rewards import REWARDS, RewardContext, RewardError, reward_plan
 from training.rewards.majority import Majority
 from training.rewards.preference import Preference
 from training.rewards.rubric import Judge, Rubric
-from training.types import Row
+from training.types import Problem
 
-CHAT = Row("2", "Say hello.", reward="rubric", general=True)
+CHAT = Problem("2", "Say hello.", reward="rubric", general=True)
 
 
 def answers(*values: str) -> list[float | None]:
@@ -65,10 +65,10 @@ def verdict(text: str, finish: str = "stop") -> Json:
 
 async def test_a_judge_grades_each_reply() -> None:
     """The grade over ten by the row's rubric; thinking isn't shown, and empty replies aren't asked about."""
-    async with upstream() as server:
+    async with stub_engine() as server:
         server.answers("/v1/chat/completions", verdict("Good. \\boxed{7}"))
         rubric = Rubric(Judge(server.base_url, "judge", effort="low"))
-        row = Row("2", "Say hello.", reward="rubric", rubric="10: says hello.")
+        row = Problem("2", "Say hello.", reward="rubric", rubric="10: says hello.")
         replies = [reply("<think>secret</think>Hello."), reply(""), reply("Hello", finished=False)]
         assert await asyncio.to_thread(rubric, row, replies) == [0.7, 0.0, 0.0]
         (body,) = server.asked("/v1/chat/completions")
@@ -93,7 +93,7 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 async def test_a_failed_judgement_is_none(failure: Json) -> None:
     """Whatever goes wrong, the reply is left out, and the others keep their grades."""
-    async with upstream() as server:
+    async with stub_engine() as server:
         server.answers("/v1/chat/completions", failure, verdict("\\boxed{10}"))
         judge = Judge(server.base_url, "judge", concurrency=1)
         grades = await asyncio.to_thread(Rubric(judge), CHAT, [reply("Hello."), reply("Hi.")])
@@ -113,7 +113,7 @@ async def judged(given: Sequence[Case]) -> tuple[list[float | None], int]:
     """What the replies are worth, and how many were asked about."""
     replies = [reply("Hello." if text is None else text, finished=text is not None) for text, _ in given]
     told = [each for text, each in given if text and text.strip()]
-    async with upstream() as server:
+    async with stub_engine() as server:
         server.answers(
             "/v1/chat/completions",
             *(FAILURES[each] if isinstance(each, str) else verdict(f"\\boxed{{{each:g}}}") for each in told),
@@ -175,11 +175,11 @@ def test_a_preference_for_nothing() -> None:
 def test_what_is_missing_is_told_before_the_run(name: str, told: str) -> None:
     """A reward that can't be had is an error when the plan is made."""
     with pytest.raises(RewardError, match=told):
-        reward_plan(Setting(), {name}, {})
+        reward_plan(RewardContext(), {name}, {})
 
 
 def test_every_reward_can_be_had() -> None:
     """With all that they need, all rewards are made by their names; code is judged in a sandbox only."""
-    setting = Setting(judge=Judge("http://127.0.0.1:9/v1", "judge"), preference=Liking())
+    setting = RewardContext(judge=Judge("http://127.0.0.1:9/v1", "judge"), preference=Liking())
     plan = reward_plan(setting, set(REWARDS) - {"tests"}, {"format": 0.1})
     assert set(plan.mains) == {"checks", "correct", "majority", "preference", "rubric"}

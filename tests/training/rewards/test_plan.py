@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
-from training.rewards import REWARDS, SHAPING, RewardError, RewardPlan, Setting, reward_plan
-from training.types import Completion, Reward, Row
+from training.rewards import REWARDS, SHAPING, RewardContext, RewardError, RewardPlan, reward_plan
+from training.types import Completion, Problem, Reward
 
 GOOD, WRONG = "<think>six sevens</think>The answer is 42.", "<think>six sevens</think>The answer is 41."
 worth = st.none() | st.floats(-1, 1)
@@ -17,7 +17,7 @@ worth = st.none() | st.floats(-1, 1)
 def giving(values: Sequence[float | None]) -> Reward:
     """A reward that gives these values, whatever it judges."""
 
-    def reward(row: Row, completions: Sequence[Completion]) -> Sequence[float | None]:
+    def reward(row: Problem, completions: Sequence[Completion]) -> Sequence[float | None]:
         return values
 
     return reward
@@ -25,7 +25,7 @@ def giving(values: Sequence[float | None]) -> Reward:
 
 def test_correctness_with_format_and_length() -> None:
     """The total is the main reward and the weighted others; every part is kept as it was."""
-    plan = reward_plan(Setting(), {"correct"}, {"format": 0.2, "short": 0.1})
+    plan = reward_plan(RewardContext(), {"correct"}, {"format": 0.2, "short": 0.1})
     judged = plan.judge(SUM, [reply(GOOD), reply(WRONG), reply("The answer is 42.")])
     assert judged.main == (1.0, 0.0, 1.0)
     assert judged.parts == {"format": (1.0, 1.0, 0.0), "short": (-0.5, -0.5, 0.5)}
@@ -36,9 +36,9 @@ def test_each_row_goes_to_its_own_reward() -> None:
     """Rows name their reward; one that the run doesn't have is an error that says so."""
     plan = RewardPlan({"correct": giving([1.0]), "rubric": giving([0.5])})
     assert plan.judge(SUM, [reply(GOOD)]).totals == (1.0,)
-    assert plan.judge(Row("2", "Hi", reward="rubric"), [reply(GOOD)]).totals == (0.5,)
+    assert plan.judge(Problem("2", "Hi", reward="rubric"), [reply(GOOD)]).totals == (0.5,)
     with pytest.raises(RewardError, match="row '3': the run has no reward 'tests'"):
-        plan.judge(Row("3", "Hi", reward="tests"), [reply(GOOD)])
+        plan.judge(Problem("3", "Hi", reward="tests"), [reply(GOOD)])
 
 
 @given(st.lists(st.tuples(worth, worth, worth), max_size=6), st.floats(-2, 2))
@@ -58,7 +58,7 @@ def test_none_is_left_out(
 
 def test_unfinished_replies_can_be_left_out() -> None:
     """They are judged for the figures, but not trained on."""
-    plan = reward_plan(Setting(), {"correct"}, {}, leave_out_unfinished=True)
+    plan = reward_plan(RewardContext(), {"correct"}, {}, leave_out_unfinished=True)
     judged = plan.judge(SUM, [reply(GOOD), reply(GOOD, finished=False)])
     assert judged.totals == (1.0, None)
     assert judged.main == (1.0, 0.0)
@@ -68,13 +68,13 @@ def test_unfinished_replies_can_be_left_out() -> None:
 def test_an_unknown_name_is_told(kinds: set[str], weights: dict[str, float]) -> None:
     """A reward that doesn't exist is an error before the run, with the names there are."""
     with pytest.raises(RewardError, match=r"'sparkle'; there are .*(correct|format)"):
-        reward_plan(Setting(), kinds, weights)
+        reward_plan(RewardContext(), kinds, weights)
 
 
 @pytest.mark.parametrize("name", sorted(SHAPING))
 def test_every_shaping_reward_judges_a_group(name: str) -> None:
     """Each gives one value for each reply, whatever the setting's defaults are."""
-    plan = reward_plan(Setting(), {"correct"}, {name: 0.0})
+    plan = reward_plan(RewardContext(), {"correct"}, {name: 0.0})
     judged = plan.judge(SUM, [reply(GOOD), reply(WRONG, budget="low"), reply("")])
     assert len(judged.parts[name]) == 3
     assert judged.totals == judged.main

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from tests.training.rewards.making import reply
 from training.rewards.unit_tests import UnitTests, last_code
-from training.sandbox import Limits, Outcome, Sandbox, SandboxError
-from training.types import Completion, Row
+from training.sandbox import ProgramResult, Sandbox, SandboxError, SandboxLimits
+from training.types import Completion, Problem
 
-ROW = Row("1", "Double.", reward="tests", tests="a\nb\nc")
+ROW = Problem("1", "Double.", reward="tests", tests="a\nb\nc")
 """Each line stands for an assertion."""
 
 
@@ -21,10 +21,10 @@ class Pretended(Sandbox):
 
     ran: list[str] = field(default_factory=list)
 
-    def run(self, code: str, tests: str) -> Outcome:
+    def run(self, code: str, tests: str) -> ProgramResult:
         """See `Sandbox`."""
         self.ran.append(code)
-        return Outcome(set(tests.split()) <= set(code.split()))
+        return ProgramResult(set(tests.split()) <= set(code.split()))
 
 
 blocks = st.lists(st.sampled_from("abcd"), max_size=5).map(
@@ -40,7 +40,7 @@ completions = st.builds(
 @given(st.lists(completions, max_size=6))
 def test_only_what_passes_every_assertion_earns(replies: list[Completion]) -> None:
     """1.0 where the last block of a whole reply holds all, else 0.0: there is no part credit."""
-    worth = UnitTests(Pretended(Limits()))(ROW, replies)
+    worth = UnitTests(Pretended(SandboxLimits()))(ROW, replies)
     for each, value in zip(replies, worth, strict=True):
         code = last_code(each.answer)
         whole = each.finished and code is not None and {"a", "b", "c"} <= set(code.split())
@@ -53,7 +53,7 @@ def test_only_what_passes_every_assertion_earns(replies: list[Completion]) -> No
 def test_order_does_not_matter(orders: tuple[list[Completion], list[Completion]]) -> None:
     """The same replies in another order earn the same, each by itself."""
     first, second = (
-        dict(zip(order, UnitTests(Pretended(Limits()))(ROW, order), strict=True))
+        dict(zip(order, UnitTests(Pretended(SandboxLimits()))(ROW, order), strict=True))
         for order in map(tuple, orders)
     )
     assert first == second
@@ -62,19 +62,19 @@ def test_order_does_not_matter(orders: tuple[list[Completion], list[Completion]]
 @given(st.lists(completions, max_size=6))
 def test_each_different_code_runs_once(replies: list[Completion]) -> None:
     """Cut-off replies' code is never run, and without tests nothing is."""
-    sandbox = Pretended(Limits())
+    sandbox = Pretended(SandboxLimits())
     UnitTests(sandbox)(ROW, replies)
     codes = {last_code(each.answer) for each in replies if each.finished} - {None}
     assert sorted(sandbox.ran) == sorted(codes)
-    sandbox = Pretended(Limits())
-    assert UnitTests(sandbox)(Row("1", "Double."), replies) == [None] * len(replies)
+    sandbox = Pretended(SandboxLimits())
+    assert UnitTests(sandbox)(Problem("1", "Double."), replies) == [None] * len(replies)
     assert sandbox.ran == []
 
 
 class Broken(Sandbox):
     """One that can't start."""
 
-    def run(self, code: str, tests: str) -> Outcome:
+    def run(self, code: str, tests: str) -> ProgramResult:
         """See `Sandbox`."""
         raise SandboxError("no sandbox: no namespaces")
 
@@ -82,4 +82,4 @@ class Broken(Sandbox):
 def test_without_its_sandbox_nobody_is_judged() -> None:
     """A sandbox that fails is an error of the run's, not a reply's 0.0."""
     with pytest.raises(SandboxError, match="no namespaces"):
-        UnitTests(Broken(Limits()))(ROW, [reply("```python\na\nb\nc\n```")])
+        UnitTests(Broken(SandboxLimits()))(ROW, [reply("```python\na\nb\nc\n```")])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from training.scorer.collect import Asked, Reply
-from training.types import Row
+from training.scorer.samples import Asked, LabelledReply
+from training.types import Problem
 
 __all__ = ["LOW", "WORKED", "asked", "row"]
 
@@ -11,12 +11,14 @@ WORKED = "3+6=9\n2+5=7\n1+4=5"
 LOW = "9 7 5"
 
 
-def row(question: str = "What is 123+456?", gold: str = "579") -> Row:
+def row(question: str = "What is 123+456?", gold: str = "579") -> Problem:
     """An addition with its worked chains."""
-    return Row("one", question, gold, source="additions", extra={"chains": {"low": LOW, "high": WORKED}})
+    return Problem("one", question, gold, source="additions", extra={"chains": {"low": LOW, "high": WORKED}})
 
 
 def asked(*answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True) -> Asked:
     """The addition with these answers, labelled."""
-    replies = (Reply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers)
+    replies = (
+        LabelledReply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
+    )
     return Asked(row(), budget, tuple(replies))

@@ -1,0 +1,1 @@
+"""The subcommands of `thinkgate`, one file each."""

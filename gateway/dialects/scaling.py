@@ -1,0 +1,103 @@
+"""The `scaling` object: what was asked, what was done, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.runs.events import Progress, RunResult, SampleCounts
+from gateway.runs.request import RunRequest
+from scorers.types import VoteResult
+
+__all__ = ["progress_report", "report", "usage_of"]
+
+
+def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any]:
+    """The whole story of a request; `more` is added as it is."""
+    scaling: dict[str, Any] = {
+        "budget": _budget(request, result),
+        "samples": _samples(result.counts),
+        "vote": _vote(request, result.verdict, result.method, result.scorer, result.stop)
+        if result.verdict is not None
+        else None,
+        "usage": {
+            "upstream_prompt_tokens": result.upstream_prompt,
+            "scorer_tokens": result.scorer_tokens,
+            "saved_tokens": result.saved,
+            "seconds": round(result.seconds, 3),
+            "estimated": result.estimated,
+        },
+        "overridden": list(request.overridden),
+        "notes": list(result.notes),
+        **more,
+    }
+    if request.route is not None:
+        scaling["alias"] = {"name": request.route.alias, "target": request.route.target}
+    if request.reply.trace:
+        scaling["trace"] = list(result.trace)
+    return scaling
+
+
+def progress_report(request: RunRequest, progress: Progress) -> dict[str, Any]:
+    """How the vote stands after one more sample came to its end."""
+    told: dict[str, Any] = {"index": progress.index, "status": progress.status, "answer": progress.answer}
+    sample = progress.sample
+    if sample is not None:
+        told |= {"tokens": sample.usage.completion, "reasoning_tokens": sample.usage.reasoning}
+        if request.reply.trace:
+            told |= {"reasoning": sample.reasoning, "content": sample.content}
+    return {
+        "progress": told,
+        "samples": _samples(progress.counts),
+        "vote": _vote(request, progress.verdict, "majority", "none", None),
+    }
+
+
+def usage_of(result: RunResult) -> dict[str, Any]:
+    """OpenAI's `usage`: the prompt once, and everything that was generated, aborted samples included."""
+    details = result.usage.get("completion_tokens_details") or {}
+    return {
+        **result.usage,
+        "prompt_tokens": result.prompt,
+        "completion_tokens": result.generated,
+        "total_tokens": result.prompt + result.generated,
+        "completion_tokens_details": {**details, "reasoning_tokens": result.reasoning},
+    }
+
+
+def _budget(request: RunRequest, result: RunResult) -> dict[str, Any]:
+    used = max((sample.usage.reasoning for sample in result.chosen[:1]), default=0)
+    return {
+        "asked": request.asked,
+        "by": request.sampling.sources.get("thinking"),
+        "limit": result.limit,
+        "enforced": result.enforced,
+        "family": request.model.family.name,
+        "used": used,
+    }
+
+
+def _samples(counts: SampleCounts) -> dict[str, int]:
+    return {name: getattr(counts, name) for name in counts.__slots__}
+
+
+def _vote(
+    request: RunRequest, verdict: VoteResult, method: str, scorer: str, stop: str | None
+) -> Mapping[str, Any]:
+    groups = verdict.groups
+    lead = groups[0].weight if groups else 0.0
+    margin = lead - (groups[1].weight if len(groups) > 1 else 0.0)
+    return {
+        "method": method,
+        "scorer": scorer,
+        "stop": request.sampling.stop,
+        "stopped_by": stop,
+        "share": round(verdict.share, 4),
+        "margin": int(margin) if margin == int(margin) else round(margin, 4),
+        "abstained": verdict.abstained,
+        "reason": verdict.reason,
+        "groups": [
+            {"answer": group.answer.raw, "count": len(group.members), "weight": group.weight}
+            for group in groups
+        ],
+    }

@@ -1,0 +1,1 @@
+"""What every route shares: authentication, error bodies, streaming and hang-ups."""

@@ -1,0 +1,1 @@
+"""The file of answered requests: what writes it, what reads it, and feedback on it."""

@@ -1,0 +1,1 @@
+"""One request run to its answer, free of HTTP."""

@@ -1,0 +1,339 @@
+"""One request's headers, body and model name -> what it asks for.
+
+A header beats the body, the body beats the model name's suffix. What lost is reported; two
+body fields that contradict each other, or any unknown value, are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.errors import BadRequest, one_of
+from gateway.runs.scorers import SCORERS
+from policies.prompts import LEVELS
+from policies.stopping import parse_stop
+from policies.types import RunLimits
+from scorers.votes import VOTES
+
+__all__ = [
+    "AUTO",
+    "ReasoningBudget",
+    "RequestedSampling",
+    "Scaling",
+    "parse_budget",
+    "read_sampling",
+    "split_suffix",
+]
+
+T = TypeVar("T")
+
+AUTO = "auto"
+"""The budget that is found by difficulty."""
+
+_ALIASES = {"none": "off", "xhigh": "max"}
+_TOKENS = re.compile(r"\d{1,9}", re.ASCII)
+_SUFFIX = re.compile(r"(?P<name>.+?)(?::(?P<level>[a-z]+))?(?:@(?P<samples>\d{1,4}))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningBudget:
+    """How long to think: a level's name, or a number of tokens, or (neither) without limit."""
+
+    level: str | None = None
+    tokens: int | None = None
+
+    def __str__(self) -> str:
+        return self.level or ("unlimited" if self.tokens is None else str(self.tokens))
+
+
+class Scaling(BaseModel):
+    """The body's `scaling` object."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    samples: Annotated[int, Field(ge=1)] | Literal["auto"] | None = None
+    vote: str | None = None
+    scorer: str | None = None
+    stop: str | None = None
+    window: Annotated[int, Field(ge=2)] = 5
+    threshold: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    min_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    stream: Literal["winner", "first"] = "winner"
+    trace: bool = False
+
+
+_NO_SCALING = Scaling()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedSampling:
+    """What a request asks for, before the model's own limits are known. None: nothing was said."""
+
+    thinking: ReasoningBudget | None = None
+    samples: int | Literal["auto"] = 1
+    vote: str = "majority"
+    scorer: str = "none"
+    stop: str = "adaptive"
+    limits: RunLimits = RunLimits()
+    scaling: Scaling = _NO_SCALING
+    exclude: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
+    overridden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim(Generic[T]):
+    carrier: Literal["header", "body", "model"]
+    field: str
+    value: T
+
+
+def split_suffix(model: str, levels: Collection[str] = LEVELS) -> tuple[str, str | None, int | None]:
+    """ "name:high@8" -> ("name", "high", 8). Only a known level or a number of samples is split off."""
+    match = _SUFFIX.fullmatch(model)
+    if match is None or (match["level"] and match["level"] not in levels):
+        match = re.fullmatch(r"(?P<name>.+)(?P<level>(?!))?@(?P<samples>\d{1,4})", model, re.ASCII)
+    if match is None:
+        return model, None, None
+    return match["name"], match["level"], int(match["samples"]) if match["samples"] else None
+
+
+def read_sampling(
+    headers: Mapping[str, str],
+    body: dict[str, Any],
+    *,
+    level: str | None = None,
+    samples: int | None = None,
+    max_samples: int = 64,
+    levels: Collection[str] = LEVELS,
+    scorers: Collection[str] = ("none", *SCORERS),
+) -> RequestedSampling:
+    """Reads and takes away from `body` all that says how much to spend.
+
+    `level` and `samples` are the model name's suffix. Raises `BadRequest`.
+    """
+    scaling = _scaling(body.pop("scaling", None))
+    thinking = _one_body_claim(_thinking_fields(body, levels))
+    exclude = _exclude(body)
+    if (said := headers.get("x-reasoning-budget")) is not None:
+        thinking.insert(
+            0, _Claim("header", "X-Reasoning-Budget", parse_budget(said, "X-Reasoning-Budget", levels))
+        )
+    if level is not None:
+        thinking.append(_Claim("model", "model", ReasoningBudget(level)))
+    counts: list[_Claim[Any]] = _claims(
+        headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
+    )
+    if samples is not None:
+        counts.append(_Claim("model", "model", samples))
+    votes = _claims(headers, "X-Vote", str.strip, scaling.vote, "scaling.vote")
+    judges = _claims(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
+    stops = _claims(headers, "X-Stop", str.strip, scaling.stop, "scaling.stop")
+    for count in counts:
+        if count.value != "auto" and not 1 <= count.value <= max_samples:
+            raise BadRequest(
+                f"{count.field}: {count.value} samples; allowed: 1 to {max_samples}.",
+                param=count.field,
+                code="invalid_value",
+            )
+    for vote in votes:
+        _known(vote, VOTES)
+    for scorer in judges:
+        _known(scorer, scorers)
+    for stop in stops:
+        try:
+            parse_stop(stop.value)
+        except ValueError as error:
+            raise BadRequest(f"{stop.field}: {error}.", param=stop.field, code="invalid_value") from error
+    parts: dict[str, list[Any]] = {
+        "thinking": thinking,
+        "samples": counts,
+        "vote": votes,
+        "scorer": judges,
+        "stop": stops,
+    }
+    return RequestedSampling(
+        **{name: claims[0].value for name, claims in parts.items() if claims},
+        limits=RunLimits(scaling.max_tokens, scaling.max_seconds),
+        scaling=scaling,
+        exclude=exclude,
+        sources={name: claims[0].carrier for name, claims in parts.items() if claims},
+        overridden=tuple(
+            f"{claim.field}={claim.value}"
+            for claims in parts.values()
+            for claim in claims[1:]
+            if claim.value != claims[0].value
+        ),
+    )
+
+
+def _claims(
+    headers: Mapping[str, str], header: str, parse: Callable[[str], T], said: T | None, field: str
+) -> list[_Claim[T]]:
+    """What the header says, then what the body says."""
+    claims: list[_Claim[T]] = []
+    if (text := headers.get(header.lower())) is not None:
+        claims.append(_Claim("header", header, parse(text)))
+    if said is not None:
+        claims.append(_Claim("body", field, said))
+    return claims
+
+
+def _known(claim: _Claim[str], allowed: Any) -> None:
+    if claim.value not in allowed:
+        raise one_of(claim.value, allowed, param=claim.field)
+
+
+def _samples_header(text: str) -> int | Literal["auto"]:
+    if text.strip() == "auto":
+        return "auto"
+    if not _TOKENS.fullmatch(text.strip()):
+        raise one_of(text, ["auto", "a whole number from 1"], param="X-Samples")
+    return int(text)
+
+
+def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) -> ReasoningBudget:
+    """A level's name or a number of tokens, as a header or a string field gives it. Raises `BadRequest`."""
+    if isinstance(value, str):
+        name = value.strip().lower()
+        name = _ALIASES.get(name, name)
+        if name in levels or name == AUTO:
+            return ReasoningBudget(level=name)
+        if _TOKENS.fullmatch(name):
+            return ReasoningBudget(tokens=int(name))
+    raise one_of(value, [*levels, AUTO, "<tokens> (a whole number from 0)"], param=param)
+
+
+def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningBudget:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value >= 0:
+            return ReasoningBudget(tokens=value)
+        if value == -1 and unlimited:
+            return ReasoningBudget()
+    allowed = "a whole number from 0" + (", or -1 for no limit" if unlimited else "")
+    raise one_of(value, [allowed], param=param)
+
+
+def _switch(value: object, param: str) -> ReasoningBudget | None:
+    """A boolean switch: off, or None for "on, as long as something else says"."""
+    if not isinstance(value, bool):
+        raise one_of(value, ["true", "false"], param=param)
+    return None if value else ReasoningBudget(level="off")
+
+
+def _thinking_fields(
+    body: dict[str, Any], levels: Collection[str]
+) -> list[tuple[str, ReasoningBudget | None]]:
+    """Every body field that says how long to think, taken away from `body`."""
+    found: list[tuple[str, ReasoningBudget | None]] = []
+    if (effort := body.pop("reasoning_effort", None)) is not None:
+        found.append(("reasoning_effort", parse_budget(effort, "reasoning_effort", levels)))
+    if (tokens := body.pop("thinking_token_budget", None)) is not None:
+        found.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
+    if (tokens := body.pop("thinking_budget", None)) is not None:
+        found.append(("thinking_budget", _tokens(tokens, "thinking_budget", unlimited=True)))
+    if (switch := body.pop("enable_thinking", None)) is not None:
+        found.append(("enable_thinking", _switch(switch, "enable_thinking")))
+    if (reasoning := body.get("reasoning")) is not None:
+        found += _reasoning_object(reasoning, levels)
+    if (thinking := body.pop("thinking", None)) is not None:
+        found += _thinking_object(thinking)
+    return found
+
+
+def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
+    """OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
+    fields = _object(value, "reasoning", ("effort", "max_tokens", "exclude", "enabled", "summary"))
+    found: list[tuple[str, ReasoningBudget | None]] = []
+    if fields.get("effort") is not None:
+        found.append(("reasoning.effort", parse_budget(fields["effort"], "reasoning.effort", levels)))
+    if fields.get("max_tokens") is not None:
+        found.append(("reasoning.max_tokens", _tokens(fields["max_tokens"], "reasoning.max_tokens")))
+    if fields.get("enabled") is not None:
+        found.append(("reasoning.enabled", _switch(fields["enabled"], "reasoning.enabled")))
+    return found
+
+
+def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
+    """Anthropic's `thinking: {type, budget_tokens}`."""
+    fields = _object(value, "thinking", ("type", "budget_tokens"))
+    kind = fields.get("type", "enabled")
+    if kind not in ("enabled", "disabled"):
+        raise one_of(kind, ["enabled", "disabled"], param="thinking.type")
+    found: list[tuple[str, ReasoningBudget | None]] = [
+        ("thinking.type", _switch(kind == "enabled", "thinking.type"))
+    ]
+    if fields.get("budget_tokens") is not None:
+        found.append(("thinking.budget_tokens", _tokens(fields["budget_tokens"], "thinking.budget_tokens")))
+    return found
+
+
+def _one_body_claim(found: list[tuple[str, ReasoningBudget | None]]) -> list[_Claim[ReasoningBudget]]:
+    """The one thing that all body fields say; a bare "on" is medium, as OpenRouter has it."""
+    said = [(name, value) for name, value in found if value is not None]
+    switched_on = [name for name, value in found if value is None]
+    if not said:
+        return [_Claim("body", switched_on[0], ReasoningBudget(level="medium"))] if switched_on else []
+    name, value = said[0]
+    for other, differing in said[1:]:
+        if differing != value:
+            raise _contradiction(f"{name}={value}", f"{other}={differing}", other)
+    if switched_on and (value.level == "off" or value.tokens == 0):
+        raise _contradiction(f"{name}={value}", f"{switched_on[0]}=on", switched_on[0])
+    return [_Claim("body", name, value)]
+
+
+def _exclude(body: dict[str, Any]) -> bool:
+    """Whether the client wants the thinking left out of the answer."""
+    reasoning = body.pop("reasoning", None) or {}
+    exclude = reasoning.get("exclude")
+    include = body.pop("include_reasoning", None)
+    for value, param in ((exclude, "reasoning.exclude"), (include, "include_reasoning")):
+        if value is not None:
+            _switch(value, param)
+    if exclude is not None and include is not None and exclude is include:
+        raise _contradiction(
+            f"reasoning.exclude={exclude}", f"include_reasoning={include}", "include_reasoning"
+        )
+    return bool(exclude) or include is False
+
+
+def _object(value: object, param: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise one_of(value, ["an object with " + ", ".join(allowed)], param=param)
+    for key in value:
+        if key not in allowed:
+            raise one_of(key, allowed, param=param, kind="field")
+    return value
+
+
+def _scaling(value: object) -> Scaling:
+    if value is None:
+        return _NO_SCALING
+    try:
+        return Scaling.model_validate(value)
+    except ValidationError as error:
+        problem, *others = error.errors(include_input=False, include_url=False)
+        param = ".".join(str(part) for part in ("scaling", *problem["loc"][:1]))
+        if problem["type"] == "extra_forbidden":
+            raise BadRequest(
+                f"{param}: unknown field; allowed in scaling: {', '.join(Scaling.model_fields)}.",
+                param=param,
+                code="invalid_value",
+            ) from error
+        choices = [each["msg"] for each in others if each["loc"][:1] == problem["loc"][:1]]
+        told = ", or: ".join([problem["msg"], *choices])
+        raise BadRequest(f"{param}: {told}.", param=param, code="invalid_value") from error
+
+
+def _contradiction(one: str, other: str, param: str) -> BadRequest:
+    return BadRequest(
+        f"{one} and {other} contradict each other; send one of them.", param=param, code="contradiction"
+    )

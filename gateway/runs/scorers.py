@@ -1,0 +1,272 @@
+"""From `[scorers.<name>]` in the settings to the scorers that clients may name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+
+from gateway.upstreams.connections import request
+from scorers.agreement import AgreementScorer
+from scorers.calibration import Calibration, read_calibration
+from scorers.combined import CombinedScorer
+from scorers.confidence import WINDOW, ConfidenceScorer
+from scorers.gate import GATE_FILE, released
+from scorers.judge import QUESTION, RUBRIC, JudgeScorer
+from scorers.local_classifier import LocalClassifier
+from scorers.remote_judge import JudgeElsewhere, Server
+from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
+from scorers.types import Scorer, ScorerError
+
+__all__ = ["SCORERS", "AnyScorer", "Scorers", "check_scorers"]
+
+CALIBRATION_FILE = "calibration.json"
+"""Looked for beside the weights of a classifier in a local directory."""
+
+SCORERS: Mapping[str, Scorer] = MappingProxyType(
+    {"confidence": ConfidenceScorer(), "agreement": AgreementScorer(), "judge": JudgeScorer()}
+)
+"""The scorers that need no settings. To add one, write it in `scorers/` and name it here."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ConfidenceTable(_Table):
+    """`kind = "confidence"`: how sure the model was of its own tokens."""
+
+    kind: Literal["confidence"]
+    measure: Literal["bottom", "lowest", "mean", "tail", "certainty", "probability"] = "bottom"
+    window: Annotated[int, Field(ge=1)] = WINDOW
+
+
+class AgreementTable(_Table):
+    """`kind = "agreement"`: how much the others agree."""
+
+    kind: Literal["agreement"]
+
+
+class JudgeTable(_Table):
+    """`kind = "judge"`: a language model that picks, grades or, trained to it, checks."""
+
+    kind: Literal["judge"]
+    method: Literal["pick", "grade", "check"] = "pick"
+    url: HttpUrl | None = None
+    """Of a server of its own, ending in /v1; None: the request's own upstream."""
+    key: SecretStr | None = None
+    key_env: str | None = None
+    model: str | None = None
+    effort: str | None = None
+    """Its budget; None: off at the request's upstream, and at `url` whatever is the default there."""
+    rubric: str = RUBRIC
+    rounds: Annotated[int, Field(ge=1, le=16)] = 2
+    seed: int = 0
+    characters: Annotated[int, Field(ge=1)] = 24_000
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    question: str = QUESTION
+    calibration: Path | None = None
+    gate: Path | None = None
+    """A check's release gate, as a trained classifier's."""
+    unproven: bool = False
+
+    @model_validator(mode="after")
+    def _asks_for_the_answer(self) -> JudgeTable:
+        if "{answer}" not in self.question:
+            raise ValueError("the question has no {answer}")
+        if self.url is not None and self.model is None:
+            raise ValueError("a judge with a url needs its model's name there")
+        if self.url is None and (self.key or self.key_env):
+            raise ValueError("a key is for a url")
+        return self
+
+
+class TrainedTable(_Table):
+    """`kind = "trained"`: a classifier behind `url`, or in the local `directory`."""
+
+    kind: Literal["trained"]
+    url: HttpUrl | None = None
+    key: SecretStr | None = None
+    key_env: str | None = None
+    """Name of an environment variable that holds the key, so that the file needn't."""
+    model: str | None = None
+    endpoint: Literal["classify", "score"] = "classify"
+    directory: Path | None = None
+    template: str = TEMPLATE
+    label: int = -1
+    batch: Annotated[int, Field(ge=1)] = 64
+    max_tokens: Annotated[int, Field(ge=1)] = 4096
+    calibration: Path | None = None
+    gate: Path | None = None
+    """The file of its release gate (`scorers.gate`). None: gate.json in the directory."""
+    unproven: bool = False
+    """Whether it is served without a passing gate."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TrainedTable:
+        if (self.url is None) == (self.directory is None):
+            raise ValueError("a trained scorer has either a url or a directory")
+        if "{answer}" not in self.template:
+            raise ValueError("the template has no {answer}")
+        return self
+
+
+class CombinedTable(_Table):
+    """`kind = "combined"`: other scorers by name, each with its weight."""
+
+    kind: Literal["combined"]
+    weights: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+
+AnyScorer = Annotated[
+    ConfidenceTable | AgreementTable | JudgeTable | TrainedTable | CombinedTable, Field(discriminator="kind")
+]
+
+
+def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
+    """Raises ValueError where a name can't be used, or a combination names what can't be combined."""
+    single = {*SCORERS, *(name for name, table in tables.items() if not isinstance(table, CombinedTable))}
+    for name, table in tables.items():
+        if name == "none":
+            raise ValueError('no scorer can be called "none"')
+        if isinstance(table, CombinedTable) and (unknown := table.weights.keys() - single):
+            raise ValueError(f"{name}.weights: {', '.join(sorted(unknown))} is no single scorer")
+
+
+class Scorers:
+    """An app's scorers by name, and what they hold open. Raises ValueError where a file can't be used.
+
+    `embedded` are the files of models that the embedded engine serves under their names: a judge among
+    them has its weights here.
+    """
+
+    def __init__(self, tables: Mapping[str, AnyScorer], embedded: Sequence[Path] = ()) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._classifiers: list[LocalClassifier] = []
+        for name, table in tables.items():
+            if isinstance(table, TrainedTable) or (isinstance(table, JudgeTable) and table.method == "check"):
+                _check_gate(name, table, embedded)
+        single = {
+            name: self._make(table) for name, table in tables.items() if not isinstance(table, CombinedTable)
+        }
+        self.scorers: dict[str, Scorer] = {**SCORERS, **single}
+        for name, table in tables.items():
+            if isinstance(table, CombinedTable):
+                parts = [(self.scorers[part], weight) for part, weight in table.weights.items()]
+                self.scorers[name] = CombinedScorer(parts)
+
+    async def close(self) -> None:
+        """Frees what is held."""
+        for classifier in self._classifiers:
+            classifier.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _make(self, table: ConfidenceTable | AgreementTable | JudgeTable | TrainedTable) -> Scorer:
+        if isinstance(table, TrainedTable):
+            return self._trained(table)
+        if isinstance(table, JudgeTable):
+            return self._judge(table)
+        options = table.model_dump(exclude={"kind"})
+        return ConfidenceScorer(**options) if isinstance(table, ConfidenceTable) else AgreementScorer()
+
+    def _judge(self, table: JudgeTable) -> Scorer:
+        options = table.model_dump(
+            exclude={"kind", "url", "key", "key_env", "calibration", "gate", "unproven"}
+        )
+        judge = JudgeScorer(**options, calibration=_calibration(table))
+        if table.url is None:
+            return judge
+        return JudgeElsewhere(judge, Server(str(table.url), self._post, _key(table)))
+
+    def _trained(self, table: TrainedTable) -> Scorer:
+        calibration = _calibration(table)
+        if table.directory is not None:
+            local = LocalClassifier(
+                table.directory,
+                template=table.template,
+                label=table.label,
+                max_tokens=table.max_tokens,
+                batch=min(table.batch, 16),
+            )
+            self._classifiers.append(local)
+            return TrainedScorer(local, calibration)
+        served = ServedClassifier(
+            str(table.url),
+            self._post,
+            model=table.model,
+            key=_key(table),
+            endpoint=table.endpoint,
+            template=table.template,
+            label=table.label,
+            batch=table.batch,
+        )
+        return TrainedScorer(served, calibration)
+
+    async def _post(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Mapping[str, Any]:
+        """See `scorers.trained.Post`. The time limit is the caller's."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(None, sock_connect=10))
+        told = {**headers, "Content-Type": "application/json"}
+        try:
+            data = orjson.dumps(body)
+            async with await request(self._session, "POST", url, data=data, headers=told) as response:
+                payload = await response.read()
+                status = response.status
+        except (aiohttp.ClientError, OSError) as error:
+            raise ScorerError(f"its server can't be reached ({type(error).__name__})") from error
+        value: Any = None
+        with suppress(orjson.JSONDecodeError):
+            value = orjson.loads(payload)
+        if status >= 400 or not isinstance(value, dict):
+            raise ScorerError(f"its server answered {status}")
+        return value
+
+
+def _check_gate(name: str, table: TrainedTable | JudgeTable, embedded: Sequence[Path]) -> None:
+    """Raises ValueError for a trained scorer that has no passing release gate and is not called unproven."""
+    if table.unproven:
+        return
+    path, directory = table.gate, _directory(table)
+    if path is None and directory is not None:
+        path = directory / GATE_FILE
+    released(f"scorers.{name}", path, directory or _embedded(table, embedded))
+
+
+def _embedded(table: TrainedTable | JudgeTable, files: Sequence[Path]) -> Path | None:
+    """The embedded engine's file of a judge's model, where it serves that; see `EmbeddedEngine`."""
+    if isinstance(table, TrainedTable) or table.url is not None:
+        return None
+    return next((path for path in files if path.stem == table.model), None)
+
+
+def _key(table: TrainedTable | JudgeTable) -> str | None:
+    """The key of the scorer's own server, from the settings or the environment."""
+    if table.key is not None:
+        return table.key.get_secret_value()
+    return None if table.key_env is None else os.environ.get(table.key_env)
+
+
+def _directory(table: TrainedTable | JudgeTable) -> Path | None:
+    """Where a classifier's weights lie; a judge's are those of the engine that serves it."""
+    return table.directory if isinstance(table, TrainedTable) else None
+
+
+def _calibration(table: TrainedTable | JudgeTable) -> Calibration:
+    """The calibration from the file named, or the one beside a local model's weights, or none."""
+    path, directory = table.calibration, _directory(table)
+    if path is None and directory is not None and (directory / CALIBRATION_FILE).exists():
+        path = directory / CALIBRATION_FILE
+    try:
+        return Calibration() if path is None else read_calibration(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the calibration {path} can't be used: {error}") from error

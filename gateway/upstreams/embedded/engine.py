@@ -1,0 +1,246 @@
+"""The embedded engine: llama.cpp in a process of its own, on a random loopback port with a random key.
+
+A process of its own, because a crash in native code then costs one request and not the
+gateway, because its waiting can be tuned only by the environment it is born with, and
+because it shares no interpreter lock with the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.upstreams.embedded.model_store import SMOLLM2, ModelUnavailable, ensure_model
+
+__all__ = ["EmbeddedEngine", "EmbeddedOptions", "EngineFailed", "cpu_quota", "patient_threads"]
+
+_log = logging.getLogger(__name__)
+_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("llama_server.py")))
+_COMPLAINT = re.compile(r"[\d.]+ E (?:\w+ +)?\w+: (.+)")
+"""A line that llama.cpp logs for an error: time, level, sometimes a component, function, message."""
+_GRACE = 5.0
+"""Seconds the engine has to end by itself once it is told to."""
+
+
+class EngineFailed(Exception):
+    """The embedded engine can't run; the message is one sentence for the person at the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedOptions:
+    """How to run the engine.
+
+    `model_path` is any GGUF file (None: SmolLM2-135M-Instruct, fetched once); `slots` is how
+    many samples run at a time, `context` the tokens each of them may hold: both cost memory
+    (SmolLM2: 23 KiB a token). `loras` are adapters in GGUF form, of which each makes a model of
+    its own; `threads` None means one per core that this process may use.
+    """
+
+    model_path: Path | None = None
+    slots: int = 16
+    context: int = 2048
+    loras: tuple[Path, ...] = ()
+    threads: int | None = None
+
+
+class EmbeddedEngine:
+    """Starts llama.cpp's server and says where it listens; also an async context manager.
+
+    `base_url` (`http://127.0.0.1:PORT/v1`) and `api_key` hold once `start` is done. `model_name` is the
+    base model's; `adapter_names` are the adapters', in llama.cpp's order: a request chooses among them by
+    the field `lora`, and one without it gets the first.
+    `command` is the process to run, see `llama_server`.
+    """
+
+    def __init__(self, options: EmbeddedOptions | None = None, command: Sequence[str] = _COMMAND) -> None:
+        self.options = options = options or EmbeddedOptions()
+        self._command = command
+        self.api_key = secrets.token_urlsafe(32)
+        self.model_name = _base_name(options)
+        self.adapter_names = tuple(lora.stem for lora in options.loras)
+        self._port = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
+        self._complaints: deque[str] = deque(maxlen=20)
+        self._listener: asyncio.Task[None] | None = None
+
+    @property
+    def served_name(self) -> str:
+        """What llama.cpp calls all that it serves."""
+        return (*self.adapter_names, self.model_name)[0]
+
+    @property
+    def base_url(self) -> str:
+        """Where the OpenAI-compatible routes are."""
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    @property
+    def pid(self) -> int | None:
+        """The running process; None where none runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def wait(self) -> None:
+        """Returns when the process has ended, by `close` or by itself; at once where none runs."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def start(self) -> None:
+        """Gets the model and starts the engine, unless it runs; after a crash, at the address it had.
+
+        Raises `ModelUnavailable` or `EngineFailed`.
+        """
+        async with self._starting:
+            if self.pid is not None:
+                return
+            model = await asyncio.to_thread(_files, self.options)
+            await self._launch(model)
+
+    async def close(self) -> None:
+        """Ends the engine; whatever it was generating is dropped."""
+        async with self._starting:
+            process, self._process = self._process, None
+            if process is None:
+                return
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                async with asyncio.timeout(_GRACE):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            if self._listener is not None:
+                await self._listener
+
+    async def __aenter__(self) -> EmbeddedEngine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def _launch(self, model: Path) -> None:
+        pipe = asyncio.subprocess.PIPE
+        # A session of its own: Ctrl-C at the terminal is for the gateway, which then closes us.
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=patient_threads(os.environ),
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._complaints.clear()
+        self._listener = asyncio.create_task(self._listen(process.stderr))
+        self._process = process
+        try:
+            process.stdin.write(json.dumps(self._request(model)).encode() + b"\n")
+            reply = await process.stdout.readline()
+        except ConnectionError:
+            reply = b""
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        answer = json.loads(reply) if reply else {}
+        if "port" not in answer:
+            self._process = None
+            code = await process.wait()
+            await self._listener
+            raise EngineFailed(_explain(answer.get("error"), self._complaints, code, model))
+        self._port = answer["port"]
+
+    def _request(self, model: Path) -> dict[str, Any]:
+        options = self.options
+        return {
+            "model": str(model),
+            "name": self.served_name,
+            "slots": options.slots,
+            "context": options.context,
+            "threads": options.threads or cpu_quota(),
+            "loras": list(map(str, options.loras)),
+            "port": self._port,
+            "key": self.api_key,
+        }
+
+    async def _listen(self, errors: asyncio.StreamReader) -> None:
+        async for line in errors:
+            text = line.decode("utf-8", "replace").rstrip()
+            self._complaints.append(text)
+            _log.debug("embedded engine: %s", text)
+
+
+def _base_name(options: EmbeddedOptions) -> str:
+    return SMOLLM2.name if options.model_path is None else options.model_path.stem
+
+
+def _files(options: EmbeddedOptions) -> Path:
+    """The model's file, once it and the adapters' are known to be GGUF files with names of their own."""
+    for place, lora in enumerate(options.loras):
+        _check_gguf(lora, "adapter")
+        if lora.stem in (_base_name(options), *(other.stem for other in options.loras[:place])):
+            raise ModelUnavailable(f"The adapter {lora} has the name of another model.")
+    if options.model_path is None:
+        return ensure_model()
+    _check_gguf(options.model_path, "model")
+    return options.model_path
+
+
+def _check_gguf(path: Path, what: str) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelUnavailable(f"The {what} {path} can't be read: {error.strerror}.") from error
+    if magic != b"GGUF":
+        raise ModelUnavailable(f"The {what} {path} is not a GGUF file.")
+
+
+def patient_threads(environ: Mapping[str, str]) -> dict[str, str]:
+    """The engine's environment: its threads shall soon sleep when they wait for one another.
+
+    OpenMP's spin at barriers; where other processes want the cores too, a spinning thread
+    keeps out the very one it waits for: two threads beside two busy processes fell to 2 tokens
+    a second, and reach 27 this way. What the operator has set stays.
+    """
+    if "OMP_WAIT_POLICY" in environ:
+        return dict(environ)
+    return {"GOMP_SPINCOUNT": "1000", **environ}
+
+
+def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Whole cores that a container's CPU quota allows (cgroup v2); None where there is no quota."""
+    try:
+        quota, period = path.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, int(quota) // int(period))
+
+
+def _explain(error: str | None, complaints: deque[str], code: int, model: Path) -> str:
+    if error and error.startswith("ModuleNotFoundError"):
+        return "The embedded engine is not installed; run: pip install 'thinkgate[local]'."
+    if error and "libgomp" in error:
+        return "The embedded engine needs the system library libgomp (on Debian: apt-get install libgomp1)."
+    said = [match[1] for line in complaints if (match := _COMPLAINT.match(line))]
+    if said:  # the first is the cause, the rest are its consequences
+        why = said[0]
+    elif error is not None:
+        why = error
+    else:
+        ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        why = f"it ended with {ended}" + (f" ({complaints[-1]})" if complaints else "")
+    return f"The embedded engine could not start with {model}: {why.rstrip('.')}."

@@ -1,0 +1,1 @@
+"""Reads answers and compares them: extraction, parsing, equality, worker pool."""

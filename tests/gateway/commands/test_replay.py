@@ -1,0 +1,205 @@
+"""The `replay` command: a recording in, figures out."""
+
+import argparse
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from gateway.commands.replay import add_parser
+
+
+def replay(*arguments: str | Path) -> int:
+    """Run the command; its exit status."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    args = parser.parse_args(["replay", *map(str, arguments)])
+    status: int = args.run(args)
+    return status
+
+
+def sample(value: int, **more: Any) -> dict[str, Any]:
+    """A sample that answers with this value."""
+    return {"text": f"So it is \\boxed{{{value}}}.", **more}
+
+
+def record(path: Path, *rows: Any) -> Path:
+    """A recording of these rows."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Two questions, one easy and one hard, eight samples each."""
+    easy = {"question": "6 x 7?", "answer": "42", "samples": [sample(42, tokens=10) for _ in range(8)]}
+    hard = {
+        "question": "6 x 9?",
+        "answer": 54,
+        "samples": [sample(v, tokens=20) for v in (54, 42, 54, 42, 54, 54, 42, 54)],
+    }
+    return record(tmp_path / "recording.jsonl", easy, hard)
+
+
+def settings(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    """The printed settings by name."""
+    return {row["name"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
+
+
+def test_json_holds_the_usual_settings(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON object is printed, with percentages and means for one question."""
+    assert replay(recording, "--json") == 0
+    figures = settings(capsys)
+    assert {"pass@1", "majority", "adaptive", "window-3", "window-5", "oracle"} <= figures.keys()
+    assert figures["pass@1"]["accuracy"] == 81.25
+    majority = figures["majority"]
+    assert (majority["accuracy"], majority["samples"], majority["tokens"]) == (100, 8, 120)
+    assert 4 <= figures["adaptive"]["samples"] < 8
+    assert majority["low"] <= majority["accuracy"] <= majority["high"]
+
+
+def test_the_table_names_every_setting(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --json the same figures come as a table."""
+    assert replay(recording, "--stop", "first-3,auto") == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("pass@1", "majority", "window-5", "first-3", "auto", "oracle"))
+
+
+def test_gzip_is_accepted(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gzipped recording gives the same figures, whatever its name."""
+    packed = recording.with_name("packed.jsonl")
+    packed.write_bytes(gzip.compress(recording.read_bytes()))
+    replay(recording, "--json")
+    plain = capsys.readouterr().out
+    assert replay(packed, "--json") == 0
+    assert capsys.readouterr().out == plain
+
+
+def test_scores_add_the_weighing_votes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where samples carry scores (here logits) the votes that use them are replayed too."""
+    row = {"answer": "1", "samples": [sample(1, score=3.0), sample(2, score=-4.0), sample(2, score=-4.0)]}
+    path = record(tmp_path / "scored.jsonl", row)
+    assert replay(path, "--json") == 0
+    figures = settings(capsys)
+    assert [figures[name]["accuracy"] for name in ("majority", "weighted", "best")] == [0, 100, 100]
+    assert "best-of-majority" in figures
+    assert replay(path, "--json", "--scorer", "none") == 0
+    assert "weighted" not in settings(capsys)
+
+
+def test_what_a_sample_says_of_itself_is_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sample's own answer and label beat the grader's reading of its text."""
+    row = {
+        "answer": "1",
+        "samples": [sample(2, answer="1"), sample(1, correct=False), sample(1, answer=None)],
+    }
+    assert replay(record(tmp_path / "own.jsonl", row), "--json") == 0
+    assert settings(capsys)["pass@1"]["accuracy"] == pytest.approx(100 / 3, abs=0.001)
+
+
+def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers within it are right; one that is no number over 0 is named with its line."""
+    row = {"answer": "3.1416", "samples": [sample(3), {"text": "So it is \\boxed{3.14}."}]}
+    for tolerance, accuracy in ((None, 0), (0.01, 50), (0.5, 100)):
+        path = record(tmp_path / "pi.jsonl", row | {"tolerance": tolerance})
+        assert replay(path, "--json") == 0
+        assert settings(capsys)["pass@1"]["accuracy"] == accuracy
+    for odd in (0, -1, "0.1", True, math.inf):
+        assert replay(record(tmp_path / "odd.jsonl", row | {"tolerance": odd})) != 0
+        assert "line 1: tolerance" in capsys.readouterr().err
+
+
+def test_the_grader_is_asked_where_forms_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An answer that only algebra can tell to be the right one is told by the grader's workers."""
+    row = {"answer": "1", "samples": [{"text": "It is \\boxed{\\int_0^1 2x\\,dx}."}]}
+    assert replay(record(tmp_path / "integral.jsonl", row), "--json") == 0
+    assert settings(capsys)["pass@1"]["accuracy"] == 100
+
+
+def test_confidence_comes_from_logprobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logged alternatives weigh the samples where the confidence scorer is asked for."""
+
+    def logged(value: int, logprob: float) -> dict[str, Any]:
+        top = [{"token": "x", "logprob": logprob}, {"token": "y", "logprob": logprob}]
+        return sample(value, logprobs={"content": [{"token": "x", "logprob": logprob, "top_logprobs": top}]})
+
+    row = {"answer": "1", "samples": [logged(1, -9.0), logged(2, -1.0), logged(2, -1.0)]}
+    path = record(tmp_path / "logged.jsonl", row)
+    assert replay(path, "--json", "--scorer", "confidence:mean", "--vote", "confidence") == 0
+    figures = settings(capsys)
+    assert [figures[name]["accuracy"] for name in ("majority", "confidence")] == [0, 100]
+
+
+def test_the_plot_is_an_svg(recording: Path, tmp_path: Path) -> None:
+    """--plot writes a drawing in which every setting has its point in both panels."""
+    plot = tmp_path / "plot.svg"
+    assert replay(recording, "--plot", plot) == 0
+    titles = [each.text or "" for each in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")]
+    assert sum(title.startswith("adaptive:") for title in titles) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: "),
+        ("[]", "line 2: "),
+        ('{"answer": "1", "samples": []}', "line 2: samples: "),
+        ('{"answer": "1", "samples": [{"text": "1", "score": "high"}]}', "line 2: samples.0.score: "),
+        ('{"answer": "1", "samples": [{"text": "1", "tokens": -1}]}', "line 2: samples.0.tokens: "),
+        ('{"answer": "1", "samples": [{"score": 1}]}', "line 2: samples.0: needs a text or an answer"),
+        ('{"samples": [{"text": "1"}]}', "line 2: samples.0: has no correct, and the question no answer"),
+    ],
+)
+def test_bad_lines_are_named(
+    recording: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line that can't be used is named with its number and with what is wrong."""
+    good = recording.read_text(encoding="utf-8").splitlines()[0]
+    recording.write_text(f"{good}\n{line}\n", encoding="utf-8")
+    assert replay(recording) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stop", "sometimes"], "allowed: none, adaptive, window, first-<m>, confident"),
+        (["--vote", "lottery"], "allowed: majority"),
+        (["--scorer", "oracle"], "allowed: none, recorded, confidence"),
+        (["--scorer", "confidence"], "no sample has logprobs"),
+        (["--scorer", "confidence:loud"], "unknown measure 'loud'"),
+        (["--window", "0"], "at least one token"),
+        (["--threshold", "95"], "the threshold lies in [0, 1]"),
+        (["--plot", "plot.png"], "must end in .svg"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    recording: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An argument that can't be used ends with status 2 and says what is allowed."""
+    assert replay(recording, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["-1", "x", "1.5"])
+def test_counts_are_natural_numbers(recording: Path, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A count that isn't a natural number is refused as a misuse of the command."""
+    with pytest.raises(SystemExit, match="2"):
+        replay(recording, "--samples", count)
+    assert "is no natural number" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing, an empty and a broken file are told apart."""
+    assert replay(tmp_path / "missing") == 2
+    assert "No such file" in capsys.readouterr().err
+    (tmp_path / "empty").write_text("\n", encoding="utf-8")
+    assert replay(tmp_path / "empty") == 2
+    assert "holds no questions" in capsys.readouterr().err
+    (tmp_path / "broken").write_bytes(gzip.compress(b"{}" * 99)[:20])
+    assert replay(tmp_path / "broken") == 2
+    assert "can't be read" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""What operators can watch."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.observability.metrics import Metrics
+from tests.fakes import ScriptedUpstream, ran, request_for, says, thinks
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """Every line of the exposition, as Prometheus reads it."""
+    return {
+        sample.name + "".join(f",{value}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+def test_what_begins_also_ends() -> None:
+    """The gauge goes back to where it was, and each end is counted by its status."""
+    metrics = Metrics()
+    for status in (200, 200, 499):
+        metrics.begin()
+        assert values(metrics)["thinkgate_requests_running"] == 1
+        metrics.end(status)
+    told = values(metrics)
+    assert told["thinkgate_requests_running"] == 0
+    assert (told["thinkgate_requests_total,200"], told["thinkgate_requests_total,499"]) == (2, 1)
+
+
+async def test_an_outcome_is_told_in_tokens_and_samples() -> None:
+    """Thinking and answer apart, by level, and every sample by its end."""
+    request = request_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3", "X-Stop": "none"})
+    _, result = await ran(ScriptedUpstream(thinks(4), thinks(4), says("Hm.", finish="length")), request)
+    metrics = Metrics()
+    metrics.result(request, result)
+    told = values(metrics)
+    assert told["thinkgate_tokens_total,thinking"] == result.reasoning > 0
+    assert told["thinkgate_tokens_total,answer"] == result.generated - result.reasoning > 0
+    assert told["thinkgate_tokens_total,prompt"] == result.upstream_prompt > 0
+    assert told["thinkgate_samples_total,finished"] == 2
+    assert told["thinkgate_samples_total,truncated"] == 1
+    assert told["thinkgate_thinking_tokens_count,low"] == 1
+    assert told["thinkgate_request_seconds_count"] == 1
+
+
+@pytest.mark.parametrize("name", ["thinkgate_requests_running", "thinkgate_request_seconds_count"])
+def test_two_apps_count_for_themselves(name: str) -> None:
+    """Each has a registry of its own."""
+    busy, idle = Metrics(), Metrics()
+    busy.begin()
+    assert values(idle)[name] == 0

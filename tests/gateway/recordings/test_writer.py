@@ -1,0 +1,194 @@
+"""The gateway's own traffic, recorded for replay."""
+
+import gzip
+import json
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.app import create_app
+from gateway.cli import main
+from gateway.config import ConfigError, Settings, load_settings
+from gateway.recordings.writer import Recorder, RecorderFailed
+from tests.fakes import ScriptedUpstream, Text, ran, request_for, says, thinks
+from tests.serving import serving
+
+PATH = "/v1/chat/completions"
+ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
+VOTE = {"X-Samples": "3", "X-Stop": "none"}
+SEVEN, EIGHT = says("The answer is ", "\\boxed{7}."), says("The answer is ", "\\boxed{8}.")
+
+
+@asynccontextmanager
+async def gateway(upstream: ScriptedUpstream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a served gateway; when it is left, the gateway has shut down."""
+    app = create_app(Settings(**settings), upstream)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+        yield client
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """What was recorded."""
+    raw = path.read_bytes()
+    text = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_a_vote_is_recorded_with_its_samples(tmp_path: Path) -> None:
+    """Question, samples in the order of their launch, the winner's place, what was asked and what it cost."""
+    path = tmp_path / "traffic.jsonl"
+    upstream = ScriptedUpstream(EIGHT, thinks(2), SEVEN)
+    async with gateway(upstream, record_to=path) as client:
+        reply = await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
+    (line,) = lines(path)
+    assert line["question"] == "What is 3 + 4?"
+    assert sorted(sample["answer"] for sample in line["samples"]) == ["7", "7", "8"]
+    assert line["samples"][line["winner"]]["answer"] == "7"
+    assert "step0 step1" in "".join(sample["reasoning"] for sample in line["samples"])
+    assert line["budget"]["effort"] == "low"
+    assert (line["budget"]["samples"], line["budget"]["stop"]) == (3, "none")
+    assert line["tokens"] == reply.json()["usage"]["completion_tokens"]
+    assert sum(sample["tokens"] for sample in line["samples"]) == line["tokens"]
+    assert line["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_single_requests_are_recorded_streamed_or_not(tmp_path: Path, stream: bool) -> None:
+    """Without a vote there is one sample and no winner; parts of a message are joined."""
+    path = tmp_path / "traffic.jsonl"
+    parts = [{"type": "text", "text": "3"}, {"type": "image_url"}, {"type": "text", "text": "+ 4?"}]
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
+        ask = {**ASK, "messages": [{"role": "user", "content": parts}], "stream": stream}
+        assert (await client.post(PATH, json=ask)).status_code == 200
+    (line,) = lines(path)
+    assert (len(line["samples"]), line["winner"]) == (1, None)
+    assert line["samples"][0]["text"] == "The answer is \\boxed{7}."
+    assert line["question"] == "3\n+ 4?"
+
+
+async def test_nothing_is_recorded_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default writes no file anywhere, and a request that failed is none to replay."""
+    monkeypatch.chdir(tmp_path)
+    async with gateway(ScriptedUpstream(SEVEN)) as client:
+        await client.post(PATH, json=ASK)
+        assert "unrecorded" not in (await client.get("/metrics")).text
+    assert os.listdir(tmp_path) == []
+    async with gateway(ScriptedUpstream(SEVEN), record_to=tmp_path / "t.jsonl") as client:
+        assert (await client.post(PATH, json=ASK, headers={"X-Vote": "lottery"})).status_code == 400
+        assert "thinkgate_requests_unrecorded 0.0" in (await client.get("/metrics")).text
+    assert lines(tmp_path / "t.jsonl") == []
+
+
+async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
+    """Answers, tokens and the vote stay; the user's words, the thinking and the texts don't."""
+    path = tmp_path / "traffic.jsonl"
+    redact = ("question", "reasoning", "text")
+    async with gateway(ScriptedUpstream(thinks(2)), record_to=path, record_redact=redact) as client:
+        await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
+    (line,) = lines(path)
+    assert "question" not in line
+    assert all(sample.keys() == {"answer", "tokens", "finish_reason"} for sample in line["samples"])
+    assert [sample["answer"] for sample in line["samples"]] == ["7", "7", "7"]
+    assert "step" not in path.read_text()
+    assert "3 + 4" not in path.read_text()
+
+
+async def test_a_truncated_sample_has_no_answer(tmp_path: Path) -> None:
+    """As in the vote: what was cut off may be about to change its mind."""
+    path = tmp_path / "traffic.jsonl"
+    async with gateway(ScriptedUpstream(says("\\boxed{7}", finish="length")), record_to=path) as client:
+        await client.post(PATH, json=ASK)
+    (line,) = lines(path)
+    assert (line["samples"][0]["answer"], line["samples"][0]["finish_reason"]) == (None, "length")
+
+
+@pytest.mark.parametrize("name", ["traffic.jsonl", "traffic.jsonl.gz"])
+async def test_replay_reads_what_was_recorded(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over two lives of the gateway, plain and gzipped, redacted and not: as agreement."""
+    path = tmp_path / name
+    for redact in ((), ("text",)):
+        async with gateway(ScriptedUpstream(EIGHT, SEVEN), record_to=path, record_redact=redact) as client:
+            await client.post(PATH, json=ASK, headers=VOTE)
+    assert len(lines(path)) == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert main(["replay", str(path)]) == 2
+    assert "--agreement" in capsys.readouterr().err
+    assert main(["replay", str(path), "--agreement", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    figures = {row["name"]: row["accuracy"] for row in told["settings"]}
+    assert told["measure"] == "agreement"
+    assert figures["pass@1"] == pytest.approx(200 / 3, abs=0.001)
+    assert figures["majority"] == 100
+    assert main(["replay", str(path), "--agreement"]) == 0
+    assert "% agreeing" in capsys.readouterr().out
+
+
+async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
+    """What moves logs away needs no signal: the next request goes into a new file of the old name."""
+    path, old = tmp_path / "traffic.jsonl", tmp_path / "traffic.1"
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    for _ in range(2):
+        recorder = Recorder(path)
+        recorder.start()
+        recorder.start()
+        recorder.record(request, result)
+        recorder.close()
+        if not old.exists():
+            path.rename(old)
+    assert len(lines(path)) == len(lines(old)) == 1
+
+
+async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
+    """What no longer fits is counted and lost; what fitted is written."""
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    recorder = Recorder(tmp_path / "traffic.jsonl", waiting=2)  # not started, so nothing drains it
+    for _ in range(5):
+        recorder.record(request, result)
+    assert recorder.dropped == 3
+    recorder.start()
+    recorder.close()
+    assert len(lines(tmp_path / "traffic.jsonl")) == 2
+
+
+async def test_what_cannot_be_written_spoils_nothing_else(tmp_path: Path) -> None:
+    """Half a character is no JSON: that request alone is lost, and counted."""
+    request = request_for()
+    _, broken = await ran(ScriptedUpstream(says(Text("\ud83d"))), request)
+    _, whole = await ran(ScriptedUpstream(SEVEN), request)
+    recorder = Recorder(tmp_path / "traffic.jsonl")
+    recorder.start()
+    for result in (broken, whole):
+        recorder.record(request, result)
+    recorder.close()
+    assert (recorder.dropped, len(lines(tmp_path / "traffic.jsonl"))) == (1, 1)
+
+
+def test_a_path_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the start and in one sentence, not at the first request."""
+    path = tmp_path / "nowhere" / "traffic.jsonl"
+    with pytest.raises(RecorderFailed, match="record_to"):
+        Recorder(path).start()
+    monkeypatch.setenv("THINKGATE_RECORD_TO", str(path))
+    monkeypatch.setenv("THINKGATE_UPSTREAM", "http://127.0.0.1:9/v1")
+    assert main(["serve", "--port", "0"]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_redactions_are_a_list_in_the_environment() -> None:
+    """With commas; an unknown word is refused with what is allowed."""
+    settings = load_settings(environ={"THINKGATE_RECORD_REDACT": "question, text"})
+    assert settings.record_redact == ("question", "text")
+    with pytest.raises(ConfigError, match="'question', 'reasoning' or 'text'"):
+        load_settings(environ={"THINKGATE_RECORD_REDACT": "everything"})

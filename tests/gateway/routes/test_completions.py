@@ -1,0 +1,130 @@
+"""`/v1/completions`: through to the engine and back, untouched."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from gateway.app import create_app
+from gateway.config import Settings
+from gateway.upstreams.client import HTTPUpstream
+from tests.fakes import until
+from tests.serving import serving
+from tests.stub_engine import Events, Json, StubEngine, stub_engine
+
+PATH = "/v1/completions"
+ASKED: dict[str, Any] = {"model": "tiny", "prompt": "Once", "thinking_token_budget": 3, "odd": [1, None]}
+REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " upon"}], "odd": {}}
+
+
+@asynccontextmanager
+async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, StubEngine]]:
+    """A client of the gateway, and the engine behind it."""
+    async with (
+        stub_engine() as engine,
+        serving(create_app(Settings(), HTTPUpstream(engine.base_url))) as address,
+        httpx.AsyncClient(base_url=address) as client,
+    ):
+        yield client, engine
+
+
+async def test_a_reply_comes_back_as_it_was() -> None:
+    """Neither the request nor the reply is changed, fields that nobody knows included."""
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Json(REPLY))
+        reply = await client.post(PATH, json=ASKED)
+        assert engine.asked(PATH) == [ASKED]
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.json() == REPLY
+
+
+async def test_a_stream_comes_back_byte_for_byte() -> None:
+    """Events go through as the engine wrote them, `[DONE]` included."""
+    events = [{"choices": [{"index": 0, "text": text}]} for text in (" upon", " a time")]
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Events([b": hello\n\n", *events]))
+        reply = await client.post(PATH, json={**ASKED, "stream": True})
+    written = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    assert reply.text == f": hello\n\n{written}data: [DONE]\n\n"
+
+
+async def test_openais_client_reads_both() -> None:
+    """The official client sees an ordinary completion, whole and streamed."""
+    async with (
+        stub_engine() as engine,
+        serving(create_app(Settings(), HTTPUpstream(engine.base_url))) as address,
+        openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        engine.answers(PATH, Json(REPLY))
+        whole = await client.completions.create(model="tiny", prompt="Once")
+        engine.answers(PATH, Events([REPLY]))
+        stream = await client.completions.create(model="tiny", prompt="Once", stream=True)
+        texts = [chunk.choices[0].text async for chunk in stream]
+    assert whole.choices[0].text == " upon"
+    assert texts == [" upon"]
+
+
+async def test_a_client_that_hangs_up_ends_the_generation() -> None:
+    """The engine sees its connection closed while it still writes, and the metrics say who left."""
+    gate = asyncio.Event()
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Events([REPLY, gate]))
+        async with client.stream("POST", PATH, json={**ASKED, "stream": True}) as reply:
+            await anext(reply.aiter_bytes())
+            assert engine.open == 1
+        await until(lambda: engine.hung_up == 1, "the engine's connection being closed")
+        metrics = (await client.get("/metrics")).text
+    assert 'thinkgate_requests_total{status="499"} 1.0' in metrics
+
+
+async def test_an_engines_refusal_is_passed_on() -> None:
+    """With its status and its own error body."""
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Json({"error": {"message": "too long", "param": "prompt"}}, 400))
+        for stream in (False, True):
+            reply = await client.post(PATH, json={**ASKED, "stream": stream})
+            assert reply.status_code == 400
+            assert reply.json()["error"]["message"] == "too long"
+
+
+async def test_a_stream_that_breaks_off_says_so() -> None:
+    """An error event ends it, and no `[DONE]`."""
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Events([REPLY], done=False, end=False))
+        reply = await client.post(PATH, json={**ASKED, "stream": True})
+    *_, last = reply.text.strip().split("\n\n")
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "upstream_error"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "param"),
+    [
+        ({"X-Reasoning-Budget": "low"}, {}, "X-Reasoning-Budget"),
+        ({"X-Samples": "4"}, {}, "X-Samples"),
+        ({}, {"scaling": {"samples": 4}}, "scaling"),
+        ({}, {"model": "tiny:high"}, "model"),
+        ({}, {"model": "tiny@4"}, "model"),
+    ],
+)
+async def test_a_budget_is_refused(headers: dict[str, str], body: dict[str, Any], param: str) -> None:
+    """It would be silently ignored here, so the reply names it and says where it works."""
+    async with gateway() as (client, engine):
+        reply = await client.post(PATH, json={**ASKED, **body}, headers=headers)
+        assert engine.asked(PATH) == []
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert "/v1/chat/completions" in error["message"]
+
+
+async def test_an_unknown_model_is_a_404() -> None:
+    """As at every other endpoint."""
+    async with gateway() as (client, _):
+        reply = await client.post(PATH, json={**ASKED, "model": "other"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")

@@ -1,0 +1,82 @@
+"""A request's wishes and its model's limits put together."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest
+from tests.fakes import request_for
+
+LEVELS = ["off", "minimal", "low", "medium", "high"]
+
+
+def limit_of(**asked: Any) -> int | None:
+    """The hard limit in thinking tokens of one request."""
+    return request_for(**asked).sampling.thinking_limit
+
+
+@pytest.mark.parametrize(("level", "limit"), list(zip(LEVELS, [0, 256, 1024, 4096, 16384], strict=True)))
+def test_a_level_is_its_number_of_tokens(level: str, limit: int) -> None:
+    """Where the context has room for it."""
+    assert limit_of(headers={"X-Reasoning-Budget": level}, context=131072) == limit
+
+
+@given(st.integers(0, 10**6), st.integers(256, 10**5), st.integers(0, 20_000))
+def test_prompt_thinking_and_answer_fit_into_the_context(tokens: int, context: int, prompt: int) -> None:
+    """However much is asked for: with the answer's reserve kept, the limit never exceeds the rest."""
+    messages = [{"role": "user", "content": "x" * prompt}]
+    request = request_for(messages=messages, thinking_token_budget=tokens, context=context)
+    limit = request.sampling.thinking_limit
+    assert limit is not None
+    assert 0 <= limit <= tokens
+    assert limit == 0 or limit + min(1024, context // 4) + prompt // 3 <= context
+    if limit < tokens:
+        assert any(str(limit) in note for note in request.notes)
+
+
+def test_nothing_asked_is_nothing_changed() -> None:
+    """No policy, no limit: the body goes upstream as it came."""
+    request = request_for(temperature=0.2, tools=[], max_tokens=5)
+    approach = request.approach(request.sampling)
+    assert request.sampling.thinking_limit is None
+    assert approach.body == request.body
+    assert approach.terms.limit is None
+
+
+def test_no_limit_may_be_asked_for() -> None:
+    """-1 is vLLM's word for it."""
+    assert limit_of(thinking_token_budget=-1) is None
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_the_clients_cap_is_kept_in_its_own_field(field: str) -> None:
+    """Thinking and answer together stay under it; the thinking limit shrinks."""
+    request = request_for(thinking_token_budget=5000, **{field: 300})
+    approach = request.approach(request.sampling)
+    assert approach.body[field] == 300
+    assert approach.terms.total == 300
+    assert approach.terms.limit == 150
+
+
+def test_without_a_cap_the_engine_gets_budget_and_reserve() -> None:
+    """So that the answer has its room, and no more."""
+    request = request_for(thinking_token_budget=500, answer_reserve=100)
+    assert request.approach(request.sampling).body["max_tokens"] == 600
+
+
+def test_more_choices_than_samples_are_refused() -> None:
+    """`n` of N: the error names the field and what is allowed."""
+    with pytest.raises(BadRequest, match="allowed: 1 to 3") as error:
+        request_for(n=4, scaling={"samples": 3})
+    assert error.value.param == "n"
+
+
+def test_planning_changes_nothing_that_it_is_given() -> None:
+    """The client's messages are its own."""
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    before = repr(messages)
+    request = request_for(messages=messages, headers={"X-Reasoning-Budget": "high"})
+    assert request.approach(request.sampling).body["messages"] != messages
+    assert repr(messages) == before

@@ -1,0 +1,277 @@
+"""One sample drawn: its thinking told apart, its limit kept, its tokens counted."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import UpstreamError
+from gateway.runs.events import Delta, RunResult
+from tests.fakes import Script, ScriptedUpstream, Text, ran, request_for, says, thinks
+
+BROKEN = UpstreamError(502, "broke off")
+ANSWER = says("The answer is 7.")
+
+
+async def drawn(upstream: ScriptedUpstream, **asked: Any) -> tuple[RunResult, str, str]:
+    """A streamed sample's result, and the thinking and answer that its deltas add up to."""
+    events, result = await ran(upstream, request_for(stream=True, **asked))
+    deltas = [event for event in events if isinstance(event, Delta)]
+    reasoning, content = "".join(d.reasoning for d in deltas), "".join(d.content for d in deltas)
+    [sample] = result.chosen
+    assert (reasoning, content) == (sample.reasoning, sample.content), "streamed and whole differ"
+    return result, reasoning, content
+
+
+@given(
+    limit=st.integers(0, 12),
+    sizes=st.lists(st.integers(1, 4), max_size=12),
+    counts=st.booleans(),
+    renders=st.booleans(),
+    split=st.booleans(),
+)
+async def test_no_sample_is_over_its_limit(
+    limit: int, sizes: list[int], counts: bool, renders: bool, split: bool
+) -> None:
+    """Whatever the chunks and whoever splits: at most one chunk over, and always an answer.
+
+    An engine that tells no counts before the end is held to chunks, so these are of one token.
+    """
+    sizes = sizes if counts else [1] * len(sizes)
+    steps = [
+        Text(reasoning=f"s{i} ", tokens=size) if split else Text(f"s{i} ", tokens=size)
+        for i, size in enumerate(sizes)
+    ]
+    script = says(
+        *([] if split else ["<think>"]), *steps, *([] if split else ["</think>"]), "The answer is 7."
+    )
+    upstream = ScriptedUpstream(script, counts=counts, renders=renders)
+    result, _, content = await drawn(upstream, thinking_token_budget=limit)
+    assert content == "The answer is 7."
+    assert result.reasoning < max(limit, 1) + max(sizes, default=1)
+    assert len(upstream.resumed) <= 1
+    assert upstream.open == 0
+
+
+async def test_thinking_that_the_engine_splits_is_cut_as_well() -> None:
+    """The prefix holds the tags that the engine has taken out."""
+    upstream = ScriptedUpstream(says(*(Text(reasoning=f"s{i} ") for i in range(9))))
+    result, reasoning, content = await drawn(upstream, thinking_token_budget=3)
+    assert (reasoning.split(), content) == (["s0", "s1", "s2"], "The answer is 7.")
+    [written] = upstream.resumed
+    assert written.startswith("<think>\ns0 s1 s2")
+    assert written.count("</think>") == 1
+    assert result.reasoning == 3
+
+
+async def test_an_answer_after_a_split_by_the_engine_is_an_answer() -> None:
+    """Also where the template opens the block, so that the text would else be taken for thinking."""
+    script = says(Text(reasoning="Hm."), "Seven", ".")
+    upstream = ScriptedUpstream(script)
+    _, reasoning, content = await drawn(upstream, family="deepseek-r1", thinking_token_budget=50)
+    assert (reasoning, content) == ("Hm.", "Seven.")
+    assert upstream.resumed == []
+
+
+async def test_a_block_that_the_template_opens_is_thinking_from_the_start() -> None:
+    """The model writes only the closing tag; a cut names the block's opening only where it is needed."""
+    upstream = ScriptedUpstream(says("Hm, ", "four.", "</think>", "Seven."))
+    _, reasoning, content = await drawn(upstream, family="deepseek-r1", thinking_token_budget=50)
+    assert (reasoning, content) == ("Hm, four.", "Seven.")
+    for renders in (True, False):
+        upstream = ScriptedUpstream(says(*["a "] * 9), renders=renders)
+        _, reasoning, content = await drawn(upstream, family="deepseek-r1", thinking_token_budget=3)
+        assert (reasoning.split(), content) == (["a", "a", "a"], "The answer is 7.")
+        assert upstream.resumed[0].startswith("<think>\na a a" if not renders else "a a a")
+
+
+async def test_text_before_the_block_stays_in_the_answer() -> None:
+    """Whether the block is cut or not."""
+    upstream = ScriptedUpstream(says("Sure. ", "<think>", *["a "] * 9))
+    _, reasoning, content = await drawn(upstream, thinking_token_budget=3)
+    assert reasoning.split() == ["a", "a", "a"]
+    assert content == "Sure. The answer is 7."
+    assert upstream.resumed[0].startswith("Sure. <think>a a a")
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        says("<think>", "more ", "thinking", "</think>", "Seven."),
+        says(Text(reasoning="more thinking"), "Seven."),
+        says("more thinking", "</think>", "Seven."),
+    ],
+)
+async def test_whatever_follows_a_forced_close_is_answer(again: Any) -> None:
+    """In whichever field, and whatever its tags say: the limit is not passed by thinking anew."""
+    upstream = ScriptedUpstream(thinks(20), goes_on=[again])
+    result, reasoning, content = await drawn(upstream, thinking_token_budget=4)
+    assert len(reasoning.split()) == 4
+    assert content.startswith("more thinking")
+    assert content.endswith("Seven.")
+    assert result.reasoning == 4
+
+
+async def test_a_model_that_stops_in_its_thinking_is_asked_for_the_answer() -> None:
+    """Ended by itself or by the total limit, within a block: the block is closed and answered."""
+    for finish in ("stop", "length"):
+        upstream = ScriptedUpstream(says("<think>", "a ", "b", finish=finish))
+        _, reasoning, content = await drawn(upstream, thinking_token_budget=50)
+        assert (reasoning, content) == ("a b", "The answer is 7.")
+
+
+async def test_the_answer_is_left_what_the_total_leaves() -> None:
+    """The second request gets the rest of the first one's total, and the prompt is counted once."""
+    upstream = ScriptedUpstream(thinks(50), prompt_tokens=10)
+    result, _, _ = await drawn(upstream, thinking_token_budget=20, max_tokens=30)
+    thought = result.reasoning + 1  # and the opening tag
+    assert [plan["max_tokens"] for plan in upstream.bodies] == [30, 30 - thought]
+    assert (result.prompt, result.upstream_prompt) == (10, 20)
+    assert result.generated == thought + 1
+
+
+async def test_without_counts_tokens_are_estimated_and_said_to_be() -> None:
+    """A chunk is at least one token; where the engine says nothing at the end either, it stays a guess."""
+    result, _, _ = await drawn(ScriptedUpstream(thinks(6), counts=False, usage=False))
+    assert result.estimated
+    assert result.generated >= 8
+    result, _, _ = await drawn(ScriptedUpstream(says("Hi ", "there."), counts=False))
+    assert (result.generated, result.estimated) == (2, False)
+
+
+async def test_a_reply_that_was_complete_survives_the_end_of_the_connection() -> None:
+    """The engine breaks off after the last choice was finished: only its usage is missing."""
+
+    class Breaking(ScriptedUpstream):
+        async def _play(self, scripts: Any) -> Any:
+            async for chunk in super()._play(scripts):
+                if chunk.index is None:
+                    raise BROKEN
+                yield chunk
+
+    for asked in ({}, {"n": 2}):
+        _, result = await ran(Breaking(says("Hi ", "there.")), request_for(stream=True, **asked))
+        assert [sample.content for sample in result.chosen] == ["Hi there."] * asked.get("n", 1)
+
+
+async def test_a_failure_in_the_continuation_is_a_failure() -> None:
+    """A sample that was cut and could not be answered has failed, rather than being empty."""
+    upstream = ScriptedUpstream(thinks(9), goes_on=[says(BROKEN)])
+    with pytest.raises(UpstreamError, match="broke off"):
+        await ran(upstream, request_for(stream=True, thinking_token_budget=3))
+
+
+async def test_a_schema_waits_for_the_end_of_the_thinking() -> None:
+    """A grammar would suppress the thinking, so it goes with a second request, for the answer alone."""
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    upstream = ScriptedUpstream(thinks(3, "some prose"), goes_on=[says('{"a": 1}')])
+    _, reasoning, content = await drawn(upstream, thinking_token_budget=50, response_format=schema)
+    assert (reasoning, content) == ("step0 step1 step2", '{"a": 1}')
+    assert [plan.get("response_format") for plan in upstream.bodies] == [None, schema]
+
+
+class Native(ScriptedUpstream):
+    """An engine that promises to keep thinking limits itself."""
+
+    refuses = False
+    distrusted = False
+    proven = False
+    whole = 0
+
+    def native_limit(self, body: Any, limit: int) -> Any:
+        """The field of its own."""
+        return None if self.distrusted else {"own_limit": limit}
+
+    def refuses_limit(self, body: Any, error: UpstreamError) -> bool:
+        """By a status of its own."""
+        self.distrusted = self.refuses
+        return self.refuses
+
+    def limit_kept(self, body: Any, kept: bool) -> None:
+        """Remembered."""
+        self.distrusted, self.proven = not kept, kept
+
+    def proven_limit(self, body: Any) -> bool:
+        """By what was seen."""
+        return self.proven
+
+    async def complete(self, plan: Any) -> Any:
+        """Counted."""
+        self.whole += 1
+        return await super().complete(plan)
+
+    async def stream(self, plan: Any) -> Any:
+        """Refuses what it can't do after all."""
+        if self.refuses and "own_limit" in plan.body:
+            self.plans.append(plan)
+            raise UpstreamError(400, "own_limit is not configured")
+        async for chunk in super().stream(plan):
+            yield chunk
+
+
+async def test_an_engine_that_keeps_the_limit_is_left_to_do_so() -> None:
+    """One request, nothing cut, and the report says who kept it."""
+    upstream = Native(thinks(5))
+    result, _, content = await drawn(upstream, thinking_token_budget=5)
+    assert (result.enforced, content) == ("native", "The answer is 7.")
+    assert [plan.get("own_limit") for plan in upstream.bodies] == [5]
+
+
+async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
+    """The first request at its limit proves the engine; the next is one plain request, counted too."""
+    upstream = Native(thinks(5))
+    await ran(upstream, request_for(thinking_token_budget=5))
+    assert (upstream.proven, upstream.whole) == (True, 0)
+    _, result = await ran(upstream, request_for(thinking_token_budget=5))
+    assert (upstream.whole, result.enforced) == (1, "native")
+    assert (result.chosen[0].reasoning.split()[-1], result.chosen[0].content) == (
+        "step4",
+        "The answer is 7.",
+    )
+    assert 0 < result.reasoning <= 5
+
+
+async def test_a_proven_engine_that_passes_the_limit_is_watched_again() -> None:
+    """What comes whole is counted, and too much of it ends the trust."""
+    upstream = Native(thinks(50))
+    upstream.proven = True
+    _, result = await ran(upstream, request_for(thinking_token_budget=5))
+    assert (upstream.whole, result.reasoning > 5) == (1, True)
+    assert upstream.distrusted
+
+
+async def test_an_engine_that_ignores_the_limit_is_cut_and_not_trusted_again() -> None:
+    """The gateway counts all the same."""
+    upstream = Native(thinks(50))
+    result, reasoning, content = await drawn(upstream, thinking_token_budget=5)
+    assert (result.enforced, content) == ("forced", "The answer is 7.")
+    assert len(reasoning.split()) <= 6
+    assert upstream.distrusted
+
+
+async def test_an_engine_that_refuses_the_limit_is_asked_without() -> None:
+    """Its 400 is no failure of the request."""
+    upstream = Native(thinks(50))
+    upstream.refuses = True
+    result, _, content = await drawn(upstream, thinking_token_budget=5)
+    assert (result.enforced, content) == ("forced", "The answer is 7.")
+    assert [plan.get("own_limit") for plan in upstream.bodies] == [5, None, None]
+
+
+@pytest.mark.parametrize("close", [True, False])
+async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: bool) -> None:
+    """A model that ends its thinking, or is made to, and then says nothing goes on from a beginning."""
+    silence = Script((Text(""),))
+    script = thinks(3, answer="", close=close)
+    upstream = ScriptedUpstream(script, goes_on=[*([] if close else [silence]), says(" 7.")])
+    _, reasoning, content = await drawn(upstream, thinking_token_budget=9)
+    assert upstream.resumed[-1].endswith("</think>\n\nThe answer is")
+    assert (reasoning.split()[-1], content.strip()) == ("step2", "7.")
+
+
+async def test_silence_is_broken_once() -> None:
+    """A model that has nothing to say even then is left in peace."""
+    upstream = ScriptedUpstream(thinks(3, answer=""), goes_on=[Script((Text(""),))])
+    _, _, content = await drawn(upstream, thinking_token_budget=9)
+    assert (content, len(upstream.resumed)) == ("", 1)

@@ -1,0 +1,209 @@
+"""The embedded engine as a upstream: what it does otherwise than any other upstream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.demo.bundled import REASONER
+from gateway.errors import UpstreamError
+from gateway.upstreams.base import UpstreamRequest
+from gateway.upstreams.client import HTTPUpstream
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
+from gateway.upstreams.embedded.upstream import EmbeddedUpstream
+
+BODY = {"messages": [{"role": "user", "content": "Write a long story."}], "temperature": 1, "seed": 3}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[EmbeddedUpstream]:
+    """A upstream with an engine of its own, of two slots."""
+    pytest.importorskip("xllamacpp")
+    upstream = EmbeddedUpstream(EmbeddedEngine(EmbeddedOptions(slots=2, context=1024)))
+    await upstream.start()
+    await upstream.models()
+    yield upstream
+    await upstream.close()
+
+
+async def said(upstream: EmbeddedUpstream, model: str) -> str:
+    """What a model answers greedily to a sum that only the demo's adapter has learned to work out."""
+    question = "State the final answer to the following arithmetic problem: 4 + 7 + 7 ="
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
+    reply = (await upstream.complete(UpstreamRequest({**body, "max_tokens": 24}))).body
+    return str(reply["choices"][0]["message"]["content"])
+
+
+@pytest.mark.embedded
+async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> None:
+    """Asked at the same time, each answers as it does alone; relayed requests get the model they name."""
+    pytest.importorskip("xllamacpp")
+    other = tmp_path / "other.gguf"
+    other.symlink_to(REASONER)
+    options = EmbeddedOptions(slots=3, context=1024, loras=(other, REASONER))
+    upstream = EmbeddedUpstream(EmbeddedEngine(options))
+    await upstream.start()
+    try:
+        cards = await upstream.models()
+        assert list(cards) == ["other", "smollm2-reasoner", "SmolLM2-135M-Instruct"]
+        assert {card.base for card in cards.values()} == {"SmolLM2-135M-Instruct"}
+        assert [card.raw.get("parent") for card in cards.values()] == ["SmolLM2-135M-Instruct"] * 2 + [None]
+        assert await upstream.models() is cards
+        assert [card.raw["id"] for card in cards.values()] == list(cards)
+        first, second, base = await asyncio.gather(*(said(upstream, name) for name in cards))
+        assert first == second != base
+        assert [await said(upstream, name) for name in reversed(cards)] == [base, second, first]
+        prompt = {"prompt": "4 + 7 =", "temperature": 0, "max_tokens": 16, "seed": 1}
+        relayed = {
+            name: orjson.loads(b"".join([part async for part in upstream.relay("completions", payload)]))
+            for name in cards
+            for payload in [orjson.dumps({**prompt, "model": name})]
+        }
+        texts = {name: reply["choices"][0]["text"] for name, reply in relayed.items()}
+        assert texts["other"] == texts["smollm2-reasoner"] != texts["SmolLM2-135M-Instruct"]
+        assert [reply["model"] for reply in relayed.values()] == list(cards)
+    finally:
+        await upstream.close()
+
+
+class Cutting(EmbeddedUpstream):
+    """Adapters "first" and "second" on an engine that is not there; replies are as given, cut as given."""
+
+    def __init__(self, *blocks: bytes) -> None:
+        options = EmbeddedOptions(Path("base.gguf"), loras=(Path("first.gguf"), Path("second.gguf")))
+        super().__init__(EmbeddedEngine(options))
+        self.blocks = blocks
+        self.sent: list[tuple[str, Any]] = []
+
+    @asynccontextmanager
+    async def _reply(self, url: str, body: Any) -> AsyncIterator[Any]:
+        async def iter_any() -> AsyncIterator[bytes]:
+            for block in self.blocks:
+                yield block
+
+        self.sent.append((url, body))
+        yield SimpleNamespace(status=200, content=SimpleNamespace(iter_any=iter_any))
+
+
+@pytest.fixture
+def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would go over the wire ends in the upstream itself."""
+
+    def open_(self: Cutting, url: str, body: Any, *, method: str = "POST") -> Any:
+        return self._reply(url, body)
+
+    monkeypatch.setattr(HTTPUpstream, "_open", open_)
+
+
+def on(upstream: Cutting) -> list[str]:
+    """The adapters that the request switched on."""
+    _, body = upstream.sent[-1]
+    return [("first", "second")[each["id"]] for each in body["lora"] if each["scale"]]
+
+
+EVENT = b'data: {"model":"first","choices":[{"index":0,"text":"\\"model\\":\\"first\\""}]}\n\n'
+
+
+@pytest.mark.usefixtures("unplugged")
+@given(st.lists(st.integers(0, 2 * len(EVENT)), max_size=6), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_a_relayed_reply_names_the_model_that_was_asked(cuts: list[int], ended: bool) -> None:
+    """Wherever its bytes are cut, with or without a line's end at its own, and nothing else is touched."""
+    whole = EVENT * 2 if ended else (EVENT * 2).rstrip()
+    edges = [0, *sorted(cuts), len(whole)]
+    upstream = Cutting(*(whole[a:b] for a, b in pairwise(edges)))
+    said = [part async for part in upstream.relay("completions", b'{"model":"second","prompt":"x"}')]
+    assert b"".join(said) == whole.replace(b'{"model":"first"', b'{"model":"second"')
+    assert on(upstream) == ["second"]
+
+
+@pytest.mark.usefixtures("unplugged")
+@pytest.mark.parametrize(
+    ("named", "adapters"),
+    [({"model": "second"}, ["second"]), ({"model": "base"}, []), ({"model": ""}, ["first"]),
+     ({"model": None}, ["first"]), ({}, ["first"])],
+)  # fmt: skip
+async def test_a_request_gets_the_model_it_names_or_the_first(
+    named: dict[str, Any], adapters: list[str]
+) -> None:
+    """An empty name is none; the reply names the model that answered."""
+    upstream = Cutting(EVENT, b"data: [DONE]\n\n")
+    chunks = [
+        chunk async for chunk in upstream.stream(UpstreamRequest({**named, "prompt": "x"}, "completions"))
+    ]
+    assert on(upstream) == adapters
+    assert chunks[0].raw["model"] == (named.get("model") or "first")
+    said = [part async for part in upstream.relay("completions", orjson.dumps({**named, "prompt": "x"}))]
+    assert on(upstream) == adapters
+    assert orjson.loads(b"".join(said).splitlines()[0].removeprefix(b"data: "))["model"] == (
+        named.get("model") or "first"
+    )
+
+
+@pytest.mark.usefixtures("unplugged")
+async def test_a_name_that_is_not_served_is_refused() -> None:
+    """llama.cpp would answer as its base: a scorer with a misspelt model would never be noticed."""
+    upstream = Cutting(EVENT)
+    with pytest.raises(
+        UpstreamError, match=r"serves no model 'frist'; it serves first, second, base\."
+    ) as no:
+        await anext(aiter(upstream.stream(UpstreamRequest({"model": "frist", "prompt": "x"}, "completions"))))
+    assert no.value.status == 404
+    assert not upstream.sent
+
+
+async def running(upstream: EmbeddedUpstream) -> int:
+    """How many generations run in the engine."""
+    async with upstream._open(f"{upstream._root}/slots", None, method="GET") as response:
+        return sum(slot["is_processing"] for slot in await response.json())
+
+
+@pytest.mark.embedded
+async def test_a_whole_reply_is_what_an_engine_would_have_sent(upstream: EmbeddedUpstream) -> None:
+    """Choices, finish reasons, logprobs and usage come as in an unstreamed reply, all choices counted."""
+    plan = UpstreamRequest(
+        {**BODY, "n": 2, "max_tokens": 6, "ignore_eos": True, "logprobs": True, "top_logprobs": 1}
+    )
+    body = (await upstream.complete(plan)).body
+    assert body["object"] == "chat.completion"
+    assert body["model"] == "SmolLM2-135M-Instruct"
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]
+    for choice in body["choices"]:
+        assert choice["finish_reason"] == "length"
+        assert choice["message"]["role"] == "assistant"
+        tokens = [entry["token"] for entry in choice["logprobs"]["content"]]
+        assert "".join(tokens) == choice["message"]["content"]
+    assert body["usage"]["completion_tokens"] == 12
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 12
+
+
+@pytest.mark.embedded
+async def test_giving_up_a_whole_reply_ends_its_generation(upstream: EmbeddedUpstream) -> None:
+    """Cancelling frees the slot, though llama.cpp itself goes on for an unstreamed client that is gone."""
+    plan = UpstreamRequest({**BODY, "max_tokens": 900, "ignore_eos": True})
+    task = asyncio.create_task(upstream.complete(plan))
+    async with asyncio.timeout(30):
+        while not await running(upstream):
+            assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(30):
+        while await running(upstream):
+            pass
+
+
+@pytest.mark.embedded
+async def test_many_streams_in_a_row_never_break_off(upstream: EmbeddedUpstream) -> None:
+    """Each request gets through, also right behind a streamed one on the same client."""
+    for _ in range(40):
+        chunks = [chunk async for chunk in upstream.stream(UpstreamRequest({**BODY, "max_tokens": 2}))]
+        assert chunks[-1].usage is not None

@@ -1,0 +1,314 @@
+"""An engine over HTTP: what is sent, what comes back, and what goes wrong on the wire."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gateway.errors import UpstreamError, UpstreamUnreachable
+from gateway.upstreams.base import Chunk, UpstreamRequest
+from gateway.upstreams.client import HTTPUpstream
+from tests.fakes import until
+from tests.stub_engine import Events, Json, Raw, StubEngine, chunk, stub_engine
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+PLAN = UpstreamRequest({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]})
+HELLO = Events([chunk("Hel"), chunk("lo"), chunk(finish="stop")])
+
+
+@asynccontextmanager
+async def connected(server: StubEngine, **options: Any) -> AsyncIterator[HTTPUpstream]:
+    """A upstream that talks to this server and knows what engine it is."""
+    upstream = HTTPUpstream(server.base_url, "sk-upstream", **options)
+    await upstream.start()
+    try:
+        await upstream.models()
+        yield upstream
+    finally:
+        await upstream.close()
+
+
+async def collected(upstream: HTTPUpstream, plan: UpstreamRequest = PLAN) -> list[Chunk]:
+    """All chunks of one streamed reply."""
+    async with aclosing(upstream.stream(plan)) as chunks:
+        return [each async for each in chunks]
+
+
+async def test_a_stream_comes_chunk_by_chunk() -> None:
+    """Texts, the finish and the raw events come through; the request asks for usage and carries the key."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, HELLO)
+        chunks = await collected(upstream)
+        assert "".join(each.content for each in chunks) == "Hello"
+        assert chunks[-1].finish_reason == "stop"
+        assert chunks[0].raw["id"] == "up-1"
+        [sent] = server.asked(CHAT)
+        assert sent == {**PLAN.body, "stream": True, "stream_options": {"include_usage": True}}
+        assert server.requests[-1][2]["authorization"] == "Bearer sk-upstream"
+
+
+async def test_a_plain_request_goes_out_as_it_is() -> None:
+    """Nothing is added to an unstreamed request, nothing is taken from its reply."""
+    reply = {"id": "x", "choices": [], "vendor": {"a": [1]}}
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Json(reply))
+        assert (await upstream.complete(PLAN)).body == reply
+        assert server.asked(CHAT) == [PLAN.body]
+
+
+async def test_leaving_a_stream_drops_the_request_at_once() -> None:
+    """Closing the iterator closes the connection, so that the engine stops."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Events([chunk("Hel"), asyncio.Event()]))
+        chunks = upstream.stream(PLAN)
+        assert (await anext(chunks)).content == "Hel"
+        assert server.open == 1
+        await chunks.aclose()
+        await until(lambda: server.open == 0, "the hang-up upstream")
+        assert server.hung_up == 1
+
+
+@pytest.mark.parametrize("owned_by", ["someone", "llamacpp"])
+async def test_cancelling_a_plain_request_drops_it(owned_by: str) -> None:
+    """An unstreamed request is dropped too: streamed upstream where the engine would not notice."""
+    gate = asyncio.Event()
+    async with stub_engine(owned_by) as server, connected(server) as upstream:
+        server.answers(CHAT, Events([chunk("Hel"), gate]))
+        task = asyncio.create_task(upstream.complete(PLAN))
+        await until(lambda: server.open == 1, "the request upstream")
+        task.cancel()
+        await until(lambda: server.hung_up == 1, "the hang-up upstream")
+        assert bool(server.asked(CHAT)[0].get("stream")) is (owned_by == "llamacpp")
+
+
+async def test_a_plain_request_to_llamacpp_comes_back_whole() -> None:
+    """Streamed upstream, folded here: texts, logprobs, tool calls and usage are those of a plain reply."""
+    called = {"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"arguments": "{}"}}]}}
+    logprobs = [{"token": token, "logprob": -1.0} for token in ("Hel", "lo")]
+    events = []
+    for token, entry in zip(("Hel", "lo"), logprobs, strict=True):
+        events.append(chunk(token, timings={"predicted_n": 1}))
+        events[-1]["choices"][0]["logprobs"] = {"content": [entry]}
+    events += [{**chunk(), "choices": [called]}, chunk(finish="stop")]
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "prompt_tokens_details": {"x": 1}}
+    events.append({**chunk(), "choices": [], "usage": usage})
+    async with stub_engine("llamacpp") as server, connected(server) as upstream:
+        server.answers(CHAT, Events(events))
+        body = (await upstream.complete(PLAN)).body
+    [choice] = body["choices"]
+    assert choice["message"]["content"] == "Hello"
+    assert choice["message"]["tool_calls"][0]["id"] == "c"
+    assert choice["logprobs"] == {"content": logprobs}
+    assert (choice["finish_reason"], body["usage"], body["object"]) == ("stop", usage, "chat.completion")
+
+
+async def test_llamacpp_counts_the_tokens_of_every_choice() -> None:
+    """Its `timings` give tokens so far and the prompt; a usage event for each choice adds up."""
+    events = [
+        chunk("a", index=0, timings={"cache_n": 3, "prompt_n": 4, "predicted_n": 1}),
+        chunk("b", index=1, timings={"cache_n": 3, "prompt_n": 4, "predicted_n": 2}),
+        chunk(index=0, finish="stop"),
+        chunk(index=1, finish="stop"),
+        *({**chunk(), "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": n}} for n in (1, 2)),
+    ]
+    async with stub_engine("llamacpp") as server, connected(server) as upstream:
+        server.answers(CHAT, Events(events))
+        chunks = await collected(upstream)
+        assert [(each.index, each.tokens) for each in chunks[:2]] == [(0, 1), (1, 2)]
+        assert chunks[0].usage == {"prompt_tokens": 7, "completion_tokens": 1}
+        assert (await upstream.complete(PLAN)).body["usage"]["completion_tokens"] == 3
+        assert server.asked(CHAT)[0]["timings_per_token"] is True
+
+
+async def test_vllm_is_asked_to_count_with_every_chunk() -> None:
+    """Its continuous usage is each choice's own count."""
+    events = [chunk("a b", usage={"prompt_tokens": 7, "completion_tokens": 2}), chunk(finish="stop")]
+    async with stub_engine("vllm") as server, connected(server) as upstream:
+        server.answers(CHAT, Events(events))
+        assert (await collected(upstream))[0].tokens == 2
+        assert server.asked(CHAT)[0]["stream_options"] == {
+            "include_usage": True,
+            "continuous_usage_stats": True,
+        }
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Events([b"data: {nonsense\n\n"]), "not JSON"),
+        (Events([b"data: [1, 2]\n\n"]), "not a JSON object"),
+        (Events([chunk("Hel")], done=False), "ended its stream before it was complete"),
+        (Events([chunk("Hel")], done=False, end=False), "broke off"),
+        (Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"), "broke off"),
+        (Raw(), "broke off"),
+        (Raw(b"garbage\r\n\r\n"), "broke off"),
+    ],
+)
+async def test_a_broken_stream_is_an_error(reply: Any, told: str) -> None:
+    """Whatever breaks on the wire becomes one kind of error, a 502 in plain words."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, reply)
+        with pytest.raises(UpstreamUnreachable, match=told) as error:
+            await collected(upstream)
+        assert error.value.status == 502
+
+
+@pytest.mark.parametrize("reply", [Json(b"<html>"), Json([1]), Json(b""), Raw()])
+async def test_a_broken_reply_is_an_error(reply: Any) -> None:
+    """An unstreamed reply that is no JSON object is a 502."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, reply)
+        with pytest.raises(UpstreamUnreachable) as error:
+            await upstream.complete(PLAN)
+        assert error.value.status == 502
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("reply", "status", "message", "code"),
+    [
+        (
+            Json({"error": {"message": "too long", "type": "T", "param": "messages", "code": "c"}}, 400),
+            400,
+            "too long",
+            "c",
+        ),
+        (Json({"object": "error", "message": "older vLLM", "code": 404}, 404), 404, "older vLLM", 404),
+        (Json({"detail": "FastAPI's"}, 422), 422, "FastAPI's", None),
+        (Json({"error": "just text"}, 500), 500, "just text", None),
+        (Json(b"Bad Gateway", 502), 502, "Bad Gateway", None),
+        (Json(b"", 503), 503, "503", None),
+        (Json({"error": "Unauthorized"}, 401), 502, "refused the gateway's key", None),
+    ],
+)
+async def test_the_engines_refusal_is_passed_on(
+    streamed: bool, reply: Json, status: int, message: str, code: Any
+) -> None:
+    """Status and error fields come through, in any shape; a refused key is the gateway's own trouble."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, reply)
+        with pytest.raises(UpstreamError, match=message) as error:
+            await (collected(upstream) if streamed else upstream.complete(PLAN))
+        assert error.value.status == status
+        assert error.value.body()["error"]["code"] == code
+
+
+@pytest.mark.parametrize("error", [{"message": "out of memory", "code": 500}, "out of memory"])
+async def test_an_error_event_in_mid_stream_is_an_error(error: Any) -> None:
+    """What came before it was given; then the engine's own message is raised."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Events([chunk("Hel"), {"error": error}]))
+        chunks = upstream.stream(PLAN)
+        assert (await anext(chunks)).content == "Hel"
+        with pytest.raises(UpstreamError, match="out of memory"):
+            await anext(chunks)
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_not_an_error() -> None:
+    """A kept connection that the engine has closed is replaced, without the client noticing."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Raw(), HELLO)
+        assert len(await collected(upstream)) == 3
+        server.answers(CHAT, Raw(), Json({"choices": []}))
+        assert (await upstream.complete(PLAN)).body == {"choices": []}
+
+
+async def test_an_engine_that_is_away_is_an_error_in_plain_words() -> None:
+    """Nobody listens: 502; nobody answers: 504."""
+    async with stub_engine() as server:
+        address = server.base_url
+    upstream = HTTPUpstream(address)
+    await upstream.start()
+    try:
+        with pytest.raises(UpstreamUnreachable, match="can't be reached"):
+            await upstream.complete(PLAN)
+        assert not await upstream.healthy()
+    finally:
+        await upstream.close()
+    async with stub_engine() as server, connected(server, idle_timeout=0.05) as upstream:
+        server.answers(CHAT, Events([asyncio.Event()]))
+        with pytest.raises(UpstreamUnreachable, match="took too long") as error:
+            await collected(upstream)
+        assert error.value.status == 504
+
+
+async def test_a_closed_backend_says_so() -> None:
+    """After `close`, and before `start`, nothing is sent."""
+    with pytest.raises(UpstreamUnreachable, match="not connected"):
+        await HTTPUpstream("http://127.0.0.1:9/v1").complete(PLAN)
+
+
+async def test_models_are_read_once_and_again_on_demand() -> None:
+    """The list is remembered until a refresh."""
+    async with stub_engine() as server, connected(server) as upstream:
+        assert set(await upstream.models()) == {"tiny"}
+        assert len(server.asked("/v1/models")) == 1
+        server.answers("/v1/models", Json({"data": [{"id": "new", "owned_by": "vllm", "max_model_len": 99}]}))
+        assert (await upstream.models(refresh=True))["new"].context == 99
+        assert upstream.engine.name == "vllm"
+
+
+async def test_an_adapter_is_what_it_adapts() -> None:
+    """vLLM lists a LoRA with its own path and no context; family and context are its parent's."""
+    base = {"id": "qwen", "root": "Qwen/Qwen3-8B", "owned_by": "vllm", "max_model_len": 4096, "parent": None}
+    lora = {"id": "taught", "root": "/lora", "owned_by": "vllm", "max_model_len": None, "parent": "qwen"}
+    orphan = {**lora, "id": "orphan", "parent": "gone"}
+    async with stub_engine() as server:
+        server.answers("/v1/models", Json({"data": [base, lora, orphan]}))
+        async with connected(server) as upstream:
+            cards = await upstream.models()
+    assert (cards["taught"].base, cards["taught"].context) == ("Qwen/Qwen3-8B", 4096)
+    assert cards["taught"].raw == lora
+    assert (cards["orphan"].base, cards["orphan"].context) == ("/lora", None)
+
+
+@pytest.mark.parametrize("listing", [{"data": "none"}, {"data": ["a", 5, {}]}, {}])
+async def test_a_strange_model_list_is_an_empty_one(listing: dict[str, Any]) -> None:
+    """Entries that aren't models are passed over."""
+    async with stub_engine() as server:
+        server.answers("/v1/models", Json(listing))
+        async with connected(server) as upstream:
+            assert await upstream.models() == {}
+
+
+async def test_a_reply_goes_on_from_rendered_text() -> None:
+    """llama.cpp renders the chat; the completion's text comes back as a chat's content."""
+    done = {"choices": [{"index": 0, "text": "", "finish_reason": "stop"}]}
+    async with stub_engine("llamacpp") as server, connected(server) as upstream:
+        server.answers("/apply-template", Json({"prompt": "<user>hi<assistant>"}))
+        server.answers(COMPLETIONS, Events([{"choices": [{"index": 0, "text": "7"}]}, done]))
+        prompt = await upstream.render(PLAN.body)
+        body = {**PLAN.body, "temperature": 0.5, "tools": None, "max_tokens": 99}
+        plan = await upstream.resume(body, prompt, "<think>x</think>", 9)
+        chunks = await collected(upstream, plan)
+        assert [(each.content, each.finish_reason) for each in chunks] == [("7", None), ("", "stop")]
+        [sent] = server.asked(COMPLETIONS)
+        assert sent["prompt"] == "<user>hi<assistant><think>x</think>"
+        assert (sent["temperature"], sent["max_tokens"]) == (0.5, 9)
+        assert "messages" not in sent
+
+
+async def test_a_reply_goes_on_from_token_ids() -> None:
+    """vLLM gives the rendered prompt's ids; the prefix is tokenized to stand after them."""
+    async with stub_engine("vllm") as server, connected(server) as upstream:
+        server.answers("/tokenize", Json({"tokens": [1, 2]}), Json({"tokens": [3]}))
+        prompt = await upstream.render(PLAN.body)
+        plan = await upstream.resume(PLAN.body, prompt, "</think>", 9)
+        assert plan.body["prompt"] == [1, 2, 3]
+        assert [body.get("prompt") for body in server.asked("/tokenize")] == [None, "</think>"]
+
+
+async def test_without_a_rendering_the_reply_goes_on_from_an_open_message() -> None:
+    """The last message is the assistant's, and vLLM is told to go on with it."""
+    async with stub_engine("vllm") as server, connected(server) as upstream:
+        server.answers("/tokenize", Json({"error": "no such route"}, 404))
+        prompt = await upstream.render(PLAN.body)
+        assert prompt is None
+        plan = await upstream.resume(PLAN.body, prompt, "<think>x</think>", 9)
+        assert plan.endpoint == "chat/completions"
+        assert plan.body["messages"][-1] == {"role": "assistant", "content": "<think>x</think>"}
+        assert plan.body["continue_final_message"] is True
+        assert plan.body["add_generation_prompt"] is False

@@ -1,0 +1,67 @@
+"""The strict reading: an answer counts only in the form that was asked for."""
+
+import pytest
+
+from scorers.answers import extract
+from training.data.problems import EvaluationProblem
+from training.evaluation.answer_forms import FORMS, chat_for
+from training.evaluation.ask import mark
+
+SEVEN = EvaluationProblem("1", "3 + 4?", "7")
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "found"),
+    [
+        ("boxed", "So \\boxed{3}, no, \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("boxed", "It is \\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+        ("boxed", "It is \\boxed{7", None),
+        ("boxed", "The answer is 7.", None),
+        ("phrase", "The answer is 6. No: the final answer is: 7.", "7"),
+        ("phrase", "\\boxed{7}", None),
+        ("phrase", "The answer is", None),
+        ("tag", "<answer>6</answer> or <ANSWER> 7 </ANSWER>", "7"),
+        ("tag", "<answer>7", None),
+        ("any", "\\boxed{7} <answer>8</answer>", "7"),
+        ("any", "the answer is 7", "7"),
+        ("any", "7", None),
+    ],
+)
+def test_what_each_form_finds(form: str, text: str, found: str | None) -> None:
+    """The last answer in the form; nothing where it is missing or cut off."""
+    assert FORMS[form].find(text) == found
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_an_example_is_right_by_both_readings(name: str) -> None:
+    """What a model is shown is what it is marked by, strictly and leniently."""
+    form = FORMS[name]
+    shown = chat_for(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
+    assert form.find(shown) == "7"
+    answer = extract(shown)
+    assert answer is not None
+    assert answer.key == "7"
+
+
+@pytest.mark.parametrize(
+    ("text", "strict", "lenient"),
+    [
+        ("\\boxed{7}", True, True),
+        ("\\boxed{7.0}", True, True),
+        ("The answer is 7.", False, True),
+        ("\\boxed{8}", False, False),
+        ("", False, False),
+    ],
+)
+async def test_the_two_marks(text: str, strict: bool, lenient: bool) -> None:
+    """Strict wants the form, lenient takes what the gateway's grader finds; both compare values."""
+    assert await mark(text, SEVEN, FORMS["boxed"].find) == (strict, lenient)
+
+
+def test_the_chat_shows_examples_and_asks_for_the_form() -> None:
+    """Examples are turns with their answers; every question says how to answer."""
+    chat = chat_for(EvaluationProblem("2", "1 + 1?", "2"), FORMS["tag"], [SEVEN])
+    assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
+    assert chat[1]["content"] == "<answer>7</answer>"
+    assert chat[2]["content"].startswith("1 + 1?")
+    assert "<answer>" in chat[2]["content"]

@@ -1,0 +1,72 @@
+"""What several processes share out and agree on; threads stand in for the processes."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
+from typing import Any, TypeVar
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.trainer.ranks import ALONE, Ranks, shared
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Thread:
+    """One of several threads that meet whenever they gather."""
+
+    index: int
+    count: int
+    barrier: Barrier
+    board: dict[int, Sequence[Any]]
+
+    def gather(self, values: Sequence[T]) -> list[T]:
+        """Everybody's values."""
+        self.board[self.index] = values
+        self.barrier.wait(timeout=10)
+        found = [value for index in range(self.count) for value in self.board[index]]
+        self.barrier.wait(timeout=10)
+        return found
+
+    def wait(self) -> None:
+        """Meets the others."""
+        self.barrier.wait(timeout=10)
+
+
+def together(count: int, work: Callable[[Ranks], T]) -> list[T]:
+    """What each of so many processes makes of the same work."""
+    barrier, board = Barrier(count), dict[int, Sequence[Any]]()
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda index: work(Thread(index, count, barrier, board)), range(count)))
+
+
+@given(st.lists(st.integers(), max_size=12), st.integers(1, 4))
+def test_everybody_gets_every_item_done_once_in_its_place(items: list[int], count: int) -> None:
+    """However many processes share the work, the result is that of one."""
+
+    def work(first: int, part: Sequence[int]) -> list[tuple[int, int]]:
+        return [(first + place, item) for place, item in enumerate(part)]
+
+    alone = shared(ALONE, items, work)
+    assert alone == list(enumerate(items))
+    assert together(count, lambda ranks: shared(ranks, items, work)) == [alone] * count
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=12), st.integers(1, 4))
+def test_every_process_does_equally_much(items: list[int], count: int) -> None:
+    """Models whose weights are spread over processes must be called equally often in each."""
+
+    def done(ranks: Ranks) -> int:
+        sizes: list[int] = []
+
+        def work(first: int, part: Sequence[int]) -> Sequence[int]:
+            sizes.append(len(part))
+            return part
+
+        shared(ranks, items, work)
+        return sizes[0]
+
+    assert len(set(together(count, done))) == 1

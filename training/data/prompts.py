@@ -1,0 +1,117 @@
+"""A row as the gateway would send it: the same policies shape the prompts of training and of serving.
+
+A model that is trained on other prompts than it is served with loses what it learned
+(open-r1#473), so nothing here writes a prompt of its own: `policies.shaping` does, and the
+model's own chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from policies.families import Family
+from policies.prompts import LEVELS, Level, policy_prompt
+from policies.shaping import shape
+from policies.thinking import Markup, split_thinking
+from policies.types import SamplingRequest
+from training.types import Completion, Problem
+
+__all__ = ["Example", "Prompt", "Prompter", "Tokenizer"]
+
+
+class Tokenizer(Protocol):
+    """What is needed of a Hugging Face tokenizer."""
+
+    eos_token_id: int
+
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any:
+        """Renders a conversation to text."""
+
+    def encode(self, text: str, **options: Any) -> list[int]:
+        """The ids of a text."""
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        """The text of ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model goes on from: text, its ids, and how the text that follows is marked up."""
+
+    text: str
+    ids: tuple[int, ...]
+    markup: Markup
+    budget: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the ids of the reply to imitate; loss is taken on the reply alone."""
+
+    prompt: Prompt
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompter:
+    """Renders rows for one model.
+
+    `levels` are the budgets by name, as the gateway is configured for the model. `ends` are
+    tokens that end a reply beside the tokenizer's own end-of-turn token.
+    """
+
+    tokenizer: Tokenizer
+    family: Family
+    levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
+    ends: Sequence[int] = ()
+
+    @property
+    def all_ends(self) -> frozenset[int]:
+        """Every token that ends a reply."""
+        return frozenset((self.tokenizer.eos_token_id, *self.ends))
+
+    def prompt(self, row: Problem, budget: str | None) -> Prompt:
+        """The row asked at a level, or, with None, as a client asks that says nothing of a budget."""
+        body = {"messages": [{"role": "user", "content": row.question}]}
+        level = self.levels[budget] if budget else None
+        teach = self.family.without == "prompt"
+        policy = policy_prompt(level, self.family.markup, teach=teach) if level else None
+        asked = SamplingRequest(budget, level.tokens if level else None)
+        shaped = shape(self.family, body, asked, policy)
+        kwargs = shaped.body.get("chat_template_kwargs", {})
+        text = self.tokenizer.apply_chat_template(
+            shaped.body["messages"], tokenize=False, add_generation_prompt=True, **kwargs
+        )
+        text += shaped.prefill
+        return Prompt(
+            text, tuple(self.tokenizer.encode(text, add_special_tokens=False)), shaped.markup, budget
+        )
+
+    def target(self, prompt: Prompt, thinking: str, answer: str) -> tuple[int, ...]:
+        """The ids of a reply to imitate, from where the prompt ends, with its end-of-turn token.
+
+        The whole text is encoded at once and cut where the prompt's ids end, so that the seam is
+        tokenized as it will be in serving. Raises ValueError where the two don't meet.
+        """
+        markup = prompt.markup
+        block = (
+            f"{markup.close}\n\n" if markup.opened else ""
+        )  # a block that was opened for it must be closed
+        if thinking:
+            opening = "" if markup.opened else f"{markup.open}\n"
+            block = f"{opening}{thinking}\n{markup.close}\n\n"
+        ids = tuple(self.tokenizer.encode(prompt.text + block + answer, add_special_tokens=False))
+        if ids[: len(prompt.ids)] != prompt.ids:
+            raise ValueError(f"the reply {block + answer!r} melts into the prompt's last token")
+        return (*ids[len(prompt.ids) :], self.tokenizer.eos_token_id)
+
+    def completion(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
+        """A drawn reply, split; `ids` may end with a token that ends a reply."""
+        finished = bool(ids) and ids[-1] in self.all_ends
+        own = tuple(ids[:-1] if finished else ids)
+        text = self.tokenizer.decode(own, skip_special_tokens=False)
+        thinking, answer = split_thinking(text, prompt.markup)
+        thought = len(self.tokenizer.encode(thinking, add_special_tokens=False)) if thinking else 0
+        return Completion(text, own, thinking, answer, thought, finished, prompt.budget)

@@ -1,0 +1,1 @@
+"""Asks a served model and measures its answers."""

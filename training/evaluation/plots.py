@@ -1,0 +1,62 @@
+"""What people want to see of an evaluation: accuracy against tokens a question, one line a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from policies.chart import COLOURS, Entry, Line, Panel, Point, chart
+from training.evaluation.metrics import By, Figure, Share
+from training.evaluation.settings import EvaluationSetting
+
+__all__ = ["picture"]
+
+
+def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By) -> str:
+    """The SVG; settings on the frontier are ringed, vertical bars are 95% Wilson intervals.
+
+    A line is a budget, a vote and a stopping rule over the numbers of samples, one sample being where
+    all lines of its budget begin; with one number of samples it is a vote and a rule over the budgets.
+    """
+    counts = {figure.setting.samples for figure in figures}
+    lines = _over_samples(figures) if len(counts) > 1 else _over_budgets(figures)
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(lines)}
+    points = [
+        _point(figure, figure.share(by), colours[name], figure.setting in best)
+        for name, members in lines.items()
+        for figure in members
+    ]
+    joined = [
+        Line([(figure.tokens, figure.share(by).percent) for figure in members], colours[name])
+        for name, members in lines.items()
+    ]
+    legend = [Entry(name, colour) for name, colour in colours.items()]
+    legend.append(Entry("on the frontier", "#222", "ring"))
+    return chart([Panel("tokens", points, joined)], legend, legend_width=260)
+
+
+def _point(figure: Figure, share: Share, colour: str, ring: bool) -> Point:
+    name = figure.setting.name
+    return Point(name, figure.tokens, share.percent, share.low, share.high, colour, ring)
+
+
+def _over_samples(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    single = {figure.setting.budget: figure for figure in figures if figure.setting.samples == 1}
+    drawn = {figure.setting.budget for figure in figures if figure.setting.samples > 1}
+    lines = {budget: [figure] for budget, figure in single.items() if budget not in drawn}
+    for figure in figures:
+        setting = figure.setting
+        if setting.samples > 1:
+            name = f"{setting.budget}, {setting.rule}"
+            start = [single[setting.budget]] if setting.budget in single else []
+            lines.setdefault(name, start).append(figure)
+    return lines
+
+
+def _over_budgets(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+    lines: dict[str, list[Figure]] = {}
+    for figure in figures:
+        setting = figure.setting
+        one = setting.samples == 1
+        name = "one sample" if one else f"{setting.samples} samples, {setting.rule}"
+        lines.setdefault(name, []).append(figure)
+    return lines
