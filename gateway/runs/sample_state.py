@@ -397,7 +397,7 @@ class SampleState:
         content = logged_tokens(logprobs)
         if self._confidence is not None:
             self.tally.lowest = self._confidence.feed(content)
-            self.tally.confidence = self._confidence.trace
+            self.tally.confidence = self._confidence.lowest_or_mean
         return logprobs if self._terms.logged else {"content": compact_tokens(content)}
 
     def _count(self, chunk: Chunk, text: str) -> int:
