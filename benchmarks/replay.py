@@ -28,7 +28,7 @@ from typing import Any
 
 from gateway.commands.replay import compare
 from gateway.recordings.reader import parse_questions
-from policies.escalation import AutoPolicy, Rung
+from policies.escalation import AutoPolicy, Tier
 from policies.replay import Question, ReplayFigure, ReplaySetting, replay
 from policies.types import SamplingRequest
 from scorers.confidence import ConfidenceScorer
@@ -102,9 +102,9 @@ def escalation(folder: Path) -> list[ReplayFigure]:
     weak, strong = "llama-3.3-70b", "qwq-32b"
     convert = gym(weak, strong, level={weak: "low", strong: "high"})
     both = parse_questions(converted(folder / SOURCES["gym-all"][0], convert), ConfidenceScorer())
-    ladder = (Rung("low", 3), Rung("high"))
+    tiers = (Tier("low", 3), Tier("high"))
     auto = ReplaySetting(
-        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(ladder)
+        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(tiers)
     )
     everything = ReplaySetting("majority over both", SamplingRequest(samples=6, stop="none"))
     alone = {

@@ -14,7 +14,7 @@ from math import comb, fsum
 
 from policies.stopping import VotePolicy
 from policies.types import Policy, RunningSample, SamplingRequest, VoteState
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample, Usage
 
@@ -174,13 +174,13 @@ class _Run:
         return VoteState(
             sampling=self._budget,
             groups=self._grouper.groups,
-            streams=tuple(self._stream(index) for index in self._flying),
+            running=tuple(self._stream(index) for index in self._flying),
             elapsed=self._clock / TOKENS_PER_SECOND,
             launched=len(self._drawn),
-            order=tuple(done),
+            finish_order=tuple(done),
             lengths={index: each.tokens for index, each in done.items()},
             confidences={i: each.confidence for i, each in done.items() if each.confidence is not None},
-            lost=self._lost,
+            lost_tokens=self._lost,
         )
 
     def _verdict(self) -> ReplayResult:
@@ -189,7 +189,7 @@ class _Run:
             for sample in self._finished
             if (score := self._drawn[sample.index].score) is not None
         }
-        verdict = decide(self._budget, self._grouper.groups, self._finished, scores)
+        verdict = take_vote(self._budget, self._grouper.groups, self._finished, scores)
         correct = verdict.winner is not None and self._drawn[verdict.winner].correct
         tokens = sum(sample.usage.completion for sample in self._finished) + self._lost
         return ReplayResult(correct, len(self._drawn), tokens)

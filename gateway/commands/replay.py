@@ -24,7 +24,7 @@ from policies.stopping import VotePolicy, parse_stop
 from policies.types import SamplingRequest
 from policies.voting import parse_vote
 from scorers.confidence import WINDOW, ConfidenceScorer
-from scorers.grader.pool import LazyPool, PoolError
+from scorers.grader.pool import LazyWorkerPool, PoolError
 
 __all__ = ["add_parser", "compare", "run", "setting_of"]
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"the threshold lies in [0, 1], unlike {args.threshold}")
         scorer, _, measure = args.scorer.partition(":")
         sureness = ConfidenceScorer(measure or "bottom", args.window)
-        with LazyPool(2, seconds=3) as pool:  # nobody waits, and a busy machine may change no figure
+        with LazyWorkerPool(2, seconds=3) as pool:  # nobody waits, and a busy machine may change no figure
             questions = _weigh(
                 read_questions(args.file, sureness, pool=pool, agreement=args.agreement), scorer
             )

@@ -41,7 +41,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, Vali
 from policies.replay import Question, Recorded
 from scorers.answers import equivalent, extract, verify
 from scorers.confidence import ConfidenceScorer, ConfidenceWindow
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
@@ -100,7 +100,7 @@ class _Feedback(BaseModel):
 
 
 def read_questions(
-    path: Path, confidence: ConfidenceScorer, *, pool: MathPool | None = None, agreement: bool = False
+    path: Path, confidence: ConfidenceScorer, *, pool: WorkerPool | None = None, agreement: bool = False
 ) -> list[Question]:
     """The questions of a file, gzipped or not; see `parse_questions`. Raises RecordingError and OSError."""
     raw = path.read_bytes()
@@ -115,7 +115,7 @@ def parse_questions(
     lines: Iterable[str],
     confidence: ConfidenceScorer,
     *,
-    pool: MathPool | None = None,
+    pool: WorkerPool | None = None,
     agreement: bool = False,
 ) -> list[Question]:
     """One question for each line that isn't blank. Raises RecordingError.
@@ -175,7 +175,9 @@ def _judged(line: _Line) -> bool:
     return line.answer is not None or all(sample.correct is not None for sample in line.samples)
 
 
-def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None, agreement: bool) -> Question:
+def _question(
+    line: _Line, confidence: ConfidenceScorer, pool: WorkerPool | None, agreement: bool
+) -> Question:
     @cache
     def same(first: Answer, new: Answer) -> bool | None:
         return equivalent(first, new, pool)
@@ -196,7 +198,7 @@ def _question(line: _Line, confidence: ConfidenceScorer, pool: MathPool | None, 
     return Question(tuple(replace(s, sureness=w) for s, w in zip(samples, sure, strict=True)), same)
 
 
-def _recorded(sample: _Sample, line: _Line, window: int, pool: MathPool | None) -> Recorded:
+def _recorded(sample: _Sample, line: _Line, window: int, pool: WorkerPool | None) -> Recorded:
     text = sample.text or ""
     graded = f"\\boxed{{{sample.answer}}}" if sample.answer is not None else text
     answer = extract(graded)
@@ -217,7 +219,7 @@ def _recorded(sample: _Sample, line: _Line, window: int, pool: MathPool | None) 
         score=sample.score,
         truncated=sample.finish_reason == "length",
         lows=lows,
-        confidence=watched.trace,
+        confidence=watched.lowest_or_mean,
         level=sample.effort,
     )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scorers.grader.tolerance import stated
+from scorers.grader.tolerance import exact_tolerance
 
 __all__ = [
     "DataError",
@@ -167,7 +167,7 @@ def _problem(number: int, line: str) -> EvaluationProblem:
         raise DataError(f"line {number}: the answer is empty")
     tolerance = fields.get("tolerance")
     try:
-        stated(tolerance)
+        exact_tolerance(tolerance)
     except ValueError as error:
         raise DataError(f"line {number}: {error}") from error
     return EvaluationProblem(str(number), question.strip(), gold, tolerance=tolerance)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorers.grader.tolerance import stated
+from scorers.grader.tolerance import exact_tolerance
 from training.data.chains import worked_chains
 from training.data.problems import DataError, EvaluationProblem, gym_problems, parse_problems
 from training.types import Problem
@@ -130,7 +130,7 @@ def _row(number: int, fields: Mapping[str, Any], problem: EvaluationProblem | No
     source = str(fields.get("source", source))
     taken = {name: value for name, value in fields.items() if name in _FIELDS - {"question", "id", "source"}}
     try:
-        stated(taken.get("tolerance"))
+        exact_tolerance(taken.get("tolerance"))
     except ValueError as error:
         raise DataError(f"line {number}: {error}") from error
     if "checks" in taken:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scorers.answers import verify_async
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.data.problems import EvaluationProblem
 from training.evaluation.client import AskFailed, Client
 from training.evaluation.replies import EvaluatedReply
@@ -71,7 +71,7 @@ async def ask_all(
             keep(reply)
             bar.update(task, advance=1)
 
-    async with MathPool() as pool:
+    async with WorkerPool() as pool:
         with _bar() as bar:
             task = bar.add_task("asking", total=len(work) + done, completed=done)
             async with asyncio.TaskGroup() as group:
@@ -83,7 +83,7 @@ async def ask_all(
 
 
 async def _ask(
-    client: Client, work: Work, find: Callable[[str], str | None], pool: MathPool
+    client: Client, work: Work, find: Callable[[str], str | None], pool: WorkerPool
 ) -> EvaluatedReply:
     body, seconds = await client.ask(work.setting, work.body)
     try:
@@ -113,7 +113,7 @@ async def _ask(
 
 
 async def mark(
-    text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: MathPool | None = None
+    text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: WorkerPool | None = None
 ) -> tuple[bool | None, bool | None]:
     """Whether the reply is right (strictly, leniently); None where the grader could not decide."""
 

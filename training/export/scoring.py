@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.thinking import Markup
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.config import TrainConfig
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_rows, row_json
@@ -59,7 +59,7 @@ class Scoring:
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         config = TrainConfig.model_validate(fields["config"])
         table: Any = config.table(fields["stage"])
-        self._pool = MathPool(1).start()
+        self._pool = WorkerPool(1).start()
         setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
         limit = table.length_most or table.length
         self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.grader.pool import MathPool
-from scorers.trained import Case, filled
+from scorers.grader.pool import WorkerPool
+from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
 from training.scorer.samples import Asked, LabelledReply, classes
 
@@ -54,13 +54,13 @@ def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> lis
 
 
 def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> Marked:
-    case = Case(asked.row.question, reply.answer, reply.thinking)
-    text = filled(template, case)
+    case = ClassifierInput(asked.row.question, reply.answer, reply.thinking)
+    text = fill_template(template, case)
     marks: list[tuple[int, bool]] = []
     chains = asked.row.extra.get("chains")
     before, found, _ = template.partition("{reasoning}")
     if steps and chains and found:
-        start = len(filled(before, case))
+        start = len(fill_template(before, case))
         labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.budget or "high", "high")])
         marks = [(start + end, right) for end, right in labels]
     return Marked(text, (*marks, (len(text), reply.correct)))
@@ -76,7 +76,7 @@ def near_miss(answer: str, chance: random.Random) -> str | None:
     return answer[:place] + digit + answer[place + 1 :]
 
 
-def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
+def harder(asked: Sequence[Asked], seed: int, pool: WorkerPool | None = None) -> list[Asked]:
     """The same with more and harder negatives, as many as there are right replies.
 
     They are the wrong replies that would win their question's vote, once more, and near misses: right
@@ -86,7 +86,7 @@ def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> l
     return [replace(each, replies=(*each.replies, *_negatives(each, chance, pool))) for each in asked]
 
 
-def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> list[LabelledReply]:
+def _negatives(asked: Asked, chance: random.Random, pool: WorkerPool | None) -> list[LabelledReply]:
     found = classes(asked, pool)
     held = [place for place in found if place is not None]
     leader = max(sorted(set(held)), key=held.count) if held else None

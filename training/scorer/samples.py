@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from scorers.answers import equivalent, extract, verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from scorers.types import Sample
 from training.data.prompts import Prompt, Prompter
 from training.scorer.gate import SampledProblem
@@ -51,9 +51,9 @@ class Asked:
     budget: str | None
     replies: tuple[LabelledReply, ...]
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[ClassifierInput]:
         """The replies as a classifier is given them in serving."""
-        return [Case(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
+        return [ClassifierInput(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
 
 
 def ask(
@@ -61,7 +61,7 @@ def ask(
     prompter: Prompter,
     rows: Sequence[Problem],
     budgets: Sequence[str | None],
-    pool: MathPool | None = None,
+    pool: WorkerPool | None = None,
 ) -> list[Asked]:
     """Draws replies to each row at its budget, and labels them by the grader that serving votes with."""
     prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, budgets, strict=True)]
@@ -72,7 +72,7 @@ def ask(
     return found
 
 
-def classes(asked: Asked, pool: MathPool | None = None) -> list[int | None]:
+def classes(asked: Asked, pool: WorkerPool | None = None) -> list[int | None]:
     """Each reply's class of equal answers, by the place of the class's first; None where it has no vote."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     for place, reply in enumerate(asked.replies):
@@ -82,7 +82,7 @@ def classes(asked: Asked, pool: MathPool | None = None) -> list[int | None]:
     return [by_member.get(place) for place in range(len(asked.replies))]
 
 
-def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None = None) -> SampledProblem:
+def problem(asked: Asked, scores: Sequence[float | None], pool: WorkerPool | None = None) -> SampledProblem:
     """What the gate sees: the replies that may vote. Without a score one counts as the mean of the others."""
     voting = [
         (group, reply.correct, score)
@@ -111,7 +111,7 @@ def read_asked(path: Path) -> list[Asked]:
     return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _labelled(row: Problem, reply: Completion, pool: MathPool | None) -> LabelledReply:
+def _labelled(row: Problem, reply: Completion, pool: WorkerPool | None) -> LabelledReply:
     correct = reply.finished and verify(reply.answer, row.gold or "", pool, tolerance=row.tolerance) is True
     return LabelledReply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.recordings.reader import read_questions
 from policies.thinking import Markup
 from scorers.confidence import ConfidenceScorer
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from tests.training.scorer.asking import WORKED, asked, row
 from training.data.prompts import Prompt
 from training.scorer.samples import LabelledReply, ask, classes, problem, read_asked, write_asked
@@ -65,4 +65,4 @@ def test_the_gate_sees_what_may_vote() -> None:
 
 def test_a_classifier_is_given_what_serving_gives_it() -> None:
     """Question, answer, thinking; no budget."""
-    assert asked("579").cases() == [Case("What is 123+456?", "579", WORKED)]
+    assert asked("579").cases() == [ClassifierInput("What is 123+456?", "579", WORKED)]
