@@ -212,7 +212,7 @@ def with_sleeping_threads(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the engine's environment, in which waiting threads soon sleep. The operator's own values stay.
 
     OpenMP's threads spin at barriers. If other processes want the cores too, a spinning thread
-    blocks the very thread that it waits for: two threads beside two busy processes fell to 2 tokens
+    blocks the very thread that it waits for. Two threads beside two busy processes fell to 2 tokens
     a second, and reach 27 with this setting.
     """
     if "OMP_WAIT_POLICY" in environ:

@@ -47,7 +47,7 @@ class EmbeddedUpstream(HTTPUpstream):
         engine_cards, base = await super().models(refresh=refresh), self._owned.model_name
         if (
             self._cards[0] is not engine_cards
-        ):  # a card stays the same object for as long as the engine's does
+        ):  # a card lives as long as the engine's own
             cards = {
                 name: replace(card, name=name, base=base, raw=_entry(card, name, base))
                 for card in engine_cards.values()
