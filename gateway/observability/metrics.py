@@ -39,9 +39,7 @@ class Metrics:
         self._requests = Counter(
             "thinkgate_requests", "Requests by HTTP status.", ["status"], registry=self.registry
         )
-        self._running = Gauge(
-            "thinkgate_requests_running", "Requests in progress.", registry=self.registry
-        )
+        self._running = Gauge("thinkgate_requests_running", "Requests in progress.", registry=self.registry)
         self._seconds = Histogram(
             "thinkgate_request_seconds",
             "Seconds from request to complete answer.",

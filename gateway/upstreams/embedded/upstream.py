@@ -45,9 +45,7 @@ class EmbeddedUpstream(HTTPUpstream):
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """Return the adapters and the base model; a request that names no model gets the first."""
         engine_cards, base = await super().models(refresh=refresh), self._owned.model_name
-        if (
-            self._cards[0] is not engine_cards
-        ):  # a card lives as long as the engine's own
+        if self._cards[0] is not engine_cards:  # a card lives as long as the engine's own
             cards = {
                 name: replace(card, name=name, base=base, raw=_entry(card, name, base))
                 for card in engine_cards.values()
