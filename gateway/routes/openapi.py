@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.runs.budget import AUTO, Scaling
-from gateway.runs.scorers import SCORERS
+from gateway.scorer_settings import SCORERS
 from policies.prompts import LEVELS
 from scorers.votes import VOTES
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from gateway.errors import GatewayError
 from gateway.runs.request import RunRequest
-from gateway.runs.scorers import SCORERS
+from gateway.scorer_settings import SCORERS
 from policies.stopping import parse_stop
 from policies.voting import take_vote
 from scorers.answers import equivalent_async

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.runs.scorers import JudgeTable, Scorers  # noqa: E402
+from gateway.runs.scorers import Scorers  # noqa: E402
+from gateway.scorer_settings import JudgeTable  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
