@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import uvloop
 
-from gateway.cli import yield_soon
+from gateway.commands.serve import yield_soon
 from scorers.answers import equivalent, extract, verify, verify_async
 from scorers.grader.pool import WorkerPool
 

@@ -1,4 +1,4 @@
-"""Several scorers as one, each with its weight."""
+"""Combines several scorers into one, each with its weight."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["CombinedScorer"]
 
 @dataclass(frozen=True, slots=True)
 class CombinedScorer:
-    """The weighted mean of what `parts` say of a sample, over those that have an opinion.
+    """Weighs a sample by the weighted mean of the `parts` that have an opinion on it.
 
-    The parts work side by side. Where one fails, so does the whole.
+    The parts run concurrently. If one fails, so does the whole.
     """
 
     parts: Sequence[tuple[Scorer, float]]
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether one of the parts does."""
+        """Return whether one of the parts needs them."""
         return any(scorer.needs_logprobs for scorer, _ in self.parts)
 
     async def score(

@@ -1,4 +1,4 @@
-"""A chat's messages as plain text, for scorers that read them."""
+"""Writes a chat's messages as plain text, for scorers that read them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NO_TEXT = "[no text]"
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """A message's text; parts that aren't text are named by their type."""
+    """Return a message's text; a part of another kind becomes its type in brackets."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -24,10 +24,14 @@ def message_text(message: Mapping[str, Any]) -> str:
 
 
 def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What was asked last: the text of the last message from the user."""
-    return next((message_text(each) for each in reversed(messages) if each.get("role") == "user"), "")
+    """Return the text of the user's last message."""
+    return next(
+        (message_text(message) for message in reversed(messages) if message.get("role") == "user"), ""
+    )
 
 
 def transcript(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The whole conversation, each message under its role."""
-    return "\n\n".join(f"{each.get('role', 'user')}: {message_text(each) or _NO_TEXT}" for each in messages)
+    """Return the whole conversation, each message behind its role."""
+    return "\n\n".join(
+        f"{message.get('role', 'user')}: {message_text(message) or _NO_TEXT}" for message in messages
+    )

@@ -219,7 +219,7 @@ def _recorded(sample: _Sample, line: _Line, window: int, pool: WorkerPool | None
         score=sample.score,
         truncated=sample.finish_reason == "length",
         lows=lows,
-        confidence=watched.trace,
+        confidence=watched.lowest_or_mean,
         level=sample.effort,
     )
 

@@ -1,7 +1,7 @@
 """What the OpenAPI document says of requests that are read by hand, field by field, for speed.
 
 The schemas hold what the gateway itself reads. Other fields are allowed everywhere: they are
-the dialect's (docs/endpoints.md) or the engine's.
+the dialect's (docs/reference/endpoints.md) or the engine's.
 """
 
 from __future__ import annotations

@@ -480,5 +480,5 @@ class SampleState:
         """Update the confidence; return what to keep of the logprobs, which in full take 10 KB a token."""
         tokens = logged_tokens(logprobs)
         self.account.counts.lowest = window.feed(tokens)
-        self.account.counts.confidence = window.trace
+        self.account.counts.confidence = window.lowest_or_mean
         return logprobs if self._plan.keeps_logprobs else {"content": compact_tokens(tokens)}

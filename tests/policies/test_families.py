@@ -274,8 +274,8 @@ def test_the_table_has_every_family() -> None:
 
 
 def test_the_page_has_every_family() -> None:
-    """docs/families.md shows each row with its globs."""
-    page = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    """docs/reference/families.md shows each row with its globs."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
     for family in FAMILIES:
         globs = ", ".join(f"`{glob}`" for glob in family.globs)
         assert f"| {family.name} | {globs} |" in page
