@@ -1,4 +1,4 @@
-"""The `scaling` object: what was asked, what was done, what it cost."""
+"""The `scaling` object: what the client asked for, what was done, what it cost."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from gateway.runs.events import Progress, RunResult, SampleCounts
 from gateway.runs.request import RunRequest
 from scorers.types import VoteResult
 
-__all__ = ["progress_report", "report", "usage_of"]
+__all__ = ["progress_report", "report", "usage_and_report", "usage_of"]
 
 
 def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any]:
-    """The whole story of a request; `more` is added as it is."""
+    """Report the whole story of a request; `more` is added as it is."""
     scaling: dict[str, Any] = {
         "budget": _budget(request, result),
         "samples": _samples(result.counts),
@@ -39,22 +39,27 @@ def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any
 
 
 def progress_report(request: RunRequest, progress: Progress) -> dict[str, Any]:
-    """How the vote stands after one more sample came to its end."""
-    told: dict[str, Any] = {"index": progress.index, "status": progress.status, "answer": progress.answer}
+    """Report how the vote stands after the end of one more sample."""
+    entry: dict[str, Any] = {"index": progress.index, "status": progress.status, "answer": progress.answer}
     sample = progress.sample
     if sample is not None:
-        told |= {"tokens": sample.usage.completion, "reasoning_tokens": sample.usage.reasoning}
+        entry |= {"tokens": sample.usage.completion, "reasoning_tokens": sample.usage.reasoning}
         if request.reply.trace:
-            told |= {"reasoning": sample.reasoning, "content": sample.content}
+            entry |= {"reasoning": sample.reasoning, "content": sample.content}
     return {
-        "progress": told,
+        "progress": entry,
         "samples": _samples(progress.counts),
         "vote": _vote(request, progress.verdict, "majority", "none", None),
     }
 
 
+def usage_and_report(request: RunRequest, result: RunResult) -> dict[str, Any]:
+    """Return the two fields of a reply that say what it cost: `usage` and `scaling`."""
+    return {"usage": usage_of(result), "scaling": report(request, result)}
+
+
 def usage_of(result: RunResult) -> dict[str, Any]:
-    """OpenAI's `usage`: the prompt once, and everything that was generated, aborted samples included."""
+    """Return OpenAI's `usage`: the prompt once, and every generated token, aborted samples included."""
     details = result.usage.get("completion_tokens_details") or {}
     return {
         **result.usage,

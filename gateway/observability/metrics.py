@@ -8,7 +8,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
 from gateway.runs.events import RunResult
-from gateway.runs.request import Route, RunRequest
+from gateway.runs.request import RunRequest
 
 __all__ = ["Metrics"]
 

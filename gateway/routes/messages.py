@@ -9,6 +9,7 @@ from gateway.dialects.base import json_object
 from gateway.dialects.messages import MessagesExchange
 from gateway.dialects.messages_input import chat_request, has_images
 from gateway.errors import NotSupported
+from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
 from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
@@ -35,7 +36,7 @@ def messages_router(service: Service) -> APIRouter:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
                 raise NotSupported("Tokens of images can't be counted before the engine has read them.")
-            run_request, _ = await plan(service, request, body)
+            run_request = await plan(service, request, body, key_of(request))
             count = await service.upstream.count(service.runner.plan(run_request).body)
             if count is None:
                 raise NotSupported(

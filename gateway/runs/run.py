@@ -40,7 +40,7 @@ class Runner:
         self._policy = policy or VotePolicy(self.vote_settings.launch, self.vote_settings.concurrency)
 
     def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
-        """Return the request's events; the last one is `Finished`. Raises `UpstreamError` if all samples fail.
+        """Return the request's events, `Finished` last. Raises `UpstreamError` if all samples fail.
 
         Closing the generator aborts everything that runs upstream for it.
         """

@@ -460,7 +460,7 @@ class SampleState:
         return True if reached and self.text.content else None
 
     def _keep_fields(self, choice: Mapping[str, Any]) -> bool:
-        """Keep the fields that aren't text (tool calls, logprobs, vendors'); return whether there were any."""
+        """Keep the fields that aren't text (tool calls, logprobs, vendors'); return whether any came."""
         kept = False
         for key, value in choice.items():
             if value is None or key in _CHOICE_OWN:

@@ -33,7 +33,7 @@ class RequestModel:
         self.tokens += tokens
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
-        """See `ScorerModel`. `reasoning_effort` is the budget, off by default; `model` may name another model."""
+        """See `ScorerModel`. `reasoning_effort` is the budget, off by default; `model` may name another."""
         limit = self.request.sampling.limits.max_tokens
         if limit is not None and self.spent >= limit:
             raise ScorerError("the request's limit in tokens is reached")
@@ -48,6 +48,6 @@ class RequestModel:
         return result.chosen[0]
 
     def _family(self, name: str) -> Family:
-        """Return a model's family; an unknown name is an adapter's, on the base of the request's own model."""
+        """Return a model's family; an unknown name is an adapter's, on the base of the request's model."""
         own, family = self.request.model, find_family(name)
         return own.family if family is find_family("") and own.card and own.card.base else family

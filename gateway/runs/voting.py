@@ -120,7 +120,7 @@ class VoteSettings:
 
 @dataclass(frozen=True, slots=True)
 class FinalVote:
-    """The vote at the end of a run: its result, the `method` and scorer behind it, and notes for the client."""
+    """The vote at the end of a run: its result, the `method` and scorer behind it, notes for the client."""
 
     result: VoteResult
     method: str

@@ -119,7 +119,7 @@ class Upstream(Protocol):
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> UpstreamRequest:
-        """Return the request that continues the reply to `body` after `prefix`, the assistant's text so far."""
+        """Return the request that continues the reply to `body` after `prefix`, the text so far."""
         ...
 
     def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:

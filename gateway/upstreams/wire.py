@@ -154,7 +154,7 @@ def _chat_choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _chat_logprobs(legacy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Turn `/v1/completions`' parallel lists of logprobs into chat's list of objects (OpenAI's API reference)."""
+    """Turn `/v1/completions`' parallel lists of logprobs into chat's list of objects (OpenAI's API)."""
     if "tokens" not in legacy:
         return legacy
     tops = legacy.get("top_logprobs") or [None] * len(legacy["tokens"])
