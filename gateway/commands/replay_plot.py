@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from policies.chart import COLOURS, GREY, Entry, Line, Panel, Point, chart
-from policies.replay import ReplayFigure
+from policies.replay import ReplayMetrics
 
 __all__ = ["svg"]
 
 
-def svg(figures: Sequence[ReplayFigure]) -> str:
+def svg(figures: Sequence[ReplayMetrics]) -> str:
     """Two panels: percent right over mean samples, and over mean tokens, for one question.
 
     The settings of one family ("pass@k", "majority@k") are joined by a line, and both
@@ -35,7 +35,7 @@ def _family(name: str) -> str:
 
 
 def _panel(
-    figures: Sequence[ReplayFigure], unit: str, cost: Callable[[ReplayFigure], float], colours: dict[str, str]
+    figures: Sequence[ReplayMetrics], unit: str, cost: Callable[[ReplayMetrics], float], colours: dict[str, str]
 ) -> Panel:
     lines = [
         Line(

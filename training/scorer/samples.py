@@ -6,22 +6,33 @@ on the same samples.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from policies.recordings import (
+    VERSION,
+    RecordedRequest,
+    RecordedSample,
+    RecordedSetting,
+    RecordingError,
+    read_recording,
+)
 from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import MathPool
 from scorers.grouping import Grouper
 from scorers.trained import Case
 from scorers.types import Sample
+from training.data.problems import DataError
 from training.data.prompts import Prompt, Prompter
 from training.scorer.gate import SampledProblem
 from training.types import Completion, Problem
 
 __all__ = ["Asked", "Draw", "LabelledReply", "ask", "classes", "problem", "read_asked", "write_asked"]
+
+_log = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
@@ -99,16 +110,22 @@ def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None 
 
 
 def write_asked(path: Path, asked: Sequence[Asked]) -> None:
-    """One JSON object a line, in the form that `thinkgate replay` reads, replacing the file at once."""
+    """Write one recorded request a line, as `thinkgate replay` reads it; replaces the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(_line(each)) + "\n" for each in asked), encoding="utf-8")
+    partial.write_bytes(b"".join(_recorded(each).json_line() for each in asked))
     partial.replace(path)
 
 
 def read_asked(path: Path) -> list[Asked]:
-    """What `write_asked` wrote."""
-    return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read what `write_asked` wrote. Raises DataError."""
+    try:
+        recording = read_recording(path)
+    except RecordingError as error:
+        raise DataError(str(error)) from error
+    if recording.notice:
+        _log.warning("%s: %s Remove the file to draw its samples again.", path, recording.notice)
+    return [_asked(line.request) for line in recording.lines]
 
 
 def _labelled(row: Problem, reply: Completion, pool: MathPool | None) -> LabelledReply:
@@ -116,43 +133,48 @@ def _labelled(row: Problem, reply: Completion, pool: MathPool | None) -> Labelle
     return LabelledReply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
 
 
-def _line(asked: Asked) -> dict[str, Any]:
+def _recorded(asked: Asked) -> RecordedRequest:
     samples = [
-        {
-            "text": reply.answer,
-            "reasoning": reply.thinking,
-            "correct": reply.correct,
-            "tokens": reply.tokens,
-            "finish_reason": "stop" if reply.finished else "length",
-        }
+        RecordedSample(
+            text=reply.answer,
+            reasoning=reply.thinking,
+            correct=reply.correct,
+            tokens=reply.tokens,
+            finish_reason="stop" if reply.finished else "length",
+        )
         for reply in asked.replies
     ]
     row = asked.row
-    return {
-        "id": row.id,
-        "question": row.question,
-        "answer": row.gold,
-        "tolerance": row.tolerance,
-        "source": row.source,
-        "budget": asked.budget,
-        "extra": dict(row.extra),
-        "samples": samples,
-    }
+    return RecordedRequest(
+        version=VERSION,
+        id=row.id,
+        question=row.question,
+        answer=row.gold,
+        tolerance=row.tolerance,
+        source=row.source,
+        extra=dict(row.extra),
+        budget=RecordedSetting(effort=asked.budget),
+        samples=samples,
+    )
 
 
-def _asked(line: Mapping[str, Any]) -> Asked:
+def _asked(request: RecordedRequest) -> Asked:
     replies = tuple(
         LabelledReply(
-            each["reasoning"], each["text"], each["correct"], each["finish_reason"] == "stop", each["tokens"]
+            sample.reasoning or "",
+            sample.text or "",
+            bool(sample.correct),
+            not sample.truncated,
+            sample.tokens or 0,
         )
-        for each in line["samples"]
+        for sample in request.samples
     )
     row = Problem(
-        line["id"],
-        line["question"],
-        line["answer"],
-        source=line["source"],
-        tolerance=line.get("tolerance"),
-        extra=line["extra"],
+        request.id or "",
+        request.question or "",
+        request.answer,
+        source=request.source or "",
+        tolerance=request.tolerance,
+        extra=request.extra,
     )
-    return Asked(row, line["budget"], replies)
+    return Asked(row, request.budget.effort if request.budget else None, replies)

@@ -93,7 +93,10 @@ async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
         await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
     (line,) = lines(path)
     assert "question" not in line
-    assert all(sample.keys() == {"answer", "tokens", "finish_reason"} for sample in line["samples"])
+    assert all(
+        sample.keys() == {"model", "answer", "tokens", "reasoning_tokens", "finish_reason"}
+        for sample in line["samples"]
+    )
     assert [sample["answer"] for sample in line["samples"]] == ["7", "7", "7"]
     assert "step" not in path.read_text()
     assert "3 + 4" not in path.read_text()
@@ -151,7 +154,7 @@ async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
     """What no longer fits is counted and lost; what fitted is written."""
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
-    recorder = Recorder(tmp_path / "traffic.jsonl", waiting=2)  # not started, so nothing drains it
+    recorder = Recorder(tmp_path / "traffic.jsonl", queue_size=2)  # not started, so nothing drains it
     for _ in range(5):
         recorder.record(request, result)
     assert recorder.dropped == 3

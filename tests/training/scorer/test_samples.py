@@ -3,7 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.recordings.reader import read_questions
+from gateway.recordings.grading import grade
+from policies.recordings import read_recording
 from policies.thinking import Markup
 from scorers.confidence import ConfidenceScorer
 from scorers.trained import Case
@@ -43,7 +44,7 @@ def test_what_is_saved_is_read_again_and_replayed(tmp_path: Path) -> None:
     held.append(replace(held[0], row=replace(held[0].row, tolerance=0.01)))
     write_asked(tmp_path / "x.jsonl", held)
     assert read_asked(tmp_path / "x.jsonl") == held
-    first, second, _ = read_questions(tmp_path / "x.jsonl", ConfidenceScorer())
+    first, second, _ = grade(read_recording(tmp_path / "x.jsonl"), ConfidenceScorer())
     assert [(s.correct, s.tokens) for s in first.samples] == [(True, 5), (False, 5), (False, 5)]
     assert second.samples[0].truncated
 
