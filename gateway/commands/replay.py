@@ -15,9 +15,10 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from gateway.commands.replay_plot import svg
+from gateway.commands.replay_plot import replay_chart
 from gateway.recordings import grading
 from gateway.recordings.grading import grade
+from policies.chart import ChartsUnavailable, require_charts
 from policies.escalation import AutoPolicy
 from policies.recordings import RecordingError, read_recording
 from policies.replay import GradedQuestion, GradedSample, ReplayMetrics, ReplaySetting, pass_at, replay
@@ -103,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
             )
         if args.plot:
-            args.plot.write_text(svg(metrics), encoding="utf-8")
-    except (PoolError, RecordingError, OSError, ValueError) as error:
+            args.plot.write_text(replay_chart(metrics), encoding="utf-8")
+    except (ChartsUnavailable, PoolError, RecordingError, OSError, ValueError) as error:
         print(f"thinkgate replay: {error}", file=sys.stderr)
         return 2
     if args.json:
@@ -176,9 +177,10 @@ def compare(
 
 
 def _check_plot(path: Path) -> None:
-    """Raise ValueError for a name that isn't an SVG's."""
+    """Raise ValueError for a name that isn't an SVG's, and ChartsUnavailable without matplotlib."""
     if path.suffix != ".svg":
         raise ValueError(f"the plot is an SVG, so its name must end in .svg, not {path.name!r}")
+    require_charts()
 
 
 def _combinations(votes: str, stops: str) -> Iterable[tuple[str, str]]:
