@@ -53,8 +53,8 @@ class _GivenFeedback:
 class Recorder:
     """Appends recordings to a file, gzipped where its name ends in .gz. Call start, record and close.
 
-    The file is opened anew for every batch, so it may be moved away at any time (as logrotate does) and
-    several processes may share it; nobody but its owner can read it. `redact` names what is left out.
+    The file is opened anew for every batch, so it may be moved away at any time, as logrotate does. Several
+    processes may share it, and nobody but its owner can read it. `redact` names what is left out.
     With `images` the images of the conversations are stored in a folder beside the file.
     """
 

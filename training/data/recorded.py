@@ -93,14 +93,16 @@ def _questions(path: Path) -> Iterator[_Question]:
     """Yield the requests that training may use and whose question is known. Raises DataError."""
     try:
         recording = read_recording(path)
-    except (RecordingError, OSError) as error:
-        raise DataError(
-            f"{path} can't be read: {error}" if isinstance(error, OSError) else str(error)
-        ) from error
+    except RecordingError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error}") from error
     if recording.notice:
         _log.warning("%s: %s", path, recording.notice)
     allowed, forbidden = recording.for_training()
-    if forbidden:
+    if forbidden == 1:
+        _log.warning("%s: 1 line was left out, as its key doesn't allow training.", path)
+    elif forbidden:
         _log.warning("%s: %d lines were left out, as their keys don't allow training.", path, forbidden)
     for line in allowed.lines:
         if question := (line.request.question or "").strip():

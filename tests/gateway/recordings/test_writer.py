@@ -362,8 +362,8 @@ async def test_samples_are_recorded_in_full(tmp_path: Path) -> None:
     assert [call["function"]["name"] for call in sample["tool_calls"]] == ["weather", "weather"]
 
 
-async def test_logprobs_are_recorded_where_they_came(tmp_path: Path) -> None:
-    """Numbers alone, so that confidence can be replayed; a redacted text does not come back by them."""
+async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) -> None:
+    """Its name for the model, and logprobs as numbers alone, so that they don't undo a redaction."""
     path = tmp_path / "traffic.jsonl"
     top = [{"token": "Ulm", "logprob": -0.123456}, {"token": "Jena", "logprob": -2.5}]
     content = [{"token": "Ulm", "logprob": -0.123456, "top_logprobs": top}]
@@ -374,13 +374,15 @@ async def test_logprobs_are_recorded_where_they_came(tmp_path: Path) -> None:
     recorder.start()
     for logprobs in ({"content": content}, odd, None):
         sample = replace(result.drawn[0], logprobs=logprobs)
-        recorder.record(request, replace(result, drawn=(sample,)))
+        recorder.record(request, replace(result, drawn=(sample,), models={0: "tiny-2026"}))
     recorder.close()
     first, *others = (line["samples"][0] for line in lines(path))
     assert first["logprobs"] == [
         {"logprob": -0.1235, "top_logprobs": [{"logprob": -0.1235}, {"logprob": -2.5}]}
     ]
     assert all("logprobs" not in sample for sample in others)
+    assert result.models == {0: "tiny"}
+    assert first["model"] == "tiny-2026"
     assert "Ulm" not in path.read_text(encoding="utf-8")
 
 

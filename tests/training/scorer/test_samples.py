@@ -1,7 +1,10 @@
 """The policy's samples: how they are labelled, saved and handed to the gate."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from gateway.recordings.grading import grade
 from policies.recordings import read_recording
@@ -9,6 +12,7 @@ from policies.thinking import Markup
 from scorers.confidence import ConfidenceScorer
 from scorers.trained import Case
 from tests.training.scorer.asking import WORKED, asked, row
+from training.data.problems import DataError
 from training.data.prompts import Prompt
 from training.scorer.samples import LabelledReply, ask, classes, problem, read_asked, write_asked
 from training.types import Completion, Problem
@@ -47,6 +51,28 @@ def test_what_is_saved_is_read_again_and_replayed(tmp_path: Path) -> None:
     first, second, _ = grade(read_recording(tmp_path / "x.jsonl"), ConfidenceScorer())
     assert [(s.correct, s.tokens) for s in first.samples] == [(True, 5), (False, 5), (False, 5)]
     assert second.samples[0].truncated
+
+
+def test_samples_of_an_earlier_release_are_read(tmp_path: Path) -> None:
+    """Their lines have no version, and the level alone as their budget."""
+    write_asked(tmp_path / "x.jsonl", [asked("579"), asked("579", budget=None)])
+    fields = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line.pop("version") for line in fields} == {2}
+    old = [{**line, "budget": line["budget"]["effort"]} for line in fields]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old), encoding="utf-8")
+    assert read_asked(tmp_path / "old.jsonl") == read_asked(tmp_path / "x.jsonl")
+
+
+def test_a_torn_line_of_samples_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so; a file in which nothing can be read is an error."""
+    path = tmp_path / "x.jsonl"
+    write_asked(path, [asked("579"), asked("580")])
+    path.write_bytes(path.read_bytes()[:-9])
+    assert read_asked(path) == [asked("579")]
+    assert "1 line could not be read" in caplog.text
+    path.write_bytes(b"{")
+    with pytest.raises(DataError, match="no line can be read"):
+        read_asked(path)
 
 
 def test_equal_answers_are_one_class() -> None:
