@@ -140,6 +140,8 @@ def _draw_panel(axes: Axes, panel: Panel, name: str) -> dict[str, str]:
     """Draw a panel and return its tooltips."""
     tooltips = {}
     for line in panel.lines:
+        if not line.points:
+            continue
         costs, accuracies = zip(*sorted(line.points), strict=True)
         axes.plot(costs, accuracies, color=line.colour, linestyle=_DASHES if line.dashed else "-")
     for number, point in enumerate(panel.points):
