@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from policies.chart import ChartsUnavailable
 from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
@@ -197,7 +198,11 @@ def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
     ]
     summary = json.dumps(_summary(replies.about, figures, best, args.by), indent=1)
     (args.summary or plan.out.with_suffix(".json")).write_text(summary + "\n", encoding="utf-8")
-    (args.plot or plan.out.with_suffix(".svg")).write_text(picture(figures, best, args.by), encoding="utf-8")
+    try:
+        plot = picture(figures, best, args.by)
+        (args.plot or plan.out.with_suffix(".svg")).write_text(plot, encoding="utf-8")
+    except ChartsUnavailable as error:
+        _told(f"no chart is drawn: {error}", 1)
     if args.json:
         print(summary)
         return 0

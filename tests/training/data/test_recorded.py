@@ -12,7 +12,7 @@ from training.config import Source
 from training.data.hub import HubSet, hub_rows, rows_of_records
 from training.data.problems import DataError
 from training.data.readers import parse_rows, row_json
-from training.data.recorded import recorded_preferences, recorded_rows
+from training.data.recorded import rated_rows, recorded_preferences, recorded_rows
 from training.data.sources import collect
 from training.types import Problem
 
@@ -108,6 +108,27 @@ def test_what_is_no_recording_is_told(tmp_path: Path, line: str) -> None:
     file.write_text(line, encoding="utf-8")
     with pytest.raises(DataError, match="line 1"):
         recorded_rows(file)
+
+
+def test_torn_lines_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The rest of the file is used."""
+    file = recorded(tmp_path, {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}})
+    file.write_text(f'{{"question": "torn\n{file.read_text(encoding="utf-8")}\n{{"id"', encoding="utf-8")
+    assert [row.gold for row in recorded_rows(file)] == ["1"]
+    assert "2 lines could not be read and were skipped, the first at line 1." in caplog.text
+
+
+def test_what_may_not_be_used_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key whose requests are not for training is respected, and the log says how many lines that were."""
+    feedback = {"answer": "1", "rating": 1}
+    file = recorded(
+        tmp_path,
+        {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": False},
+        {"question": "b?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": True},
+    )
+    assert [row.question for row in recorded_rows(file, unlabelled=True)] == ["b?"]
+    assert [row.question for row in rated_rows(file)] == ["b?"]
+    assert "1 line was left out, as its key doesn't allow training." in caplog.text
 
 
 def test_records_of_any_set_become_rows() -> None:
