@@ -246,7 +246,8 @@ class RlTable(_Steps):
                 f"save_every must be a multiple of updates ({self.updates}): samples aren't kept"
             )
         if unknown := sorted(set(self.rewards) - set(SHAPING_REWARDS)):
-            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {', '.join(SHAPING_REWARDS)}")
+            names = ", ".join(SHAPING_REWARDS)
+            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {names}")
         return self
 
 

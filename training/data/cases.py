@@ -41,7 +41,10 @@ def parse_cases(value: Any, seconds: float | None = None) -> tuple[ProgramCase, 
 
 
 def parse_seconds(value: Any) -> float | None:
-    """Return a time limit in seconds, of a number or a text as "2 seconds"; None of None. Raises ValueError."""
+    """Read a time limit in seconds from a number, or a text as "2 seconds"; None stays None.
+
+    Raises ValueError.
+    """
     if value is None:
         return None
     match = _SECONDS.fullmatch(str(value)) if not isinstance(value, bool) else None

@@ -67,7 +67,7 @@ def hub_problems(hub_set: HubSet, limit: int | None = None) -> list[Problem]:
 
 
 def problems_of_records(records: Iterable[Mapping[str, Any]], hub_set: HubSet) -> list[Problem]:
-    """Return the problems that a set's records hold. Raises DataError, which counts records as lines from 1."""
+    """Return the problems of a set's records. Raises DataError, which counts records as lines from 1."""
     columns, fixed = hub_set.columns or {}, hub_set.fixed or {}
     lines = []
     for record in records:

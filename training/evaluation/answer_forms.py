@@ -28,9 +28,7 @@ class Form:
     find: Callable[[str], str | None]
 
 
-def chat_for(
-    problem: Problem, form: Form, examples: Sequence[Problem] = ()
-) -> list[dict[str, str]]:
+def chat_for(problem: Problem, form: Form, examples: Sequence[Problem] = ()) -> list[dict[str, str]]:
     """The chat that asks a problem: the examples as turns answered rightly, then the question."""
     chat = []
     for each in (*examples, problem):
