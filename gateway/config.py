@@ -110,6 +110,8 @@ class KeySettings(Allowance):
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     models: tuple[str, ...] = ("*",)
     """Patterns of the models' names that it may ask; for it, there are no others."""
+    training_allowed: bool = True
+    """Whether training may use what is recorded of the key's requests."""
 
 
 class Settings(BaseModel):
@@ -165,6 +167,8 @@ class Settings(BaseModel):
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
     """What is left out of it (see docs/reference/recordings.md); in the environment a list with commas."""
+    record_images: bool = False
+    """Whether images of recorded conversations are stored beside the file, each once."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()

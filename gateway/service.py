@@ -121,14 +121,20 @@ class Service:
                 return Resolved(*next(iter(served.items()))), served  # one model, or adapters of one
         return None, served
 
+    async def resolve_and_describe(
+        self, model: str, allowed: Collection[str], key: str, allowances: Mapping[str, Allowance]
+    ) -> tuple[Resolved, ServedModel]:
+        """Resolve a name, and return all that is known of the model for those with these allowances."""
+        resolved = await self.resolve(model, allowed, key)
+        served = await self.model(resolved)
+        return resolved, limited(served, allowances) if allowances else served
+
     def levels(self, card: ModelCard) -> tuple[str, ...]:
         """Return the budgets that a model may be asked for."""
         return (*describe_model(self.settings, Resolved(card.name, card)).levels, AUTO)
 
-    async def model(
-        self, resolved: Resolved, allowances: Mapping[str, Allowance] | None = None
-    ) -> ServedModel:
-        """Return all that is known of a model, remembered by name, for those with these allowances.
+    async def model(self, resolved: Resolved) -> ServedModel:
+        """Return all that is known of a model, remembered by name.
 
         The first request for a model also probes its chat template, which beats the family table. A family
         that the settings name is the operator's word and stays as it is.
@@ -140,7 +146,7 @@ class Service:
                 if not _own_settings(self.settings, resolved.name).family and not self.settings.family:
                     model = replace(model, family=await self._learned(model.family, resolved.card))
                 self._models[resolved.name] = model
-        return limited(model, allowances) if allowances else model
+        return model
 
     async def _learned(self, family: Family, card: ModelCard) -> Family:
         """Return the family as the model's own template has it; the table's row where no template tells."""

@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from policies.families import FAMILIES, Family, find_family
 from policies.prompts import LEVELS, Level
-from training.data.budgets import NO_BUDGET
-from training.rewards import SHAPING
+from training.types import NO_BUDGET, SHAPING_REWARDS
 
 __all__ = [
     "STAGES",
@@ -246,8 +245,9 @@ class RlTable(_Steps):
             raise ValueError(
                 f"save_every must be a multiple of updates ({self.updates}): samples aren't kept"
             )
-        if unknown := sorted(set(self.rewards) - set(SHAPING)):
-            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {', '.join(SHAPING)}")
+        if unknown := sorted(set(self.rewards) - set(SHAPING_REWARDS)):
+            names = ", ".join(SHAPING_REWARDS)
+            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {names}")
         return self
 
 

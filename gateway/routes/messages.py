@@ -13,7 +13,7 @@ from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
 from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
-from gateway.routes.runner import answer, attended, plan
+from gateway.routes.runner import attended, generating_endpoint, plan
 from gateway.service import Service
 
 __all__ = ["messages_router"]
@@ -23,10 +23,15 @@ def messages_router(service: Service) -> APIRouter:
     """The routes, working on this service."""
     router = raw_router()
 
-    @router.post("/v1/messages", openapi_extra=MESSAGES_OPENAPI, summary="Create a message")
-    async def messages(request: Request) -> Response:
-        """Anthropic's Messages, on the same budgets, samples and votes as chat."""
-        return await answer(service, request, MessagesExchange)
+    router.add_api_route(
+        "/v1/messages",
+        generating_endpoint(service, MessagesExchange),
+        methods=["POST"],
+        name="messages",
+        summary="Create a message",
+        description="Anthropic's Messages, on the same budgets, samples and votes as chat.",
+        openapi_extra=MESSAGES_OPENAPI,
+    )
 
     @router.post("/v1/messages/count_tokens", openapi_extra=COUNT_OPENAPI, summary="Count a prompt's tokens")
     async def count_tokens(request: Request) -> Response:

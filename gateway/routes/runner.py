@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -14,44 +14,63 @@ from gateway.aliases import conversation_key
 from gateway.config import Allowance, KeySettings
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
-from gateway.http.auth import key_of
+from gateway.http.auth import key_name_of, key_of
 from gateway.http.request_ids import REQUEST_ID
 from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, json_response, write
-from gateway.recordings.writer import Ids
+from gateway.recordings.lines import Provenance
 from gateway.runs.budget import RequestedSampling, read_sampling
 from gateway.runs.events import RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.service import Resolved, Service
 
-__all__ = ["answer", "attended", "ended", "plan", "resolve", "start_stream"]
+__all__ = ["attended", "ended", "generating_endpoint", "plan", "resolve", "start_stream"]
 
 _ROUTE = "thinkgate.route"
+Endpoint = Callable[[Request], Awaitable[Response]]
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
 
 
-async def answer(service: Service, request: Request, read: Callable[[bytes], Exchange]) -> Response:
-    """Answer a request that `read` understands."""
+def generating_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> Endpoint:
+    """Return an endpoint that answers requests in the dialect that `read` understands."""
 
-    async def work(payload: bytes) -> Response:
-        exchange = read(payload)
-        key = key_of(request)
-        run_request = await plan(service, request, exchange.chat, key)
-        if run_request.reply.stream:
-            return await _stream(service, run_request, exchange, request, key)
-        result = await service.runner.complete(run_request)
-        body = exchange.reply(run_request, result, run_request.model.name)
-        _finished(service, run_request, result, _ids(str(body["id"]), request, key))
-        headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
-        return json_response(body, headers=headers)
+    async def endpoint(request: Request) -> Response:
+        async def work(payload: bytes) -> Response:
+            exchange, key = read(payload), key_of(request)
+            run_request = await plan(service, request, exchange.chat, key)
+            if run_request.reply.stream:
+                return await _stream(service, run_request, exchange, request, key)
+            result = await service.runner.complete(run_request)
+            body = exchange.reply(run_request, result, run_request.model.name)
+            _finished(service, run_request, result, str(body["id"]), (request, key))
+            headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
+            return json_response(body, headers=headers)
 
-    return await attended(service, request, work)
+        return await attended(service, request, work)
+
+    return endpoint
 
 
-def _finished(service: Service, run_request: RunRequest, result: RunResult, ids: Ids) -> None:
+def _finished(
+    service: Service,
+    run_request: RunRequest,
+    result: RunResult,
+    completion_id: str,
+    caller: tuple[Request, KeySettings | None],
+) -> None:
     """Count a request that has its result, and record it if the settings ask for that."""
     service.metrics.result(run_request, result)
-    if service.recorder is not None:
-        service.recorder.record(run_request, result, ids)
+    if service.recorder is None:
+        return
+    request, key = caller
+    provenance = Provenance(
+        completion_id,
+        str(request.scope.get(REQUEST_ID, "")),
+        key.secret_sha256 if key else "",
+        key_name_of(request),
+        request.headers.get("x-session-id", ""),
+        key is None or key.training_allowed,
+    )
+    service.recorder.record(run_request, result, provenance)
 
 
 async def attended(
@@ -92,23 +111,27 @@ async def resolve(
     service: Service, request: Request, body: Mapping[str, Any], key: KeySettings | None
 ) -> Resolved:
     """Return the model that a body names; with an alias, a conversation always meets the same target."""
-    resolved = await service.resolve(
-        body.get("model") or "",
-        key.models if key else ("*",),
-        conversation_key(body) if service.aliases.table else "",
-    )
+    resolved = await service.resolve(*_named(service, body, key))
     request.scope[_ROUTE] = resolved.route
     return resolved
+
+
+def _named(
+    service: Service, body: Mapping[str, Any], key: KeySettings | None
+) -> tuple[str, Collection[str], str]:
+    """Return the name of a model, the patterns that the key allows, and what chooses an alias's target."""
+    conversation = conversation_key(body) if service.aliases.table else ""
+    return body.get("model") or "", key.models if key else ("*",), conversation
 
 
 async def plan(
     service: Service, request: Request, body: dict[str, Any], key: KeySettings | None
 ) -> RunRequest:
     """Plan a chat request, with the budget from its headers and body, for the model that it names."""
-    resolved = await resolve(service, request, body, key)
-    body["model"] = resolved.name
     allowances = _allowances(service, request, key)
-    model = await service.model(resolved, allowances)
+    resolved, model = await service.resolve_and_describe(*_named(service, body, key), allowances)
+    request.scope[_ROUTE] = resolved.route
+    body["model"] = resolved.name
     caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
     max_samples = min([service.settings.max_samples, *caps])
     requested = read_sampling(
@@ -165,7 +188,7 @@ async def _stream(
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, RunResult):
-            _finished(service, run_request, end, _ids(writer.id, request, key))
+            _finished(service, run_request, end, writer.id, (request, key))
 
     source = write(service.runner.run(run_request), writer, run_ended)
     return await start_stream(source, _headers(run_request), lambda: ended(service, request, status))
@@ -186,10 +209,6 @@ def _reply(body: dict[str, Any], requested: RequestedSampling) -> ReplyOptions:
         requested.scaling.stream,
         requested.scaling.trace,
     )
-
-
-def _ids(completion: str, request: Request, key: KeySettings | None) -> Ids:
-    return Ids(completion, str(request.scope.get(REQUEST_ID, "")), key.secret_sha256 if key else "")
 
 
 def _headers(run_request: RunRequest) -> dict[str, str]:

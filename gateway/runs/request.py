@@ -76,7 +76,8 @@ class RunRequest:
 
     `votes`: samples are drawn to be combined, rather than returned as they are. `auto_samples`:
     `sampling.samples` is only the most that may be drawn, and difficulty decides how many are.
-    `token_cap` is the client's own cap on thinking and answer together. `window`: the samples' confidence is
+    `token_cap` is the client's own cap on thinking and answer together, `answer_reserve` the tokens
+    kept for the answer. `window`: the samples' confidence is
     watched over so many tokens. `logged`: the client wants the logprobs themselves. `route`: the alias that
     it named, and the model behind it.
     """
@@ -92,6 +93,7 @@ class RunRequest:
     votes: bool = False
     auto_samples: bool = False
     token_cap: int | None = None
+    answer_reserve: int = 0
     window: int | None = None
     logged: bool = False
     route: Route | None = None
@@ -155,6 +157,7 @@ def plan_request(
         votes=drawing.samples > 1,
         auto_samples=drawing.auto,
         token_cap=token_cap,
+        answer_reserve=model.reserve,
         route=route,
     )
 

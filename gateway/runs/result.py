@@ -62,6 +62,9 @@ def result_of(
         limit=request.sampling.thinking_limit,
         notes=(*request.notes, *notes),
         envelope=finished[0].envelope,
+        models={
+            each.sample.index: str(each.envelope["model"]) for each in finished if "model" in each.envelope
+        },
         usage=finished[0].usage if len(finished) == 1 else {},
     )
 

@@ -80,13 +80,14 @@ def plan_samples(request: RunRequest, sampling: SamplingRequest, traits: ModelTr
     """Plan the samples at the level of `sampling`, which for `auto` differs from the request's own."""
     model = request.model
     family, level = model.family, _level(model, sampling)
-    policy = policy_prompt(level, family.markup, teach=family.off_fallback == "prompt") if level else None
+    tags, teach = Markup(family.open, family.close), family.off_fallback == "prompt"
+    policy = policy_prompt(level, tags, teach=teach) if level else None
     shaped = shape(family, request.body, sampling, policy)
     body, limit, total = shaped.body, sampling.thinking_limit, None
     if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
         limit = model.cap
     if limit is not None:
-        limit, total = share_tokens(limit, model.reserve, request.token_cap)
+        limit, total = share_tokens(limit, request.answer_reserve, request.token_cap)
         body = {**body, "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens": total}
     plan = SamplePlan(
         sampling,

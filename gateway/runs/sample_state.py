@@ -12,7 +12,7 @@ from gateway.runs.events import Delta, Enforced
 from gateway.runs.sample_plan import SamplePlan
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
-from policies.limiter import Decision, Limiter
+from policies.limiter import Limiter
 from policies.prompts import LEAD_IN, WAIT, closing_text
 from policies.thinking import Markup, ThinkingText
 from scorers.confidence import ConfidenceWindow, compact_tokens, logged_tokens
@@ -35,7 +35,6 @@ TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
-_CUT, _WAIT = Decision.CUT, Decision.WAIT  # looking a member up costs as much as the decision itself
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CHARACTERS_PER_TOKEN = 4  # only where the engine counts nothing; labelled as an estimate
 
@@ -349,13 +348,16 @@ class SampleState:
         if reasoning or (was_thinking and thinking):
             thought = self._thinking_tokens(chunk, tokens)
             self.account.counts.reasoning += thought
-        if self._limiter is None:
+        limiter = self._limiter
+        if limiter is None:
             return reasoning, content
         self._cut = self._cut or chunk.dropped > 0
-        if (thinking or thought) and self._limiter.feed(thought, thinking) is _CUT:
-            self.pause = Continuation.CLOSE
-        elif self._pauses_at_end and not thinking:
-            self.pause = self._pause_at_end(content, self._limiter)
+        limiter.used += thought
+        if thinking:
+            if limiter.used >= limiter.limit and limiter.must_cut():  # below the limit, nothing to decide
+                self.pause = Continuation.CLOSE
+        elif self._pauses_at_end:
+            self.pause = self._pause_at_end(content, limiter)
             if self.pause is not None:
                 self.text.held_back, content = content, ""
         return reasoning, content
@@ -363,7 +365,7 @@ class SampleState:
     def _pause_at_end(self, content: str, limiter: Limiter) -> Continuation | None:
         """Return whether an early end of thinking, or an answer with a schema, calls for another request."""
         closed = self.text.reading.splitter.closed or (self.text.engine_splits and bool(content))
-        if closed and limiter.waits and limiter.close() is _WAIT:
+        if closed and limiter.must_wait():
             return Continuation.WAIT
         return Continuation.ANSWER if content and self._plan.schema is not None else None
 
@@ -372,7 +374,7 @@ class SampleState:
 
         Engines put many tokens into one chunk when a reader lags behind.
         """
-        tokens, left = (chunk.tokens or 0) - self.account.counted, (limiter.limit or 0) - limiter.used
+        tokens, left = (chunk.tokens or 0) - self.account.counted, limiter.limit - limiter.used
         if tokens <= left or self.phase is not _THINKING:
             return None
         if not (
@@ -401,7 +403,7 @@ class SampleState:
         blank = not text.content.strip()
         in_block = text.reading.splitter.thinking or (text.engine_splits and blank)
         if in_block and self.phase is Phase.THINKING:
-            return Continuation.WAIT if limiter.close() is _WAIT else Continuation.CLOSE
+            return Continuation.WAIT if limiter.must_wait() else Continuation.CLOSE
         silent = blank and self.finish_reason == "stop" and (self.forced or text.reasoning)
         if silent and self.phase is not Phase.LED_IN and self._plan.schema is None:
             return Continuation.LEAD_IN
@@ -411,7 +413,7 @@ class SampleState:
         """Get ready for the next upstream request; return the assistant's turn up to there."""
         plan, limiter = self._plan, self._limiter
         opens = prompt is None and plan.markup.opened and not self.account.continues and not plan.prefill
-        limit_reached = limiter is not None and 0 < (limiter.limit or 0) <= limiter.used
+        limit_reached = limiter is not None and 0 < limiter.limit <= limiter.used
         turn = self.text.resume(continuation, open_tag=opens, limit_reached=limit_reached)
         if continuation is Continuation.LEAD_IN:
             self.phase = Phase.LED_IN
@@ -452,7 +454,7 @@ class SampleState:
     def _limit_kept(self) -> bool | None:
         """Return whether the engine was seen to enforce the limit (True) or to pass it (False)."""
         limiter = self._limiter
-        if limiter is None or limiter.limit is None or not self._plan.native:
+        if limiter is None or not self._plan.native:
             return None
         if self.forced:
             return False if self._cut or limiter.used > limiter.limit else None

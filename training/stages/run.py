@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 from transformers import set_seed
 
+from policies.chart import ChartsUnavailable
 from scorers.grader.pool import LazyWorkerPool
 from training.config import TrainConfig
 from training.data.problems import DataError
@@ -214,8 +215,11 @@ class Stage:
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
         }
-        plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
-        (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
+        try:
+            plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
+            (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
+        except ChartsUnavailable as error:
+            print(f"{self.name}: no curves are drawn: {error}", flush=True)
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

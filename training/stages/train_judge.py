@@ -16,7 +16,7 @@ from scorers.answers import extract
 from scorers.judge import yes_probability
 from training.data.prompts import Prompter
 from training.scorer.judge_data import check, checks_of, checks_to_imitate
-from training.scorer.samples import Asked
+from training.scorer.samples import LabelledProblem
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage
@@ -61,7 +61,11 @@ class Checking(Stage):
 
 
 def train_judge(
-    stage: Stage, start: Path, rows: Sequence[Problem], train: Sequence[Asked], validation: Sequence[Asked]
+    stage: Stage,
+    start: Path,
+    rows: Sequence[Problem],
+    train: Sequence[LabelledProblem],
+    validation: Sequence[LabelledProblem],
 ) -> tuple[Path, dict[str, Any]]:
     """Imitation of checks of `rows`, then GRPO on checks of `train`'s replies, or imitation of both.
 

@@ -55,6 +55,20 @@ async def test_no_sample_is_over_its_limit(
     assert upstream.open == 0
 
 
+async def test_without_a_limit_nothing_is_cut() -> None:
+    """No budget: the model thinks for as long as it wants."""
+    upstream = ScriptedUpstream(thinks(50))
+    result, reasoning, _ = await drawn(upstream)
+    assert (len(reasoning.split()), result.enforced, upstream.resumed) == (50, "none", [])
+
+
+async def test_a_block_that_closes_in_time_is_left_alone() -> None:
+    """The chunk that ends the thinking is never cut, whatever it counts."""
+    upstream = ScriptedUpstream(says("<think>", "a ", Text("b </think>Seven.", tokens=4)), counts=False)
+    _, reasoning, content = await drawn(upstream, thinking_token_budget=3)
+    assert (reasoning, content, upstream.resumed) == ("a b", "Seven.", [])
+
+
 async def test_thinking_that_the_engine_splits_is_cut_as_well() -> None:
     """The prefix holds the tags that the engine has taken out."""
     upstream = ScriptedUpstream(says(*(Text(reasoning=f"s{i} ") for i in range(9))))

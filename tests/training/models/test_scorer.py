@@ -22,7 +22,7 @@ from scorers.trained import ClassifierInput  # noqa: E402
 from tests.training.models.small import card, configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
-from training.scorer.samples import read_asked  # noqa: E402
+from training.scorer.samples import read_labelled  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.run import Run  # noqa: E402
 from training.stages.train_scorer import train_scorer  # noqa: E402
@@ -82,7 +82,7 @@ def test_every_try_is_reported_with_its_gate(run: Path) -> None:
 
 def test_no_question_is_in_two_parts(run: Path) -> None:
     """What is learned from, calibrated by and judged by are different problems."""
-    parts = [{each.row.question for each in read_asked(run / f"{name}.jsonl")}
+    parts = [{each.problem.question for each in read_labelled(run / f"{name}.jsonl")}
              for name in ("train", "validation", "test")]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
 
