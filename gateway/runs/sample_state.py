@@ -309,7 +309,10 @@ class SampleState:
         self.raw = chunk.raw
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
-        fields = self._keep_fields(chunk.choice)
+        choice = chunk.choice
+        fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
+        if fields:
+            fields = self._keep_fields(choice)
         text = chunk.reasoning + chunk.content
         reasoning = content = ""
         if not text:
@@ -323,7 +326,7 @@ class SampleState:
         if chunk.usage is not None and self.pause is None:
             self.account.use(chunk.usage, forced=self.forced)
         if reasoning or content or fields:
-            return Delta(self.index, reasoning, content, chunk.raw, chunk.choice if fields else _NOTHING)
+            return Delta(self.index, reasoning, content, chunk.raw, choice if fields else _NOTHING)
         return None
 
     def _take_empty(self, chunk: Chunk) -> None:

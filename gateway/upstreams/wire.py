@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -92,7 +92,7 @@ def _event(payload: bytes) -> dict[str, Any]:
     return event
 
 
-def _chunks(event: Mapping[str, Any], counts_in: str | None) -> list[Chunk]:
+def _chunks(event: Mapping[str, Any], counts_in: str | None) -> Sequence[Chunk]:
     """Return one chunk for each choice; an event without choices gives one chunk without an index."""
     usage = event.get("usage")
     tokens = None
@@ -105,7 +105,9 @@ def _chunks(event: Mapping[str, Any], counts_in: str | None) -> list[Chunk]:
             usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
     choices = event.get("choices")
     if not choices:
-        return [Chunk(None, usage=usage, raw=event)]
+        return (Chunk(None, usage=usage, raw=event),)
+    if len(choices) == 1:
+        return (_chunk(choices[0], event, tokens, usage),)
     return [_chunk(choice, event, tokens, usage) for choice in choices]
 
 
