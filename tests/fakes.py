@@ -115,14 +115,14 @@ def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) 
 
 
 class ScriptedUpstream:
-    """An engine whose every reply was written beforehand.
+    """An engine with scripted replies.
 
-    Each upstream request takes the next script, a request for n choices the next n; the last
-    one stays for all that follow. Requests that go on from a prefix take from `goes_on`
-    instead. `plans` are the requests it got, in order; `open` counts
-    those still running, `dropped` those that were closed before their end. `counts`: it
-    tells with every chunk how many tokens it has generated; `usage`: it says so at the end;
-    `renders`: it can render a chat, so that a reply can go on as a completion.
+    Each upstream request takes the next script, a request for n choices the next n; the last one stays for
+    all that follow. Requests that continue a prefix take from `goes_on` instead. `plans` are the requests it
+    got, in order; `open` counts those still running, `dropped` those that were closed before their end.
+
+    `counts`: every chunk tells how many tokens were generated. `usage`: the end tells it. `renders`: the
+    engine can render a chat, so that a reply can continue as a completion.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the engine tells while a request runs, and what it has to tell at the end."""
+"""The events of a run, and its result."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 
 
 Enforced = Literal["native", "forced", "prompt", "none"]
-"""Who keeps a thinking limit: the engine, the gateway, nobody (it is only asked for), or there is none."""
+"""Who enforces a thinking limit: the engine, the gateway, nobody (a prompt asks for it), or no limit."""
 
 
 @dataclass(slots=True)
 class Delta:
     """New text of one sample.
 
-    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where
-    it has nothing else to say.
+    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where it has no other
+    fields.
     """
 
     index: int
@@ -35,7 +35,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """How many samples came to what. `launched` counts every one that was asked of the upstream."""
+    """How many samples ended in which way. `launched` counts every sample that the upstream was asked for."""
 
     asked: int
     launched: int = 0
@@ -48,7 +48,7 @@ class SampleCounts:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One sample has come to its end; how the vote stands now."""
+    """The end of one sample, and how the vote stands now."""
 
     index: int
     status: Status
@@ -60,14 +60,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A request's end.
+    """What comes back of a run, with its cost.
 
-    `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
-    and `reasoning` count every token generated, aborted samples included; `prompt` is one
-    sample's prompt and `upstream_prompt` what the upstream read altogether; `method` and
-    `scorer` are how the verdict came about, `scores` the scorer's weights by sample index,
-    where it had an opinion; `scorer_tokens` is what scorers have read and written; `usage`
-    is the engine's own, where all there is to count was one plain request.
+    `chosen` are the samples to return, best first; `drawn` are all that finished. `generated` and `reasoning`
+    count every generated token, aborted samples included. `prompt` is one sample's prompt, `upstream_prompt`
+    what the upstream read altogether. `verdict` is the vote's result; `method` and `scorer` say how it came
+    about, and `scores` are the scorer's weights by sample index, where it had an opinion. `scorer_tokens` is
+    what scorers have read and written. `usage` is the engine's own, where there was only one plain request.
     """
 
     chosen: tuple[Sample, ...]
@@ -99,7 +98,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of every run."""
+    """The last event of every run: its result."""
 
     result: RunResult
 

@@ -22,7 +22,7 @@ from gateway.runs.result import SampleRecords, result_of_vote
 from gateway.runs.sample_plan import SamplePlan, plan_samples
 from gateway.runs.sample_state import FinishedSample, TokenCounts
 from gateway.runs.sampling import draw
-from gateway.runs.scorer_model import RequestModel
+from gateway.runs.scorers import RequestModel
 from gateway.runs.voting import VoteCount, VoteSettings
 from gateway.upstreams.base import Upstream
 from policies.stopping import VotePolicy
