@@ -26,7 +26,7 @@ from typing import Any
 
 from scorers.answers import equivalent, extract
 from scorers.types import Answer
-from training.data.instructions import Preference
+from training.data.instructions import PreferencePair
 from training.data.problems import DataError
 from training.data.readers import read_lines
 from training.types import Problem
@@ -92,13 +92,13 @@ def rated_rows(path: Path) -> list[Problem]:
     """One row for each rated question, with all its pairs, for the preference model. Raises DataError."""
     rows: dict[str, Problem] = {}
     for pair in recorded_preferences(path):
-        row = rows.setdefault(pair.row.question, replace(pair.row, general=True))
+        row = rows.setdefault(pair.problem.question, replace(pair.problem, general=True))
         if (both := (pair.chosen, pair.rejected)) not in row.pairs:
             rows[row.question] = replace(row, pairs=(*row.pairs, both))
     return list(rows.values())
 
 
-def recorded_preferences(path: Path) -> list[Preference]:
+def recorded_preferences(path: Path) -> list[PreferencePair]:
     """One pair for each rated request that has a sample to compare the winner with. Raises DataError.
 
     A liked winner is chosen over the first other sample with another answer, a disliked one is
@@ -115,7 +115,7 @@ def recorded_preferences(path: Path) -> list[Preference]:
         name, question = f"rated/{request['line']}", request["question"].strip()
         row = Problem(name, question, reward="preference", source="rated")
         texts = str(winner["text"]), str(other["text"])
-        pairs.append(Preference(row, *(texts if liked else texts[::-1])))
+        pairs.append(PreferencePair(row, *(texts if liked else texts[::-1])))
     return pairs
 
 
