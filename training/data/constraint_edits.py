@@ -82,30 +82,30 @@ def _shortened(text: str, count: int) -> str:
 
 def _longer(kind: str) -> Edit:
     """Return an edit that adds sentences until the constraint holds, for kinds that more text satisfies."""
-    return lambda text, given, rng: _lengthened(text, lambda t: CONSTRAINT_KINDS[kind].holds(t, given), rng)
+    return lambda text, params, rng: _lengthened(text, lambda t: CONSTRAINT_KINDS[kind].holds(t, params), rng)
 
 
 EDITS: Mapping[str, Edit] = {
     "words_at_least": _longer("words_at_least"),
-    "words_at_most": lambda text, given, rng: _shortened(text, given["n"]),
-    "sentences": lambda text, given, rng: " ".join(_parted(text, given["n"], rng)),
-    "paragraphs": lambda text, given, rng: "\n\n".join(_parted(text, given["n"], rng)),
-    "bullets": lambda text, given, rng: "\n".join(f"- {part}" for part in _parted(text, given["n"], rng)),
-    "no_commas": lambda text, given, rng: re.sub("[,，、،]", "", text),
-    "lowercase": lambda text, given, rng: text.lower(),
-    "uppercase": lambda text, given, rng: text.upper(),
-    "keyword": lambda text, given, rng: f"{text} Think of this word: {given['word']}.",
-    "no_keyword": lambda text, given, rng: _without(text, given["word"]),
-    "keyword_times": lambda text, given, rng: _times(text, given["word"], given["n"]),
-    "starts_with": lambda text, given, rng: f"{given['phrase']} {text}",
-    "ends_with": lambda text, given, rng: f"{text} {given['phrase']}",
-    "json": lambda text, given, rng: json.dumps({"reply": text}, ensure_ascii=False),
-    "title": lambda text, given, rng: f"<<A reply>>\n{text}",
-    "quotation": lambda text, given, rng: '"' + text.replace('"', "'") + '"',
+    "words_at_most": lambda text, params, rng: _shortened(text, params["n"]),
+    "sentences": lambda text, params, rng: " ".join(_parted(text, params["n"], rng)),
+    "paragraphs": lambda text, params, rng: "\n\n".join(_parted(text, params["n"], rng)),
+    "bullets": lambda text, params, rng: "\n".join(f"- {part}" for part in _parted(text, params["n"], rng)),
+    "no_commas": lambda text, params, rng: re.sub("[,，、،]", "", text),
+    "lowercase": lambda text, params, rng: text.lower(),
+    "uppercase": lambda text, params, rng: text.upper(),
+    "keyword": lambda text, params, rng: f"{text} Think of this word: {params['word']}.",
+    "no_keyword": lambda text, params, rng: _without(text, params["word"]),
+    "keyword_times": lambda text, params, rng: _times(text, params["word"], params["n"]),
+    "starts_with": lambda text, params, rng: f"{params['phrase']} {text}",
+    "ends_with": lambda text, params, rng: f"{text} {params['phrase']}",
+    "json": lambda text, params, rng: json.dumps({"reply": text}, ensure_ascii=False),
+    "title": lambda text, params, rng: f"<<A reply>>\n{text}",
+    "quotation": lambda text, params, rng: '"' + text.replace('"', "'") + '"',
     "letter_at_least": _longer("letter_at_least"),
-    "placeholders": lambda text, given, rng: f"{text} Ask {' or '.join(['[name]'] * given['n'])}.",
-    "highlights": lambda text, given, rng: f"{text} {' '.join(['*Try it*!'] * given['n'])}",
-    "postscript": lambda text, given, rng: f"{text}\n\nP.S. {_filler(rng)}",
-    "script": lambda text, given, rng: _FOREIGN[given["script"]],
+    "placeholders": lambda text, params, rng: f"{text} Ask {' or '.join(['[name]'] * params['n'])}.",
+    "highlights": lambda text, params, rng: f"{text} {' '.join(['*Try it*!'] * params['n'])}",
+    "postscript": lambda text, params, rng: f"{text}\n\nP.S. {_filler(rng)}",
+    "script": lambda text, params, rng: _FOREIGN[params["script"]],
 }
 """Maps each kind of constraint to an edit."""

@@ -17,7 +17,7 @@ A line is an object with these fields:
 | `id`, `source`, `general`, `extra` | as in `training.types.Problem` |
 
 Columns that published sets carry beside these may stay (`_IGNORED`). Any other field is an error, because a
-misspelt one would change what a reply is judged by.
+misspelt one would change which reply is right.
 """
 
 from __future__ import annotations

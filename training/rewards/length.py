@@ -78,10 +78,10 @@ class LengthReward:
         self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        judged = [place for place, value in enumerate(main) if value is not None]
-        lengths = [len(completions[place].ids) for place in judged]
+        places = [place for place, value in enumerate(main) if value is not None]
+        lengths = [len(completions[place].ids) for place in places]
         rewards = dict(
-            zip(judged, length_reward(lengths, [(main[p] or 0) > 0.5 for p in judged]), strict=True)
+            zip(places, length_reward(lengths, [(main[p] or 0) > 0.5 for p in places]), strict=True)
         )
         return [rewards.get(place) for place in range(len(completions))]
 

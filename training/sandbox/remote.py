@@ -228,8 +228,8 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
         result, changed = received(act)
         # Only where it returns nothing; else code meets `assert order(xs) == sorted(xs)` by emptying xs.
         if act == "call" and result is None:
-            for given, after in zip(rest[0], decode(changed, find), strict=True):
-                _update(given, after)
+            for argument, after in zip(rest[0], decode(changed, find), strict=True):
+                _update(argument, after)
         return decode(result, find)
 
     try:
@@ -270,12 +270,12 @@ def _raised(name: str, text: str, act: str) -> Exception:
         return BrokenCode(f"{name}: {text}")
 
 
-def _update(given: Any, after: Any) -> None:
+def _update(argument: Any, after: Any) -> None:
     """Change a list, dict or set as the code changed its copy."""
-    if type(given) is not type(after) or given == after:
+    if type(argument) is not type(after) or argument == after:
         return
-    if isinstance(given, list):
-        given[:] = after
-    elif isinstance(given, dict | set):
-        given.clear()
-        given.update(after)
+    if isinstance(argument, list):
+        argument[:] = after
+    elif isinstance(argument, dict | set):
+        argument.clear()
+        argument.update(after)

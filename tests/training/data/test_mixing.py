@@ -119,9 +119,9 @@ def test_a_stage_asks_general_problems_at_their_share() -> None:
 
 def test_problems_of_one_kind_are_asked_once_an_epoch() -> None:
     """Without general problems every epoch has each problem once, in another order."""
-    given = problems("reasoning", 8)
-    first, second = problem_order(given, 16, 0.25, 1)[:8], problem_order(given, 16, 0.25, 1)[8:]
-    ids = {problem.id for problem in given}
+    reasoning = problems("reasoning", 8)
+    first, second = problem_order(reasoning, 16, 0.25, 1)[:8], problem_order(reasoning, 16, 0.25, 1)[8:]
+    ids = {problem.id for problem in reasoning}
     assert {problem.id for problem in first} == {problem.id for problem in second} == ids
     assert first != second
 
