@@ -164,9 +164,10 @@ def _numbered(lines: Iterable[str], name: str, source: str) -> Iterator[tuple[in
     number = 0
     for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
         try:
-            yield number, _problem(number, _object(line), source)
+            problem = _problem(number, _object(line), source)
         except ValueError as error:
             raise DataError(f"{name}, line {number}: {error}".removeprefix(", ")) from error
+        yield number, problem
     if not number:
         raise DataError(f"{name}: holds no questions".removeprefix(": "))
 
