@@ -94,8 +94,8 @@ class Sandbox:
         `training.sandbox.programs` for what passes.
         """
         limited = [self._limited(case) for case in cases]
-        # The starts take time, too, which is no case's own.
-        seconds = sum(case["seconds"] for case in limited) + _START_SECONDS
+        # The examiner keeps each case's time. Starting and comparing take some, too, which is no case's own.
+        seconds = 2 * sum(case["seconds"] for case in limited) + _START_SECONDS
         return _run({"code": code, "cases": limited}, replace(self.limits, seconds=seconds), programs=True)
 
     def _limited(self, case: ProgramCase) -> Mapping[str, Any]:
