@@ -6,8 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.prompts import LEVELS, Level, policy_prompt
-from policies.thinking import Markup
+from policies.prompts import LEVELS, Level
 from training.types import NO_BUDGET, Problem
 
 __all__ = ["BudgetSampler"]
@@ -41,7 +40,3 @@ class BudgetSampler:
         rng = random.Random(f"{self.seed}/{epoch}/{problem.id}")
         (name,) = rng.choices(names, [self.weights[name] for name in names])
         return None if name == NO_BUDGET else name
-
-    def prompt(self, level: str | None, markup: Markup, *, teach: bool) -> str | None:
-        """Return the system prompt that asks for a level, word for word the gateway's; None for no level."""
-        return None if level is None else policy_prompt(self.levels[level], markup, teach=teach)

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.prompts import LEVELS
-from policies.thinking import Markup
 from training.data.budgets import BudgetSampler
 from training.data.mixing import Mixture, general_count, problem_order
 from training.types import NO_BUDGET, Problem
@@ -90,14 +89,6 @@ def test_levels_come_by_their_weights() -> None:
     assert set(counts) == {"off", "high"}
     assert 440 < counts["off"] < 560
     assert any(sampler.level(problem, 0) != sampler.level(problem, 1) for problem in many)
-
-
-def test_the_prompt_is_the_gateway_s() -> None:
-    """A level's system prompt is word for word that of serving."""
-    sampler = BudgetSampler({"high": 1})
-    assert sampler.prompt("high", Markup(), teach=False) == LEVELS["high"].prompt
-    assert "<think>" in (sampler.prompt("high", Markup(), teach=True) or "")
-    assert sampler.prompt(None, Markup(), teach=True) is None
 
 
 @pytest.mark.parametrize("weights", [{}, {"off": 0}, {"off": -1, "low": 3}, {"huge": 1}])
