@@ -184,7 +184,7 @@ async def test_failures_are_counted_by_target(tmp_path: Path) -> None:
         ('{"best": [{"model": "old", "share": -1}]}', r"best\.0\.share"),
         ('{"best": [{"model": "old", "weight": 1}]}', r"best\.0\.weight"),
         ('{"best": [{"model": "old", "share": 0}]}', "no target has a share"),
-        ('{"best": [{"model": "old"}, {"model": "old"}]}', "names a model twice"),
+        ('{"best": [{"model": "old"}, {"model": "old"}]}', "the same model appears twice"),
         ('{"": [{"model": "old"}]}', "needs a name"),
     ],
 )
