@@ -81,9 +81,7 @@ def read_feedback(payload: bytes) -> Feedback:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "json_invalid" or not field:
-            raise BadRequest(
-                f"The request body is not a JSON object of feedback: {problem['msg']}."
-            ) from error
+            raise BadRequest(f"The request body is not a feedback object: {problem['msg']}.") from error
         allowed = f"; known: id, {', '.join(_REMARKS)}" if problem["type"] == "extra_forbidden" else ""
         raise BadRequest(f"{field}: {problem['msg']}{allowed}.", param=field, code="invalid_value") from error
     if all(getattr(feedback, field) is None for field in _REMARKS):

@@ -72,7 +72,7 @@ def test_tables_become_scorers(tmp_path: Path) -> None:
         ('[scorers.none]\nkind = "agreement"', "can't have the name"),
         (
             '[scorers.x]\nkind = "combined"\nweights = { y = 1.0 }',
-            "unknown y; allowed: agreement, confidence, judge",
+            "unknown y; allowed: agreement, confidence",
         ),
         ('[scorers.x]\nkind = "judge"\nrubrik = ""', "scorers.x.judge.rubrik: unknown setting"),
         ('[scorers.x]\nkind = "judge"\nurl = "http://x/v1"', "needs model, the model's name"),
