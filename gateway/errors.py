@@ -17,7 +17,7 @@ __all__ = [
     "UpstreamError",
     "UpstreamUnreachable",
     "internal_error",
-    "one_of",
+    "unknown_value",
 ]
 
 
@@ -111,7 +111,7 @@ class UpstreamUnreachable(UpstreamError):
         super().__init__(status, message)
 
 
-def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "value") -> BadRequest:
+def unknown_value(value: object, allowed: Iterable[str], *, param: str, kind: str = "value") -> BadRequest:
     """Return the error for a value outside a known set; it names the field and the allowed values."""
     return BadRequest(
         f"{param}: unknown {kind} {value!r}; allowed: {', '.join(allowed)}.",
