@@ -128,7 +128,7 @@ AnyScorer = Annotated[
 
 
 def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
-    """Raise ValueError for a name that can't be used, and for a combination of scorers that can't combine."""
+    """Raise ValueError for the name `none`, and for a combination that names no single scorer."""
     single = {*SCORERS, *(name for name, table in tables.items() if not isinstance(table, CombinedTable))}
     for name, table in tables.items():
         if name == "none":
