@@ -15,12 +15,12 @@ __all__ = ["chat_router"]
 
 
 def chat_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the route for this service."""
     router = raw_router()
 
     @router.post("/v1/chat/completions", openapi_extra=CHAT_OPENAPI, summary="Create a chat completion")
     async def chat_completions(request: Request) -> Response:
-        """OpenAI's chat completions, with a reasoning budget, samples and a vote on top."""
+        """Answer OpenAI's chat completions, with a reasoning budget, samples and a vote on top."""
         return await answer(service, request, ChatExchange)
 
     return router

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from gateway.errors import BadRequest, Conflict, Unavailable, Unknown
+from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from gateway.http.auth import owner_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
@@ -65,7 +65,7 @@ def feedback_router(service: Service) -> APIRouter:
         completion_id = recorder.find(body.id, owner_of(request))
         if completion_id is None:
             message = f"id: no recent answer of yours has the id {body.id!r}."
-            raise Unknown(message, param="id", code="unknown_id")
+            raise NotFound(message, param="id", code="unknown_id")
         statements = body.model_dump(exclude_none=True, exclude={"id"})
         if not recorder.add_feedback(Feedback(id=completion_id, **statements)):
             raise Unavailable("The recorder can't keep up; try again.")

@@ -15,12 +15,12 @@ __all__ = ["responses_router"]
 
 
 def responses_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the route for this service."""
     router = raw_router()
 
     @router.post("/v1/responses", openapi_extra=RESPONSES_OPENAPI, summary="Create a response")
     async def responses(request: Request) -> Response:
-        """OpenAI's Responses, without state, on the same budgets, samples and votes as chat."""
+        """Answer OpenAI's Responses without stored state, with the budgets, samples and votes of chat."""
         return await answer(service, request, ResponsesExchange)
 
     return router
