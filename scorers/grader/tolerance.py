@@ -21,9 +21,7 @@ def exact_tolerance(tolerance: float | None) -> Fraction | None:
         return None
     number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if not number or not isfinite(tolerance) or tolerance <= 0:
-        raise ValueError(
-            f"a tolerance is a number over 0, or left out for the exact rules; not {tolerance!r}"
-        )
+        raise ValueError(f"a tolerance is a number over 0, or missing for the exact rules; not {tolerance!r}")
     return Fraction(repr(tolerance))
 
 
