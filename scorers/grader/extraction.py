@@ -235,20 +235,12 @@ def _answer_at_start(rest: str) -> str | None:
         return fence[0]
     math = _MATH.match(rest)
     if math:
-        content = next(part for part in math.groups() if part).strip()
-        tail = rest[math.end() : math.end() + 200].split("\n")[0]
-        more = re.match(r"\s*(?:,|and|or|,\s*and)\s*(?=\$|\\\()", tail)
-        if not more:
-            unit = re.match(r"\s*[A-Za-z%]{1,12}[.\s]*$", tail)
-            return content + tail.rstrip(" .") if unit and math[4] is None else content
-        rest = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
-        return " ".join(rest.split()) or None
+        return _formula_at_start(rest, math)
     line = rest.split("\n")[0]
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     for mark in '`"':
-        line = (
-            line.replace(mark, "") if line.count(mark) == 1 else line
-        )  # the other mark of the pair was cut off
+        if line.count(mark) == 1:  # the other mark of the pair was cut off
+            line = line.replace(mark, "")
     if not line or line.casefold().startswith("not "):
         return None
     if _HEDGE.match(line):
@@ -258,6 +250,17 @@ def _answer_at_start(rest: str) -> str | None:
     if value.kind not in ("text", "opaque") or len(short.split()) <= 6:
         return short or None
     return _last_amount(line) or (line if len(line.split()) <= 12 else None)
+
+
+def _formula_at_start(rest: str, math: re.Match[str]) -> str | None:
+    """Return the formula that `math` found at the start, with its unit, or a list of formulas."""
+    content = next(part for part in math.groups() if part).strip()
+    tail = rest[math.end() : math.end() + 200].split("\n", maxsplit=1)[0]
+    if re.match(r"\s*(?:,|and|or|,\s*and)\s*(?=\$|\\\()", tail):
+        sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
+        return " ".join(sentence.split()) or None
+    unit = re.match(r"\s*[A-Za-z%]{1,12}[.\s]*$", tail)
+    return content + tail.rstrip(" .") if unit and math[4] is None else content
 
 
 def _last_amount(sentence: str) -> str | None:
