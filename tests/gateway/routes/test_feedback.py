@@ -1,4 +1,4 @@
-"""What clients say of answers, recorded beside them."""
+"""Feedback of clients is recorded beside the answers."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ SEVEN, EIGHT = says("The answer is ", "\\boxed{7}."), says("The answer is ", "\\
 
 
 async def test_feedback_by_the_official_client(tmp_path: Path) -> None:
-    """By the completion's id, streamed or not; the line says what was said, and when."""
+    """It names the completion's id, streamed or not; the line has the feedback and the time."""
     path = tmp_path / "traffic.jsonl"
     app = create_app(Settings(record_to=path), ScriptedUpstream(SEVEN))
     async with (
@@ -32,11 +32,11 @@ async def test_feedback_by_the_official_client(tmp_path: Path) -> None:
     ):
         whole = await client.chat.completions.create(**ASK)
         said = {"rating": 1, "correct": True, "answer": "7", "comment": "thanks"}
-        told: Any = await client.post("/feedback", body={"id": whole.id, **said}, cast_to=object)
+        receipt: Any = await client.post("/feedback", body={"id": whole.id, **said}, cast_to=object)
         stream = await client.chat.completions.create(**ASK, stream=True)
         streamed = [chunk.id async for chunk in stream][-1]
         await client.post("/feedback", body={"id": streamed, "rating": -1}, cast_to=object)
-    assert told == {"object": "feedback", "id": whole.id}
+    assert receipt == {"object": "feedback", "id": whole.id}
     first, good, second, bad = lines(path)
     assert (first["id"], second["id"]) == (whole.id, streamed)
     assert good["feedback"] == {"id": whole.id, **said}
@@ -50,7 +50,7 @@ async def test_feedback_by_the_official_client(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_either_id_is_good(tmp_path: Path, path: str, more: dict[str, Any], stream: bool) -> None:
-    """In every dialect by the request's id as well, the client's own or the gateway's; both give one name."""
+    """In every dialect the request's id works as well as the completion's; both lead to the completion's."""
     record = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(SEVEN), record_to=record) as client:
         own = {"X-Request-Id": "mine-1"}
@@ -81,8 +81,8 @@ async def test_either_id_is_good(tmp_path: Path, path: str, more: dict[str, Any]
         ([], None),
     ],
 )
-async def test_what_cannot_be_is_named(tmp_path: Path, body: Any, param: str | None) -> None:
-    """A 400 in OpenAI's shape that names the field; nothing is written."""
+async def test_an_invalid_field_is_named(tmp_path: Path, body: Any, param: str | None) -> None:
+    """The reply is a 400 in OpenAI's shape that names the field; nothing is written."""
     path = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
         reply = await client.post(FEEDBACK, json=body)
@@ -93,14 +93,14 @@ async def test_what_cannot_be_is_named(tmp_path: Path, body: Any, param: str | N
 
 
 async def test_an_unknown_id_is_a_404(tmp_path: Path) -> None:
-    """Only what was recorded can be spoken of."""
+    """Feedback needs a recorded answer."""
     async with gateway(ScriptedUpstream(SEVEN), record_to=tmp_path / "t.jsonl") as client:
         reply = await client.post(FEEDBACK, json={"id": "chatcmpl-0", "rating": 1})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_id")
 
 
-async def test_only_the_key_that_asked_may_speak_of_an_answer(tmp_path: Path) -> None:
-    """For any other it is as if there were no such answer, by either id, also where both chose the same."""
+async def test_only_the_key_that_asked_may_give_feedback(tmp_path: Path) -> None:
+    """For another key there is no such answer, by either id, even if both chose the same request id."""
     path = tmp_path / "traffic.jsonl"
     keys = {name: {"secret_sha256": digest(name)} for name in ("alice", "bob")}
     alice, bob = ({"Authorization": f"Bearer {name}", "X-Request-Id": "mine"} for name in keys)
@@ -117,8 +117,8 @@ async def test_only_the_key_that_asked_may_speak_of_an_answer(tmp_path: Path) ->
     assert [(reply.status_code, reply.json()["error"]["code"]) for reply in refused] == [
         (404, "unknown_id")
     ] * 2
-    remarks = [line["feedback"] for line in lines(path) if "feedback" in line]
-    assert remarks == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
+    feedback = [line["feedback"] for line in lines(path) if "feedback" in line]
+    assert feedback == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
     assert digest("alice") not in path.read_text(encoding="utf-8")
 
 
@@ -131,16 +131,16 @@ async def test_without_a_recording_there_is_no_feedback() -> None:
 
 
 async def test_comments_are_redacted_as_questions_are(tmp_path: Path) -> None:
-    """They are the user's words as well."""
+    """They are the user's words too."""
     path = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_redact=("question",)) as client:
-        told = (await client.post(PATH, json=ASK)).json()
-        await client.post(FEEDBACK, json={"id": told["id"], "rating": 1, "comment": "I live in Ulm"})
-    assert lines(path)[-1]["feedback"] == {"id": told["id"], "rating": 1}
+        reply = (await client.post(PATH, json=ASK)).json()
+        await client.post(FEEDBACK, json={"id": reply["id"], "rating": 1, "comment": "I live in Ulm"})
+    assert lines(path)[-1]["feedback"] == {"id": reply["id"], "rating": 1}
 
 
 async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
-    """So that memory stays bounded; a request id that came back belongs to the later answer."""
+    """Memory stays bounded; a repeated request id belongs to the later answer."""
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "t.jsonl", remembered=2)
@@ -151,7 +151,7 @@ async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
 
 
 async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
-    """It would be lost; the client may try again."""
+    """The client gets a 503 and may try again."""
     path = tmp_path / "t.jsonl"
     recorder = Recorder(path, queue_size=1)  # not started, so nothing drains it
     request = request_for()
@@ -167,7 +167,7 @@ async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
 async def test_replay_takes_feedback_for_the_right_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An answer, or the word that the winner was right; what stays unjudged is left out."""
+    """An answer counts, and so does a winner called right; questions that stay unjudged are left out."""
     path = tmp_path / "traffic.jsonl"
     scripts = (EIGHT, SEVEN, SEVEN) * 3
     async with gateway(ScriptedUpstream(*scripts), record_to=path) as client:
@@ -177,7 +177,7 @@ async def test_replay_takes_feedback_for_the_right_answer(
             await client.post("/v1/responses", json=ask, headers={**VOTE, **own})
             await client.post(FEEDBACK, json={"id": own["X-Request-Id"], **words})
     assert main(["replay", str(path), "--json"]) == 0
-    told_now = json.loads(capsys.readouterr().out)
-    figures = {row["name"]: row["accuracy"] for row in told_now["settings"]}
-    assert figures["majority"] == 50
-    assert figures["oracle"] == 100
+    report = json.loads(capsys.readouterr().out)
+    accuracies = {row["name"]: row["accuracy"] for row in report["settings"]}
+    assert accuracies["majority"] == 50
+    assert accuracies["oracle"] == 100
