@@ -28,7 +28,7 @@ from typing import Any
 
 from gateway.commands.replay import compare
 from gateway.recordings.grading import grade
-from policies.escalation import AutoPolicy, Rung
+from policies.escalation import AutoPolicy, Tier
 from policies.recordings import parse_recording
 from policies.replay import GradedQuestion, ReplayMetrics, ReplaySetting, replay
 from policies.types import SamplingRequest
@@ -104,9 +104,9 @@ def escalation(folder: Path) -> list[ReplayMetrics]:
     convert = gym(weak, strong, effort={weak: "low", strong: "high"})
     recording = parse_recording(converted(folder / SOURCES["gym-all"][0], convert))
     both = grade(recording, ConfidenceScorer())
-    ladder = (Rung("low", 3), Rung("high"))
+    tiers = (Tier("low", 3), Tier("high"))
     auto = ReplaySetting(
-        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(ladder)
+        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(tiers)
     )
     everything = ReplaySetting("majority over both", SamplingRequest(samples=6, stop="none"))
     alone = {

@@ -21,7 +21,7 @@ from gateway.runs.run import Runner
 from gateway.upstreams.base import ModelCard, Upstream
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
-from policies.templates import probes, refine_rendered
+from policies.templates import probe_requests, refine_rendered
 
 __all__ = ["Resolved", "Service", "check_settings", "describe_model", "fits", "levels_with", "limited"]
 
@@ -163,7 +163,7 @@ class Service:
     async def _rendered(self, family: Family, model: str) -> dict[str, str]:
         """The probes' prompts; where the engine doesn't render the first one, no other is tried."""
         prompts: dict[str, str] = {}
-        requests = probes(family)
+        requests = probe_requests(family)
         first = requests.pop("default", None)
         if first is None or (prompt := await self.upstream.prompt_text({**first, "model": model})) is None:
             return prompts

@@ -14,7 +14,7 @@ from math import comb, fsum
 
 from policies.stopping import VotePolicy
 from policies.types import Policy, RunningSample, SamplingRequest, VoteState
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample, Usage
 
@@ -178,15 +178,15 @@ class _Simulation:
         return VoteState(
             sampling=self._sampling,
             groups=self._grouper.groups,
-            streams=tuple(self._running_sample(index) for index in self._running),
+            running=tuple(self._running_sample(index) for index in self._running),
             elapsed=self._clock / TOKENS_PER_SECOND,
             launched=len(self._launched),
-            order=tuple(done),
+            finish_order=tuple(done),
             lengths={index: sample.tokens for index, sample in done.items()},
             confidences={
                 index: sample.confidence for index, sample in done.items() if sample.confidence is not None
             },
-            lost=self._aborted_tokens,
+            lost_tokens=self._aborted_tokens,
         )
 
     def _vote(self) -> ReplayResult:
@@ -195,7 +195,7 @@ class _Simulation:
             for sample in self._finished
             if (score := self._launched[sample.index].score) is not None
         }
-        vote = decide(self._sampling, self._grouper.groups, self._finished, scores)
+        vote = take_vote(self._sampling, self._grouper.groups, self._finished, scores)
         correct = vote.winner is not None and self._launched[vote.winner].correct
         tokens = sum(sample.usage.completion for sample in self._finished) + self._aborted_tokens
         return ReplayResult(correct, len(self._launched), tokens)

@@ -26,7 +26,7 @@ from policies.stopping import VotePolicy, parse_stop
 from policies.types import SamplingRequest
 from policies.voting import parse_vote
 from scorers.confidence import WINDOW, ConfidenceScorer
-from scorers.grader.pool import LazyPool, PoolError
+from scorers.grader.pool import LazyWorkerPool, PoolError
 
 __all__ = ["add_parser", "compare", "run", "setting_of"]
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         recording = read_recording(args.file)
         if recording.notice:
             print(f"thinkgate replay: {recording.notice}", file=sys.stderr)
-        with LazyPool(2, seconds=3) as pool:  # nobody waits, and a busy machine must change no result
+        with LazyWorkerPool(2, seconds=3) as pool:  # nobody waits, and a busy machine must change no result
             questions = _with_scores(
                 grade(recording, confidence, pool=pool, agreement=args.agreement), scorer
             )

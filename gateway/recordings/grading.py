@@ -35,7 +35,7 @@ from policies.recordings import Feedback, RecordedRequest, RecordedSample, Recor
 from policies.replay import GradedQuestion, GradedSample
 from scorers.answers import equivalent, extract, verify
 from scorers.confidence import ConfidenceScorer, ConfidenceWindow
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
@@ -46,7 +46,7 @@ def grade(
     recording: Recording,
     confidence: ConfidenceScorer,
     *,
-    pool: MathPool | None = None,
+    pool: WorkerPool | None = None,
     agreement: bool = False,
 ) -> list[GradedQuestion]:
     """Return one question for each request of the recording. Raises RecordingError.
@@ -91,7 +91,7 @@ def _judged(request: RecordedRequest) -> bool:
 @dataclass(frozen=True, slots=True)
 class _Grader:
     confidence: ConfidenceScorer
-    pool: MathPool | None
+    pool: WorkerPool | None
     agreement: bool
 
     def question(self, request: RecordedRequest) -> GradedQuestion:
@@ -141,7 +141,7 @@ class _Grader:
             score=sample.score,
             truncated=sample.truncated,
             lows=lows,
-            confidence=window.trace,
+            confidence=window.lowest_or_mean,
             level=sample.effort,
         )
 

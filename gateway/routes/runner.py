@@ -16,6 +16,7 @@ from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
 from gateway.http.auth import key_name_of, key_of, owner_of
+from gateway.http.request_ids import REQUEST_ID
 from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, fold, json_response, write
 from gateway.recordings.lines import Provenance
 from gateway.runs.budget import RequestedSampling, read_sampling
@@ -23,10 +24,8 @@ from gateway.runs.events import RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.service import Resolved, Service, limited
 
-__all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
+__all__ = ["answer", "attended", "ended", "plan", "resolve", "start_stream"]
 
-REQUEST_ID = "thinkgate.request_id"
-"""Where a request's scope holds what its reply's `X-Request-Id` will say."""
 _ROUTE = "thinkgate.route"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.escalation import AutoPolicy, Rung
+from policies.escalation import AutoPolicy, Tier
 from policies.replay import GradedQuestion, GradedSample, ReplaySetting, pass_at, replay, simulate
 from policies.stopping import VotePolicy
 from policies.types import RunLimits, SamplingRequest, Step, VoteState
@@ -81,7 +81,7 @@ def test_levels_are_drawn_from_their_own_samples() -> None:
     low = GradedSample("b", Answer("b", "b"), False, 10, level="low")
     high = GradedSample("a", Answer("a", "a"), True, 100, level="high")
     auto = ReplaySetting(
-        "auto", SamplingRequest(level="auto", samples=0), AutoPolicy((Rung("low", 3), Rung("high")))
+        "auto", SamplingRequest(level="auto", samples=0), AutoPolicy((Tier("low", 3), Tier("high")))
     )
     assert simulate(GradedQuestion((high, low, high, low, low)), range(5), auto).tokens == 30
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from scorers.trained import Case, filled
+from scorers.trained import ClassifierInput, fill_template
 from training.config import Miss
 from training.scorer.labels import near_miss
 from training.scorer.samples import LabelledProblem
@@ -39,7 +39,7 @@ def check(form: str, row: Problem, answer: str, right: bool) -> Problem:
     chains: Mapping[str, str] = row.extra.get("chains", {})
     beside = side_by_side(row.gold or "", answer.strip())
     extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
-    question = filled(form, Case(row.question, answer))
+    question = fill_template(form, ClassifierInput(row.question, answer))
     return Problem(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
 
 

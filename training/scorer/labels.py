@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.grader.pool import MathPool
-from scorers.trained import Case, filled
+from scorers.grader.pool import WorkerPool
+from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
 from training.scorer.samples import LabelledProblem, LabelledSample, answer_groups
 
@@ -54,13 +54,13 @@ def marked(template: str, asked: Iterable[LabelledProblem], *, steps: bool = Fal
 
 
 def _marked(template: str, asked: LabelledProblem, reply: LabelledSample, steps: bool) -> Marked:
-    case = Case(asked.problem.question, reply.answer, reply.thinking)
-    text = filled(template, case)
+    case = ClassifierInput(asked.problem.question, reply.answer, reply.thinking)
+    text = fill_template(template, case)
     marks: list[tuple[int, bool]] = []
     chains = asked.problem.extra.get("chains")
     before, found, _ = template.partition("{reasoning}")
     if steps and chains and found:
-        start = len(filled(before, case))
+        start = len(fill_template(before, case))
         labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.level or "high", "high")])
         marks = [(start + end, right) for end, right in labels]
     return Marked(text, (*marks, (len(text), reply.correct)))
@@ -77,7 +77,7 @@ def near_miss(answer: str, chance: random.Random) -> str | None:
 
 
 def harder(
-    asked: Sequence[LabelledProblem], seed: int, pool: MathPool | None = None
+    asked: Sequence[LabelledProblem], seed: int, pool: WorkerPool | None = None
 ) -> list[LabelledProblem]:
     """The same with more and harder negatives, as many as there are right replies.
 
@@ -88,7 +88,9 @@ def harder(
     return [replace(each, samples=(*each.samples, *_negatives(each, chance, pool))) for each in asked]
 
 
-def _negatives(asked: LabelledProblem, chance: random.Random, pool: MathPool | None) -> list[LabelledSample]:
+def _negatives(
+    asked: LabelledProblem, chance: random.Random, pool: WorkerPool | None
+) -> list[LabelledSample]:
     found = answer_groups(asked, pool)
     held = [place for place in found if place is not None]
     leader = max(sorted(set(held)), key=held.count) if held else None

@@ -21,9 +21,9 @@ from policies.recordings import (
     read_recording,
 )
 from scorers.answers import equivalent, extract, verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from scorers.types import Sample
 from training.data.problems import DataError
 from training.data.prompts import Prompt, Prompter
@@ -71,9 +71,11 @@ class LabelledProblem:
     level: str | None
     samples: tuple[LabelledSample, ...]
 
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[ClassifierInput]:
         """Return the samples in the form in which serving gives them to a classifier."""
-        return [Case(self.problem.question, sample.answer, sample.thinking) for sample in self.samples]
+        return [
+            ClassifierInput(self.problem.question, sample.answer, sample.thinking) for sample in self.samples
+        ]
 
 
 def draw_labelled(
@@ -81,7 +83,7 @@ def draw_labelled(
     prompter: Prompter,
     problems: Sequence[Problem],
     levels: Sequence[str | None],
-    pool: MathPool | None = None,
+    pool: WorkerPool | None = None,
 ) -> list[LabelledProblem]:
     """Draw samples of each problem at its level, and label them with the grader that serving votes with."""
     prompts = [prompter.prompt(problem, level) for problem, level in zip(problems, levels, strict=True)]
@@ -93,7 +95,7 @@ def draw_labelled(
     ]
 
 
-def answer_groups(labelled: LabelledProblem, pool: MathPool | None = None) -> list[int | None]:
+def answer_groups(labelled: LabelledProblem, pool: WorkerPool | None = None) -> list[int | None]:
     """Return the group of equal answers of each sample, as the place of its first member.
 
     None stands for a sample without a vote.
@@ -107,7 +109,7 @@ def answer_groups(labelled: LabelledProblem, pool: MathPool | None = None) -> li
 
 
 def gate_problem(
-    labelled: LabelledProblem, scores: Sequence[float | None], pool: MathPool | None = None
+    labelled: LabelledProblem, scores: Sequence[float | None], pool: WorkerPool | None = None
 ) -> SampledProblem:
     """Return the samples that may vote, as the gate sees them.
 
@@ -146,7 +148,7 @@ def read_labelled(path: Path) -> list[LabelledProblem]:
     return [_labelled_problem(line.request) for line in recording.lines]
 
 
-def _labelled(problem: Problem, completion: Completion, pool: MathPool | None) -> LabelledSample:
+def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
     correct = (
         completion.finished
         and verify(completion.answer, problem.gold or "", pool, tolerance=problem.tolerance) is True

@@ -18,7 +18,7 @@ import torch
 from transformers import set_seed
 
 from policies.chart import ChartsUnavailable
-from scorers.grader.pool import LazyPool
+from scorers.grader.pool import LazyWorkerPool
 from training.config import TrainConfig
 from training.data.problems import DataError
 from training.data.prompts import Prompter
@@ -50,10 +50,10 @@ class Run:
 
     config: TrainConfig
     directory: Path = field(init=False)
-    pool: LazyPool = field(init=False, compare=False, repr=False)
+    pool: LazyWorkerPool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pool", LazyPool(seconds=_PATIENCE))
+        object.__setattr__(self, "pool", LazyWorkerPool(seconds=_PATIENCE))
         object.__setattr__(self, "directory", self.config.output)
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)

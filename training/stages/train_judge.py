@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scorers.answers import extract
-from scorers.judge import belief
+from scorers.judge import yes_probability
 from training.data.prompts import Prompter
 from training.scorer.judge_data import check, checks_of, checks_to_imitate
 from training.scorer.samples import LabelledProblem
@@ -131,7 +131,7 @@ def judged(
 def _belief(verdicts: Sequence[Completion]) -> float | None:
     read = [extract(verdict.answer) for verdict in verdicts if verdict.finished]
     said = [answer.key for answer in read if answer is not None and answer.key in ("yes", "no")]
-    return belief(said.count("yes"), len(said))
+    return yes_probability(said.count("yes"), len(said))
 
 
 def _done(stage: Stage) -> bool:

@@ -9,9 +9,9 @@ import pytest
 
 from tests.training.traffic import record
 from training.config import Source
-from training.data.hub import HubSet, hub_rows, rows_of_records
+from training.data.hub import HubSet, hub_problems, problems_of_records
 from training.data.problems import DataError
-from training.data.readers import parse_rows, row_json
+from training.data.readers import parse_problems, problem_json
 from training.data.recorded import rated_rows, recorded_preferences, recorded_rows
 from training.data.sources import collect
 from training.types import Problem
@@ -139,20 +139,20 @@ def test_records_of_any_set_become_rows() -> None:
         fixed={"reward": "tests", "general": True},
     )
     records = [{"prompt": "Add.", "test": "assert add(1, 2) == 3", "difficulty": 3}]
-    assert rows_of_records(records, wanted) == [
+    assert problems_of_records(records, wanted) == [
         Problem("code/1", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="code", general=True)
     ]
-    gsm = rows_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
+    gsm = problems_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
     assert gsm == [Problem("gsm8k/1", "2+2?", "4", source="gsm8k")]
     with pytest.raises(DataError, match="no column 'prompt'; there are question"):
-        rows_of_records([{"question": "2+2?"}], wanted)
+        problems_of_records([{"question": "2+2?"}], wanted)
 
 
 def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a source of this kind needs the library."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install"):
-        hub_rows(HubSet("openai/gsm8k"))
+        hub_problems(HubSet("openai/gsm8k"))
 
 
 def test_recorded_traffic_is_a_training_set(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_recorded_traffic_is_a_training_set(tmp_path: Path) -> None:
     assert labels == {"What is 4 + 4?": ("correct", "8"), "What is 2 + 5?": ("correct", "7")}
     every = collect([Source(**source, unlabelled=True)], 9, seed=0)
     assert {row.question for row in every if row.reward == "majority"} == {"What is 3 + 4?", "What is 1 + 6?"}
-    lines = [json.dumps(row_json(row)) for row in rated.values()]
-    assert parse_rows(lines, "again") == list(rated.values())
+    lines = [json.dumps(problem_json(row)) for row in rated.values()]
+    assert parse_problems(lines, source="again") == list(rated.values())
 
 
 @pytest.mark.parametrize("pairs", ["ab", [["a"]], [["a", 1]], [{"a": "b"}], [["a", "b", "c"]]])
@@ -189,4 +189,4 @@ def test_pairs_are_two_texts_each(pairs: object) -> None:
     """Anything else is refused with its line."""
     line = json.dumps({"question": "Hi!", "reward": "preference", "pairs": pairs})
     with pytest.raises(DataError, match="line 1: pairs is a list"):
-        parse_rows([line], "x")
+        parse_problems([line], source="x")

@@ -10,7 +10,7 @@ from gateway.recordings.grading import grade
 from policies.recordings import read_recording
 from policies.thinking import Markup
 from scorers.confidence import ConfidenceScorer
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from tests.training.scorer.asking import WORKED, asked, row
 from training.data.problems import DataError
 from training.data.prompts import Prompt
@@ -99,4 +99,4 @@ def test_the_gate_sees_samples_that_may_vote() -> None:
 
 def test_a_classifier_is_given_what_serving_gives_it() -> None:
     """It gets the question, the answer and the thinking, but no budget."""
-    assert asked("579").cases() == [Case("What is 123+456?", "579", WORKED)]
+    assert asked("579").cases() == [ClassifierInput("What is 123+456?", "579", WORKED)]
