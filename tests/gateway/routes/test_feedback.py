@@ -117,8 +117,8 @@ async def test_only_the_answers_own_key_may_give_feedback(tmp_path: Path) -> Non
     assert [(reply.status_code, reply.json()["error"]["code"]) for reply in refusals] == [
         (404, "unknown_id")
     ] * 2
-    remarks = [line["feedback"] for line in lines(path) if "feedback" in line]
-    assert remarks == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
+    feedback = [line["feedback"] for line in lines(path) if "feedback" in line]
+    assert feedback == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
     assert digest("alice") not in path.read_text(encoding="utf-8")
 
 
