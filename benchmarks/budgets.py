@@ -1,6 +1,6 @@
 """Asks for every budget, streamed and not, and fails where a limit was passed or an answer was empty.
 
-    python -m benchmarks.budgets --page docs/budgets.md --json benchmarks/results/budgets.json
+    python -m benchmarks.budgets --page docs/reference/budgets.md --json benchmarks/results/budgets.json
     python -m benchmarks.budgets --only embedded              # without the real vLLM
 
 Engines: the embedded one, and the real vLLM with the tiny model of its tests (see

@@ -77,6 +77,10 @@ class Blocks:
         for block in self._blocks:
             yield block
 
+    async def read(self) -> bytes:
+        """Return the end tag's token ids, the one thing that is not streamed."""
+        return b'{"tokens": [0]}'
+
 
 class CannedBackend(HTTPUpstream):
     """The client for OpenAI-compatible engines, its replies from memory."""

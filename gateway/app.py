@@ -69,7 +69,9 @@ def make_vote_settings(settings: Settings, scorers: Scorers, pool: LatePool | No
 
 def make_recorder(settings: Settings) -> Recorder | None:
     """Return a recorder if the settings name a file to record to."""
-    return Recorder(settings.record_to, settings.record_redact) if settings.record_to else None
+    if settings.record_to is None:
+        return None
+    return Recorder(settings.record_to, settings.record_redact, settings.record_images)
 
 
 def make_aliases(settings: Settings) -> Aliases:

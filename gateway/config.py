@@ -110,6 +110,8 @@ class KeySettings(Allowance):
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     models: tuple[str, ...] = ("*",)
     """Patterns of the model names that the key may use; it sees no others."""
+    training_allowed: bool = True
+    """Whether training may use the recorded requests of the key."""
 
 
 class Settings(BaseModel):
@@ -123,7 +125,7 @@ class Settings(BaseModel):
     """Base URL of an OpenAI-compatible engine, ending in /v1. None: the embedded engine."""
     upstream_key: SecretStr | None = None
     family: str | None = None
-    """The model family, if the model's name does not reveal it (see docs/families.md)."""
+    """The model family, if the model's name does not reveal it (see docs/reference/families.md)."""
     idle_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds that the upstream may stay silent before the gateway gives up on a request."""
     max_samples: Annotated[int, Field(ge=1)] = 64
@@ -151,7 +153,7 @@ class Settings(BaseModel):
     list_variants: bool = False
     """Whether /v1/models lists `name:low` and so on, for clients that can't send headers."""
     scorers: dict[str, AnyScorer] = {}
-    """By the name that clients send as `X-Scorer`; see docs/votes.md."""
+    """By the name that clients send as `X-Scorer`; see docs/reference/scorers.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that matches a model's name beats the settings above."""
@@ -160,11 +162,13 @@ class Settings(BaseModel):
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of single routes."""
     aliases: Path | None = None
-    """A TOML or JSON file of aliases of models (see docs/publishing.md), read again when it is replaced."""
+    """A TOML or JSON file of aliases (see docs/how-to/publish.md), read again when it is replaced."""
     record_to: Path | None = None
     """A file that records answered requests, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
-    """What the recording leaves out (see docs/replay.md); in the environment a list with commas."""
+    """What the recording leaves out (docs/reference/recordings.md); in the environment a list with commas."""
+    record_images: bool = False
+    """Whether to store the images of recorded conversations beside the file, each once."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()

@@ -1,6 +1,6 @@
 """The demo's own adapters for SmolLM2-135M-Instruct: one thinks, the other checks answers.
 
-Training with training/configs/smollm2*.toml made both; see docs/training.md.
+Training with training/configs/smollm2*.toml made both; see benchmarks/training-runs.md.
 """
 
 from __future__ import annotations

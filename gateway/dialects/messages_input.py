@@ -1,6 +1,6 @@
 """Turn a request to Anthropic's Messages API into the same request to chat completions.
 
-It follows the API reference of `POST /v1/messages`. docs/endpoints.md lists the fields that the
+It follows the API reference of `POST /v1/messages`. docs/reference/endpoints.md lists the fields that the
 gateway refuses or ignores.
 """
 

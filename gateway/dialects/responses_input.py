@@ -1,6 +1,6 @@
 """Turn a request to OpenAI's Responses API into the same request to chat completions.
 
-It follows the API reference of `POST /v1/responses`. docs/endpoints.md lists the fields that the
+It follows the API reference of `POST /v1/responses`. docs/reference/endpoints.md lists the fields that the
 gateway refuses or ignores.
 """
 

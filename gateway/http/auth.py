@@ -15,9 +15,10 @@ from gateway.config import KeySettings
 from gateway.errors import Unauthorized
 from gateway.http.error_bodies import error_response
 
-__all__ = ["Keys", "digest", "key_of", "new_key", "owner_of", "secured"]
+__all__ = ["Keys", "digest", "key_name_of", "key_of", "new_key", "owner_of", "secured"]
 
 _KEY = "thinkgate.key"
+_KEY_NAME = "thinkgate.key_name"
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "As OpenAI's clients send a key."},
     "x-api-key": {
@@ -45,6 +46,11 @@ def key_of(request: Request) -> KeySettings | None:
     return key
 
 
+def key_name_of(request: Request) -> str:
+    """Return the name of the request's key in the settings, or "" if the gateway has no keys."""
+    return str(request.scope.get(_KEY_NAME, ""))
+
+
 def owner_of(request: Request) -> str:
     """Return the digest of the request's key, which owns the answers, or "" if the gateway has no keys."""
     key = key_of(request)
@@ -56,26 +62,26 @@ class Keys:
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, KeySettings]) -> None:
         self._app = app
-        self._keys = [(key.secret_sha256.encode(), key) for key in keys.values()]
+        self._keys = [(key.secret_sha256.encode(), name, key) for name, key in keys.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its key's settings, or refuse it."""
         if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
             keys = _keys_in(HTTPConnection(scope))
-            known = next((settings for key in keys if (settings := self._find(key)) is not None), None)
+            known = next((entry for key in keys if (entry := self._find(key)) is not None), None)
             if known is None:
                 error, headers = _refusal(bool(keys)).body()["error"], {"WWW-Authenticate": "Bearer"}
                 await error_response(scope["path"], error, 401, headers)(scope, receive, send)
                 return
-            scope[_KEY] = known
+            scope[_KEY_NAME], scope[_KEY] = known
         await self._app(scope, receive, send)
 
-    def _find(self, key: str) -> KeySettings | None:
-        """Return the settings of a key. Compare it with all, so that the time reveals nothing."""
+    def _find(self, key: str) -> tuple[str, KeySettings] | None:
+        """Return the name and settings of a key. Compare it with all, so that the time reveals nothing."""
         key_hash, match = digest(key).encode(), None
-        for known_hash, settings in self._keys:
+        for known_hash, name, settings in self._keys:
             if hmac.compare_digest(known_hash, key_hash):
-                match = settings
+                match = name, settings
         return match
 
 

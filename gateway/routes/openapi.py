@@ -1,7 +1,7 @@
 """The OpenAPI document of the endpoints whose requests the gateway parses itself, for speed.
 
 The schemas hold the fields that the gateway reads. Other fields are allowed everywhere: they
-belong to the dialect (docs/endpoints.md) or to the engine.
+belong to the dialect (docs/reference/endpoints.md) or to the engine.
 """
 
 from __future__ import annotations

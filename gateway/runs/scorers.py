@@ -25,10 +25,10 @@ from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
 from scorers.confidence import ConfidenceScorer
-from scorers.gate import GATE_FILE, released
+from scorers.gate import GATE_FILE, require_release
 from scorers.judge import JudgeScorer
 from scorers.local_classifier import LocalClassifier
-from scorers.remote_judge import JudgeElsewhere, Server
+from scorers.remote_judge import JudgeServer, RemoteJudge
 from scorers.trained import ServedClassifier, TrainedScorer
 from scorers.types import Scorer, ScorerError
 
@@ -83,7 +83,7 @@ class Scorers:
         judge = JudgeScorer(**options, calibration=_calibration(table))
         if table.url is None:
             return judge
-        return JudgeElsewhere(judge, Server(str(table.url), self._post, _key(table)))
+        return RemoteJudge(judge, JudgeServer(str(table.url), self._post, _key(table)))
 
     def _trained(self, table: TrainedTable) -> Scorer:
         calibration = _calibration(table)
@@ -136,7 +136,7 @@ def _check_gate(name: str, table: TrainedTable | JudgeTable, embedded: Sequence[
     path, directory = table.gate, _directory(table)
     if path is None and directory is not None:
         path = directory / GATE_FILE
-    released(f"scorers.{name}", path, directory or _embedded(table, embedded))
+    require_release(f"scorers.{name}", path, directory or _embedded(table, embedded))
 
 
 def _embedded(table: TrainedTable | JudgeTable, files: Sequence[Path]) -> Path | None:

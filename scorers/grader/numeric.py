@@ -1,57 +1,57 @@
-"""Decides whether two expressions have the same value, where their normal forms differ.
+"""Decides whether two expressions whose normal forms differ have the same value.
 
-Two constants are unequal when their balls are disjoint, which proves it, and taken as equal
-when their balls still overlap at 300 digits. With variables the same is asked at a few fixed
-points of either sign (Schwartz-Zippel).
+Disjoint balls prove that two constants differ. Balls that still overlap at 300 digits count as
+equal. Expressions with variables are compared at a few fixed points of either sign
+(Schwartz-Zippel).
 """
 
 from __future__ import annotations
 
 import decimal
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from fractions import Fraction
 
-from scorers.grader.balls import context, evaluate
+from flint import arb
+
+from scorers.grader.balls import evaluate
 from scorers.grader.expressions import Expr
 
 __all__ = ["approximate", "proportional", "same_value", "symbols"]
 
 LOW, HIGH = 50, 300
 CONSTANTS = frozenset({"pi", "e", "i"})
+_FORTY_DIGITS = decimal.Context(prec=40)
+_LEAST_APPROXIMATE, _MOST_APPROXIMATE = arb("1e-400"), arb("1e400")
 _POINTS = (Fraction(7, 9), Fraction(-13, 11), Fraction(29, 17), Fraction(-5, 19), Fraction(37, 23))
 
 
 def symbols(tree: Expr) -> frozenset[str]:
-    """The variables of `tree`, the constants pi, e and i left out."""
+    """Return the variables of `tree`, without the constants pi, e and i."""
     if tree.op == "sym":
         return frozenset() if tree.name in CONSTANTS else frozenset({tree.name})
-    found: frozenset[str] = frozenset()
-    for arg in tree.args:
-        found |= symbols(arg)
-    return found
+    return frozenset().union(*(symbols(arg) for arg in tree.args))
 
 
 def same_value(a: Expr, b: Expr, effort: int = 8) -> bool | None:
-    """Whether a equals b wherever both are defined; None where that could not be settled.
+    """Return whether a equals b wherever both are defined; None where that stays open.
 
     `effort` bounds the costly steps (roots, powers, functions) of each evaluation.
     """
     names = sorted(symbols(a) | symbols(b))
     if not names:
         return _same_at(a, b, {}, effort)
-    met = 0
+    equal_points = 0
     for shift in range(len(_POINTS)):
         point = {name: _POINTS[(shift + 2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
-        same = _same_at(a, b, point, effort, (LOW,) if met else (LOW, HIGH))
+        same = _same_at(a, b, point, effort, (LOW,) if equal_points else (LOW, HIGH))
         if same is False:
             return False
-        met += bool(same)
-    return True if met >= 3 else None
+        equal_points += bool(same)
+    return True if equal_points >= 3 else None
 
 
 def proportional(a: Expr, b: Expr, effort: int = 8) -> bool | None:
-    """Whether a = k*b for one number k other than 0, so that a = 0 and b = 0 are one equation."""
+    """Return whether a = k*b for one number k other than 0; then a = 0 and b = 0 are one equation."""
     names = sorted(symbols(a) | symbols(b))
     start = {name: _POINTS[(2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
     ratio = Expr("*", (_at(a, start), Expr("^", (_at(b, start), Expr("num", value=Fraction(-1))))))
@@ -59,14 +59,21 @@ def proportional(a: Expr, b: Expr, effort: int = 8) -> bool | None:
 
 
 def approximate(tree: Expr, effort: int = 8) -> Fraction | None:
-    """A real constant to about 40 digits; None where it is none or can't be bounded so well."""
+    """Return a real constant to 40 digits; None where it is none or nothing bounds it so well.
+
+    Rounding to 40 decimal digits makes a value that is a short decimal come out as just that.
+    """
     try:
-        real, imaginary = evaluate(tree, LOW, {}, effort)
-        with decimal.localcontext(context(LOW)):
-            sharp = real.rad <= abs(real.mid) * Decimal("1e-40") and abs(real.mid.adjusted()) < 400
+        value = evaluate(tree, LOW, {}, effort)
     except (ArithmeticError, RecursionError):
         return None
-    return Fraction(real.mid) if sharp and imaginary.exact_zero else None
+    middle, radius = value.real.mid(), value.real.rad()
+    if not (value.imag.is_zero() and radius <= abs(middle) * 1e-40):
+        return None
+    if not middle.is_zero() and not _LEAST_APPROXIMATE < abs(middle) < _MOST_APPROXIMATE:
+        return None
+    digits, _, exponent = middle.mid_rad_10exp(LOW)
+    return Fraction(_FORTY_DIGITS.create_decimal(f"{digits}e{exponent}"))
 
 
 def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
@@ -78,19 +85,35 @@ def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
 def _same_at(
     a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int, precisions: Sequence[int] = (LOW, HIGH)
 ) -> bool | None:
-    sharp = False
+    sharp, zero_shows = False, True
     for digits in precisions:
         try:
             left, right = (evaluate(tree, digits, point, effort) for tree in (a, b))
         except (ArithmeticError, RecursionError):
             return None
-        with decimal.localcontext(context(digits)):
-            gaps = [abs(x.mid - y.mid) > x.rad + y.rad for x, y in zip(left, right, strict=True)]
-            if any(gaps):
-                return False
-            scale = max(abs(part.mid) for part in (*left, *right))
-            error = max(part.rad for part in (*left, *right))
-            if scale and abs(scale.adjusted()) > digits // 2:
-                continue  # so large or small that the digits looked at say little
-            sharp = error <= Decimal(10) ** (-digits // 2) * max(scale, Decimal(10) ** (-digits // 4))
+        if not left.overlaps(right):
+            return False
+        balls = (left.real, left.imag, right.real, right.imag)
+        scale = max(abs(ball.mid()) for ball in balls)
+        error = max(ball.rad() for ball in balls)
+        if left.contains(0) and right.contains(0):
+            zero_shows = zero_shows and _zero_shows(error, digits)
+            sharp = zero_shows
+        else:
+            sharp = _number_shows(scale, digits)
+        sharp = sharp and error <= 10.0 ** -(digits // 2) * max(float(scale), 10.0 ** -(digits // 4))
     return True if sharp else None
+
+
+def _number_shows(scale: arb, digits: int) -> bool:
+    """Return whether a number is neither too large nor too small for `digits` digits to describe it."""
+    half = digits // 2
+    return bool(10.0**-half <= scale < 10.0 ** (half + 1))
+
+
+def _zero_shows(error: arb, digits: int) -> bool:
+    """Return whether a sum that may be 0 has terms from 10^-75 to 10^75, judged by their error.
+
+    Larger terms hide a small sum. A smaller factor hides the error itself.
+    """
+    return error.is_zero() or bool(1e-75 <= error * arb(10) ** digits <= 1e75)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from training.data.problems import EvaluationProblem
+from training.types import Problem
 
 __all__ = ["FORMS", "Form", "chat_for"]
 
@@ -28,14 +28,12 @@ class Form:
     find: Callable[[str], str | None]
 
 
-def chat_for(
-    problem: EvaluationProblem, form: Form, examples: Sequence[EvaluationProblem] = ()
-) -> list[dict[str, str]]:
+def chat_for(problem: Problem, form: Form, examples: Sequence[Problem] = ()) -> list[dict[str, str]]:
     """The chat that asks a problem: the examples as turns answered rightly, then the question."""
     chat = []
     for each in (*examples, problem):
         chat.append({"role": "user", "content": f"{each.question}\n\n{form.request}".strip()})
-        chat.append({"role": "assistant", "content": form.example.replace("{answer}", each.gold)})
+        chat.append({"role": "assistant", "content": form.example.replace("{answer}", each.gold or "")})
     return chat[:-1]
 
 

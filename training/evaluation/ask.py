@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scorers.answers import verify_async
-from scorers.grader.pool import MathPool
-from training.data.problems import EvaluationProblem
+from scorers.grader.pool import WorkerPool
 from training.evaluation.client import AskFailed, Client
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
+from training.types import Problem
 
 __all__ = ["EvaluationFailed", "Work", "ask_all", "mark"]
 
@@ -34,7 +34,7 @@ class Work:
     """One question to be asked at one setting, with the chat request for it."""
 
     setting: EvaluationSetting
-    problem: EvaluationProblem
+    problem: Problem
     body: Mapping[str, Any]
 
 
@@ -71,7 +71,7 @@ async def ask_all(
             keep(reply)
             bar.update(task, advance=1)
 
-    async with MathPool() as pool:
+    async with WorkerPool() as pool:
         with _bar() as bar:
             task = bar.add_task("asking", total=len(work) + done, completed=done)
             async with asyncio.TaskGroup() as group:
@@ -83,7 +83,7 @@ async def ask_all(
 
 
 async def _ask(
-    client: Client, work: Work, find: Callable[[str], str | None], pool: MathPool
+    client: Client, work: Work, find: Callable[[str], str | None], pool: WorkerPool
 ) -> EvaluatedReply:
     body, seconds = await client.ask(work.setting, work.body)
     try:
@@ -113,12 +113,12 @@ async def _ask(
 
 
 async def mark(
-    text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: MathPool | None = None
+    text: str, problem: Problem, find: Callable[[str], str | None], pool: WorkerPool | None = None
 ) -> tuple[bool | None, bool | None]:
     """Whether the reply is right (strictly, leniently); None where the grader could not decide."""
 
     async def right(reply: str) -> bool | None:
-        return await verify_async(reply, problem.gold, pool, tolerance=problem.tolerance)
+        return await verify_async(reply, problem.gold or "", pool, tolerance=problem.tolerance)
 
     declared = find(text)
     strict = declared is not None and await right(f"\\boxed{{{declared}}}")

@@ -19,7 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
-from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
+from policies.chart import ChartsUnavailable
+from training.data.gym import gym_problems
+from training.data.problems import DataError, choose, digest
+from training.data.readers import read_answered
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import AskFailed, connected
@@ -29,6 +32,7 @@ from training.evaluation.replies import Replies, ResultsError, open_replies
 from training.evaluation.serving import ServingFailed, served
 from training.evaluation.settings import EvaluationSetting, grid
 from training.evaluation.table import table
+from training.types import Problem
 
 __all__ = ["main"]
 
@@ -58,14 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Plan:
     """What is asked (`chats` by problem id), at which settings, and `about`, all that bears on a reply."""
 
-    problems: Sequence[EvaluationProblem]
+    problems: Sequence[Problem]
     chats: Mapping[str, list[dict[str, str]]]
     seeds: Mapping[str, int]
     settings: Sequence[EvaluationSetting]
     about: Mapping[str, Any]
     out: Path
 
-    def body(self, problem: EvaluationProblem, model: str) -> dict[str, Any]:
+    def body(self, problem: Problem, model: str) -> dict[str, Any]:
         """The chat request; every problem has seeds of its own, the same at all settings."""
         body = {"model": model, "messages": self.chats[problem.id], "temperature": self.about["temperature"]}
         if self.about["max_tokens"]:
@@ -128,7 +132,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
         count = args.count or 50
         pool, source = gym_problems(args.task, count + args.shots, args.seed), args.task
     else:
-        count, pool, source = args.count, read_problems(args.data), args.data.name
+        count, pool, source = args.count, read_answered(args.data), args.data.name
     examples, problems = choose(pool, count, args.shots, args.seed)
     form = FORMS[args.form]
     chats = {problem.id: chat_for(problem, form, examples) for problem in problems}
@@ -169,7 +173,7 @@ def _answer(plan: _Plan, replies: Replies, args: argparse.Namespace) -> bool:
 async def _ask(
     plan: _Plan,
     replies: Replies,
-    missing: Sequence[tuple[EvaluationProblem, EvaluationSetting]],
+    missing: Sequence[tuple[Problem, EvaluationSetting]],
     url: str,
     args: argparse.Namespace,
 ) -> bool:
@@ -197,7 +201,11 @@ def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
     ]
     summary = json.dumps(_summary(replies.about, figures, best, args.by), indent=1)
     (args.summary or plan.out.with_suffix(".json")).write_text(summary + "\n", encoding="utf-8")
-    (args.plot or plan.out.with_suffix(".svg")).write_text(picture(figures, best, args.by), encoding="utf-8")
+    try:
+        plot = picture(figures, best, args.by)
+        (args.plot or plan.out.with_suffix(".svg")).write_text(plot, encoding="utf-8")
+    except ChartsUnavailable as error:
+        _told(f"no chart is drawn: {error}", 1)
     if args.json:
         print(summary)
         return 0

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.thinking import Markup
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.config import TrainConfig
 from training.data.prompts import Prompt, Prompter, Tokenizer
-from training.data.readers import parse_rows, row_json
+from training.data.readers import parse_problems, problem_json
 from training.export.job import Asked, ExportError, Job
 from training.rewards import RewardContext, reward_plan
 from training.stages.reward_context import at_limit, reward_setting
@@ -28,7 +28,7 @@ _GROUPS = {"majority": "compares a question's replies", "preference": "needs a m
 
 def told(asked: Asked) -> str:
     """What judging a reply to this question needs."""
-    row = row_json(replace(asked.row, extra={}, pairs=()))
+    row = problem_json(replace(asked.row, extra={}, pairs=()))
     markup = asdict(asked.prompt.markup)
     return json.dumps({"row": row, "budget": asked.prompt.budget, "markup": markup}, ensure_ascii=False)
 
@@ -59,7 +59,7 @@ class Scoring:
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         config = TrainConfig.model_validate(fields["config"])
         table: Any = config.table(fields["stage"])
-        self._pool = MathPool(1).start()
+        self._pool = WorkerPool(1).start()
         setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
         limit = table.length_most or table.length
         self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)
@@ -84,7 +84,7 @@ class Scoring:
         fields = json.loads(told)
         answer = fields["markup"]["answer"]
         markup = Markup(**fields["markup"] | {"answer": tuple(answer) if answer else None})
-        (row,) = parse_rows([json.dumps(fields["row"])], "")
+        (row,) = parse_problems([json.dumps(fields["row"])])
         encode = self._prompter.tokenizer.encode
         ids = encode(reply, add_special_tokens=False) if isinstance(reply, str) else list(reply)
         prompt = Prompt("", (), markup, fields["budget"])

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.problems import EvaluationProblem, choose, digest, gym_problems, read_problems
+from training.data.gym import gym_problems
+from training.data.problems import choose, digest
+from training.data.readers import read_answered
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import Client
@@ -16,6 +18,7 @@ from training.evaluation.metrics import By
 from training.evaluation.replies import EvaluatedReply, open_replies
 from training.evaluation.settings import EvaluationSetting
 from training.promotion.decisions import Paired
+from training.types import Problem
 
 __all__ = ["DataSet", "Terms", "ask_both", "data_set", "paired"]
 
@@ -40,13 +43,13 @@ class DataSet:
 
     name: str
     trained: bool
-    problems: tuple[EvaluationProblem, ...]
+    problems: tuple[Problem, ...]
 
 
 def data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
     """A file of JSON lines where there is one of this name, else a reasoning-gym task. Raises DataError."""
     path = Path(source)
-    pool = read_problems(path) if path.exists() else gym_problems(source, count or _TASK_COUNT, seed)
+    pool = read_answered(path) if path.exists() else gym_problems(source, count or _TASK_COUNT, seed)
     _, problems = choose(pool, min(count, len(pool)), 0, seed)
     return DataSet(path.name if path.exists() else source, trained, tuple(problems))
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from scorers.calibration import fit
+from scorers.calibration import fit_calibration
 from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from training.config import ClassifierTable
 from training.data.problems import DataError
 from training.data.prompts import Prompter
@@ -97,7 +97,7 @@ def train_classifier(
     return {"texts": len(train), "marks": sum(len(e.marks) for e in train), "validation_losses": losses}
 
 
-def classified(directory: Path, template: str, cases: Sequence[Case]) -> list[float]:
+def classified(directory: Path, template: str, cases: Sequence[ClassifierInput]) -> list[float]:
     """The probabilities that the embedded classifier gives, the one that serves; equal cases are run once."""
     different = list(dict.fromkeys(cases))
     local = LocalClassifier(directory, template=template, batch=_BATCH)
@@ -111,7 +111,7 @@ def classified(directory: Path, template: str, cases: Sequence[Case]) -> list[fl
 def calibrate(directory: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
     """Writes the calibration beside the weights, where serving looks for it."""
     path = directory / "calibration.json"
-    path.write_text(json.dumps(asdict(fit(probabilities, labels))) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(asdict(fit_calibration(probabilities, labels))) + "\n", encoding="utf-8")
 
 
 def _encoded(tokenizer: Any, marked: Marked) -> Encoded:

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from scorers.trained import Case, filled
+from scorers.trained import ClassifierInput, fill_template
 from training.config import Miss
 from training.scorer.labels import near_miss
-from training.scorer.samples import Asked
+from training.scorer.samples import LabelledProblem
 from training.types import Problem
 
 __all__ = [
@@ -39,7 +39,7 @@ def check(form: str, row: Problem, answer: str, right: bool) -> Problem:
     chains: Mapping[str, str] = row.extra.get("chains", {})
     beside = side_by_side(row.gold or "", answer.strip())
     extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
-    question = filled(form, Case(row.question, answer))
+    question = fill_template(form, ClassifierInput(row.question, answer))
     return Problem(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
 
 
@@ -91,7 +91,7 @@ def checks_by_rule(
 
 
 def checks_of(
-    form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT, *, most: int = 2
+    form: str, asked: Sequence[LabelledProblem], seed: int, misses: Sequence[Miss] = DIGIT, *, most: int = 2
 ) -> list[Problem]:
     """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
 
@@ -101,19 +101,23 @@ def checks_of(
     chance = random.Random(f"checks {seed}")
     found = []
     for each in asked:
-        wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
+        wrong = Counter(r.answer.strip() for r in each.samples if r.finished and not r.correct)
         answers = [answer for answer, _ in wrong.most_common() if answer][:most]
-        gold = each.row.gold or ""
-        near = missed(gold, misses, chance) if each.row.tolerance is None else None
+        gold = each.problem.gold or ""
+        near = missed(gold, misses, chance) if each.problem.tolerance is None else None
         if not answers and near is not None:
             answers = [near]
-        found += [check(form, each.row, answer, False) for answer in answers]
-        found.append(check(form, each.row, gold, True))
+        found += [check(form, each.problem, answer, False) for answer in answers]
+        found.append(check(form, each.problem, gold, True))
     return found
 
 
 def checks_to_imitate(
-    form: str, rows: Sequence[Problem], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT
+    form: str,
+    rows: Sequence[Problem],
+    asked: Sequence[LabelledProblem],
+    seed: int,
+    misses: Sequence[Miss] = DIGIT,
 ) -> list[Problem]:
     """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
     return [*checks_by_rule(form, rows, seed, misses), *checks_of(form, asked, seed, misses)]

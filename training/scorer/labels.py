@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.grader.pool import MathPool
-from scorers.trained import Case, filled
+from scorers.grader.pool import WorkerPool
+from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
-from training.scorer.samples import Asked, LabelledReply, classes
+from training.scorer.samples import LabelledProblem, LabelledSample, answer_groups
 
 __all__ = ["Marked", "harder", "marked", "near_miss", "step_labels"]
 
@@ -43,25 +43,25 @@ def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
     return found
 
 
-def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> list[Marked]:
+def marked(template: str, asked: Iterable[LabelledProblem], *, steps: bool = False) -> list[Marked]:
     """Every reply with an answer as it will be classified, and its label; with `steps` those of its steps."""
     return [
         _marked(template, each, reply, steps)
         for each in asked
-        for reply in each.replies
+        for reply in each.samples
         if reply.answer.strip()
     ]
 
 
-def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> Marked:
-    case = Case(asked.row.question, reply.answer, reply.thinking)
-    text = filled(template, case)
+def _marked(template: str, asked: LabelledProblem, reply: LabelledSample, steps: bool) -> Marked:
+    case = ClassifierInput(asked.problem.question, reply.answer, reply.thinking)
+    text = fill_template(template, case)
     marks: list[tuple[int, bool]] = []
-    chains = asked.row.extra.get("chains")
+    chains = asked.problem.extra.get("chains")
     before, found, _ = template.partition("{reasoning}")
     if steps and chains and found:
-        start = len(filled(before, case))
-        labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.budget or "high", "high")])
+        start = len(fill_template(before, case))
+        labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.level or "high", "high")])
         marks = [(start + end, right) for end, right in labels]
     return Marked(text, (*marks, (len(text), reply.correct)))
 
@@ -76,27 +76,31 @@ def near_miss(answer: str, chance: random.Random) -> str | None:
     return answer[:place] + digit + answer[place + 1 :]
 
 
-def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
+def harder(
+    asked: Sequence[LabelledProblem], seed: int, pool: WorkerPool | None = None
+) -> list[LabelledProblem]:
     """The same with more and harder negatives, as many as there are right replies.
 
     They are the wrong replies that would win their question's vote, once more, and near misses: right
     replies with one digit of the answer changed.
     """
     chance = random.Random(f"negatives {seed}")
-    return [replace(each, replies=(*each.replies, *_negatives(each, chance, pool))) for each in asked]
+    return [replace(each, samples=(*each.samples, *_negatives(each, chance, pool))) for each in asked]
 
 
-def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> list[LabelledReply]:
-    found = classes(asked, pool)
+def _negatives(
+    asked: LabelledProblem, chance: random.Random, pool: WorkerPool | None
+) -> list[LabelledSample]:
+    found = answer_groups(asked, pool)
     held = [place for place in found if place is not None]
     leader = max(sorted(set(held)), key=held.count) if held else None
     wins = [
         reply
-        for reply, place in zip(asked.replies, found, strict=True)
+        for reply, place in zip(asked.samples, found, strict=True)
         if place is not None and place == leader and not reply.correct
     ]
     misses = []
-    for reply in asked.replies:
+    for reply in asked.samples:
         changed = near_miss(reply.answer, chance) if reply.correct else None
         if changed is not None:
             misses.append(replace(reply, answer=changed, correct=False))

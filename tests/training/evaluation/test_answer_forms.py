@@ -3,11 +3,11 @@
 import pytest
 
 from scorers.answers import extract
-from training.data.problems import EvaluationProblem
 from training.evaluation.answer_forms import FORMS, chat_for
 from training.evaluation.ask import mark
+from training.types import Problem
 
-SEVEN = EvaluationProblem("1", "3 + 4?", "7")
+SEVEN = Problem("1", "3 + 4?", "7")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_each_form_finds(form: str, text: str, found: str | None) -> None:
 def test_an_example_is_right_by_both_readings(name: str) -> None:
     """What a model is shown is what it is marked by, strictly and leniently."""
     form = FORMS[name]
-    shown = chat_for(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
+    shown = chat_for(Problem("2", "?", "?"), form, [SEVEN])[1]["content"]
     assert form.find(shown) == "7"
     answer = extract(shown)
     assert answer is not None
@@ -60,7 +60,7 @@ async def test_the_two_marks(text: str, strict: bool, lenient: bool) -> None:
 
 def test_the_chat_shows_examples_and_asks_for_the_form() -> None:
     """Examples are turns with their answers; every question says how to answer."""
-    chat = chat_for(EvaluationProblem("2", "1 + 1?", "2"), FORMS["tag"], [SEVEN])
+    chat = chat_for(Problem("2", "1 + 1?", "2"), FORMS["tag"], [SEVEN])
     assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
     assert chat[1]["content"] == "<answer>7</answer>"
     assert chat[2]["content"].startswith("1 + 1?")

@@ -81,6 +81,18 @@ def test_every_question_is_asked_once_at_every_setting(
     assert {(title.text or "").partition(":")[0] for title in drawn} == told.keys()
 
 
+def test_without_matplotlib_there_is_no_chart(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures are written all the same, and the command says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with gateway("\\boxed{7}") as (url, _):
+        assert evaluate(data, "--url", url) == 0
+    assert "pip install 'thinkgate[plot]'" in capsys.readouterr().err
+    assert figures(data)
+    assert not data.with_name("out.svg").exists()
+
+
 def test_the_form_asked_for_is_what_strict_wants(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Right in another form is right leniently only; --json prints the summary that is written."""
     with gateway("The answer is 7.") as (url, upstream):

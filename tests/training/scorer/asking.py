@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.scorer.samples import Asked, LabelledReply
+from training.scorer.samples import LabelledProblem, LabelledSample
 from training.types import Problem
 
 __all__ = ["LOW", "WORKED", "asked", "row"]
@@ -16,9 +16,11 @@ def row(question: str = "What is 123+456?", gold: str = "579") -> Problem:
     return Problem("one", question, gold, source="additions", extra={"chains": {"low": LOW, "high": WORKED}})
 
 
-def asked(*answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True) -> Asked:
+def asked(
+    *answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True
+) -> LabelledProblem:
     """The addition with these answers, labelled."""
     replies = (
-        LabelledReply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
+        LabelledSample(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
     )
-    return Asked(row(), budget, tuple(replies))
+    return LabelledProblem(row(), budget, tuple(replies))

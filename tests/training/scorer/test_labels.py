@@ -78,7 +78,7 @@ def test_a_near_miss_differs_in_one_digit(answer: str, seed: int) -> None:
 def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
     """The leading wrong answer once more for each of its samples, and each right reply spoilt."""
     (more,) = harder([asked("578", "578", "579", "1")], seed=0)
-    added = more.replies[4:]
+    added = more.samples[4:]
     assert [reply.answer for reply in added[:2]] == ["578", "578"]
     assert len(added) == 3
     assert not any(reply.correct for reply in added)
@@ -89,4 +89,4 @@ def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
 def test_a_vote_that_is_right_has_no_winning_mistake() -> None:
     """Then only near misses are added."""
     (more,) = harder([asked("579", "579", "1")], seed=0)
-    assert len(more.replies) == 5
+    assert len(more.samples) == 5
