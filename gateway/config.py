@@ -111,7 +111,7 @@ class KeySettings(Allowance):
     models: tuple[str, ...] = ("*",)
     """Patterns of the model names that the key may use; it sees no others."""
     training_allowed: bool = True
-    """Whether training may use what is recorded of the key's requests."""
+    """Whether training may use the recorded requests of the key."""
 
 
 class Settings(BaseModel):
@@ -153,7 +153,7 @@ class Settings(BaseModel):
     list_variants: bool = False
     """Whether /v1/models lists `name:low` and so on, for clients that can't send headers."""
     scorers: dict[str, AnyScorer] = {}
-    """By the name that clients send as `X-Scorer`; see docs/reference/votes.md."""
+    """By the name that clients send as `X-Scorer`; see docs/reference/scorers.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that matches a model's name beats the settings above."""
@@ -162,13 +162,13 @@ class Settings(BaseModel):
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of single routes."""
     aliases: Path | None = None
-    """A TOML or JSON file of aliases of models (see docs/how-to/publish.md), reread when replaced."""
+    """A TOML or JSON file of aliases (see docs/how-to/publish.md), read again when it is replaced."""
     record_to: Path | None = None
     """A file that records answered requests, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
     """What the recording leaves out (docs/reference/recordings.md); in the environment a list with commas."""
     record_images: bool = False
-    """Whether images of recorded conversations are stored beside the file, each once."""
+    """Whether to store the images of recorded conversations beside the file, each once."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()

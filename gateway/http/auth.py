@@ -68,7 +68,7 @@ class Keys:
         """Pass the request on with its key's settings, or refuse it."""
         if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
             keys = _keys_in(HTTPConnection(scope))
-            known = next((settings for key in keys if (settings := self._find(key)) is not None), None)
+            known = next((entry for key in keys if (entry := self._find(key)) is not None), None)
             if known is None:
                 error, headers = _refusal(bool(keys)).body()["error"], {"WWW-Authenticate": "Bearer"}
                 await error_response(scope["path"], error, 401, headers)(scope, receive, send)

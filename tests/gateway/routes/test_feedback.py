@@ -117,8 +117,8 @@ async def test_only_the_answers_own_key_may_give_feedback(tmp_path: Path) -> Non
     assert [(reply.status_code, reply.json()["error"]["code"]) for reply in refusals] == [
         (404, "unknown_id")
     ] * 2
-    feedback = [line["feedback"] for line in lines(path) if "feedback" in line]
-    assert feedback == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
+    remarks = [line["feedback"] for line in lines(path) if "feedback" in line]
+    assert remarks == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
     assert digest("alice") not in path.read_text(encoding="utf-8")
 
 
@@ -146,8 +146,8 @@ async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "t.jsonl", remembered=2)
     for completion, request in (("a", "same"), ("b", "own"), ("c", "same")):
         recorder.record(request, result, Provenance(completion, request))
-    found = [recorder.find(name) for name in ("a", "b", "own", "same", "c")]
-    assert found == [None, "b", "b", "c", "c"]
+    names = [recorder.find(name) for name in ("a", "b", "own", "same", "c")]
+    assert names == [None, "b", "b", "c", "c"]
 
 
 async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
