@@ -4,16 +4,16 @@
     thinkgate replay qwen.jsonl
     python -m benchmarks.replay measure FOLDER benchmarks/results/replay.json
 
-`convert` writes what `thinkgate replay` reads; `measure` replays all sources found in the
-folder, grading without the algebra workers. They are not part of this project:
+`convert` writes the form that `thinkgate replay` reads. `measure` replays all sources in the folder,
+and grades without the algebra workers. The sources are not part of this project:
 
 - qwen_math_rm_samples.jsonl.gz: Qwen2.5-Math's evaluation samples with its reward model's
-  logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their extraction and labels are believed.
+  logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their answers and labels are taken over.
 - reasoning_gym_samples.jsonl.gz: replies of five models to reasoning-gym's tasks
-  (open-thought/reasoning-gym-eval, Apache-2.0). Their grader reads the tag only, so a
-  sample they call right is right, and of any other the project's grader decides.
+  (open-thought/reasoning-gym-eval, Apache-2.0). Their grader reads the tag only. So a sample
+  that they call right is right, and this project's grader decides on the others.
 - gsm8k_model_solutions.jsonl.gz: four GPT-3 solutions to each GSM8K test problem, by four
-  different models (openai/grade-school-math, MIT). Their labels are believed.
+  different models (openai/grade-school-math, MIT). Their labels are taken over.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def gsm8k(row: Row) -> Row:
 
 
 def gym(*models: str, effort: dict[str, str] | None = None) -> Callable[[Row], Row]:
-    """The samples of these models, each labelled with the effort that its model stands for, if any."""
+    """Return a converter that takes these models' samples; `effort` gives the level of each model."""
 
     def convert(row: Row) -> Row:
         samples = [
@@ -87,9 +87,9 @@ def converted(path: Path, convert: Callable[[Row], Row]) -> Iterator[str]:
             yield json.dumps(convert(json.loads(line)))
 
 
-def rows(figures: Iterable[ReplayMetrics], *, tokens: bool = True) -> list[Row]:
-    """What is committed; without tokens where the thinking was not recorded, so that they'd mean nothing."""
-    table = [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
+def rows(metrics: Iterable[ReplayMetrics], *, tokens: bool = True) -> list[Row]:
+    """Return the rows to commit; without tokens where they would miss a thinking that was not recorded."""
+    table = [{k: v if k == "name" else round(v, 2) for k, v in asdict(m).items()} for m in metrics]
     return table if tokens else [{k: v for k, v in row.items() if k != "tokens"} for row in table]
 
 
@@ -99,9 +99,9 @@ def read(folder: Path, name: str) -> list[GradedQuestion]:
 
 
 def escalation(folder: Path) -> list[ReplayMetrics]:
-    """Three samples of a model that hardly thinks, and where they disagree up to three of one that does."""
+    """Replay three samples of a model that hardly thinks, and up to three of a thinker in case of doubt."""
     weak, strong = "llama-3.3-70b", "qwq-32b"
-    convert = gym(weak, strong, level={weak: "low", strong: "high"})
+    convert = gym(weak, strong, effort={weak: "low", strong: "high"})
     recording = parse_recording(converted(folder / SOURCES["gym-all"][0], convert))
     both = grade(recording, ConfidenceScorer())
     tiers = (Tier("low", 3), Tier("high"))
@@ -115,9 +115,9 @@ def escalation(folder: Path) -> list[ReplayMetrics]:
     }
     return [
         *(
-            figure
+            metrics
             for name, (model, sampling) in alone.items()
-            for figure in replay(read(folder, f"gym-{model}"), [ReplaySetting(name, sampling)])
+            for metrics in replay(read(folder, f"gym-{model}"), [ReplaySetting(name, sampling)])
         ),
         *replay(both, [everything, auto]),
     ]
@@ -127,14 +127,19 @@ def measure(folder: Path) -> Row:
     results: Row = {}
     for name in SOURCES:
         questions = read(folder, name)
-        asked = [("majority", "auto"), ("majority", "first-3"), ("weighted", "adaptive"), ("borda", "none")]
-        if all(each.score is None for question in questions for each in question.samples):
-            asked = asked[:2]
+        combinations = [
+            ("majority", "auto"),
+            ("majority", "first-3"),
+            ("weighted", "adaptive"),
+            ("borda", "none"),
+        ]
+        if all(sample.score is None for question in questions for sample in question.samples):
+            combinations = combinations[:2]
         tokens = name not in {"gym-qwq-32b", "gym-all"}
         results[name] = {
             "questions": len(questions),
-            "shuffled": rows(compare(questions, asked), tokens=tokens),
-            "as recorded": rows(compare(questions, asked, shuffles=0), tokens=tokens),
+            "shuffled": rows(compare(questions, combinations), tokens=tokens),
+            "as recorded": rows(compare(questions, combinations, shuffles=0), tokens=tokens),
         }
     results["escalation"] = {"shuffled": rows(escalation(folder), tokens=False)}
     return results
@@ -149,7 +154,7 @@ def main() -> None:
     one.add_argument("name", choices=sorted(SOURCES))
     one.add_argument("source", type=Path)
     one.add_argument("target", type=Path)
-    every = commands.add_parser("measure", help="replay every source and write the figures")
+    every = commands.add_parser("measure", help="replay every source and write the results")
     every.add_argument("folder", type=Path)
     every.add_argument("target", type=Path)
     args = parser.parse_args()

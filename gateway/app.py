@@ -1,4 +1,4 @@
-"""Puts the gateway together. Assembly only: nothing is decided here and nothing is global."""
+"""Assembles the gateway. It decides nothing, and nothing in it is global."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
 
 
 def make_upstream(settings: Settings) -> Upstream:
-    """The upstream that the settings name; without one, the embedded engine."""
+    """Return the upstream that the settings name, or else the embedded engine."""
     if settings.upstream is not None:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
         return HTTPUpstream(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
@@ -53,11 +53,11 @@ def make_upstream(settings: Settings) -> Upstream:
     return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_vote_settings(settings: Settings, scoring: Scorers, pool: LazyPool | None = None) -> VoteSettings:
-    """How the settings have votes held; `pool` holds the grader's workers."""
+def make_vote_settings(settings: Settings, scorers: Scorers, pool: LazyPool | None = None) -> VoteSettings:
+    """Return the settings of votes; `pool` holds the grader's workers."""
     return VoteSettings(
         pool,
-        scoring.scorers,
+        scorers.scorers,
         launch=settings.launch,
         concurrency=settings.concurrency,
         free_form=settings.free_form,
@@ -68,22 +68,22 @@ def make_vote_settings(settings: Settings, scoring: Scorers, pool: LazyPool | No
 
 
 def make_recorder(settings: Settings) -> Recorder | None:
-    """The recorder that the settings ask for, if they do."""
+    """Return a recorder if the settings name a file to record to."""
     if settings.record_to is None:
         return None
     return Recorder(settings.record_to, settings.record_redact, settings.record_images)
 
 
 def make_aliases(settings: Settings) -> Aliases:
-    """The aliases that the settings name. Raises `ConfigError`."""
+    """Return the aliases that the settings name. Raises `ConfigError`."""
     try:
         return Aliases(settings.aliases)
     except AliasesError as error:
         raise ConfigError(str(error)) from error
 
 
-def _embedded(settings: Settings) -> tuple[Path, ...]:
-    """The files of models that the settings name for the embedded engine; none where it isn't asked."""
+def _embedded_files(settings: Settings) -> tuple[Path, ...]:
+    """Return the model files that the settings name for the embedded engine, if it serves at all."""
     if settings.upstream is not None:
         return ()
     model = settings.embedded_model
@@ -93,20 +93,20 @@ def _embedded(settings: Settings) -> tuple[Path, ...]:
 def create_app(
     settings: Settings | None = None, upstream: Upstream | None = None, recorder: Recorder | None = None
 ) -> FastAPI:
-    """The gateway as an ASGI app. `upstream` and `recorder` stand in for those that the settings name.
+    """Return the gateway as an ASGI app. `upstream` and `recorder` replace those of the settings.
 
-    Raises `ConfigError` for settings that can't be.
+    Raises `ConfigError` for settings that can't work.
     """
     settings = settings or Settings()
     check_settings(settings)
     upstream = upstream or make_upstream(settings)
     recorder = recorder or make_recorder(settings)
     try:
-        scoring = Scorers(settings.scorers, _embedded(settings))
+        scorers = Scorers(settings.scorers, _embedded_files(settings))
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
     pool = LazyPool(settings.math_workers) if settings.math_workers else None
-    vote_settings = make_vote_settings(settings, scoring, pool)
+    vote_settings = make_vote_settings(settings, scorers, pool)
     aliases = make_aliases(settings)
     service = Service(
         settings, upstream, Runner(upstream, vote_settings=vote_settings), aliases=aliases, recorder=recorder
@@ -125,7 +125,7 @@ def create_app(
         finally:
             await aliases.close()
             await upstream.close()
-            await scoring.close()
+            await scorers.close()
             if pool is not None:
                 await pool.close_async()
             if recorder is not None:
@@ -157,10 +157,10 @@ async def _gateway_error(request: Request, error: Any) -> Response:
 
 
 async def _http_error(request: Request, error: Any) -> Response:
-    """An unknown path or method."""
+    """Answer an unknown path or method."""
     message = f"{request.method} {request.url.path}: {error.detail}."
-    told = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return error_response(request.url.path, told, error.status_code, dict(error.headers or {}))
+    fields = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return error_response(request.url.path, fields, error.status_code, dict(error.headers or {}))
 
 
 async def _bug(request: Request, error: Any) -> Response:

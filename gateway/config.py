@@ -1,4 +1,4 @@
-"""Settings: a TOML file, overridden by THINKGATE_* environment variables."""
+"""The settings: a TOML file, beaten by THINKGATE_* variables, beaten by the command line."""
 
 from __future__ import annotations
 
@@ -37,31 +37,31 @@ __all__ = [
 _PREFIX = "THINKGATE_"
 
 Redactable = Literal["question", "reasoning", "text"]
-"""What may be left out of a recording: the user's words, the thinking, the replies' own text."""
+"""What a recording can leave out: the user's words, the thinking, the replies' own text."""
 
 Route = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
-"""The paths that budgets are for."""
+"""The paths that take budgets."""
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; the message names the file or variable and the field."""
+    """The settings can't be used; the message names the file or variable and the field."""
 
 
 class LevelSettings(BaseModel):
-    """What may be set of a budget level; what isn't keeps its default."""
+    """Settings of one level; a field that is not set keeps its default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens: Annotated[int, Field(ge=0)] | None = None
     """Hard limit in thinking tokens."""
     share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The most of the model's context that may go into thinking."""
+    """The largest share of the model's context that thinking may take."""
     prompt: str | None = None
     samples: Annotated[int, Field(ge=1)] | None = None
     vote: str | None = None
     stop: str | None = None
     waits: Annotated[int, Field(ge=0, le=16)] | None = None
-    """How often an early end of thinking is put off."""
+    """How often the gateway delays an early end of thinking."""
 
     @field_validator("vote")
     @classmethod
@@ -79,43 +79,43 @@ class LevelSettings(BaseModel):
 
 
 class ModelSettings(BaseModel):
-    """What may be set for models whose names fit a pattern."""
+    """Settings of the models whose names match a pattern."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     family: str | None = None
     default_budget: str | None = None
-    """A level or a number of thinking tokens, where a client says nothing."""
+    """A level or a number of thinking tokens, for requests that name none."""
     budget_cap: Annotated[int, Field(ge=0)] | None = None
-    """The most thinking tokens a client may have."""
+    """The most thinking tokens that a request may have."""
     answer_reserve: Annotated[int, Field(ge=1)] | None = None
     levels: dict[str, LevelSettings] = {}
 
 
 class Allowance(BaseModel):
-    """What a key or a route may spend; what isn't set is as for everybody."""
+    """What a key or a route may spend; a field that is not set follows the general settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     default_budget: str | None = None
-    """A level or a number of thinking tokens, where a client says nothing."""
+    """A level or a number of thinking tokens, for requests that name none."""
     budget_cap: Annotated[int, Field(ge=0)] | None = None
-    """The most thinking tokens; the least of all caps holds."""
+    """The most thinking tokens; the lowest of all caps holds."""
     max_samples: Annotated[int, Field(ge=1)] | None = None
 
 
 class KeySettings(Allowance):
-    """One client's key: kept as its SHA-256 in hex, for nobody needs to know it after it was handed out."""
+    """One client's key, as its SHA-256 in hex, because only the client needs the key itself."""
 
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     models: tuple[str, ...] = ("*",)
-    """Patterns of the models' names that it may ask; for it, there are no others."""
+    """Patterns of the model names that the key may use; it sees no others."""
     training_allowed: bool = True
-    """Whether training may use what is recorded of the key's requests."""
+    """Whether training may use the recorded requests of the key."""
 
 
 class Settings(BaseModel):
-    """What an operator may set. Every field may stand in the TOML file or in THINKGATE_<FIELD>."""
+    """What an operator can set, in the TOML file or in THINKGATE_<FIELD>; tables only in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,61 +125,61 @@ class Settings(BaseModel):
     """Base URL of an OpenAI-compatible engine, ending in /v1. None: the embedded engine."""
     upstream_key: SecretStr | None = None
     family: str | None = None
-    """Model family, where its name doesn't tell (see docs/reference/families.md)."""
+    """The model family, if the model's name does not reveal it (see docs/reference/families.md)."""
     idle_timeout: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds the upstream may stay silent before a request is given up."""
+    """Seconds that the upstream may stay silent before the gateway gives up on a request."""
     max_samples: Annotated[int, Field(ge=1)] = 64
-    """The most samples one request may draw."""
+    """The most samples that one request may draw."""
     auto_samples: Annotated[int, Field(ge=1)] = 8
-    """The most samples where difficulty says how many are drawn (`X-Samples: auto`)."""
+    """The most samples if difficulty decides how many to draw (`X-Samples: auto`)."""
     launch: Literal["waves", "all"] = "waves"
-    """Whether a vote starts as many samples as its stop may need, or all of them at once."""
+    """Whether a vote launches as many samples as its stopping rule may need, or all at once."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """The most samples of one request in flight. None: no cap."""
     free_form: str = "mbr"
-    """What chooses among free texts, over which no answers can be counted: mbr, first, or a scorer."""
+    """What chooses among free texts, whose answers can't be counted: mbr, first, or a scorer."""
     math_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that compare answers by computer algebra, started when first needed. 0: none."""
+    """Processes that compare answers by computer algebra, started on first use. 0: none."""
     scorer_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds a scorer may take, before the vote goes on without it."""
+    """Seconds that a scorer may take before the vote continues without it."""
     top_logprobs: Annotated[int, Field(ge=2)] = 20
-    """Log probabilities asked for with every token where confidence counts (DeepConf's k)."""
+    """Log probabilities to request for every token if confidence counts (DeepConf's k)."""
     confidence_window: Annotated[int, Field(ge=1)] = WINDOW
-    """Tokens over which confidence is averaged."""
+    """Tokens in the sliding average of confidence."""
     answer_reserve: Annotated[int, Field(ge=1)] = 1024
-    """Tokens kept for the answer where thinking is limited (at most a quarter of the context)."""
+    """Tokens reserved for the answer if thinking is limited (at most a quarter of the context)."""
     default_budget: str | None = None
     budget_cap: Annotated[int, Field(ge=0)] | None = None
     list_variants: bool = False
-    """Whether /v1/models lists `name:low` and so on, for clients that can send no header."""
+    """Whether /v1/models lists `name:low` and so on, for clients that can't send headers."""
     scorers: dict[str, AnyScorer] = {}
-    """By the name that clients say (`X-Scorer`); see docs/reference/scorers.md."""
+    """By the name that clients send as `X-Scorer`; see docs/reference/scorers.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
-    """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
+    """By pattern ("qwen3-*"); the first that matches a model's name beats the settings above."""
     keys: dict[str, KeySettings] = {}
-    """By whose they are. Where there are any, /v1 answers to nobody else."""
+    """By owner. If there are any, /v1 refuses requests without one."""
     routes: dict[Route, Allowance] = {}
-    """Defaults and caps of a route's own."""
+    """Defaults and caps of single routes."""
     aliases: Path | None = None
-    """A TOML or JSON file of names that stand for models (docs/how-to/publish.md); reread when replaced."""
+    """A TOML or JSON file of aliases (see docs/how-to/publish.md), read again when it is replaced."""
     record_to: Path | None = None
-    """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
+    """A file that records answered requests, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
-    """What is left out of it (see docs/reference/recordings.md); in the environment a list with commas."""
+    """What the recording leaves out (docs/reference/recordings.md); in the environment a list with commas."""
     record_images: bool = False
-    """Whether images of recorded conversations are stored beside the file, each once."""
+    """Whether to store the images of recorded conversations beside the file, each once."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()
-    """LoRAs in GGUF form, each served on top of it as a model of its own, under its file's name."""
+    """LoRA adapters in GGUF form, each served as a model of its own under its file's name."""
     embedded_slots: Annotated[int, Field(ge=1)] = 16
     embedded_context: Annotated[int, Field(ge=256)] = 2048
     """Context length of each of the embedded engine's slots, in tokens."""
 
     @field_validator("record_redact", "embedded_adapters", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _split_commas(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -196,7 +196,8 @@ class Settings(BaseModel):
     def _known_scorers(self) -> Settings:
         check_scorers(self.scorers)
         if self.free_form not in {"mbr", "first", *SCORERS, *self.scorers}:
-            raise ValueError(f"free_form: {self.free_form!r} is neither mbr, first nor a scorer")
+            scorers = ", ".join({**SCORERS, **self.scorers})
+            raise ValueError(f"free_form: unknown value {self.free_form!r}; allowed: mbr, first, {scorers}")
         return self
 
 

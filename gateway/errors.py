@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a request, in OpenAI's error shape."""
+"""The errors that a client can see, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = [
     "Conflict",
     "GatewayError",
     "ModelNotFound",
+    "NotFound",
     "NotSupported",
     "Unauthorized",
     "Unavailable",
-    "Unknown",
     "UpstreamError",
     "UpstreamUnreachable",
     "internal_error",
-    "one_of",
+    "unknown_value",
 ]
 
 
 class GatewayError(Exception):
-    """An error a client is told of: `status`, and the fields of OpenAI's `error` object."""
+    """An error that reaches the client: an HTTP `status`, and the fields of OpenAI's `error` object."""
 
     status = 500
     type = "server_error"
@@ -34,37 +34,37 @@ class GatewayError(Exception):
         self.code = code
 
     def body(self) -> dict[str, Any]:
-        """The JSON body, `{"error": {"message", "type", "param", "code"}}`."""
+        """Return the JSON body, `{"error": {"message", "type", "param", "code"}}`."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class BadRequest(GatewayError):
-    """The client asked for something that can't be; `param` names the field or header."""
+    """The request is invalid; `param` names the field or header."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class Conflict(BadRequest):
-    """The request can be, but not with the settings that this gateway runs with."""
+    """The request is valid, but this gateway's settings rule it out."""
 
     status = 409
 
 
-class Unknown(BadRequest):
-    """What the request is about isn't there."""
+class NotFound(BadRequest):
+    """The request names something that does not exist."""
 
     status = 404
 
 
 class Unavailable(GatewayError):
-    """It can't be done now; a later try may."""
+    """The gateway can't do it now; a later try may succeed."""
 
     status = 503
 
 
 class Unauthorized(BadRequest):
-    """The gateway has keys, and none of them came with the request."""
+    """The gateway has keys, and the request carries none of them."""
 
     status = 401
 
@@ -82,13 +82,13 @@ class ModelNotFound(BadRequest):
 
 
 class NotSupported(GatewayError):
-    """What was asked for can't be had from this upstream."""
+    """The upstream can't do what the request needs."""
 
     status = 501
 
 
 class UpstreamError(GatewayError):
-    """The engine answered with an error: its status and its own error body are passed on."""
+    """The engine answered with an error; the client gets its status and its own error body."""
 
     type = "upstream_error"
 
@@ -100,19 +100,19 @@ class UpstreamError(GatewayError):
         self.error = error
 
     def body(self) -> dict[str, Any]:
-        """The engine's own fields win over the gateway's."""
+        """Return the JSON body, in which the engine's own fields beat the gateway's."""
         return {"error": {**super().body()["error"], **self.error}}
 
 
 class UpstreamUnreachable(UpstreamError):
-    """The engine could not be reached, broke off, or took too long."""
+    """The engine can't be reached, stopped within its reply, or took too long."""
 
     def __init__(self, message: str, *, status: int = 502) -> None:
         super().__init__(status, message)
 
 
-def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "value") -> BadRequest:
-    """The error for a value outside a known set; names the field and what is allowed."""
+def unknown_value(value: object, allowed: Iterable[str], *, param: str, kind: str = "value") -> BadRequest:
+    """Return the error for a value outside a known set; it names the field and the allowed values."""
     return BadRequest(
         f"{param}: unknown {kind} {value!r}; allowed: {', '.join(allowed)}.",
         param=param,
@@ -121,5 +121,5 @@ def one_of(value: object, allowed: Iterable[str], *, param: str, kind: str = "va
 
 
 def internal_error(error: BaseException) -> GatewayError:
-    """A mistake of the gateway's own: the client learns that it happened, the log has the rest."""
+    """Return the error for a bug of the gateway: the client gets its kind, the log has the rest."""
     return GatewayError(f"The gateway failed on this request ({type(error).__name__}).")

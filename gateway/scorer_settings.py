@@ -37,7 +37,7 @@ class _Table(BaseModel):
 
 
 class ConfidenceTable(_Table):
-    """`kind = "confidence"`: how sure the model was of its own tokens."""
+    """`kind = "confidence"`: how sure the model is of its own tokens."""
 
     kind: Literal["confidence"]
     measure: Literal["bottom", "lowest", "mean", "tail", "certainty", "probability"] = "bottom"
@@ -45,23 +45,23 @@ class ConfidenceTable(_Table):
 
 
 class AgreementTable(_Table):
-    """`kind = "agreement"`: how much the others agree."""
+    """`kind = "agreement"`: how much the other samples agree."""
 
     kind: Literal["agreement"]
 
 
 class JudgeTable(_Table):
-    """`kind = "judge"`: a language model that picks, grades or, trained to it, checks."""
+    """`kind = "judge"`: a language model that picks, grades or, if it is trained for that, checks."""
 
     kind: Literal["judge"]
     method: Literal["pick", "grade", "check"] = "pick"
     url: HttpUrl | None = None
-    """Of a server of its own, ending in /v1; None: the request's own upstream."""
+    """The judge's own server, ending in /v1. None: the request's upstream."""
     key: SecretStr | None = None
     key_env: str | None = None
     model: str | None = None
     effort: str | None = None
-    """Its budget; None: off at the request's upstream, and at `url` whatever is the default there."""
+    """The judge's budget. None: off at the request's upstream, and the server's default at `url`."""
     rubric: str = RUBRIC
     rounds: Annotated[int, Field(ge=1, le=16)] = 2
     seed: int = 0
@@ -71,17 +71,17 @@ class JudgeTable(_Table):
     question: str = QUESTION
     calibration: Path | None = None
     gate: Path | None = None
-    """A check's release gate, as a trained classifier's."""
+    """The file of the release gate of a judge that checks (`scorers.gate`)."""
     unproven: bool = False
 
     @model_validator(mode="after")
-    def _asks_for_the_answer(self) -> JudgeTable:
+    def _check(self) -> JudgeTable:
         if "{answer}" not in self.question:
-            raise ValueError("the question has no {answer}")
+            raise ValueError("the question must contain {answer}")
         if self.url is not None and self.model is None:
-            raise ValueError("a judge with a url needs its model's name there")
+            raise ValueError("a judge with a url needs model, the model's name there")
         if self.url is None and (self.key or self.key_env):
-            raise ValueError("a key is for a url")
+            raise ValueError("key and key_env need a url")
         return self
 
 
@@ -92,7 +92,7 @@ class TrainedTable(_Table):
     url: HttpUrl | None = None
     key: SecretStr | None = None
     key_env: str | None = None
-    """Name of an environment variable that holds the key, so that the file needn't."""
+    """The name of an environment variable that holds the key, which keeps it out of the file."""
     model: str | None = None
     endpoint: Literal["classify", "score"] = "classify"
     directory: Path | None = None
@@ -104,14 +104,14 @@ class TrainedTable(_Table):
     gate: Path | None = None
     """The file of its release gate (`scorers.gate`). None: gate.json in the directory."""
     unproven: bool = False
-    """Whether it is served without a passing gate."""
+    """Whether to serve it without a passing gate."""
 
     @model_validator(mode="after")
-    def _one_place(self) -> TrainedTable:
+    def _check(self) -> TrainedTable:
         if (self.url is None) == (self.directory is None):
-            raise ValueError("a trained scorer has either a url or a directory")
+            raise ValueError("a trained scorer needs either a url or a directory")
         if "{answer}" not in self.template:
-            raise ValueError("the template has no {answer}")
+            raise ValueError("the template must contain {answer}")
         return self
 
 
@@ -128,10 +128,12 @@ AnyScorer = Annotated[
 
 
 def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
-    """Raises ValueError where a name can't be used, or a combination names what can't be combined."""
+    """Raise ValueError for the name `none`, and for a combination that names no single scorer."""
     single = {*SCORERS, *(name for name, table in tables.items() if not isinstance(table, CombinedTable))}
     for name, table in tables.items():
         if name == "none":
-            raise ValueError('no scorer can be called "none"')
+            raise ValueError('a scorer can\'t have the name "none"')
         if isinstance(table, CombinedTable) and (unknown := table.weights.keys() - single):
-            raise ValueError(f"{name}.weights: {', '.join(sorted(unknown))} is no single scorer")
+            raise ValueError(
+                f"{name}.weights: unknown {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(single))}"
+            )

@@ -1,1 +1,1 @@
-"""What to ask a model for and when to stop asking: pure functions, no I/O."""
+"""Decides what to request from a model and when to stop. Pure: no I/O."""

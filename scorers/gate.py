@@ -72,14 +72,14 @@ def parse_gate(text: str) -> Gate:
     if not isinstance(fields, dict) or not fields.keys() <= _FIELDS:
         raise ValueError(f"a gate is an object of {', '.join(sorted(_FIELDS))}")
     if not isinstance(fields.get("passed"), bool):
-        raise ValueError("passed is true or false")
+        raise ValueError("passed must be true or false")
     checks, made, data = fields.get("checks"), fields.get("made"), fields.get("data", {})
     if not isinstance(checks, list) or not isinstance(made, str) or not isinstance(data, dict):
-        raise ValueError("checks is a list, made is a date, and data, if present, is an object")
+        raise ValueError("checks must be a list, made a date, and data, if present, an object")
     datetime.fromisoformat(made)
     digest = fields.get("model_sha256")
     if digest is not None and not isinstance(digest, str):
-        raise ValueError("model_sha256 is a string")
+        raise ValueError("model_sha256 must be a string")
     gate = Gate(tuple(map(_parse_check, checks)), made, digest, data)
     if gate.passed != fields["passed"]:
         raise ValueError(f"it says passed: {json.dumps(fields['passed'])}, but its checks say otherwise")
@@ -150,7 +150,7 @@ def _parse_check(fields: object) -> Check:
         raise ValueError("a check is an object of name, value, needed and passed")
     numbers: Sequence[Any] = fields["value"], fields["needed"]
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"check {fields['name']!r}: value and needed are numbers")
+        raise ValueError(f"check {fields['name']!r}: value and needed must be numbers")
     if not isinstance(fields["name"], str) or not isinstance(fields["passed"], bool):
-        raise ValueError("a check's name is a string, and its passed is true or false")
+        raise ValueError("a check's name must be a string, and its passed true or false")
     return Check(fields["name"], float(fields["value"]), float(fields["needed"]), fields["passed"])

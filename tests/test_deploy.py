@@ -1,7 +1,6 @@
-"""What the image and the compose file promise, checked without a Docker daemon.
+"""The image and the compose file keep their promises, checked without a Docker daemon.
 
-The image's own command and the health checks are run here as they stand, with only the
-port exchanged for a free one.
+The tests run the image's own command and the health checks unchanged, but for a free port.
 """
 
 import json
@@ -30,7 +29,7 @@ PORT = "8000"
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions with their arguments, comments and line breaks taken out."""
+    """Return the Dockerfile's instructions with their arguments, without comments and line breaks."""
     text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
     text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -38,25 +37,25 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def final_stage() -> dict[str, str]:
-    """The last stage's instructions; of repeated ones the last, as Docker has it."""
+    """Return the last stage's instructions; of repeated ones the last, as in Docker."""
     instructions = dockerfile()
     start = max(i for i, (name, _) in enumerate(instructions) if name == "FROM")
     return dict(instructions[start:])
 
 
 def image_command() -> list[str]:
-    """What the container runs."""
+    """Return the command that the container runs."""
     stage = final_stage()
     return [*json.loads(stage["ENTRYPOINT"]), *json.loads(stage["CMD"])]
 
 
 def image_healthcheck() -> list[str]:
-    """What Docker runs to learn whether the container is healthy."""
+    """Return the command of the container's health check."""
     return json.loads(final_stage()["HEALTHCHECK"].partition(" CMD ")[2])
 
 
 def natively(command: list[str], port: int) -> list[str]:
-    """A container's command as it runs here: this Python, this checkout, another port."""
+    """Translate a container's command for this Python, this checkout and another port."""
     assert any(PORT in part for part in command)
     command = [part.replace(PORT, str(port)) for part in command]
     if command[0] in {"python", "python3"}:
@@ -72,22 +71,22 @@ def natively(command: list[str], port: int) -> list[str]:
 
 
 def healthy(check: list[str], port: int) -> bool:
-    """Whether a container's health check passes against whatever listens on `port` here."""
+    """Return whether a container's health check passes against the server on `port`."""
     return subprocess.run(natively(check, port), stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 class Engine(BaseHTTPRequestHandler):
-    """An upstream that is up: it has one model, and nothing else to say."""
+    """A running upstream with one model."""
 
     def do_GET(self) -> None:
-        """Answer the two paths that an engine is asked at start."""
+        """Answer the two paths that the gateway requests at its start."""
         known = {
             "/v1/models": b'{"object": "list", "data": [{"id": "m", "object": "model"}]}',
             "/health": b"",
@@ -100,7 +99,7 @@ class Engine(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -115,7 +114,7 @@ def engine() -> Iterator[int]:
 
 
 def test_the_image_has_two_stages_and_runs_without_root() -> None:
-    """Build tools stay in the first stage; the last one copies from it and names a user that isn't root."""
+    """Build tools stay in the first stage; the last one copies from it and names a user other than root."""
     names = [name for name, _ in dockerfile()]
     stage = final_stage()
     assert names.count("FROM") == 2
@@ -125,7 +124,7 @@ def test_the_image_has_two_stages_and_runs_without_root() -> None:
 
 
 def test_the_build_sees_sources_only() -> None:
-    """The build context is a list of what may enter; nothing of git, tests or settings is on it."""
+    """The build context lists what may enter it, without git, tests and settings."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     entries = {line[1:] for line in lines if line.startswith("!")}
     packages = {"gateway", "policies", "scorers", "training"}
@@ -135,7 +134,7 @@ def test_the_build_sees_sources_only() -> None:
 
 
 def test_the_gateway_becomes_healthy(engine: int) -> None:
-    """The image's command, started before an upstream, passes the image's health check, and not before."""
+    """The image's health check fails before the image's command runs, and passes after."""
     port = free_port()
     assert not healthy(image_healthcheck(), port)
     env = {
@@ -157,7 +156,7 @@ def test_the_gateway_becomes_healthy(engine: int) -> None:
 
 @pytest.mark.parametrize("profile", ["gpu", "cpu"])
 def test_each_profile_is_an_engine_and_a_gateway(profile: str) -> None:
-    """A profile starts one vLLM and one gateway, which waits until that vLLM is healthy and asks it."""
+    """A profile starts one vLLM and one gateway, which waits for the healthy vLLM and uses it."""
     active = {name: service for name, service in SERVICES.items() if profile in service["profiles"]}
     (gateway,) = (service for service in active.values() if "build" in service)
     ((engine, dependency),) = gateway["depends_on"].items()
@@ -168,16 +167,16 @@ def test_each_profile_is_an_engine_and_a_gateway(profile: str) -> None:
 
 
 def test_up_alone_means_the_gpu() -> None:
-    """Without `--profile` the GPU's profile starts, and only its engine asks for a device."""
+    """Without `--profile` the GPU profile starts, and only its engine reserves a device."""
     lines = (ROOT / ".env").read_text(encoding="utf-8").splitlines()
     assert "COMPOSE_PROFILES=gpu" in lines
-    asking = [name for name, service in SERVICES.items() if "deploy" in service]
-    assert [SERVICES[name]["profiles"] for name in asking] == [["gpu"]]
+    with_device = [name for name, service in SERVICES.items() if "deploy" in service]
+    assert [SERVICES[name]["profiles"] for name in with_device] == [["gpu"]]
 
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
 def test_engines_enforce_thinking_limits(name: str) -> None:
-    """vLLM is told where thinking starts and ends, which is what lets it enforce a limit itself."""
+    """vLLM's options say where thinking starts and ends, so that it can enforce a limit itself."""
     options = dict(part[2:].split("=", 1) for part in SERVICES[name]["command"] if "=" in part)
     assert options["reasoning-parser"] == "qwen3"
     assert json.loads(options["reasoning-config"]) == {
@@ -188,7 +187,7 @@ def test_engines_enforce_thinking_limits(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["vllm", "vllm-cpu"])
 def test_the_engines_check_follows_its_health(name: str, engine: int) -> None:
-    """vLLM's health check passes where /health answers 200 and fails where nobody listens."""
+    """vLLM's health check passes if /health answers 200, and fails if nobody listens."""
     check = SERVICES[name]["healthcheck"]["test"]
     assert check[0] == "CMD"
     assert healthy(check[1:], engine)
@@ -196,7 +195,7 @@ def test_the_engines_check_follows_its_health(name: str, engine: int) -> None:
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
-    """By default the gateway answers on the loopback interface only, and engines publish nothing."""
+    """By default the gateway listens on the loopback interface only, and engines publish nothing."""
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
     assert published == [f"${{THINKGATE_ADDRESS:-127.0.0.1:{PORT}}}:{PORT}"] * 2
 
@@ -206,7 +205,7 @@ def test_nothing_is_published_beyond_this_machine() -> None:
 )
 @pytest.mark.parametrize("options", [[], ["--profile", "cpu"]], ids=["default", "cpu"])
 def test_compose_accepts_the_file(options: list[str]) -> None:
-    """Compose itself parses the file, in either profile."""
+    """Compose itself parses the file in both profiles."""
     command = ["docker-compose", *options, "config", "--quiet"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

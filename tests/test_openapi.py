@@ -1,4 +1,4 @@
-"""The OpenAPI document is true, and whatever a client sends is answered by what it says."""
+"""The OpenAPI document is true: the gateway answers every request as the document says."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Upstream(ScriptedUpstream):
     """A scripted engine that also counts prompts and relays."""
 
     async def count(self, body: Mapping[str, Any]) -> int | None:
-        """Always the same."""
+        """Return the same count for every prompt."""
         return 10
 
     async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
-        """A reply in one piece."""
+        """Relay one reply in one piece."""
         yield b'{"object": "text_completion"}'
 
 
@@ -52,10 +52,10 @@ APP = create_app(Settings(record_to=Path(os.devnull)), Upstream(thinks(3)))
 DOCUMENT = schemathesis.openapi.from_dict(APP.openapi())
 DOCUMENT.app = APP
 OPERATIONS = {
-    operation.label: operation for operation in (found.ok() for found in DOCUMENT.get_all_operations())
+    operation.label: operation for operation in (result.ok() for result in DOCUMENT.get_all_operations())
 }
 POSTS = [label for label in OPERATIONS if label.startswith("POST")]
-GENERATING = [label for label in POSTS if label != "POST /v1/feedback"]  # which needs an id that there is
+GENERATING = [label for label in POSTS if label != "POST /v1/feedback"]  # feedback needs an existing id
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -72,7 +72,7 @@ bounded = settings(
 
 
 def check_refusal(path: str, status: int, payload: bytes) -> None:
-    """A refusal has the shape that the path's clients read, and says what is wrong with what."""
+    """Check that an error has the shape of the path's clients and names what is wrong."""
     assert 400 <= status < 500
     body = orjson.loads(payload)
     assert (body.get("type") == "error") == path.startswith("/v1/messages")
@@ -84,10 +84,10 @@ def check_refusal(path: str, status: int, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("label", GENERATING)
-def test_what_the_document_allows_is_answered_as_it_says(label: str) -> None:
-    """A request within the document is answered within it, status, headers and body; refusals say why.
+def test_an_allowed_request_gets_a_documented_reply(label: str) -> None:
+    """Status, headers and body follow the document, and errors name what is wrong.
 
-    The model and the conversation are set: the document can't know what there is.
+    The test sets model and conversation, because the document can't know which exist.
     """
     statuses = set()
 
@@ -103,12 +103,12 @@ def test_what_the_document_allows_is_answered_as_it_says(label: str) -> None:
             check_refusal(case.path, response.status_code, response.content)
 
     holds()
-    assert 200 in statuses, f"no request came through, only {statuses}"
+    assert 200 in statuses, f"no request succeeded: {statuses}"
 
 
 @pytest.mark.parametrize("label", POSTS)
-def test_what_the_document_forbids_does_no_harm(label: str) -> None:
-    """Any request outside of the document is answered, or refused with a word of why."""
+def test_a_forbidden_request_does_no_harm(label: str) -> None:
+    """The gateway answers a request that the document forbids, or says why it refuses."""
 
     @bounded
     @given(case=OPERATIONS[label].as_strategy(GenerationMode.NEGATIVE))
@@ -122,7 +122,7 @@ def test_what_the_document_forbids_does_no_harm(label: str) -> None:
 
 
 SECRET = "tg-known"
-SENT = ("x-api-key", "authorization")
+CREDENTIALS = ("x-api-key", "authorization")
 KEYED = create_app(
     Settings.model_validate({"keys": {"a": {"secret_sha256": digest(SECRET)}}}), Upstream(thinks(3))
 )
@@ -130,14 +130,14 @@ KEYED_DOCUMENT = schemathesis.openapi.from_dict(KEYED.openapi())
 KEYED_DOCUMENT.app = KEYED
 KEYED_OPERATIONS = {
     operation.label: operation
-    for operation in (found.ok() for found in KEYED_DOCUMENT.get_all_operations())
+    for operation in (result.ok() for result in KEYED_DOCUMENT.get_all_operations())
     if operation.path.startswith("/v1/")
 }
 
 
 @pytest.mark.parametrize("label", list(KEYED_OPERATIONS))
-def test_a_gateway_with_keys_says_so_and_asks_for_them(label: str) -> None:
-    """A request with a key is answered, sent in either way, and without it refused, as the document says."""
+def test_a_gateway_with_keys_documents_them(label: str) -> None:
+    """A request with a key in either header is answered; without one it is a documented 401."""
     operation = KEYED_OPERATIONS[label]
     schemes = KEYED.openapi()["components"]["securitySchemes"]
     assert {name for way in operation.definition.raw["security"] for name in way} == set(schemes)
@@ -145,7 +145,9 @@ def test_a_gateway_with_keys_says_so_and_asks_for_them(label: str) -> None:
     @settings(bounded, max_examples=5)
     @given(case=operation.as_strategy(GenerationMode.POSITIVE))
     def holds(case: Case) -> None:
-        others = {name: value for name, value in (case.headers or {}).items() if name.lower() not in SENT}
+        others = {
+            name: value for name, value in (case.headers or {}).items() if name.lower() not in CREDENTIALS
+        }
         for key in ({}, {"X-API-Key": SECRET}, {"Authorization": f"Bearer {SECRET}"}):
             case.headers = {**others, **key}
             response = case.call()
@@ -185,7 +187,7 @@ PAYLOADS = st.one_of(
 async def test_odd_headers_and_payloads_do_no_harm(
     path: str, headers: list[tuple[bytes, bytes]], payload: bytes
 ) -> None:
-    """Headers of any bytes, some twice, and payloads that aren't JSON are answered, or refused by name."""
+    """Any bytes in headers, repeated headers and broken payloads get an answer or a named error."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
         response = await client.post(path, headers=headers, content=payload)
     assert response.headers.get_list("x-request-id")

@@ -1,1 +1,1 @@
-"""The subcommands of `thinkgate`, one file each."""
+"""The subcommands of `thinkgate`, one file each; `gateway.cli` lists them."""

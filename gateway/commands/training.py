@@ -1,4 +1,4 @@
-"""Subcommands that another package does: `thinkgate eval` is `python -P -m training eval`."""
+"""Subcommands of the `training` package: `thinkgate eval` runs `python -P -m training eval`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _COMMANDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "promote": ("move traffic to a better model, a share at a time", ()),
     "train": ("fine-tune the policy: one stage, or the whole pipeline", ()),
 }
-"""What each is for, and what it is told beside the user's own words."""
+"""The help text of each command, and the arguments that precede the user's own."""
 
 
 def add_parser(subparsers: Any) -> None:
-    """Adds the subcommands to the command line; what follows their names is for the other package."""
-    for name, (purpose, told) in _COMMANDS.items():
+    """Add the subcommands to the command line. The other package parses their arguments."""
+    for name, (purpose, extra) in _COMMANDS.items():
         parser: argparse.ArgumentParser = subparsers.add_parser(
             name,
             help=purpose,
             add_help=False,
-            prefix_chars="\0",  # nothing is an option here, so that all of it goes on as it is
+            prefix_chars="\0",  # no option is parsed here, so all arguments pass unchanged
         )
         parser.add_argument("rest", nargs=argparse.REMAINDER)
-        parser.set_defaults(run=partial(_become, name, told))
+        parser.set_defaults(run=partial(_exec, name, extra))
 
 
-def _become(name: str, told: tuple[str, ...], arguments: argparse.Namespace) -> int:
-    """Becomes the other package's command, which knows the gateway by its address alone."""
-    command = python_command("training", name, *told, *arguments.rest)
+def _exec(name: str, extra: tuple[str, ...], arguments: argparse.Namespace) -> int:
+    """Replace this process with the other package's command, which knows only the gateway's address."""
+    command = python_command("training", name, *extra, *arguments.rest)
     sys.stdout.flush()
     os.execve(sys.executable, command, python_environment())

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.errors import BadRequest, GatewayError, one_of
+from gateway.errors import BadRequest, GatewayError, unknown_value
 from gateway.runs.events import Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
@@ -17,7 +17,7 @@ __all__ = [
     "Writer",
     "json_object",
     "objects",
-    "one_word",
+    "one_of",
     "positive",
     "refuse",
     "string",
@@ -113,8 +113,8 @@ def objects(value: object, field: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def one_word(value: object, allowed: Collection[str], field: str) -> str:
+def one_of(value: object, allowed: Collection[str], field: str) -> str:
     """Check that a field is one of the allowed words, and return it."""
     if not isinstance(value, str) or value not in allowed:
-        raise one_of(value, allowed, param=field)
+        raise unknown_value(value, allowed, param=field)
     return value

@@ -54,9 +54,9 @@ def parse_body(payload: bytes) -> dict[str, Any]:
     for field in ("n", "max_tokens", "max_completion_tokens"):
         if body.get(field) is not None:
             positive(body[field], field)
-    if not isinstance(body.get("tools"), list | None):
+    if (tools := body.get("tools")) is not None and not isinstance(tools, list):
         raise wrong("tools", "a list")
-    if not isinstance(body.get("chat_template_kwargs"), dict | None):
+    if (kwargs := body.get("chat_template_kwargs")) is not None and not isinstance(kwargs, dict):
         raise wrong("chat_template_kwargs", "an object")
     return body
 
@@ -65,7 +65,8 @@ def _check_messages(messages: object) -> None:
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise wrong("messages", "a list of at least one message object")
     for index, message in enumerate(messages):
-        string(message.get("role"), f"messages[{index}].role")
+        if not isinstance(message.get("role"), str):
+            raise wrong(f"messages[{index}].role", "a string")
         if not isinstance(message.get("content"), str | list | None):
             raise wrong(f"messages[{index}].content", "a string or a list of parts")
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.base import objects, one_word, positive, refuse, string, wrong
+from gateway.dialects.base import objects, one_of, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
-from gateway.errors import one_of
+from gateway.errors import unknown_value
 
 __all__ = ["chat_request", "has_images"]
 
@@ -76,10 +76,10 @@ def _thinking(value: object) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise wrong("thinking", "an object")
-    kind = one_word(value.get("type"), ("enabled", "disabled", "adaptive"), "thinking.type")
+    kind = one_of(value.get("type"), ("enabled", "disabled", "adaptive"), "thinking.type")
     fields: dict[str, Any] = {}
     if value.get("display") is not None:
-        display = one_word(value["display"], ("summarized", "omitted"), "thinking.display")
+        display = one_of(value["display"], ("summarized", "omitted"), "thinking.display")
         fields["include_reasoning"] = display != "omitted"
     if kind != "adaptive":
         fields["thinking"] = {key: part for key, part in value.items() if key != "display"}
@@ -94,7 +94,7 @@ def _output(value: object) -> dict[str, Any]:
         raise wrong("output_config", "an object")
     fields: dict[str, Any] = {}
     if value.get("effort") is not None:
-        fields["reasoning_effort"] = one_word(value["effort"], _EFFORTS, "output_config.effort")
+        fields["reasoning_effort"] = one_of(value["effort"], _EFFORTS, "output_config.effort")
     output_format = value.get("format")
     if output_format is not None:
         if not isinstance(output_format, dict) or output_format.get("type") != "json_schema":
@@ -116,7 +116,7 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
         return fields
     if not isinstance(choice, dict):
         raise wrong("tool_choice", "an object")
-    kind = one_word(choice.get("type"), ("auto", "any", "tool", "none"), "tool_choice.type")
+    kind = one_of(choice.get("type"), ("auto", "any", "tool", "none"), "tool_choice.type")
     if kind == "tool":
         name = string(choice.get("name"), "tool_choice.name")
         fields["tool_choice"] = {"type": "function", "function": {"name": name}}
@@ -129,7 +129,9 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: Mapping[str, Any], field: str) -> dict[str, Any]:
     if tool.get("type") not in (None, "custom"):
-        raise one_of(tool["type"], ["custom (Anthropic's own tools don't exist here)"], param=f"{field}.type")
+        raise unknown_value(
+            tool["type"], ["custom (Anthropic's own tools don't exist here)"], param=f"{field}.type"
+        )
     if not isinstance(tool.get("input_schema"), dict):
         raise wrong(f"{field}.input_schema", "an object")
     function = {"name": string(tool.get("name"), f"{field}.name"), "parameters": tool["input_schema"]}
@@ -147,7 +149,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise wrong("messages", "a list of at least one message")
     for index, message in enumerate(messages):
         field = f"messages[{index}].content"
-        role = one_word(message.get("role"), ("user", "assistant", "system"), f"messages[{index}].role")
+        role = one_of(message.get("role"), ("user", "assistant", "system"), f"messages[{index}].role")
         if role == "user":
             _user(transcript, message.get("content"), field)
         elif role == "assistant":
@@ -175,7 +177,7 @@ def _user(transcript: Transcript, content: object, field: str) -> None:
     parts = []
     for index, block in enumerate(_blocks(content, field)):
         at = f"{field}[{index}]"
-        if one_word(block.get("type"), ("text", "image", "tool_result"), f"{at}.type") != "tool_result":
+        if one_of(block.get("type"), ("text", "image", "tool_result"), f"{at}.type") != "tool_result":
             parts.append(_part(block, at))
             continue
         result = block.get("content")
@@ -190,7 +192,7 @@ def _assistant(transcript: Transcript, content: object, field: str) -> None:
     for index, block in enumerate(_blocks(content, field)):
         at = f"{field}[{index}]"
         allowed = ("text", "thinking", "redacted_thinking", "tool_use")
-        kind = one_word(block.get("type"), allowed, f"{at}.type")
+        kind = one_of(block.get("type"), allowed, f"{at}.type")
         if kind == "text":
             texts.append(string(block.get("text"), f"{at}.text"))
         elif kind == "thinking":
@@ -205,12 +207,12 @@ def _assistant(transcript: Transcript, content: object, field: str) -> None:
 
 def _part(block: Mapping[str, Any], field: str) -> dict[str, Any]:
     """Return a text or image block as a chat content part."""
-    if one_word(block.get("type"), ("text", "image"), f"{field}.type") == "text":
+    if one_of(block.get("type"), ("text", "image"), f"{field}.type") == "text":
         return text_part(string(block.get("text"), f"{field}.text"))
     source = block.get("source")
     if not isinstance(source, dict):
         raise wrong(f"{field}.source", "an object")
-    if one_word(source.get("type"), ("base64", "url"), f"{field}.source.type") == "url":
+    if one_of(source.get("type"), ("base64", "url"), f"{field}.source.type") == "url":
         url = string(source.get("url"), f"{field}.source.url")
     else:
         media, data = (string(source.get(key), f"{field}.source.{key}") for key in ("media_type", "data"))
@@ -222,6 +224,6 @@ def _plain(content: object, field: str) -> str:
     """Return system text, which may be a string or text blocks."""
     texts = []
     for index, block in enumerate(_blocks(content, field)):
-        one_word(block.get("type"), ("text",), f"{field}[{index}].type")
+        one_of(block.get("type"), ("text",), f"{field}[{index}].type")
         texts.append(string(block.get("text"), f"{field}[{index}].text"))
     return "\n\n".join(texts)

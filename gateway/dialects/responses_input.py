@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.base import objects, one_word, positive, refuse, string, wrong
+from gateway.dialects.base import objects, one_of, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
-from gateway.errors import one_of
+from gateway.errors import unknown_value
 
 __all__ = ["chat_request"]
 
@@ -91,10 +91,10 @@ def _reasoning(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise wrong("reasoning", "an object")
     if value.get("mode") not in (None, "standard"):
-        raise one_of(value["mode"], ["standard"], param="reasoning.mode")
+        raise unknown_value(value["mode"], ["standard"], param="reasoning.mode")
     for field in ("summary", "generate_summary"):
         if value.get(field) is not None:
-            one_word(value[field], ("auto", "concise", "detailed"), f"reasoning.{field}")
+            one_of(value[field], ("auto", "concise", "detailed"), f"reasoning.{field}")
     display = {"context", "generate_summary", "mode", "summary"}
     return {key: part for key, part in value.items() if key not in display}
 
@@ -113,7 +113,7 @@ def _text(value: object) -> dict[str, Any]:
         return fields
     if not isinstance(text_format, dict):
         raise wrong("text.format", "an object")
-    kind = one_word(text_format.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
+    kind = one_of(text_format.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
     if kind == "json_schema":
         if not isinstance(text_format.get("schema"), dict):
             raise wrong("text.format.schema", "an object")
@@ -129,16 +129,16 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
     tools = [_tool(tool, index) for index, tool in enumerate(objects(body.get("tools") or [], "tools"))]
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        kind = one_word(choice.get("type"), ("function", "allowed_tools"), "tool_choice.type")
+        kind = one_of(choice.get("type"), ("function", "allowed_tools"), "tool_choice.type")
         if kind == "function":
             choice = {"type": kind, "function": {"name": string(choice.get("name"), "tool_choice.name")}}
         else:
             allowed = objects(choice.get("tools"), "tool_choice.tools")
             names = [tool.get("name") for tool in allowed]
             tools = [tool for tool in tools if tool["function"]["name"] in names]
-            choice = one_word(choice.get("mode"), ("auto", "required"), "tool_choice.mode")
+            choice = one_of(choice.get("mode"), ("auto", "required"), "tool_choice.mode")
     elif choice is not None:
-        one_word(choice, ("none", "auto", "required"), "tool_choice")
+        one_of(choice, ("none", "auto", "required"), "tool_choice")
     if not tools:
         return {}
     return {"tools": tools} if choice is None else {"tools": tools, "tool_choice": choice}
@@ -147,7 +147,7 @@ def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
 def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
     if tool.get("type") != "function":
         field = f"tools[{index}].type"
-        raise one_of(tool.get("type"), ["function (built-in tools don't exist here)"], param=field)
+        raise unknown_value(tool.get("type"), ["function (built-in tools don't exist here)"], param=field)
     string(tool.get("name"), f"tools[{index}].name")
     function = {
         key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None
@@ -192,11 +192,11 @@ def _item(transcript: Transcript, item: Mapping[str, Any], field: str) -> None:
         transcript.result(call_id, _parts(item.get("output"), f"{field}.output"))
     else:
         allowed = ("message", "reasoning", "function_call", "function_call_output")
-        raise one_of(kind, allowed, param=f"{field}.type")
+        raise unknown_value(kind, allowed, param=f"{field}.type")
 
 
 def _message(transcript: Transcript, item: Mapping[str, Any], field: str) -> None:
-    role = one_word(item.get("role"), ("user", "assistant", "system", "developer"), f"{field}.role")
+    role = one_of(item.get("role"), ("user", "assistant", "system", "developer"), f"{field}.role")
     parts = _parts(item.get("content"), f"{field}.content")
     if role == "user":
         transcript.user(parts)
@@ -219,7 +219,7 @@ def _parts(content: object, field: str) -> list[dict[str, Any]]:
 
 
 def _part(part: Mapping[str, Any], field: str) -> dict[str, Any]:
-    kind = one_word(
+    kind = one_of(
         part.get("type"), ("input_text", "output_text", "text", "refusal", "input_image"), f"{field}.type"
     )
     if kind != "input_image":

@@ -1,1 +1,1 @@
-"""What every route shares: authentication, error bodies, streaming and hang-ups."""
+"""What all routes share: keys, request ids, error bodies, streams and hang-ups."""

@@ -1,4 +1,4 @@
-"""Keys: who may ask. Checked ahead of every route under /v1; what a key may spend, its settings say."""
+"""Keys: who may use the routes under /v1. A key's settings say what it may spend."""
 
 from __future__ import annotations
 
@@ -21,74 +21,79 @@ _KEY = "thinkgate.key"
 _KEY_NAME = "thinkgate.key_name"
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "As OpenAI's clients send a key."},
-    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "As Anthropic's do."},
+    "x-api-key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": "As Anthropic's clients send a key.",
+    },
 }
 
 
 def new_key() -> str:
-    """A key that nobody can guess: 256 random bits."""
+    """Return a new key of 256 random bits."""
     return f"tg-{secrets.token_urlsafe(32)}"
 
 
 def digest(key: str) -> str:
-    """What the settings keep of a key. Plain SHA-256, as nobody can try 256 random bits one by one."""
+    """Return the hash of a key. Plain SHA-256 is enough, because nobody can try out 256 random bits."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def key_of(request: Request) -> KeySettings | None:
-    """The key that the request came with; None where the gateway has no keys."""
-    found: KeySettings | None = request.scope.get(_KEY)
-    return found
+    """Return the settings of the request's key, or None if the gateway has no keys."""
+    key: KeySettings | None = request.scope.get(_KEY)
+    return key
 
 
 def key_name_of(request: Request) -> str:
-    """The name of the request's key in the settings; "" where the gateway has no keys."""
+    """Return the name of the request's key in the settings, or "" if the gateway has no keys."""
     return str(request.scope.get(_KEY_NAME, ""))
 
 
 def owner_of(request: Request) -> str:
-    """Whose answers are the request's own: the digest of its key, "" where the gateway has no keys."""
+    """Return the digest of the request's key, which owns the answers, or "" if the gateway has no keys."""
     key = key_of(request)
     return key.secret_sha256 if key else ""
 
 
 class Keys:
-    """ASGI middleware: a request under /v1 without a known key is a 401; others carry its settings on."""
+    """ASGI middleware that answers 401 to a request under /v1 without a known key."""
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, KeySettings]) -> None:
         self._app = app
         self._keys = [(key.secret_sha256.encode(), name, key) for name, key in keys.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on, or answers it."""
+        """Pass the request on with its key's settings, or refuse it."""
         if scope["type"] == "http" and (scope["path"] == "/v1" or scope["path"].startswith("/v1/")):
-            given = _keys_in(HTTPConnection(scope))
-            found = next((own for each in given if (own := self._find(each)) is not None), None)
-            if found is None:
-                told, headers = _refusal(bool(given)).body()["error"], {"WWW-Authenticate": "Bearer"}
-                await error_response(scope["path"], told, 401, headers)(scope, receive, send)
+            keys = _keys_in(HTTPConnection(scope))
+            known = next((entry for key in keys if (entry := self._find(key)) is not None), None)
+            if known is None:
+                error, headers = _refusal(bool(keys)).body()["error"], {"WWW-Authenticate": "Bearer"}
+                await error_response(scope["path"], error, 401, headers)(scope, receive, send)
                 return
-            scope[_KEY_NAME], scope[_KEY] = found
+            scope[_KEY_NAME], scope[_KEY] = known
         await self._app(scope, receive, send)
 
     def _find(self, key: str) -> tuple[str, KeySettings] | None:
-        """A key's name and settings. All are compared, so that the time taken tells nothing."""
-        known, found = digest(key).encode(), None
-        for secret, name, own in self._keys:
-            if hmac.compare_digest(secret, known):
-                found = name, own
-        return found
+        """Return the name and settings of a key. Compare it with all, so that the time reveals nothing."""
+        key_hash, match = digest(key).encode(), None
+        for known_hash, name, settings in self._keys:
+            if hmac.compare_digest(known_hash, key_hash):
+                match = name, settings
+        return match
 
 
 def _keys_in(request: HTTPConnection) -> list[str]:
-    """The keys that a request carries: OpenAI's way, then Anthropic's."""
+    """Return the keys that a request carries: first OpenAI's way, then Anthropic's."""
     schemes = (value.partition(" ") for value in request.headers.getlist("authorization"))
     bearers = [key.strip() for scheme, _, key in schemes if scheme.lower() == "bearer"]
     return [key for key in (*bearers, *request.headers.getlist("x-api-key")) if key]
 
 
-def _refusal(given: bool) -> Unauthorized:
-    problem = "the key is not known" if given else "no key came with the request"
+def _refusal(has_key: bool) -> Unauthorized:
+    problem = "unknown key" if has_key else "the request has no key"
     return Unauthorized(
         f"Authorization: {problem}; send one as `Authorization: Bearer <key>` or `x-api-key: <key>`.",
         param="Authorization",
@@ -97,12 +102,15 @@ def _refusal(given: bool) -> Unauthorized:
 
 
 def secured(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document of a gateway with keys: which paths want one, and what comes without."""
+    """Add to an OpenAPI document which paths need a key, and the error for requests without one."""
     document.setdefault("components", {})["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
         if path.startswith("/v1/"):
             for operation in operations.values():
                 operation["security"] = [{name: []} for name in _SCHEMES]
                 failure = operation["responses"].get("400", {"content": {"application/json": {}}})
-                operation["responses"]["401"] = {**failure, "description": "No known key came along."}
+                operation["responses"]["401"] = {
+                    **failure,
+                    "description": "The request has no known key.",
+                }
     return document

@@ -1,4 +1,4 @@
-"""An error as a reply, in the shape that a path's clients read."""
+"""Error replies in the shape that a path's clients expect."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ __all__ = ["error_response"]
 
 
 def error_response(
-    path: str, told: Mapping[str, Any], status: int, headers: dict[str, str] | None = None
+    path: str, error: Mapping[str, Any], status: int, headers: dict[str, str] | None = None
 ) -> Response:
-    """OpenAI's `error` object, `told`; under /v1/messages in Anthropic's shape."""
+    """Return OpenAI's `error` object as a reply; under /v1/messages it gets Anthropic's shape."""
     anthropic = path.startswith("/v1/messages")
-    return json_response(messages.error_body(status, told) if anthropic else {"error": told}, status, headers)
+    body = messages.error_body(status, error) if anthropic else {"error": error}
+    return json_response(body, status, headers)

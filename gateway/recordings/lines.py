@@ -89,8 +89,8 @@ def recorded_request(
 def recorded_feedback(feedback: Feedback, when: float, redact: Collection[str] = ()) -> FeedbackLine:
     """Return the line of one feedback. A comment is the user's words, so it is redacted as questions are."""
     hidden = {"comment"} if "question" in redact else set()
-    said = Feedback(**feedback.model_dump(exclude_none=True, exclude=hidden))
-    return FeedbackLine(version=VERSION, feedback=said, time=_timestamp(when))
+    visible = Feedback(**feedback.model_dump(exclude_none=True, exclude=hidden))
+    return FeedbackLine(version=VERSION, feedback=visible, time=_timestamp(when))
 
 
 def _provenance(provenance: Provenance) -> dict[str, str]:

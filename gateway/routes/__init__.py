@@ -1,1 +1,1 @@
-"""HTTP routes: each module makes one router from the app's service."""
+"""The endpoints: each module returns one router that uses the app's service."""

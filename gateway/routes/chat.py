@@ -14,7 +14,7 @@ __all__ = ["chat_router"]
 
 
 def chat_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the route for this service."""
     router = raw_router()
 
     router.add_api_route(
@@ -23,7 +23,7 @@ def chat_router(service: Service) -> APIRouter:
         methods=["POST"],
         name="chat_completions",
         summary="Create a chat completion",
-        description="OpenAI's chat completions, with a reasoning budget, samples and a vote on top.",
+        description="Answer OpenAI's chat completions, with a reasoning budget, samples and a vote on top.",
         openapi_extra=CHAT_OPENAPI,
     )
 

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: to the upstream and back, untouched."""
+"""`POST /v1/completions`: relayed to the upstream and back without changes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from gateway.service import Resolved, Service
 __all__ = ["completions_router"]
 
 _BUDGET_HEADERS = ("X-Reasoning-Budget", "X-Samples", "X-Vote", "X-Scorer", "X-Stop")
-_WHY = (
-    "/v1/completions goes to the upstream as it is, without budgets, samples or votes; "
-    "those are for /v1/chat/completions, /v1/responses and /v1/messages."
+_REASON = (
+    "/v1/completions has no budgets, samples or votes; "
+    "use /v1/chat/completions, /v1/responses or /v1/messages for them."
 )
 
 
 def completions_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the route for this service."""
     router = raw_router()
 
     @router.post("/v1/completions", openapi_extra=COMPLETIONS_OPENAPI, summary="Create a completion")
     async def completions(request: Request) -> Response:
-        """Text completions, passed through; a client that hangs up ends the generation."""
+        """Relay a text completion. If the client hangs up, the engine stops generating."""
 
         async def work(payload: bytes) -> Response:
             body = json_object(payload)
@@ -54,17 +54,17 @@ def completions_router(service: Service) -> APIRouter:
 
 
 async def _check(service: Service, request: Request, body: Mapping[str, Any]) -> Resolved:
-    """Refuses what would be silently ignored: budgets, in any of the ways to say them."""
+    """Refuse budgets, however the client sends them, because the upstream would silently ignore them."""
     for header in _BUDGET_HEADERS:
         if header in request.headers:
-            raise refuse(header, _WHY)
+            raise refuse(header, _REASON)
     if "scaling" in body:
-        raise refuse("scaling", _WHY)
+        raise refuse("scaling", _REASON)
     if (model := body.get("model")) is not None:
         string(model, "model")
     resolved = await resolve(service, request, body, key_of(request))
     if resolved.level is not None or resolved.samples is not None:
-        raise refuse("model", f"{model}: {_WHY}")
+        raise refuse("model", f"{model}: {_REASON}")
     return resolved
 
 
@@ -73,15 +73,15 @@ async def _stream(service: Service, request: Request, source: AsyncGenerator[byt
 
     async def relayed() -> AsyncGenerator[bytes, None]:
         nonlocal status
-        begun = False
+        started = False
         async with aclosing(source):
             try:
                 async for block in source:
-                    begun = True
+                    started = True
                     yield block
                 status = 200
             except GatewayError as error:
-                if not begun:
+                if not started:
                     raise
                 status = error.status
                 yield event(orjson.dumps(error.body()))

@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: records what a client says of an answer, beside the answer."""
+"""`POST /v1/feedback`: record what a client says about an answer, next to the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from gateway.errors import BadRequest, Conflict, Unavailable, Unknown
+from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from gateway.http.auth import owner_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
@@ -65,10 +65,10 @@ def feedback_router(service: Service) -> APIRouter:
         completion_id = recorder.find(body.id, owner_of(request))
         if completion_id is None:
             message = f"id: no recent answer of yours has the id {body.id!r}."
-            raise Unknown(message, param="id", code="unknown_id")
+            raise NotFound(message, param="id", code="unknown_id")
         statements = body.model_dump(exclude_none=True, exclude={"id"})
         if not recorder.add_feedback(Feedback(id=completion_id, **statements)):
-            raise Unavailable("The recorder can't keep up; try again.")
+            raise Unavailable("The recorder can't keep up; try again later.")
         return json_response({"object": "feedback", "id": completion_id})
 
     return router
@@ -82,9 +82,11 @@ def read_feedback(payload: bytes) -> FeedbackBody:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "json_invalid" or not field:
-            raise BadRequest(f"The request body is no JSON object of feedback: {problem['msg']}.") from error
+            raise BadRequest(f"The request body is not a feedback object: {problem['msg']}.") from error
         allowed = f"; known: id, {', '.join(_STATEMENTS)}" if problem["type"] == "extra_forbidden" else ""
         raise BadRequest(f"{field}: {problem['msg']}{allowed}.", param=field, code="invalid_value") from error
     if all(getattr(body, name) is None for name in _STATEMENTS):
-        raise BadRequest(f"The request body says nothing of the answer: give {', '.join(_STATEMENTS)}.")
+        raise BadRequest(
+            f"The request body says nothing about the answer; allowed: {', '.join(_STATEMENTS)}."
+        )
     return body

@@ -20,7 +20,7 @@ __all__ = ["messages_router"]
 
 
 def messages_router(service: Service) -> APIRouter:
-    """The routes, working on this service."""
+    """Return the routes for this service."""
     router = raw_router()
 
     router.add_api_route(
@@ -29,23 +29,23 @@ def messages_router(service: Service) -> APIRouter:
         methods=["POST"],
         name="messages",
         summary="Create a message",
-        description="Anthropic's Messages, on the same budgets, samples and votes as chat.",
+        description="Answer Anthropic's Messages, with the budgets, samples and votes of chat.",
         openapi_extra=MESSAGES_OPENAPI,
     )
 
     @router.post("/v1/messages/count_tokens", openapi_extra=COUNT_OPENAPI, summary="Count a prompt's tokens")
     async def count_tokens(request: Request) -> Response:
-        """The tokens of one sample's prompt as the engine would read it, the budget's own text included."""
+        """Count the tokens of one sample's prompt as the engine reads it, with the budget's own text."""
 
         async def work(payload: bytes) -> Response:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
-                raise NotSupported("Tokens of images can't be counted before the engine has read them.")
+                raise NotSupported("The gateway can't count the tokens of images.")
             run_request = await plan(service, request, body, key_of(request))
             count = await service.upstream.count(service.runner.plan(run_request).body)
             if count is None:
                 raise NotSupported(
-                    "The upstream has no route that renders a prompt, so nothing can count it."
+                    "The upstream has no route that renders a prompt, so its tokens can't be counted."
                 )
             return json_response({"input_tokens": count})
 

@@ -20,21 +20,21 @@ __all__ = ["models_router"]
 
 
 def models_router(service: Service) -> APIRouter:
-    """The routes, working on this service."""
+    """Return the routes for this service."""
     router = APIRouter()
 
     @router.get("/v1/models")
     async def list_models(request: Request) -> Response:
-        """The upstream's models, with all that it says of them, and the aliases, with their targets."""
+        """List the upstream's models with its own fields, and the aliases with their targets."""
         cards = await _cards(service, request)
-        listed = [dict(card.raw) for card in cards.values()]
+        entries = [dict(card.raw) for card in cards.values()]
         if service.settings.list_variants:
-            listed += [_variant(card, level) for card in cards.values() for level in service.levels(card)]
-        return json_response({"object": "list", "data": listed})
+            entries += [_variant(card, level) for card in cards.values() for level in service.levels(card)]
+        return json_response({"object": "list", "data": entries})
 
     @router.get("/v1/models/{model:path}")
     async def get_model(request: Request, model: str) -> Response:
-        """One model."""
+        """Return one model."""
         cards = await _cards(service, request)
         if model not in cards:
             raise ModelNotFound(model, cards)
@@ -44,7 +44,7 @@ def models_router(service: Service) -> APIRouter:
 
 
 async def _cards(service: Service, request: Request) -> dict[str, ModelCard]:
-    """The models that there are for this request's key, and the aliases, which hide models so named."""
+    """Return the models and aliases that the request's key may use. An alias hides a model of its name."""
     key = key_of(request)
     cards = await service.upstream.models(refresh=True)
     aliases = {name: _alias(name, targets, cards) for name, targets in service.aliases.table.items()}
@@ -54,7 +54,7 @@ async def _cards(service: Service, request: Request) -> dict[str, ModelCard]:
 
 
 def _alias(name: str, targets: Sequence[Target], cards: Mapping[str, ModelCard]) -> ModelCard:
-    """An alias looks like the target with the largest share."""
+    """Return an alias as a model that looks like the target with the largest share."""
     largest = max(targets, key=lambda target: target.share)
     card = cards.get(
         largest.model, ModelCard(largest.model, raw={"object": "model", "owned_by": "thinkgate"})

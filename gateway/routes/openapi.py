@@ -1,7 +1,7 @@
-"""What the OpenAPI document says of requests that are read by hand, field by field, for speed.
+"""The OpenAPI document of the endpoints whose requests the gateway parses itself, for speed.
 
-The schemas hold what the gateway itself reads. Other fields are allowed everywhere: they are
-the dialect's (docs/reference/endpoints.md) or the engine's.
+The schemas hold the fields that the gateway reads. Other fields are allowed everywhere: they
+belong to the dialect (docs/reference/endpoints.md) or to the engine.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ _BUDGET: _Schema = {
         {"type": "string", "pattern": "^[0-9]{1,9}$"},
     ],
 }
-_BUDGET_WORDS = (
-    "How long to think: a level (an operator may add some), thinking tokens, or auto, which finds the level "
-    "by difficulty. none is off, xhigh is max."
+_BUDGET_MEANING = (
+    "How long to think: a level (an operator may add more), a number of thinking tokens, or auto, which "
+    "chooses the level by difficulty. none equals off, xhigh equals max."
 )
 _STOP: _Schema = {"type": "string", "pattern": "^(none|adaptive|window|confident|first-[1-9][0-9]{0,5})$"}
 _HEADERS = [
-    _header("X-Reasoning-Budget", _BUDGET_WORDS, _BUDGET),
+    _header("X-Reasoning-Budget", _BUDGET_MEANING, _BUDGET),
     _header(
         "X-Samples",
-        "How many samples to draw, up to the operator's limit (64); auto: as many as it takes.",
+        "How many samples to draw, up to the operator's limit (default 64); auto: difficulty decides.",
         {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 64}, {"const": AUTO}]},
     ),
-    _header("X-Vote", "How the samples are combined.", {"type": "string", "enum": list(VOTES)}),
+    _header("X-Vote", "How to combine the samples into one answer.", {"type": "string", "enum": list(VOTES)}),
     _header(
         "X-Scorer",
-        f"What weighs the samples: {', '.join(['none', *SCORERS])}, or another that the operator has added.",
+        f"What weighs the samples: {', '.join(['none', *SCORERS])}, or a scorer of the operator's.",
         {"type": "string", "examples": ["none", *SCORERS]},
     ),
-    _header("X-Stop", "When enough samples are drawn.", _STOP),
+    _header("X-Stop", "The stopping rule: when the vote has enough samples.", _STOP),
 ]
 _NAMED_HEADERS = {
     "X-Request-Id": "The client's own X-Request-Id, or a new one.",
     "X-Reasoning-Budget-Applied": "The limit in thinking tokens, or none.",
-    "X-Samples-Used": "How many samples came to their end; unstreamed only.",
+    "X-Samples-Used": "How many samples finished; only without stream.",
 }
 
 _SWITCH = _schema(["boolean", "null"])
@@ -76,15 +76,15 @@ _UNLIMITED = _nullable("integer", "Thinking tokens; -1: no limit.", minimum=-1)
 _OBJECT = _nullable("object")
 _LIST = _nullable("array", items={"type": "object"})
 _MODEL = _schema(
-    "string", "A served model; `name:high`, `name@8` and `name:high@8` also say a level and samples."
+    "string", "A served model; `name:high`, `name@8` and `name:high@8` also choose a level and samples."
 )
 _SCALING: _Schema = {
-    "description": "How many samples are drawn, combined and told of.",
+    "description": "How many samples to draw, how to combine them, and what to report.",
     "anyOf": [Scaling.model_json_schema(), {"type": "null"}],
 }
 _REASONING = _nullable(
     "object",
-    "OpenRouter's way to say how long to think, and whether to leave the thinking out of the reply.",
+    "OpenRouter's field for how long to think, and whether the reply leaves the thinking out.",
     properties={
         "effort": {"anyOf": [_BUDGET, {"type": "null"}]},
         "max_tokens": _TOKENS,
@@ -93,11 +93,11 @@ _REASONING = _nullable(
     },
 )
 _BUDGET_FIELDS: dict[str, _Schema] = {
-    "reasoning_effort": {"description": _BUDGET_WORDS, "anyOf": [_BUDGET, {"type": "null"}]},
+    "reasoning_effort": {"description": _BUDGET_MEANING, "anyOf": [_BUDGET, {"type": "null"}]},
     "reasoning": _REASONING,
     "thinking": _nullable(
         "object",
-        "Anthropic's way.",
+        "Anthropic's field for how long to think.",
         properties={"type": {"type": "string", "enum": ["enabled", "disabled"]}, "budget_tokens": _TOKENS},
     ),
     "thinking_token_budget": _UNLIMITED,
@@ -116,7 +116,7 @@ _ERROR: _Schema = _schema(
             properties={
                 "message": _schema("string", "What is wrong, and what is allowed."),
                 "type": _schema("string"),
-                "param": _nullable("string", "The field or header that is meant."),
+                "param": _nullable("string", "The field or header that is wrong."),
                 "code": _schema(["string", "integer", "null"]),
             },
         )
@@ -130,7 +130,7 @@ _ANTHROPIC_ERROR: _Schema = _schema(
 
 _EVENT = _schema(
     "object",
-    "A server-sent event; its data is JSON, or at the end of chat's streams [DONE].",
+    "A server-sent event. Its data is JSON; the last event of a chat stream is [DONE].",
     required=["data"],
     properties={"event": _schema("string"), "data": _schema("string")},
 )
@@ -159,7 +159,7 @@ def _operation(
     if streams:
         content["text/event-stream"] = {"itemSchema": _EVENT}
     body = _schema("object", required=required, properties=properties)
-    told = _NAMED_HEADERS if streams and headers else {"X-Request-Id": _NAMED_HEADERS["X-Request-Id"]}
+    named = _NAMED_HEADERS if streams and headers else {"X-Request-Id": _NAMED_HEADERS["X-Request-Id"]}
     return {
         "parameters": headers,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
@@ -168,28 +168,28 @@ def _operation(
                 "description": description,
                 "headers": {
                     name: {"description": meaning, "schema": {"type": "string"}}
-                    for name, meaning in told.items()
+                    for name, meaning in named.items()
                 },
                 "content": content,
             },
-            "400": failure("The request can't be; `error.param` names the field or header."),
+            "400": failure("The request is invalid; `error.param` names the field or header."),
             "404": failure("No upstream serves the model."),
-            "500": failure("The gateway's own mistake."),
-            "501": failure("The upstream can't do what was asked for."),
-            "502": failure("The upstream failed, or can't be reached."),
+            "500": failure("A bug of the gateway."),
+            "501": failure("The upstream can't do what the request needs."),
+            "502": failure("The upstream failed, or the gateway can't reach it."),
             "504": failure("The upstream took too long."),
-            "default": failure("The upstream's own refusal, passed on with its status."),
+            "default": failure("The upstream's own error, with its own status."),
         },
     }
 
 
 def _reply(required: list[str], **properties: _Schema) -> _Schema:
-    """A reply's object: what is always in it."""
+    """Return the schema of a reply, with the fields that it always has."""
     return _schema("object", required=required, properties=properties)
 
 
-_REPORT = _schema("object", "What was asked, what was done, what it cost.")
-_USAGE = _schema("object", "The prompt once, and everything generated, aborted samples included.")
+_REPORT = _schema("object", "What the client asked for, what the gateway did, and what it cost.")
+_USAGE = _schema("object", "The prompt once, and all generated tokens, those of aborted samples included.")
 
 CHAT_OPENAPI = _operation(
     ["messages"],
@@ -202,7 +202,7 @@ CHAT_OPENAPI = _operation(
         "max_tokens": _COUNT,
         "max_completion_tokens": _nullable("integer", "Thinking and answer together.", minimum=1),
         "temperature": _nullable("number"),
-        "seed": _nullable("integer", "Sample i is drawn with seed + i."),
+        "seed": _nullable("integer", "Sample i uses seed + i."),
         "response_format": _OBJECT,
         "tools": _LIST,
         "chat_template_kwargs": _OBJECT,
@@ -249,7 +249,7 @@ _CONVERSATION = {
     "system": _schema(["string", "array", "null"], "Text, or a list of text parts."),
     "thinking": _nullable(
         "object",
-        "How long to think; adaptive: as if nothing was said.",
+        "How long to think; adaptive equals no field at all.",
         properties={
             "type": {"type": "string", "enum": ["enabled", "disabled", "adaptive"]},
             "budget_tokens": _TOKENS,
@@ -285,29 +285,32 @@ MESSAGES_OPENAPI = _operation(
 
 
 def feedback_openapi(body: _Schema) -> dict[str, Any]:
-    """The document of `/v1/feedback`; `body` is its request's schema."""
-    told = _operation(
+    """Return the document of `/v1/feedback`; `body` is the schema of its request."""
+    operation = _operation(
         [],
         {},
         _reply(["object", "id"], object={"const": "feedback"}, id=_schema("string", "The completion's id.")),
-        "The feedback is recorded beside the answer.",
+        "The feedback is recorded next to the answer.",
         streams=False,
         headers=[],
     )
-    told["requestBody"]["content"]["application/json"]["schema"] = body
-    responses = {status: told["responses"][status] for status in ("200", "400", "500")}
+    operation["requestBody"]["content"]["application/json"]["schema"] = body
+    responses = {status: operation["responses"][status] for status in ("200", "400", "500")}
     refusal = responses["400"]["content"]
-    responses["404"] = {"description": "No answer recorded lately has this id.", "content": refusal}
-    responses["409"] = {"description": "The gateway keeps no recording (`record_to`).", "content": refusal}
-    responses["503"] = {"description": "Too many lines wait to be written.", "content": refusal}
-    return {**told, "responses": responses}
+    responses["404"] = {"description": "No recently recorded answer has this id.", "content": refusal}
+    responses["409"] = {
+        "description": "The gateway keeps no recording (`record_to`).",
+        "content": refusal,
+    }
+    responses["503"] = {"description": "The recorder can't keep up.", "content": refusal}
+    return {**operation, "responses": responses}
 
 
 COUNT_OPENAPI = _operation(
     ["messages"],
     _CONVERSATION,
     _reply(["input_tokens"], input_tokens=_schema("integer", minimum=0)),
-    "The prompt's tokens, the budget's own text included.",
+    "The tokens of the prompt, with the budget's own text.",
     streams=False,
     error=_ANTHROPIC_ERROR,
 )
@@ -316,6 +319,6 @@ COMPLETIONS_OPENAPI = _operation(
     [],
     {"model": _schema("string"), "stream": _SWITCH},
     _schema("object"),
-    "The upstream's reply as it is.",
+    "The upstream's reply, unchanged.",
     headers=[],
 )

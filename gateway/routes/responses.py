@@ -14,7 +14,7 @@ __all__ = ["responses_router"]
 
 
 def responses_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the route for this service."""
     router = raw_router()
 
     router.add_api_route(
@@ -23,7 +23,7 @@ def responses_router(service: Service) -> APIRouter:
         methods=["POST"],
         name="responses",
         summary="Create a response",
-        description="OpenAI's Responses, without state, on the same budgets, samples and votes as chat.",
+        description="Answer OpenAI's stateless Responses, with the budgets, samples and votes of chat.",
         openapi_extra=RESPONSES_OPENAPI,
     )
 

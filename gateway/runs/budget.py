@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.errors import BadRequest, one_of
+from gateway.errors import BadRequest, unknown_value
 from gateway.scorer_settings import SCORERS
 from policies.prompts import LEVELS
 from policies.stopping import parse_stop
@@ -187,14 +187,14 @@ def _claims(
 
 def _known(claim: _Claim[str], allowed: Any) -> None:
     if claim.value not in allowed:
-        raise one_of(claim.value, allowed, param=claim.field)
+        raise unknown_value(claim.value, allowed, param=claim.field)
 
 
 def _samples_header(text: str) -> int | Literal["auto"]:
     if text.strip() == "auto":
         return "auto"
     if not _TOKENS.fullmatch(text.strip()):
-        raise one_of(text, ["auto", "a whole number from 1"], param="X-Samples")
+        raise unknown_value(text, ["auto", "a whole number from 1"], param="X-Samples")
     return int(text)
 
 
@@ -207,7 +207,7 @@ def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) ->
             return ReasoningBudget(level=name)
         if _TOKENS.fullmatch(name):
             return ReasoningBudget(tokens=int(name))
-    raise one_of(value, [*levels, AUTO, "<tokens> (a whole number from 0)"], param=param)
+    raise unknown_value(value, [*levels, AUTO, "<tokens> (a whole number from 0)"], param=param)
 
 
 def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningBudget:
@@ -217,13 +217,13 @@ def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningB
         if value == -1 and unlimited:
             return ReasoningBudget()
     allowed = "a whole number from 0" + (", or -1 for no limit" if unlimited else "")
-    raise one_of(value, [allowed], param=param)
+    raise unknown_value(value, [allowed], param=param)
 
 
 def _switch(value: object, param: str) -> ReasoningBudget | None:
     """Parse a boolean switch: off, or None for "on, for as long as another field says"."""
     if not isinstance(value, bool):
-        raise one_of(value, ["true", "false"], param=param)
+        raise unknown_value(value, ["true", "false"], param=param)
     return None if value else ReasoningBudget(level="off")
 
 
@@ -265,7 +265,7 @@ def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
     fields = _object(value, "thinking", ("type", "budget_tokens"))
     kind = fields.get("type", "enabled")
     if kind not in ("enabled", "disabled"):
-        raise one_of(kind, ["enabled", "disabled"], param="thinking.type")
+        raise unknown_value(kind, ["enabled", "disabled"], param="thinking.type")
     budgets: list[tuple[str, ReasoningBudget | None]] = [
         ("thinking.type", _switch(kind == "enabled", "thinking.type"))
     ]
@@ -306,10 +306,10 @@ def _exclude(body: dict[str, Any]) -> bool:
 
 def _object(value: object, param: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise one_of(value, ["an object with " + ", ".join(allowed)], param=param)
+        raise unknown_value(value, ["an object with " + ", ".join(allowed)], param=param)
     for key in value:
         if key not in allowed:
-            raise one_of(key, allowed, param=param, kind="field")
+            raise unknown_value(key, allowed, param=param, kind="field")
     return value
 
 

@@ -1,1 +1,1 @@
-"""Reads answers and compares them: extraction, parsing, equality, worker pool."""
+"""Finds, parses and compares answers: extraction, parsing, equality, worker pool."""

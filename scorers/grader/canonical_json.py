@@ -1,4 +1,4 @@
-"""One text for equal JSON values."""
+"""Writes one text for equal JSON values."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ MAX_DEPTH = 64
 
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON with sorted keys, no spaces and one form for equal numbers (1, 1.0, 1e0).
+    """Return `value` as JSON with sorted keys, no spaces, and one form for equal numbers (1, 1.0, 1e0).
 
-    Takes what `json.loads` gives, also with `parse_float=Decimal`. Raises ValueError for
-    values that JSON has no words for, and for nesting deeper than 64.
+    `value` is a result of `json.loads`, also with `parse_float=Decimal`. Raises ValueError for
+    values that are not JSON's, and for nesting deeper than 64.
     """
     return _write(value, 0)
 
 
 def read_json(text: str) -> Any:
-    """The JSON value of `text`, its numbers exact; raises ValueError."""
+    """Return the JSON value of `text`, with exact numbers. Raises ValueError."""
     try:
         return json.loads(text, parse_float=Decimal, parse_constant=_refuse)
     except RecursionError:
@@ -31,7 +31,7 @@ def read_json(text: str) -> Any:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is no JSON value")
 
 
 def _write(value: Any, depth: int) -> str:
@@ -48,7 +48,7 @@ def _write(value: Any, depth: int) -> str:
     if isinstance(value, Decimal):
         return _number(value)
     if isinstance(value, Mapping):
-        pairs = sorted((str(key), item) for key, item in value.items()) if _plain_keys(value) else None
+        pairs = sorted((str(key), item) for key, item in value.items()) if _has_string_keys(value) else None
         if pairs is None:
             raise ValueError("a key that is no string")
         return (
@@ -61,24 +61,24 @@ def _write(value: Any, depth: int) -> str:
     raise ValueError(f"not a JSON value: {type(value).__name__}")
 
 
-def _plain_keys(value: Mapping[Any, Any]) -> bool:
+def _has_string_keys(value: Mapping[Any, Any]) -> bool:
     return all(isinstance(key, str) for key in value)
 
 
 def _number(value: Decimal) -> str:
-    """Shortest plain form up to 20 zeros either side, else digits and exponent."""
+    """Return the shortest plain form with up to 20 zeros on either side, else digits and an exponent."""
     if not value.is_finite():
         raise ValueError("not a JSON number")
     sign, digits, exponent = value.as_tuple()
     text = "".join(map(str, digits)).lstrip("0")
-    kept = text.rstrip("0")
-    if not kept:
+    significant = text.rstrip("0")
+    if not significant:
         return "0"
-    exponent = int(exponent) + len(text) - len(kept)
+    exponent = int(exponent) + len(text) - len(significant)
     minus = "-" if sign else ""
     if 0 <= exponent <= 20:
-        return minus + kept + "0" * exponent
+        return minus + significant + "0" * exponent
     if -20 <= exponent < 0:
-        padded = kept.rjust(1 - exponent, "0")
+        padded = significant.rjust(1 - exponent, "0")
         return f"{minus}{padded[:exponent]}.{padded[exponent:]}"
-    return f"{minus}{kept}e{exponent}"
+    return f"{minus}{significant}e{exponent}"

@@ -1,4 +1,4 @@
-"""Dates and times of day in one form each: ISO 8601's, as far as the text says."""
+"""Writes dates and times of day in ISO 8601's form, as far as the text gives them."""
 
 # ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
@@ -25,11 +25,11 @@ _CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))? ?(?:([ap])\.? ?m\.?)?"
 
 
 def canonical_time(text: str) -> str | None:
-    """`text` as "YYYY-MM-DD", "--MM-DD", "YYYY-MM" or "HH:MM[:SS]"; None where it is no date or time.
+    """Return `text` as "YYYY-MM-DD", "--MM-DD", "YYYY-MM" or "HH:MM[:SS]"; None for other text.
 
-    A time without a.m. or p.m. stays as written ("4:30"), for nobody knows which half it
-    means, unless it has a leading zero or an hour of the 24-hour clock. Of all-number
-    dates only the year-first form and an unmistakable 12/31/1999 are read.
+    A time without a.m. or p.m. is ambiguous and stays as written ("4:30"), unless it has a leading
+    zero or an hour of the 24-hour clock. Dates of numbers alone are read only if the year comes
+    first, or if they are unambiguous like 12/31/1999.
     """
     text = text.casefold()
     if len(text) > 40:

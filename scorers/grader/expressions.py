@@ -1,7 +1,7 @@
-"""Reads an arithmetic or algebraic expression, plain or LaTeX, into a small tree. Evaluates nothing.
+"""Parses an arithmetic or algebraic expression, plain or LaTeX, into a small tree. Evaluates nothing.
 
-The grammar is closed: a character or command outside it is `Unreadable`, and so is
-anything too long or too deep, so that hostile text costs no more than a scan.
+The grammar is closed: a character or command outside it raises `Unreadable`. So does text that is too
+long or too deep. Hostile text costs no more than a scan.
 """
 
 # ruff: noqa: SIM905 - word lists read better as words
@@ -54,7 +54,7 @@ _MINUS_ONE = Expr("num", value=Fraction(-1))
 
 
 def parse_expression(text: str) -> Expr:
-    """The tree of `text`; raises `Unreadable`."""
+    """Return the tree of `text`. Raises `Unreadable`."""
     if len(text) > MAX_CHARS:
         raise Unreadable("too long")
     parser = _Parser(_tokens(text))
@@ -65,7 +65,7 @@ def parse_expression(text: str) -> Expr:
 
 
 def choose_sign(tree: Expr, sign: int) -> Expr:
-    """`tree` with every plus-or-minus read as plus (1) or as minus (-1)."""
+    """Return `tree` with every plus-or-minus sign read as plus (1) or as minus (-1)."""
     if tree.op == "pm":
         inner = choose_sign(tree.args[0], sign)
         return inner if sign * tree.value > 0 else _negate(inner)
@@ -85,26 +85,26 @@ _END = _Token("", "")
 
 
 def _tokens(text: str) -> list[_Token]:
-    found = []
+    tokens = []
     for match in _TOKEN.finditer(text):
         space, number, command, word, sign = match.groups()
         spaced = bool(space)
         if number:
-            found.append(_Token(number, "number", spaced))
+            tokens.append(_Token(number, "number", spaced))
         elif command:
             if command not in ("\\ ", "\\,", "\\;", "\\!"):
-                found.append(_Token(command, "command", spaced))
+                tokens.append(_Token(command, "command", spaced))
         elif word:
-            found += _name_tokens(word, spaced)
+            tokens += _name_tokens(word, spaced)
         else:
-            found.append(_Token("^" if sign == "**" else sign, "sign", spaced))
-        if len(found) > MAX_TOKENS:
+            tokens.append(_Token("^" if sign == "**" else sign, "sign", spaced))
+        if len(tokens) > MAX_TOKENS:
             raise Unreadable("too many tokens")
-    return found
+    return tokens
 
 
 def _name_tokens(word: str, spaced: bool) -> list[_Token]:
-    """A known word stays whole; up to three other letters are a product of variables."""
+    """Return a known word as one token, and up to three other letters as a product of variables."""
     if word in FUNCTIONS:
         return [_Token("\\" + word, "command", spaced)]
     if word in _WORDS:
@@ -136,7 +136,7 @@ def _parse_number(text: str) -> Expr:
 
 
 class _Parser:
-    """Recursive descent over the tokens; every method leaves `self.at` behind what it read."""
+    """A recursive-descent parser; every method leaves `self.at` behind the tokens it consumed."""
 
     def __init__(self, tokens: list[_Token]) -> None:
         self.tokens, self.at, self.depth, self.bars = tokens, 0, 0, 0
@@ -264,7 +264,7 @@ class _Parser:
         raise Unreadable(f"unexpected {token.text!r}")
 
     def mixed(self, whole: Expr, text: str) -> Expr:
-        """`whole`, or whole plus a proper fraction written behind it (2\\frac12, 2 1/2)."""
+        """Return `whole`, plus a proper fraction written behind it (2\\frac12, 2 1/2)."""
         if self.peek() == "_":
             raise Unreadable("a number in some base")
         if not text.isdigit():
@@ -301,7 +301,7 @@ class _Parser:
         return f"_{{{name}}}" if len(name) > 1 else f"_{name}"
 
     def argument(self) -> Expr:
-        """One TeX argument: a braced group, or a single token (a single digit of a number)."""
+        """Return one TeX argument: a braced group or a single token, which is one digit of a number."""
         token = self.token()
         if token.kind == "number" and len(token.text) > 1:
             self.tokens[self.at] = _Token(token.text[1:], "number")

@@ -1,4 +1,4 @@
-"""Finds the last answer that a reply declares. Looks at the tail only, with patterns of bounded reach."""
+"""Finds the last answer that a reply declares, in its tail only and with patterns of bounded reach."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ _PERSONAL = re.compile(
 
 
 def find_answer(text: str) -> str | None:
-    """The text of the last answer that `text` declares, else None.
+    """Return the text of the last answer that `text` declares, else None.
 
-    A box, an answer tag or a #### line counts before a phrase ("the answer is", "A:"),
-    unless a phrase behind it declares a value; then comes what closes the reply: a lone
-    value, or one that the last sentence states. A short bare reply is its own answer.
+    A box, an answer tag or a #### line counts before a phrase ("the answer is", "A:"), unless a
+    phrase behind it declares a value. Without any of them the end of the reply counts: a lone
+    value, or one that the last sentence states. A short reply is its own answer.
     """
     text = text[-MAX_TEXT:].strip()
     if text[:1] in ("{", "[") and json_key(text) is not None:
@@ -103,14 +103,14 @@ def find_answer(text: str) -> str | None:
     if not text:
         return None
     mark, marked = _find_marked(text)
-    said = _find_after_phrase(text, mark)
-    if said is not None and (marked is None or _is_definite(said)):
-        return said
+    phrased = _find_after_phrase(text, mark)
+    if phrased is not None and (marked is None or _is_definite(phrased)):
+        return phrased
     return marked if marked is not None else _find_closing(text)
 
 
 def _find_plain(text: str) -> str | None:
-    """The answer of a reply whose very last words declare it plainly; most replies are such."""
+    """Return the answer of a reply whose last words declare it plainly, as most replies do."""
     if text.endswith("</answer>"):
         start = text.rfind("<answer>", -MAX_LINE)
         content = text[start + len("<answer>") : -len("</answer>")]
@@ -124,7 +124,7 @@ def _find_plain(text: str) -> str | None:
 
 
 def _relevant_part(text: str) -> str:
-    """The part to look at: the tail, or where the last box or tag stands if that is further up."""
+    """Return the part to search: the tail, or the text from the last box or tag if that is further up."""
     text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
     tail = max(0, len(text) - MAX_TAIL)
     mark = max(text.rfind(r"\boxed{"), text.rfind("<answer>"))
@@ -132,23 +132,27 @@ def _relevant_part(text: str) -> str:
 
 
 def _find_marked(text: str) -> tuple[int, str | None]:
-    """Where the last box, tag or #### line ends, and what it holds."""
-    found = [_find_boxed(text), _find_tagged(text)]
+    """Return where the last box, tag or #### line ends, and its content."""
+    candidates = [_find_boxed(text), _find_tagged(text)]
     hashes = [match for match in _HASHES.finditer(text) if _holds_answer(match[1])]
     if hashes and (strip_formatting(hashes[-1][1]).casefold() not in ("answer", "final answer")):
-        found.append((hashes[-1].end(), hashes[-1][1]))
-    return max((each for each in found if each[1] is not None), default=(0, None), key=lambda each: each[0])
+        candidates.append((hashes[-1].end(), hashes[-1][1]))
+    with_content = (candidate for candidate in candidates if candidate[1] is not None)
+    return max(with_content, default=(0, None), key=lambda candidate: candidate[0])
 
 
 def _holds_answer(content: str) -> bool:
-    """Whether a #### line holds an answer, not a heading of Markdown."""
+    """Return whether a #### line holds an answer, not a Markdown heading."""
     if _STEP.match(content) or content.rstrip().endswith(":"):
         return False
     return bool(re.search(r"\d", content)) or len(content.split()) <= 2
 
 
 def _find_boxed(text: str) -> tuple[int, str | None]:
-    """The last box that holds something; boxes joined by commas or "and" are one list."""
+    """Return where the last box with content ends, and its content.
+
+    Boxes joined by commas or "and" are one list.
+    """
     spans: list[tuple[int, int, str]] = []
     for match in list(_BOX.finditer(text))[-8:]:
         content = (
@@ -170,7 +174,7 @@ def _find_boxed(text: str) -> tuple[int, str | None]:
 
 
 def _inside_braces(text: str, start: int) -> str:
-    """What stands up to the brace that closes; nothing where none does."""
+    """Return the text up to the closing brace; empty if none closes."""
     depth, at = 1, start
     for brace in re.finditer(r"\\?[{}]", text[start : start + MAX_ANSWER]):
         if brace[0] in "{}":
@@ -197,7 +201,7 @@ def _find_tagged(text: str) -> tuple[int, str | None]:
 
 
 def _stated_value(content: str) -> str:
-    """What a box or tag holds, or the value that its one sentence states: "The value is 42"."""
+    """Return the content of a box or tag, or the value that its one sentence states: "The value is 42"."""
     if (
         " " not in content
         or "\n" in content
@@ -211,7 +215,7 @@ def _stated_value(content: str) -> str:
 
 
 def _find_after_phrase(text: str, after: int) -> str | None:
-    """What the last phrase behind `after` declares."""
+    """Return the answer that the last phrase behind `after` declares."""
     starts = [match.end() for match in _PHRASE.finditer(text, after)]
     starts += [match.end() for match in (*_HEADING.finditer(text, after), *_GIVES.finditer(text, after))]
     if not _CHOICES.search(text):
@@ -224,25 +228,19 @@ def _find_after_phrase(text: str, after: int) -> str | None:
 
 
 def _answer_at_start(rest: str) -> str | None:
-    """The answer at the head of `rest`, without the sentence that goes on behind it."""
+    """Return the answer at the start of `rest`, without the sentence that continues behind it."""
     rest = rest.lstrip(" \n\t:*_")
     fence = re.match(r"```[\w+-]*\n.{1,500}?\n```", rest, re.DOTALL)
     if fence:
         return fence[0]
     math = _MATH.match(rest)
     if math:
-        content = next(part for part in math.groups() if part).strip()
-        tail = rest[math.end() : math.end() + 200].split("\n")[0]
-        more = re.match(r"\s*(?:,|and|or|,\s*and)\s*(?=\$|\\\()", tail)
-        if not more:
-            unit = re.match(r"\s*[A-Za-z%]{1,12}[.\s]*$", tail)
-            return content + tail.rstrip(" .") if unit and math[4] is None else content
-        rest = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
-        return " ".join(rest.split()) or None
+        return _formula_at_start(rest, math)
     line = rest.split("\n")[0]
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip()
     for mark in '`"':
-        line = line.replace(mark, "") if line.count(mark) == 1 else line  # its twin was cut off
+        if line.count(mark) == 1:  # the other mark of the pair was cut off
+            line = line.replace(mark, "")
     if not line or line.casefold().startswith("not "):
         return None
     if _HEDGE.match(line):
@@ -254,8 +252,19 @@ def _answer_at_start(rest: str) -> str | None:
     return _last_amount(line) or (line if len(line.split()) <= 12 else None)
 
 
+def _formula_at_start(rest: str, math: re.Match[str]) -> str | None:
+    """Return the formula that `math` found at the start, with its unit, or a list of formulas."""
+    content = next(part for part in math.groups() if part).strip()
+    tail = rest[math.end() : math.end() + 200].split("\n", maxsplit=1)[0]
+    if re.match(r"\s*(?:,|and|or|,\s*and)\s*(?=\$|\\\()", tail):
+        sentence = _SENTENCE_END.split(rest, maxsplit=1)[0].split("\n")[0]
+        return " ".join(sentence.split()) or None
+    unit = re.match(r"\s*[A-Za-z%]{1,12}[.\s]*$", tail)
+    return content + tail.rstrip(" .") if unit and math[4] is None else content
+
+
 def _last_amount(sentence: str) -> str | None:
-    """The one value of a sentence: its last formula or bold part, else its only number."""
+    """Return the value of a sentence: its last formula or bold part, else its only number."""
     marked = [next(part for part in match.groups() if part) for match in _MATH.finditer(sentence)]
     if marked and parse_answer(marked[-1]).kind not in ("text", "opaque"):
         return marked[-1].strip()
@@ -276,7 +285,7 @@ def _is_definite(answer: str) -> bool:
 
 
 def _find_closing(text: str) -> str | None:
-    """The answer of a reply that names none as such: itself where short, else what its last line states."""
+    """Return the answer of a reply that declares none: the reply if short, else its last line's value."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if lines[-1] == "```":
         return _final_code_block(text)
@@ -284,9 +293,9 @@ def _find_closing(text: str) -> str | None:
     if last.rstrip(" *_\"')").endswith("?"):
         return None
     if len(last) <= MAX_LINE:
-        alone = _LEADING.sub("", last)
-        if _is_lone_value(parse_answer(alone), alone):
-            return alone
+        bare = _LEADING.sub("", last)
+        if _is_lone_value(parse_answer(bare), bare):
+            return bare
         if len(lines) == 1 and _is_short_answer(parse_answer(last), last):
             stated = _find_conclusion(last.rstrip(" ."))
             return stated if stated is not None and _is_definite(stated) else last
@@ -295,7 +304,7 @@ def _find_closing(text: str) -> str | None:
 
 
 def _final_code_block(text: str) -> str | None:
-    """The code block that ends the reply, where it is all of the reply or JSON."""
+    """Return the code block at the end of the reply, if it is all of the reply or JSON."""
     start = text.rfind("\n```", 0, -3) + 1
     block = text[start:]
     inside = block[block.find("\n") + 1 : -3].strip()
@@ -303,14 +312,14 @@ def _final_code_block(text: str) -> str | None:
 
 
 def _is_lone_value(value: Value, line: str) -> bool:
-    """Whether a line is nothing but a value."""
+    """Return whether a line is only a value."""
     if value.kind in ("text", "opaque"):
         return value.kind == "text" and value.key in ("yes", "no", "none") and len(line.split()) <= 3
     return not _STEP.match(line)
 
 
 def _is_short_answer(value: Value, line: str) -> bool:
-    """Whether a one-line reply is an answer in a few words and not talk."""
+    """Return whether a one-line reply is an answer in a few words."""
     if value.kind == "opaque":
         return len(line) <= 200 and not _PROSE.search(line)
     words = line.split()
@@ -325,7 +334,7 @@ def _is_short_answer(value: Value, line: str) -> bool:
 
 
 def _find_conclusion(sentence: str) -> str | None:
-    """What the last sentence states: "... = 19", "the total is 19 legs", "So she makes $18 a day"."""
+    """Return the value in the last sentence: "... = 19", "the total is 19 legs", "So she makes $18 a day"."""
     tail = [match.end() for match in _STATES.finditer(sentence)]
     if tail and not _STEP.match(sentence):
         content = sentence[tail[-1] :].strip()

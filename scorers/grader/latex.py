@@ -1,4 +1,4 @@
-"""Takes the dressing off an answer: LaTeX spacing and fonts, math marks, Markdown, typographic signs."""
+"""Strips the formatting of an answer: LaTeX spacing and fonts, math marks, Markdown, typographic signs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RATE = re.compile(
     r"(?<=[\d} ])\\[dt]?frac ?\{ ?\\(?:text|mathrm|rm) ?\{([^{}]{1,20})\} ?\}"
     r"\{ ?\\(?:text|mathrm|rm) ?\{([^{}]{1,20})\} ?(\^ ?\{?\d\}?)? ?\}"
 )
-_ROW = "\x1e"  # stands for a matrix row's end while backslashes are taken away
+_ROW = "\x1e"  # replaces the end of a matrix row while backslashes are removed
 _LATEX = [
     (re.compile(r"\\\\(?:\[[^\]\n]{0,8}\])?"), " \x1e "),
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|rm|bf|it)(?![A-Za-z])"), ""),
@@ -55,7 +55,7 @@ _POWER = re.compile(r"\*\*")
 
 
 def strip_formatting(text: str) -> str:
-    """`text` without dressing: still LaTeX where that carries meaning, but one spelling of it."""
+    """Return `text` without formatting. LaTeX with a meaning stays, in one spelling."""
     text = text.strip()
     fence = _FENCE.match(text)
     if fence:
@@ -81,7 +81,7 @@ def strip_formatting(text: str) -> str:
 
 
 def _strip_marks(text: str) -> str:
-    """Without Markdown marks, quotes, and the full stop at the end."""
+    """Return `text` without Markdown marks, quotes, and the full stop at the end."""
     for _ in range(6):
         before = text
         if text.startswith("**") and text.count("**") % 2 == 0:
@@ -98,15 +98,15 @@ def _strip_marks(text: str) -> str:
 
 
 def split_outside_brackets(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """The pieces of `text` between `separators` outside all brackets, and those separators.
+    """Split `text` at the separators outside all brackets; return the pieces and the separators.
 
     Brackets of different kinds may pair, as in half-open intervals.
     """
     marks = {match.start(): match for match in separators.finditer(text)}
     pieces: list[str] = []
-    found: list[str] = []
+    splits: list[str] = []
     if not marks:
-        return [text], found
+        return [text], splits
     depth = start = 0
     for at, char in enumerate(text):
         if char in "([{":
@@ -115,6 +115,6 @@ def split_outside_brackets(text: str, separators: re.Pattern[str]) -> tuple[list
             depth -= 1
         if not depth and at in marks and at >= start:
             pieces.append(text[start:at])
-            found.append(marks[at][0])
+            splits.append(marks[at][0])
             start = marks[at].end()
-    return [*pieces, text[start:]], found
+    return [*pieces, text[start:]], splits

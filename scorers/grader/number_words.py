@@ -1,4 +1,4 @@
-"""Numbers in words, and amounts of two units: "forty-two", "two thirds", "3 hours and 20 minutes"."""
+"""Reads numbers in words and amounts of two units: "forty-two", "two thirds", "3 hours and 20 minutes"."""
 
 # ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNITS = {
     "s": "s", "feet": "ft", "foot": "ft", "ft": "ft", "inch": "in", "inche": "in", "in": "in",
     "pound": "lb", "lb": "lb", "ounce": "oz", "oz": "oz", "dollar": "dollar", "cent": "cent",
 }  # fmt: skip
-_FAMILIES = (
+_UNIT_SERIES = (
     ("year", "month", "week", "day", "h", "min", "s"),
     ("ft", "in"),
     ("lb", "oz"),
@@ -43,7 +43,7 @@ _AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)[ -]?([a-z]+)\.?(?:,? (?:and )?|, 
 
 
 def words_to_digits(text: str) -> str | None:
-    """The digits of "twelve", "one hundred and five", "3.5 million", "21st", "two thirds"; else None."""
+    """Return "twelve", "one hundred and five", "3.5 million", "21st" or "two thirds" in digits; else None."""
     scaled = _SCALED.match(text)
     if scaled:
         return f"{scaled[1].replace(',', '')}*{SCALES[scaled[2].casefold()]}"
@@ -62,11 +62,11 @@ def words_to_digits(text: str) -> str | None:
 
 
 def _parse_integer(words: list[str]) -> int | None:
-    """The whole number that all of `words` say; scales must come down, and tens stand before ones."""
+    """Return the integer that `words` spell; else None. Scales must fall, and tens stand before ones."""
     if len(words) > 1 and words[0] in ("a", "an") and words[1] in SCALES:
         words = ["one", *words[1:]]
     total = group = 0
-    last, room = 10**15, 10**3  # the scale before; what may still be added to the group is less than `room`
+    last, room = 10**15, 10**3  # the scale before; only less than `room` may still be added to the group
     for place, word in enumerate(words):
         if word == "and" and 0 < place < len(words) - 1 and words[place - 1] in SCALES:
             continue
@@ -94,9 +94,9 @@ def _parse_integer(words: list[str]) -> int | None:
 
 
 def compound_amount(text: str) -> str | None:
-    """An amount of two or more units of one family from large to small, as "3 h 20 min"; else None.
+    """Return an amount of two or more units, from large to small, as "3 h 20 min"; else None.
 
-    Dollars and cents are the number of dollars.
+    The units belong to one kind, such as time. Dollars and cents become a number of dollars.
     """
     if len(text) > 80 or not text[:1].isdigit():
         return None
@@ -113,8 +113,8 @@ def compound_amount(text: str) -> str | None:
         parts.append((match[1], unit))
         at = match.end()
     units = [unit for _, unit in parts]
-    family = next((each for each in _FAMILIES if units[0] in each), ())
-    places = [family.index(unit) if unit in family else -1 for unit in units]
+    series = next((series for series in _UNIT_SERIES if units[0] in series), ())
+    places = [series.index(unit) if unit in series else -1 for unit in units]
     if len(parts) < 2 or -1 in places or places != sorted(set(places)):
         return None
     if units == ["dollar", "cent"] and parts[1][0].isdigit() and len(parts[1][0]) <= 2:

@@ -1,4 +1,4 @@
-"""Reads the text of an answer into its value."""
+"""Parses the text of an answer into its value."""
 
 from __future__ import annotations
 
@@ -67,28 +67,28 @@ _SYNONYMS = {
 
 
 def parse_answer(text: str) -> Value:
-    """The value of an answer's text. Never raises; what it can't read is words or opaque."""
+    """Return the value of an answer's text. Never raises; other text is words or opaque."""
     if _SIMPLE.fullmatch(text):
         return decimal_value(text)
-    plainly = _FRACTION.fullmatch(text)
-    if plainly and (fraction := _fraction_value(*plainly.groups())):
+    simple_fraction = _FRACTION.fullmatch(text)
+    if simple_fraction and (fraction := _fraction_value(*simple_fraction.groups())):
         return fraction
     value = _parse(strip_formatting(text), 0)
-    for _ in range(3):  # words without their article or capitals may read as something else: "the 5"
-        again = _parse(strip_formatting(value.key), 0) if value.kind == "text" else value
-        if again.key == value.key:
+    for _ in range(3):  # words without article or capitals may parse as something else: "the 5"
+        reparsed = _parse(strip_formatting(value.key), 0) if value.kind == "text" else value
+        if reparsed.key == value.key:
             break
-        value = again
+        value = reparsed
     return value
 
 
 def canonical_key(text: str) -> str:
-    """The key of an answer's text; for a whole number without building its value."""
+    """Return the key of an answer's text; an integer needs no value for it."""
     return str(int(text)) if _WHOLE.fullmatch(text) else parse_answer(text).key
 
 
 def json_key(text: str) -> str | None:
-    """The canonical JSON of an object, or of a list of more than numbers; None for anything else."""
+    """Return the canonical JSON of an object, or of a list of more than numbers; else None."""
     if len(text) > MAX_JSON or text[:1] + text[-1:] not in ("{}", "[]") or _NUMBERS_ONLY.fullmatch(text):
         return None
     for candidate in (text, text.replace("'", '"') if '"' not in text else ""):
@@ -111,9 +111,9 @@ def _parse(text: str, depth: int) -> Value:
 
 
 def _parse_words(text: str, depth: int) -> Value | None:
-    known = _SYNONYMS.get(text.casefold()) or (_NO_SOLUTION.fullmatch(text) and "none")
-    if known:
-        return _parse(known, depth + 1) if known[0] == "(" else Value("text", known)
+    synonym = _SYNONYMS.get(text.casefold()) or (_NO_SOLUTION.fullmatch(text) and "none")
+    if synonym:
+        return _parse(synonym, depth + 1) if synonym[0] == "(" else Value("text", synonym)
     option = _OPTION.fullmatch(text)
     if option:
         return Value("option", next(filter(None, option.groups())).upper())
@@ -128,12 +128,12 @@ def _parse_words(text: str, depth: int) -> Value | None:
         return decimal_value(moment)
     if moment:
         return Value("time", moment)
-    stated = _YES_NO.match(text)
-    return Value("text", stated[1].casefold()) if stated else None
+    yes_or_no = _YES_NO.match(text)
+    return Value("text", yes_or_no[1].casefold()) if yes_or_no else None
 
 
 def _parse_parts(text: str, depth: int) -> Value | None:
-    """(a) 3, (b) 5: the answers of a question's parts in their order."""
+    """Return the answers to a question's parts in their order: (a) 3, (b) 5."""
     marks = list(_PARTS.finditer(text)) if text[:2] in ("a)", "(a") else []
     if len(marks) < 2 or [mark[1] for mark in marks] != list("abcdefghij")[: len(marks)]:
         return None
@@ -149,9 +149,9 @@ def _parse_mathematics(text: str, depth: int) -> Value | None:
     text = strip_lead(text)
     text = words_to_digits(text) or text
     text = _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
-    contained = _parse_bracketed(text, depth)
-    if contained:
-        return contained
+    bracketed = _parse_bracketed(text, depth)
+    if bracketed:
+        return bracketed
     text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return (
         _parse_list(text, depth)
@@ -165,7 +165,7 @@ def _is_word(word: str) -> bool:
 
 
 def _parse_bracketed(text: str, depth: int) -> Value | None:
-    """A matrix, union, set, tuple, list or interval; None where brackets don't hold all of `text`."""
+    """Return a matrix, union, set, tuple, list or interval; None if brackets do not enclose all of `text`."""
     matrix = _MATRIX.fullmatch(text)
     if matrix:
         return _parse_matrix(matrix[2], depth)
@@ -183,17 +183,13 @@ def _parse_bracketed(text: str, depth: int) -> Value | None:
     if text[:1] in ("(", "[") and text[-1:] in (")", "]") and _is_enclosed(text[1:-1]):
         pieces, _ = split_outside_brackets(text[1:-1], _COMMAS)
         if 2 <= len(pieces) <= MAX_ITEMS:
-            read_items = [_parse(piece.strip(), depth + 1) for piece in pieces]
-            return (
-                sequence_value(read_items, text[0] + text[-1])
-                if all_mathematical(read_items)
-                else text_value(text)
-            )
+            items = [_parse(piece.strip(), depth + 1) for piece in pieces]
+            return sequence_value(items, text[0] + text[-1]) if all_mathematical(items) else text_value(text)
     return None
 
 
 def _difference_value(whole: Value, points: Value) -> Value | None:
-    """The real numbers without a few of them, as a union of open intervals."""
+    """Return the real numbers without `points`, as a union of open intervals."""
     numbers = sorted(item.exact for item in points.items if item.exact is not None)
     if whole.key != "(-oo,oo)" or points.kind != "set" or not 0 < len(numbers) == len(points.items):
         return None
@@ -202,7 +198,7 @@ def _difference_value(whole: Value, points: Value) -> Value | None:
 
 
 def _is_enclosed(inside: str) -> bool:
-    """Whether the brackets around `inside` belong together."""
+    """Return whether the brackets around `inside` belong together."""
     depth = 0
     for char in inside:
         depth += (char in "([{") - (char in ")]}")
@@ -223,7 +219,7 @@ def _parse_items(text: str, depth: int) -> list[Value]:
 
 
 def _parse_matrix(body: str, depth: int) -> Value | None:
-    """A matrix by rows; one that is a single row or column is a vector, the tuple of its components."""
+    """Return a matrix by rows; a single row or column is a vector, the tuple of its components."""
     rows = [row.split("&") for row in body.split("\\\\") if row.strip()]
     if not rows or sum(map(len, rows)) > MAX_ITEMS:
         return None
@@ -237,7 +233,7 @@ def _parse_matrix(body: str, depth: int) -> Value | None:
 
 
 def _parse_list(text: str, depth: int) -> Value | None:
-    """Several answers without brackets, in no order; assignments by their names."""
+    """Return several answers without brackets as a set, and assignments by their names."""
     if not _ITEMS.search(text):
         return None
     items = _parse_items(text, depth)
@@ -252,7 +248,7 @@ def _parse_list(text: str, depth: int) -> Value | None:
 
 
 def _assignments_value(items: Sequence[Value]) -> Value:
-    """x = 1, y = 2: their values in the order of their names."""
+    """Return the values of assignments (x = 1, y = 2) in the order of their names."""
     ordered = tuple(sorted(items, key=lambda item: item.name))
     return Value("sequence", ",".join(item.key for item in ordered), ordered, form="()")
 
@@ -264,8 +260,8 @@ def _parse_scalar(text: str) -> Value | None:
     prefixed = _BASE_PREFIX.fullmatch(text)
     if prefixed:
         sign, *digits = prefixed.groups()
-        whole = next(int(each, base) for each, base in zip(digits, (16, 2, 8), strict=True) if each)
-        return exact_value(Fraction(-whole if sign else whole))
+        integer = next(int(text, base) for text, base in zip(digits, (16, 2, 8), strict=True) if text)
+        return exact_value(Fraction(-integer if sign else integer))
     ratio = _RATIO.fullmatch(text)
     if ratio and int(ratio[2]):
         value = Fraction(int(ratio[1]), int(ratio[2]))
@@ -282,14 +278,14 @@ def _parse_scalar(text: str) -> Value | None:
 
 
 def _fraction_value(sign: str, *parts: str | None) -> Value | None:
-    """3/4 or \\frac{3}{4}; None over 0."""
+    """Return the value of 3/4 or \\frac{3}{4}; None over 0."""
     top, bottom = (int(part) for part in parts if part is not None)
     return exact_value(Fraction(-top if sign else top, bottom)) if bottom else None
 
 
-def _repeating_value(sign: str, whole: str, once: str, again: str) -> Value:
-    """0.1\\overline{6} is 1/6."""
-    period = Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
-    value = Fraction(f"{whole or 0}.{once or 0}") + period
+def _repeating_value(sign: str, whole: str, prefix: str, repetend: str) -> Value:
+    """Return the value of a repeating decimal: 0.1\\overline{6} is 1/6."""
+    period = Fraction(int(repetend), 10 ** len(prefix) * (10 ** len(repetend) - 1))
+    value = Fraction(f"{whole or 0}.{prefix or 0}") + period
     exact = -value if sign else value
     return Value("number", str(exact), exact=exact)

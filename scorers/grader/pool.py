@@ -1,4 +1,4 @@
-"""The caller's end of the processes that may ask math-verify; see `scorers.grader.worker` for theirs."""
+"""Worker processes that ask math-verify: the caller's side. `scorers.grader.worker` is the other side."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ __all__ = ["MAX_ANSWER_LENGTH", "LazyWorkerPool", "PoolError", "WorkerPool"]
 MAX_ANSWER_LENGTH = (
     2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
 )
-_END_SECONDS = 5.0  # for a process that closed its output to end, before it is killed
+_END_SECONDS = 5.0  # a process that closed its output has so long to end before it is killed
 _LONGEST_LINE = 300  # characters of a process's last line that an error repeats
 
 _log = logging.getLogger(__name__)
 
 
 class PoolError(RuntimeError):
-    """The worker processes can't be started."""
+    """The worker processes can't start."""
 
 
 class WorkerPool:
-    """Asks killable worker processes whether two answers are the same. Explicit life: start, ask, close.
+    """Asks killable worker processes whether two answers are equal. Its life is explicit: start, ask, close.
 
-    `workers` questions are in work at once, each for at most `seconds` of wall time and
-    `memory` bytes; one that takes more is killed alone and undecided. Waiting in the queue does
-    not count, so one hostile question changes no other's verdict. Usable with `with` and
-    `async with`; `start` returns when the workers are warm.
+    `workers` comparisons run at once, each for at most `seconds` of wall time and `memory` bytes. A
+    comparison that takes more is killed alone and stays undecided. Time in the queue does not count,
+    so a hostile comparison changes no other result. `start` returns when the workers are warm. The
+    pool works with `with` and `async with`.
     """
 
     def __init__(self, workers: int = 2, seconds: float = 0.6, memory: int = 1 << 30) -> None:
         self._arguments = [str(workers), str(seconds), str(memory)]
         self._lock = threading.Lock()
         self._pending: dict[int, Future[bool | None]] = {}
-        self._asked = 0
+        self._last_id = 0
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
@@ -54,11 +54,11 @@ class WorkerPool:
 
     @property
     def failure(self) -> str | None:
-        """Why the workers can't start, where nobody caught the error; None while all is well."""
+        """Return why the workers can't start, if nobody caught that error; else None."""
         return self._failure
 
     def start(self) -> Self:
-        """Starts the processes and waits until they are warm; raises PoolError where they can't start."""
+        """Start the processes and wait until they are warm. Raises PoolError if they can't start."""
         self._process = self._spawn()
         self._open = True
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, self._write)]
@@ -67,11 +67,11 @@ class WorkerPool:
         return self
 
     async def start_async(self) -> Self:
-        """`start` without blocking the event loop."""
+        """Do the same as `start` without blocking the event loop."""
         return await asyncio.to_thread(self.start)
 
     def close(self) -> None:
-        """Ends the processes; open questions become undecided. Closing twice does no harm."""
+        """End the processes; open comparisons become undecided. Closing twice does no harm."""
         if not self._open:
             return
         self._open = False
@@ -83,15 +83,15 @@ class WorkerPool:
             thread.join()
 
     async def close_async(self) -> None:
-        """`close` without blocking the event loop."""
+        """Do the same as `close` without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     def ask(self, a: str, b: str) -> bool | None:
-        """Whether two answers are the same; None where undecided. Blocks: not for an event loop."""
+        """Return whether two answers are equal; None if undecided. It blocks, so not for an event loop."""
         return self._submit(a, b).result()
 
     async def ask_async(self, a: str, b: str) -> bool | None:
-        """`ask` without blocking the event loop."""
+        """Do the same as `ask` without blocking the event loop."""
         return await asyncio.wrap_future(self._submit(a, b))
 
     def __enter__(self) -> Self:
@@ -112,14 +112,14 @@ class WorkerPool:
 
     def _submit(self, a: str, b: str) -> Future[bool | None]:
         future: Future[bool | None] = Future()
-        future.set_running_or_notify_cancel()  # a caller that goes away leaves the question to finish
+        future.set_running_or_notify_cancel()  # after a cancelled call the comparison finishes all the same
         with self._lock:
             if not self._open or max(len(a), len(b)) > MAX_ANSWER_LENGTH:
                 future.set_result(None)
                 return future
-            self._asked += 1
-            self._pending[self._asked] = future
-            self._outbox.put(json.dumps({"id": self._asked, "a": a, "b": b}).encode() + b"\n")
+            self._last_id += 1
+            self._pending[self._last_id] = future
+            self._outbox.put(json.dumps({"id": self._last_id, "a": a, "b": b}).encode() + b"\n")
         return future
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -143,14 +143,14 @@ class WorkerPool:
         return process
 
     def _read(self) -> None:
-        """Hands out verdicts; where the nursery died, its questions are undecided and a new one starts."""
+        """Hand out results. If the fork server died, its comparisons are undecided and a new one starts."""
         while self._process is not None:
             for line in _pipe(self._process.stdout):
                 message = json.loads(line)
                 with self._lock:
                     future = self._pending.pop(message["id"], None)
                 if future is not None:
-                    future.set_result(message["verdict"])
+                    future.set_result(message["equal"])
             with self._lock:
                 lost, self._pending = self._pending, {}
                 for future in lost.values():
@@ -175,7 +175,7 @@ class WorkerPool:
             process.kill()
 
     def _report(self, error: Exception) -> None:
-        """Log and keep why there are no workers, for a caller that can't catch the error."""
+        """Log and store why there are no workers, for a caller that can't catch the error."""
         self._failure = str(error)
         _log.warning("Answers that need computer algebra stay undecided: %s", error)
 
@@ -201,9 +201,10 @@ class WorkerPool:
 
 
 class LazyWorkerPool(WorkerPool):
-    """The workers, started by the first question, because most answers need none; for callers that may wait.
+    """A pool that starts with its first comparison, because most answers need none.
 
-    To be closed like any other pool; then, and only then, every question stays undecided.
+    It is for callers that may wait. Close it like any other pool; after that every comparison stays
+    undecided.
     """
 
     def __init__(self, workers: int = 1, seconds: float = 0.6) -> None:
@@ -212,7 +213,7 @@ class LazyWorkerPool(WorkerPool):
         self._started = False
 
     def ask(self, a: str, b: str) -> bool | None:
-        """See `WorkerPool.ask`. Raises PoolError where the workers can't be started."""
+        """See `WorkerPool.ask`. Raises PoolError if the workers can't start."""
         with self._starting:
             if not self._started:
                 self.start()
@@ -234,30 +235,30 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 
 def _keep_last_line(stderr: IO[bytes], last_line: deque[bytes]) -> None:
-    """Read a stream to its end and leave its last line that isn't blank."""
+    """Read a stream to its end and keep its last line that is not blank."""
     with stderr:
         last_line.extend(filter(None, map(bytes.strip, stderr)))
 
 
 def _wait_for_end(process: subprocess.Popen[bytes]) -> str:
-    """Wait until a process that won't serve has ended, and say how it did."""
+    """Wait until a process that does not serve has ended; return how it ended."""
     try:
         code = process.wait(_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         _reap(process)
-        return "wrote something else than that it is ready"
+        return "wrote something other than that it is ready"
     _reap(process)
     return f"ended with signal {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
 def _in_parentheses(last_line: deque[bytes]) -> str:
-    """The last line of standard error in parentheses, where there is one."""
+    """Return the last line of standard error in parentheses, if there is one."""
     return f" ({last_line[0].decode(errors='replace')[:_LONGEST_LINE]})" if last_line else ""
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
-        with contextlib.suppress(OSError):  # unsent bytes to a process that is gone
+        with contextlib.suppress(OSError):  # unsent bytes to a process that has ended
             _pipe(stream).close()

@@ -1,4 +1,4 @@
-"""Reads equations, assignments and inequalities."""
+"""Parses equations, assignments and inequalities."""
 
 from __future__ import annotations
 
@@ -33,62 +33,72 @@ _SYMBOL = re.compile(
 _SEGMENT = re.compile(r"(?:\\overline ?\{ ?)?([A-Z]{2,3})(?: ?\})?")
 _TUPLE = re.compile(r"\([A-Za-z](?:, ?[A-Za-z])+\)")
 _NAMES = re.compile(r"(?:[A-Za-z]+ )*(?:[A-Za-z]{4,}|sum|ans|age|cost)(?: [A-Za-z]+)*")
-_LESS, _LEAST, _MOST = "<", Value("number", "-oo"), Value("number", "oo")
+_LESS, _MINUS_INFINITY, _INFINITY = "<", Value("number", "-oo"), Value("number", "oo")
 
 
-def parse_relation(text: str, read: Parse) -> Value | None:
-    """The equation, assignment or inequality that `text` is, else None. `read` reads its sides."""
+def parse_relation(text: str, parse: Parse) -> Value | None:
+    """Return the value of an equation, assignment or inequality, else None. `parse` parses its sides."""
     pieces, marks = split_outside_brackets(text, _RELATION)
     if not marks or len(marks) > 10:
         return None
     sides = [piece.strip() for piece in pieces]
     signs = [" in" if "in" in mark else mark.replace("==", "=") for mark in marks]
     if all(sign in ("=", "\\approx", " in") for sign in signs):
-        return _parse_equation(sides, signs, read)
+        return _parse_equation(sides, signs, parse)
     if len(signs) <= 2 and all(sign[0] in "<>!" for sign in signs):
-        return _parse_inequality(sides, signs, read)
+        return _parse_inequality(sides, signs, parse)
     return None
 
 
-def _parse_equation(sides: list[str], signs: list[str], read: Parse) -> Value | None:
+def _parse_equation(sides: list[str], signs: list[str], parse: Parse) -> Value | None:
     if "\\approx" in signs and (len(sides) > 2 or not _variable_name(sides[0])):
-        # What stands before "approximately" is the exact answer.
+        # The side before "approximately" is the exact answer.
         cut = signs.index("\\approx")
         sides, signs = sides[: cut + 1], signs[:cut]
-    first, last = sides[0], read(sides[-1])
+    first, last = sides[0], parse(sides[-1])
     if len(sides) == 1 or not first:
         return last
     if not all_mathematical([last]):
         return None
     name = _variable_name(first)
     if not name and len(sides) == 2 and _variable_name(sides[1]):
-        name, last = _variable_name(sides[1]), read(first)
-    if len(sides) == 2 and last.kind in ("sequence", "set") and _TUPLE.fullmatch(first):
-        return last
-    segment = _SEGMENT.fullmatch(first)
-    if segment and len(sides) == 2 and last.kind == "number" and not _variables(last):
-        return replace(last, name=segment[1], key=assigned_key(segment[1], last.key))
-    if name and not last.name and (last.expr is None or name not in symbols(last.expr)):
-        return replace(last, name=name, key=assigned_key(name, last.key))
-    if _NAMES.fullmatch(first):
-        return last
+        name, last = _variable_name(sides[1]), parse(first)
+    return _assigned_value(sides, name, last) or _plain_equation(sides, last)
+
+
+def _assigned_value(sides: list[str], name: str, value: Value) -> Value | None:
+    """Return the value with its name, or without words that stand for one; None for an equation."""
+    first = sides[0]
+    if len(sides) == 2:
+        if value.kind in ("sequence", "set") and _TUPLE.fullmatch(first):
+            return value
+        segment = _SEGMENT.fullmatch(first)
+        if segment and value.kind == "number" and not _variables(value):
+            return replace(value, name=segment[1], key=assigned_key(segment[1], value.key))
+    if name and not value.name and (value.expr is None or name not in symbols(value.expr)):
+        return replace(value, name=name, key=assigned_key(name, value.key))
+    return value if _NAMES.fullmatch(first) else None
+
+
+def _plain_equation(sides: list[str], last: Value) -> Value | None:
+    """Return the equation of the last two sides; where the left one is a number, return `last`."""
     left, right = _try_expression(sides[-2]), _try_expression(sides[-1])
     if left is None or right is None:
-        return last if _NAMES.search(first) else None
+        return last if _NAMES.search(sides[0]) else None
     return _against_zero(left, right, "=") if symbols(left) else last
 
 
 def _variable_name(side: str) -> str:
-    """The variable, or the function's name in f(x), that is all of `side`."""
+    """Return the name, if `side` is only a variable or a function as in f(x); else an empty string."""
     match = _SYMBOL.fullmatch(side)
     if match is None:
         return ""
-    below = (match[2] or "").strip("_{}")
-    return match[1] + (f"_{{{below}}}" if len(below) > 1 else f"_{below}" if below else "")
+    index = (match[2] or "").strip("_{}")
+    return match[1] + (f"_{{{index}}}" if len(index) > 1 else f"_{index}" if index else "")
 
 
 def _against_zero(left: Expr, right: Expr, sign: str) -> Value | None:
-    """left (sign) right as a form against 0, its coefficients whole and coprime."""
+    """Return left (sign) right as a form against 0, with coprime integer coefficients."""
     difference = Expr("+", (left, Expr("*", (Expr("num", value=Fraction(-1)), right))))
     try:
         poly = normal_form(difference)
@@ -103,11 +113,11 @@ def _against_zero(left: Expr, right: Expr, sign: str) -> Value | None:
     return Value(kind, f"{render(core)}{sign}0", expr=difference, form=sign)
 
 
-def _parse_inequality(sides: list[str], signs: list[str], read: Parse) -> Value | None:
+def _parse_inequality(sides: list[str], signs: list[str], parse: Parse) -> Value | None:
     place = next((i for i, side in enumerate(sides) if _variable_name(side)), None)
     if place is not None:
-        limits = [read(side) for i, side in enumerate(sides) if i != place]
-        if all(each.kind == "number" and not _variables(each) for each in limits):
+        limits = [parse(side) for i, side in enumerate(sides) if i != place]
+        if all(limit.kind == "number" and not _variables(limit) for limit in limits):
             return _interval_value(_variable_name(sides[place]), place, signs, limits)
     if len(signs) != 1 or signs[0] == "!=":
         return None
@@ -125,7 +135,7 @@ def _variables(value: Value) -> frozenset[str]:
 
 
 def _solve_linear(value: Value) -> Value | None:
-    """The interval of an inequality that is linear in its only variable."""
+    """Return the interval of an inequality that is linear in its only variable; else None."""
     if value.expr is None or len(_variables(value)) != 1:
         return None
     (name,) = _variables(value)
@@ -139,14 +149,18 @@ def _solve_linear(value: Value) -> Value | None:
 
 
 def _interval_value(name: str, place: int, signs: list[str], limits: list[Value]) -> Value | None:
-    """Where the variable at `place` among the sides may lie."""
+    """Return the values that the variable at `place` among the sides may have."""
     if signs == ["!="]:
         return union_value(
-            [sequence_value((_LEAST, limits[0]), "()"), sequence_value((limits[0], _MOST), "()")], name
+            [
+                sequence_value((_MINUS_INFINITY, limits[0]), "()"),
+                sequence_value((limits[0], _INFINITY), "()"),
+            ],
+            name,
         )
     if len(signs) == 1:
         below = (signs[0][0] == _LESS) == (place == 0)
-        limits = [_LEAST, limits[0]] if below else [limits[0], _MOST]
+        limits = [_MINUS_INFINITY, limits[0]] if below else [limits[0], _INFINITY]
         signs = [_LESS, signs[0]] if below else [signs[0], _LESS]
     elif place != 1 or signs[0][0] != signs[1][0] or "!=" in signs:
         return None

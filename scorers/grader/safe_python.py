@@ -37,6 +37,6 @@ def python_environment() -> dict[str, str]:
 
 
 def _site_folders() -> set[Path]:
-    """The folders in which this Python finds what is installed."""
+    """Return the folders in which this Python finds installed packages."""
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     return {Path(folder).resolve() for folder in (*site.getsitepackages(), *user)}

@@ -1,4 +1,4 @@
-"""Words around a number that are not the answer: units, currency, hedges."""
+"""Strips words around a number that are not the answer: units, currency, hedges."""
 
 # ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TEMPERATURE = re.compile(r" ?(?:°|\^ ?\\circ|\^ ?\{ ?\\circ ?\}) ?[CF]$")
 
 
 def strip_lead(text: str) -> str:
-    """`text` without "about", "a total of", a currency sign and the like in front."""
+    """Return `text` without "about", "a total of", a currency sign and the like in front."""
     for _ in range(4):
         shorter = _LEAD.sub("", text)
         if shorter == text:
@@ -45,7 +45,7 @@ def strip_lead(text: str) -> str:
 
 
 def strip_unit(text: str) -> str:
-    """`text` without a unit behind its number: "5 cm^2" and "25 miles per hour" lose theirs, "4a" nothing."""
+    """Return `text` without a unit: "5 cm^2" and "25 miles per hour" lose theirs, "4a" stays."""
     if len(text) > 200 or not (text[-1:].isalnum() or text[-1:] in ("}", "°")):
         return text
     text = _PERCENT.sub("%", text)

@@ -1,4 +1,4 @@
-"""What an answer can mean, each meaning with its exact canonical key."""
+"""The values that an answer can have, each with its exact canonical key."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = [
     "without_name",
 ]
 
-MAX_MATH = 1_000  # characters of an answer that is still read as mathematics
-_MATHS = re.compile(r"[\\^_=<>+*/|]")
+MAX_MATH = 1_000  # characters of an answer that is still parsed as mathematics
+_MATH_SIGNS = re.compile(r"[\\^_=<>+*/|]")
 _LONG_WORD = re.compile(r"[^\W\d_]{4}")
 _COMMA = re.compile(r" ?([,;]) ?")
 _ARTICLE = re.compile(r"\b(?:the|an|a) (?=\w)")
@@ -36,14 +36,20 @@ _ARTICLE = re.compile(r"\b(?:the|an|a) (?=\w)")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an answer means.
+    """The value of an answer.
 
-    `kind` is "number" (any expression), "sequence" (`form` holds its brackets), "set" (its
-    `form` is empty for a bare list, whose `items` stand as written), "matrix", "union",
-    "equation", "inequality", "time", "option" (`items` holds the text behind the letter),
-    "json", "text" (words), or "opaque" (mathematics that can't be read here). `name` is the
-    variable it was assigned to; `exact` its value where rational; `places` its decimals
-    where written with a point; `percent` says that it had a percent sign.
+    `kind` is one of these:
+
+    - "number": any expression.
+    - "sequence": a tuple, list or interval; `form` holds its brackets.
+    - "set": `form` is empty for a bare list, whose `items` stand as written.
+    - "matrix", "union", "equation", "inequality", "time", "json".
+    - "option": `items` holds the text behind the letter.
+    - "text": words.
+    - "opaque": mathematics that can't be parsed here.
+
+    `name` is the variable that has the value. `exact` is the value if it is rational. `places`
+    counts its decimals if it is written with a point. `percent` says that it has a percent sign.
     """
 
     kind: str
@@ -58,7 +64,7 @@ class Value:
 
 
 def decimal_value(text: str) -> Value:
-    """A plain number such as -1,234.50."""
+    """Return the value of a plain number such as -1,234.50."""
     whole, point, rest = text.replace(",", "").partition(".")
     if not point:
         exact = Fraction(int(whole))
@@ -68,12 +74,15 @@ def decimal_value(text: str) -> Value:
 
 
 def exact_value(value: Fraction) -> Value:
-    """An exact number."""
+    """Return the value of an exact number."""
     return Value("number", str(value), expr=Expr("num", value=value), exact=value)
 
 
 def expression_value(tree: Expr, text: str) -> Value:
-    """An expression; the two of a plus-or-minus are a set. `text` is its key where it has no normal form."""
+    """Return the value of an expression; with a plus-or-minus sign it is a set of two.
+
+    `text` is the key of an expression without a normal form.
+    """
     if has_plus_minus(tree):
         return set_value([expression_value(choose_sign(tree, sign), text) for sign in (1, -1)])
     if tree.op == "call" and tree.name == "degrees":
@@ -93,26 +102,26 @@ def expression_value(tree: Expr, text: str) -> Value:
 
 
 def has_plus_minus(tree: Expr) -> bool:
-    """Whether `tree` holds a plus-or-minus."""
+    """Return whether `tree` holds a plus-or-minus sign."""
     return tree.op == "pm" or any(has_plus_minus(arg) for arg in tree.args)
 
 
 def set_value(items: Sequence[Value], name: str = "", form: str = "") -> Value:
-    """A set, or a bare list (`form` empty): equal items once, in no order."""
+    """Return a set, or a bare list (`form` empty), with equal items once and without an order."""
     distinct = tuple({item.key: item for item in items}.values())
     key = "{" + ",".join(sorted(item.key for item in distinct)) + "}"
     return Value("set", assigned_key(name, key), distinct, name=name, form=form)
 
 
 def sequence_value(items: Sequence[Value], form: str, name: str = "") -> Value:
-    """A tuple, list or interval in the brackets `form`; a list of lists is a matrix."""
+    """Return a tuple, list or interval in the brackets `form`; a list of lists is a matrix."""
     kind = "matrix" if form == "[]" == items[0].form else "sequence"
     key = form[0] + ",".join(item.key for item in items) + form[1]
     return Value(kind, assigned_key(name, key), tuple(items), name=name, form=form)
 
 
 def union_value(items: Iterable[Value], name: str = "") -> Value | None:
-    """A union of intervals and sets; None where an item is neither."""
+    """Return a union of intervals and sets; None if an item is neither."""
     parts = {bare.key: bare for bare in map(without_name, items)}
     if any(part.kind not in ("sequence", "set", "union") for part in parts.values()):
         return None
@@ -121,26 +130,26 @@ def union_value(items: Iterable[Value], name: str = "") -> Value | None:
 
 
 def assigned_key(name: str, key: str) -> str:
-    """The key of what `name` was set to, or is in."""
+    """Return the key of a value with a name: `x=1`, or `x in (0,1)`."""
     if not name:
         return key
     return f"{name} in {key}" if key[:1] in "({[" else f"{name}={key}"
 
 
 def without_name(value: Value) -> Value:
-    """`value` without the name it was assigned to."""
+    """Return `value` without its name."""
     key = value.key.removeprefix(f"{value.name} in ").removeprefix(f"{value.name}=")
     return replace(value, name="", key=key)
 
 
 def text_value(text: str) -> Value:
-    """Text without case, articles and the marks at its ends; mathematics that could not be read is opaque."""
-    if len(text) <= MAX_MATH and ("\\" in text or (_MATHS.search(text) and not _LONG_WORD.search(text))):
+    """Return words without case, articles and marks at the ends; unparsed mathematics is opaque."""
+    if len(text) <= MAX_MATH and ("\\" in text or (_MATH_SIGNS.search(text) and not _LONG_WORD.search(text))):
         return Value("opaque", text.replace(" ", ""))
     key = _COMMA.sub(r"\1 ", " ".join(text.casefold().split()))
     return Value("text", _ARTICLE.sub("", key).strip(" .,;:!?\"'") or key)
 
 
 def all_mathematical(items: Iterable[Value]) -> bool:
-    """Whether all items were read; single letters count."""
+    """Return whether all items are parsed mathematics; single letters count."""
     return all(item.kind not in ("text", "opaque") or len(item.key) == 1 for item in items)

@@ -1,13 +1,14 @@
 """The process behind `scorers.grader.pool`: the only place that loads sympy and math-verify.
 
-One nursery imports them once and forks a child for each question, so a question can be
-killed without costing an import, leaves nothing behind, and meets no other. A child has
-limits on CPU, memory and wall time. Model text reaches sympy through math-verify's LaTeX
-grammar only: its `ExprExtractionConfig` calls `parse_expr`, which is Python's eval, so it is
-never used. The LaTeX route calls sympify too, but for its number tokens only, so the eval
-below it is replaced by a reader of numbers.
+One fork server imports them once and forks a child for each comparison. So a comparison can be killed
+without the cost of an import, leaves nothing behind, and meets no other. A child has limits on CPU,
+memory and wall time.
 
-Lines of JSON: in {"id", "a", "b"}; out {"ready"} once, then {"id", "verdict"}.
+Model text reaches sympy only through math-verify's LaTeX grammar. math-verify's
+`ExprExtractionConfig` is never used: it calls `parse_expr`, which is Python's eval. The LaTeX grammar
+calls sympify too, but only for its number tokens, so a parser of numbers replaces the eval below it.
+
+Lines of JSON: in {"id", "a", "b"}; out {"ready"} once, then {"id", "equal"}.
 """
 
 from __future__ import annotations
@@ -31,31 +32,31 @@ from scorers.grader.parsing import parse_answer
 
 __all__ = ["grade", "main"]
 
-_MAX_COSTLY_STEPS = 200  # costly steps for our own evaluation here, where nobody else waits
+_MAX_COSTLY_STEPS = 200  # costly steps of our own evaluation here, where nothing else waits
 _WARM = [(r"\frac{1}{2}+x", r"x+0.5"), (r"\int_0^1 x\,dx", r"\frac12"), (r"\sqrt{x^2+1}", r"(x^2+1)^{1/2}")]
 _NUMBER = re.compile(r"\s*(Integer|Float)\s*\(\s*'?(\d+(?:\.\d*)?(?:[eE][+-]?\d{1,4})?|\.\d+)'?\s*\)\s*")
 _RESULTS = {b"T": True, b"F": False}
 
 
 def grade(a: str, b: str, seconds: int = 1) -> bool | None:
-    """Whether two answers are the same: our own proof with more effort, then math-verify both ways round.
+    """Return whether two answers are equal: by our own proof with more steps, then by math-verify.
 
-    Each of math-verify's steps may take so many seconds.
+    math-verify compares in both orders, and each of its steps may take `seconds`.
     """
-    verdict = same_answer(parse_answer(a), parse_answer(b), _MAX_COSTLY_STEPS)
-    return _math_verify(strip_formatting(a), strip_formatting(b), seconds) if verdict is None else verdict
+    equal = same_answer(parse_answer(a), parse_answer(b), _MAX_COSTLY_STEPS)
+    return _math_verify(strip_formatting(a), strip_formatting(b), seconds) if equal is None else equal
 
 
 def _math_verify(a: str, b: str, seconds: int) -> bool | None:
-    """math-verify's verdict where it is the same in both directions and no number speaks against it."""
+    """Return math-verify's result if both orders agree and no digits contradict it; else None."""
     from math_verify import LatexExtractionConfig, parse, verify
 
-    def tree(text: str) -> list[Any]:
+    def trees_of(text: str) -> list[Any]:
         latex = [LatexExtractionConfig()]
-        found = parse(f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=seconds)
-        return [each for each in found if not isinstance(each, str)]
+        trees = parse(f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=seconds)
+        return [tree for tree in trees if not isinstance(tree, str)]
 
-    left, right = tree(a), tree(b)
+    left, right = trees_of(a), trees_of(b)
     if not left or not right:
         return None
     options = {
@@ -66,7 +67,7 @@ def _math_verify(a: str, b: str, seconds: int) -> bool | None:
     }
     try:
         forward, backward = verify(left, right, **options), verify(right, left, **options)
-    # math-verify raises whatever sympy does, and its timeout is no Exception: all of it is "undecided".
+    # math-verify raises whatever sympy raises, and its timeout is no Exception: all of it means "undecided".
     except BaseException:  # noqa: BLE001
         return None
     if forward != backward:
@@ -75,7 +76,7 @@ def _math_verify(a: str, b: str, seconds: int) -> bool | None:
 
 
 def _digits_differ(left: Any, right: Any) -> bool:
-    """Whether two constants that were called equal differ in their first 40 digits."""
+    """Return whether two constants that math-verify calls equal differ in their first 40 digits."""
     try:
         if left.free_symbols or right.free_symbols:
             return False
@@ -86,8 +87,8 @@ def _digits_differ(left: Any, right: Any) -> bool:
 
 
 def _warm_up() -> None:
-    """Imports, and enough questions that the children inherit warm caches."""
-    os.environ["SYMPY_GROUND_TYPES"] = "python"  # FLINT's end the process at the memory limit
+    """Import the libraries, and compare enough answers that the children inherit warm caches."""
+    os.environ["SYMPY_GROUND_TYPES"] = "python"  # FLINT's types end the process at the memory limit
     from sympy.parsing import sympy_parser
 
     sympy_parser.eval_expr = _parse_number
@@ -96,7 +97,7 @@ def _warm_up() -> None:
 
 
 def _parse_number(code: str, *_: Any) -> Any:
-    """Stands in for sympy's eval: a number, which the LaTeX route has sympify read, and nothing else."""
+    """Replace sympy's eval: parse a number, which is all that the LaTeX grammar gives to sympify."""
     import sympy
 
     match = _NUMBER.fullmatch(code)
@@ -108,13 +109,13 @@ def _parse_number(code: str, *_: Any) -> Any:
 @dataclass
 class _Child:
     pid: int
-    job: int
+    comparison: int
     pipe: int
     deadline: float
 
 
 class _ForkServer:
-    """Forks a child for each job, at most `workers` at once, and kills those past `seconds`."""
+    """Forks a child for each comparison, at most `workers` at once, and kills those past `seconds`."""
 
     def __init__(self, workers: int, seconds: float, memory: int) -> None:
         self.workers, self.seconds, self.memory = workers, seconds, memory
@@ -146,35 +147,35 @@ class _ForkServer:
         self.waiting.extend(json.loads(line) for line in lines)
         return bool(chunk)
 
-    def fork(self, job: dict[str, Any]) -> None:
+    def fork(self, comparison: dict[str, Any]) -> None:
         ours, theirs = os.pipe()
         pid = os.fork()
         if not pid:
-            self.answer(job, theirs)
+            self.compare(comparison, theirs)
         os.close(theirs)
-        child = _Child(pid, job["id"], ours, time.monotonic() + self.seconds)
+        child = _Child(pid, comparison["id"], ours, time.monotonic() + self.seconds)
         self.children[ours] = child
         self.selector.register(ours, selectors.EVENT_READ)
 
-    def answer(self, job: dict[str, Any], pipe: int) -> None:
-        """The child's whole life. It never returns: a crash is an undecided question."""
+    def compare(self, comparison: dict[str, Any], pipe: int) -> None:
+        """Run the child's whole life. It never returns: a crash means an undecided comparison."""
         try:
-            os.nice(5)  # the nursery, which must kill in time, and the event loop come first
+            os.nice(5)  # the fork server, which must kill in time, and the event loop come first
             cpu = int(self.seconds) + 1
             resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-            verdict = grade(job["a"], job["b"], math.ceil(self.seconds))
-            os.write(pipe, b"N" if verdict is None else b"T" if verdict else b"F")
+            equal = grade(comparison["a"], comparison["b"], math.ceil(self.seconds))
+            os.write(pipe, b"N" if equal is None else b"T" if equal else b"F")
         finally:
             os._exit(0)
 
-    def finish(self, child: _Child, verdict: bool | None) -> None:
+    def finish(self, child: _Child, equal: bool | None) -> None:
         self.selector.unregister(child.pipe)
         os.close(child.pipe)
         del self.children[child.pipe]
         os.waitpid(child.pid, 0)
-        _send({"id": child.job, "verdict": verdict})
+        _send({"id": child.comparison, "equal": equal})
 
     def stop(self) -> None:
         for child in self.children.values():
@@ -182,7 +183,7 @@ class _ForkServer:
 
 
 def _ignore_errors_from_here() -> None:
-    """Send standard error nowhere: the parent reads it only until the nursery is ready."""
+    """Discard standard error: the parent reads it only until the fork server is ready."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
@@ -193,8 +194,10 @@ def _send(message: dict[str, Any]) -> None:
 
 
 def main(workers: int, seconds: float, memory: int) -> None:
-    """Serves until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's Ctrl-C reaches us too; it closes us itself
+    """Serve until standard input ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent's Ctrl-C reaches this process too; the parent ends it
     _warm_up()
     _ignore_errors_from_here()
     _send({"ready": True})

@@ -1,4 +1,4 @@
-"""The `thinkgate` command, run as people run it."""
+"""The `thinkgate` command, as people run it."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def running(*arguments: str, **environ: str) -> AsyncIterator[Process]:
-    """`thinkgate` as a process of its own."""
+    """Run `thinkgate` as a process of its own."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", *arguments),
         cwd=ROOT,
@@ -39,8 +39,8 @@ async def running(*arguments: str, **environ: str) -> AsyncIterator[Process]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-async def test_serve_says_where_it_is_and_ends_when_told(ending: signal.Signals) -> None:
-    """The printed address answers; a signal ends it without a traceback."""
+async def test_serve_prints_its_address_and_ends_on_a_signal(ending: signal.Signals) -> None:
+    """The printed address answers; a signal ends the process without a traceback."""
     async with (
         stub_engine() as server,
         running("serve", "--port", "0", THINKGATE_UPSTREAM=server.base_url) as process,
@@ -60,8 +60,8 @@ async def test_serve_says_where_it_is_and_ends_when_told(ending: signal.Signals)
         assert b"Traceback" not in errors
 
 
-async def test_an_engine_that_can_not_start_is_told_in_one_sentence(tmp_path: Path) -> None:
-    """A model file that isn't one: status 1 and why, instead of a traceback."""
+async def test_an_engine_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    """A file that is not a model ends `serve` with status 1 and the reason, without a traceback."""
     (tmp_path / "model.gguf").write_bytes(b"nothing of the kind")
     model = str(tmp_path / "model.gguf")
     async with running(
@@ -74,16 +74,16 @@ async def test_an_engine_that_can_not_start_is_told_in_one_sentence(tmp_path: Pa
         assert f"{model} is not a GGUF file" in errors.decode()
 
 
-def test_a_wrong_setting_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Status 2 and the setting's name, instead of a traceback."""
+def test_a_wrong_setting_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`serve` ends with status 2 and the setting's name, without a traceback."""
     config = tmp_path / "thinkgate.toml"
     config.write_text("prot = 1\n")
     assert main(["serve", "--config", str(config)]) == 2
     assert "prot" in capsys.readouterr().err
 
 
-def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Status 1 and the address, instead of a traceback."""
+def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`serve` ends with status 1 and the address, without a traceback."""
     config = tmp_path / "thinkgate.toml"
     config.write_text('upstream = "http://127.0.0.1:9/v1"\n')
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -94,9 +94,9 @@ def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str], tm
 
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     """`--version` prints one line to stdout and ends with status 0."""
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main(["--version"])
-    assert ended.value.code == 0
+    assert exit_info.value.code == 0
     assert capsys.readouterr().out == f"thinkgate {version('thinkgate')}\n"
 
 
@@ -122,9 +122,9 @@ def test_a_bare_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["serve", "--port", "many"]])
-def test_a_wrong_command_line_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Status 2 with the usage, as argparse has it."""
-    with pytest.raises(SystemExit) as ended:
+def test_a_wrong_command_line_prints_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The status is 2, as argparse has it."""
+    with pytest.raises(SystemExit) as exit_info:
         main(arguments)
-    assert ended.value.code == 2
+    assert exit_info.value.code == 2
     assert "usage: thinkgate" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The real clients against the real gateway in front of the real embedded engine."""
+"""Real clients, the real gateway and the real embedded engine."""
 
 import asyncio
 import time
@@ -22,20 +22,20 @@ STORY = [{"role": "user", "content": "Tell me a very long story about the sea."}
 
 @pytest.fixture
 async def client(embedded: EmbeddedGateway) -> AsyncIterator[AsyncOpenAI]:
-    """The official client, as a user sets it up."""
+    """The official client, as a user configures it."""
     async with AsyncOpenAI(base_url=f"{embedded.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
 @pytest.fixture
 async def plain(embedded: EmbeddedGateway) -> AsyncIterator[httpx.AsyncClient]:
-    """Any other HTTP client."""
+    """A plain HTTP client."""
     async with httpx.AsyncClient(base_url=embedded.url, timeout=120) as client:
         yield client
 
 
 async def reaches(embedded: EmbeddedGateway, least: int, most: int, seconds: float = 20) -> None:
-    """Waits until the engine works on so many samples."""
+    """Wait until the engine works on so many samples."""
     deadline = time.monotonic() + seconds
     while not least <= (running := await embedded.running()) <= most:
         assert time.monotonic() < deadline, f"{running} samples run upstream, not {least} to {most}"
@@ -43,7 +43,7 @@ async def reaches(embedded: EmbeddedGateway, least: int, most: int, seconds: flo
 
 
 async def test_the_official_client_chats(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
-    """One plain request, with usage."""
+    """A plain request gets a reply with usage."""
     reply = await client.chat.completions.create(
         model=embedded.model, messages=QUESTION, max_tokens=12, temperature=0
     )
@@ -78,7 +78,7 @@ async def test_streamed_and_whole_are_the_same(client: AsyncOpenAI, embedded: Em
 
 
 async def test_logprobs_stop_and_n_are_the_engines(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
-    """Fields that the gateway doesn't own do what the engine makes of them."""
+    """Fields that the gateway doesn't own take effect in the engine."""
     reply = await client.chat.completions.create(
         model=embedded.model, messages=QUESTION, max_tokens=8, logprobs=True, top_logprobs=2, n=2, seed=1
     )
@@ -103,7 +103,7 @@ async def test_logprobs_stop_and_n_are_the_engines(client: AsyncOpenAI, embedded
 async def test_no_row_is_over_its_budget(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway, budget: str, stream: bool
 ) -> None:
-    """Never more thinking than the limit, and never an empty answer, whatever the model does."""
+    """Thinking never passes the limit and the answer is never empty, whatever the model does."""
     body = {"model": embedded.model, "messages": QUESTION, "max_tokens": 48, "stream": stream}
     body |= {"stream_options": {"include_usage": True}} if stream else {}
     headers = {"X-Reasoning-Budget": budget}
@@ -135,7 +135,7 @@ async def test_no_row_is_over_its_budget(
 
 
 async def test_a_vote_over_real_samples(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
-    """Every sample is accounted for, whichever answers the model gives."""
+    """The report accounts for every sample, whatever the model answers."""
     reply = await client.chat.completions.create(
         model=embedded.model, messages=QUESTION, max_tokens=16, seed=3, extra_headers={"X-Samples": "4"}
     )
@@ -153,7 +153,7 @@ async def test_a_vote_over_real_samples(client: AsyncOpenAI, embedded: EmbeddedG
 
 @pytest.mark.parametrize("stop", ["none", "first-2"])
 async def test_a_streamed_vote(plain: httpx.AsyncClient, embedded: EmbeddedGateway, stop: str) -> None:
-    """Progress for each sample, then the winner's text, in one request or in many."""
+    """Each sample brings progress; then the winner's text follows, from one request or many."""
     response = await plain.post(
         PATH,
         json={"model": embedded.model, "messages": QUESTION, "max_tokens": 16, "stream": True},
@@ -170,7 +170,7 @@ async def test_a_streamed_vote(plain: httpx.AsyncClient, embedded: EmbeddedGatew
 async def test_more_samples_than_the_engine_takes_at_once(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway
 ) -> None:
-    """The engine refuses an `n` beyond its slots: the samples are drawn one by one instead."""
+    """The engine refuses an `n` beyond its slots, so the gateway draws the samples one by one."""
     response = await plain.post(
         PATH,
         json={"model": embedded.model, "messages": QUESTION, "max_tokens": 4},
@@ -193,7 +193,7 @@ async def test_more_samples_than_the_engine_takes_at_once(
 async def test_a_hang_up_frees_the_engine(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway, headers: dict[str, str], samples: int, stream: bool
 ) -> None:
-    """By the engine's own count nothing goes on once the client is gone."""
+    """By the engine's own count nothing runs after the client has left."""
     await reaches(embedded, 0, 0)
     body = {
         "model": embedded.model,
@@ -209,8 +209,8 @@ async def test_a_hang_up_frees_the_engine(
     await reaches(embedded, 0, 0, seconds=5)
 
 
-async def test_the_engines_refusal_comes_through(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
-    """A prompt that is too long is the engine's own 400, streamed or not."""
+async def test_the_engines_error_reaches_the_client(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
+    """A prompt that is too long gets the engine's own 400, streamed or not."""
     long = [{"role": "user", "content": "sea " * 4000}]
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError, match="context size"):
@@ -218,7 +218,7 @@ async def test_the_engines_refusal_comes_through(client: AsyncOpenAI, embedded: 
 
 
 async def test_an_unknown_value_is_refused(client: AsyncOpenAI, embedded: EmbeddedGateway) -> None:
-    """The official client raises its own error, with the header's name in it."""
+    """The official client raises its own error, which names the header."""
     with pytest.raises(openai.BadRequestError, match=r"X-Reasoning-Budget.*allowed.*minimal") as error:
         await client.chat.completions.create(
             model=embedded.model, messages=QUESTION, extra_headers={"X-Reasoning-Budget": "lots"}
@@ -227,7 +227,7 @@ async def test_an_unknown_value_is_refused(client: AsyncOpenAI, embedded: Embedd
 
 
 async def test_many_clients_at_once(plain: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
-    """More requests than slots, streamed and not: each has its answer."""
+    """More requests than slots all get their answers, streamed or not."""
     body = {"model": embedded.model, "messages": QUESTION, "max_tokens": 4}
     replies = await asyncio.gather(
         *(plain.post(PATH, json={**body, "stream": turn % 2 == 0}) for turn in range(24))
@@ -236,8 +236,8 @@ async def test_many_clients_at_once(plain: httpx.AsyncClient, embedded: Embedded
     await reaches(embedded, 0, 0)
 
 
-async def test_what_operators_look_at(plain: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
-    """The model list, health, readiness, and metrics in which nothing runs any more."""
+async def test_what_operators_see(plain: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
+    """Models, health and readiness answer, and no request stays in the metrics."""
     assert embedded.model in {model["id"] for model in (await plain.get("/v1/models")).json()["data"]}
     assert (await plain.get("/health")).status_code == 200
     assert (await plain.get("/ready")).status_code == 200
@@ -245,10 +245,10 @@ async def test_what_operators_look_at(plain: httpx.AsyncClient, embedded: Embedd
 
 
 @pytest.mark.parametrize("scorer", ["confidence", "judge"])
-async def test_a_vote_is_weighed_by_a_real_scorer(
+async def test_a_real_scorer_weighs_a_vote(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway, scorer: str
 ) -> None:
-    """By the engine's own logprobs, which the client doesn't get, or by asking the model as a judge."""
+    """It uses the engine's logprobs, which the client doesn't get, or asks the model as a judge."""
     ask = {"model": embedded.model, "messages": QUESTION, "max_tokens": 40, "seed": 1, "temperature": 0.7}
     headers = {"X-Samples": "4", "X-Scorer": scorer, "X-Stop": "none", "X-Vote": "best"}
     body = (await plain.post(PATH, json=ask, headers=headers)).raise_for_status().json()
@@ -262,7 +262,7 @@ async def test_a_vote_is_weighed_by_a_real_scorer(
 async def test_a_confident_vote_stops_after_its_warm_up(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway
 ) -> None:
-    """Where the warm-up, half of eight, agrees, no other sample is drawn; this cold it does."""
+    """If the warm-up of four samples agrees, the vote draws no others; at this temperature it agrees."""
     ask = {"model": embedded.model, "messages": QUESTION, "max_tokens": 40, "temperature": 0.01}
     ask["scaling"] = {"samples": 8, "stop": "confident", "vote": "confidence"}
     scaling = (await plain.post(PATH, json=ask)).raise_for_status().json()["scaling"]
@@ -275,20 +275,20 @@ async def test_a_confident_vote_stops_after_its_warm_up(
 async def test_a_confident_vote_aborts_unsure_streams(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway
 ) -> None:
-    """By the engine's streamed logprobs: only behind the warm-up, upstream too, its tokens counted."""
+    """Streamed logprobs abort samples after the warm-up, also upstream, and their tokens count."""
     ask = {"model": embedded.model, "messages": STORY, "max_tokens": 40, "temperature": 1.2}
     ask["scaling"] = {"samples": 8, "stop": "confident", "vote": "mbr", "trace": True}
     aborted = 0
     for seed in range(12):  # chance decides which streams are unsure: one in three tries aborts none
         body = (await plain.post(PATH, json=ask | {"seed": seed})).raise_for_status().json()
         trace, samples = body["scaling"]["trace"], body["scaling"]["samples"]
-        assert all(each["status"] in ("finished", "truncated", "unanswered") for each in trace[:4])
+        assert all(sample["status"] in ("finished", "truncated", "unanswered") for sample in trace[:4])
         aborted = samples["aborted"]
-        assert aborted == sum(each["status"] == "aborted" for each in trace)
+        assert aborted == sum(sample["status"] == "aborted" for sample in trace)
         assert not any("logprobs" in note for note in body["scaling"]["notes"])
         if aborted:
             break
-    kept = sum(each.get("tokens", 0) for each in trace)
+    trace_tokens = sum(sample.get("tokens", 0) for sample in trace)
     assert aborted
-    assert kept < body["usage"]["completion_tokens"] < kept + 40 * aborted
+    assert trace_tokens < body["usage"]["completion_tokens"] < trace_tokens + 40 * aborted
     await reaches(embedded, 0, 0)

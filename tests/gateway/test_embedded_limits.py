@@ -1,4 +1,4 @@
-"""Limits that the gateway keeps on the real embedded engine, and what else goes through a forced close."""
+"""Limits that the gateway enforces on the real embedded engine, and other effects of a forced close."""
 
 import json
 from collections.abc import AsyncIterator
@@ -20,13 +20,13 @@ QUESTION = [{"role": "user", "content": "What is 12 + 7? Put the answer in \\box
 
 @pytest.fixture
 async def http(embedded: EmbeddedGateway) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with time enough for a busy machine."""
+    """A client with a timeout for busy machines."""
     async with httpx.AsyncClient(base_url=embedded.url, timeout=120) as client:
         yield client
 
 
 async def ask(http: httpx.AsyncClient, embedded: EmbeddedGateway, budget: object, **fields: Any) -> Any:
-    """The JSON of one unstreamed reply."""
+    """Return the JSON of one unstreamed reply."""
     body = {"model": embedded.model, "messages": QUESTION, "max_tokens": 64, "seed": 1, **fields}
     response = await http.post(PATH, json=body, headers={"X-Reasoning-Budget": str(budget)})
     assert response.status_code == 200, response.text
@@ -34,26 +34,24 @@ async def ask(http: httpx.AsyncClient, embedded: EmbeddedGateway, budget: object
 
 
 async def tokens(embedded: EmbeddedGateway, text: str) -> int:
-    """How many tokens a text is to the engine."""
+    """Return how many tokens a text has in the engine."""
     headers = {"Authorization": f"Bearer {embedded.engine.api_key}"}
     async with httpx.AsyncClient(base_url=embedded.engine.base_url.removesuffix("/v1")) as client:
         response = await client.post("/tokenize", json={"content": text}, headers=headers)
     return len(response.json()["tokens"])
 
 
-async def test_the_answer_is_written_behind_the_whole_thought(
+async def test_the_answer_follows_the_whole_thinking(
     http: httpx.AsyncClient, embedded: EmbeddedGateway
 ) -> None:
-    """The second prompt is the first with every token of the thinking and the closing behind it."""
+    """The second prompt is the first, then every token of the thinking, then the closing text."""
     reply = await ask(http, embedded, 8, ignore_eos=True, temperature=0)
     scaling, thought = reply["scaling"], reply["choices"][0]["message"]["reasoning"]
     assert scaling["budget"]["used"] == 8
     assert scaling["budget"]["enforced"] == "forced"
     added = await tokens(embedded, thought + closing_text(Markup(), limit_reached=True))
     twice = 2 * reply["usage"]["prompt_tokens"] + added
-    assert (
-        abs(scaling["usage"]["upstream_prompt_tokens"] - twice) <= 3
-    )  # the seams may be tokenized otherwise
+    assert abs(scaling["usage"]["upstream_prompt_tokens"] - twice) <= 3  # tokens at the seams may differ
     assert reply["choices"][0]["message"]["content"].strip()
 
 
@@ -61,7 +59,7 @@ async def test_the_answer_is_written_behind_the_whole_thought(
 async def test_a_schema_leaves_the_thinking_free(
     http: httpx.AsyncClient, embedded: EmbeddedGateway, stream: bool
 ) -> None:
-    """Prose first, then nothing but valid JSON."""
+    """The thinking is prose, and the answer is valid JSON."""
     schema = {"type": "object", "properties": {"answer": {"enum": [19, 20]}}, "required": ["answer"]}
     schema["additionalProperties"] = False
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
@@ -78,8 +76,8 @@ async def test_a_schema_leaves_the_thinking_free(
     assert thought.strip()
 
 
-async def test_logprobs_go_on_across_the_close(http: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
-    """Entries for thinking and answer, in chat's shape."""
+async def test_logprobs_continue_across_the_close(http: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
+    """Thinking and answer both have entries, in chat's shape."""
     reply = await ask(http, embedded, 8, logprobs=True, top_logprobs=2, ignore_eos=True, max_tokens=40)
     entries = reply["choices"][0]["logprobs"]["content"]
     text = "".join(entry["token"] for entry in entries)
@@ -92,7 +90,7 @@ async def test_logprobs_go_on_across_the_close(http: httpx.AsyncClient, embedded
 async def test_each_choice_and_each_sample_keeps_its_own_limit(
     http: httpx.AsyncClient, embedded: EmbeddedGateway
 ) -> None:
-    """As choices, and as the samples of a vote."""
+    """The limit holds for the choices of `n` and for the samples of a vote."""
     reply = await ask(http, embedded, 6, n=3)
     assert [bool(choice["message"]["content"].strip()) for choice in reply["choices"]] == [True] * 3
     assert reply["usage"]["completion_tokens_details"]["reasoning_tokens"] <= 18
@@ -105,14 +103,14 @@ async def test_each_choice_and_each_sample_keeps_its_own_limit(
 async def test_every_level_ends_in_an_answer(
     http: httpx.AsyncClient, embedded: EmbeddedGateway, budget: str
 ) -> None:
-    """Within the client's own cap, whatever the level allows beyond it."""
+    """The client's own cap holds, even if the level allows more."""
     reply = await ask(http, embedded, budget)
     assert reply["choices"][0]["message"]["content"].strip()
     assert reply["scaling"]["budget"]["used"] <= reply["scaling"]["budget"]["limit"] < 64
 
 
 async def test_earlier_thinking_is_dropped(http: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
-    """In tags or in a field, the next turn's prompt is as long as without it."""
+    """Thinking in tags or in a field does not lengthen the prompt of the next turn."""
     turns = [
         {"role": "assistant", "content": "19"},
         {"role": "assistant", "content": "<think>\n12 and 7 more</think>\n\n19"},
@@ -126,10 +124,8 @@ async def test_earlier_thinking_is_dropped(http: httpx.AsyncClient, embedded: Em
     assert len(prompts) == 1
 
 
-async def test_a_suffix_asks_for_level_and_samples(
-    http: httpx.AsyncClient, embedded: EmbeddedGateway
-) -> None:
-    """By the model's name alone."""
+async def test_a_suffix_sets_level_and_samples(http: httpx.AsyncClient, embedded: EmbeddedGateway) -> None:
+    """The model's name alone is enough."""
     body = {"model": f"{embedded.model}:minimal@2", "messages": QUESTION, "max_tokens": 24}
     reply = (await http.post(PATH, json=body)).json()
     assert reply["model"] == embedded.model

@@ -1,4 +1,4 @@
-"""What votes and stopping rules make of recorded samples."""
+"""Votes and stopping rules are replayed on recorded samples."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ ADAPTIVE = ReplaySetting("adaptive", SamplingRequest(samples=0))
 
 
 def question(answers: str, lengths: list[int] | None = None, right: str = "a") -> GradedQuestion:
-    """A question with one sample a letter; "-" is a sample without an answer."""
+    """Return a question with one sample for each letter; "-" is a sample without an answer."""
     return GradedQuestion(
         tuple(
             GradedSample(letter, None if letter == "-" else Answer(letter, letter), letter == right, length)
@@ -33,13 +33,13 @@ def test_a_majority_draws_all() -> None:
 
 
 def test_adaptive_draws_four_where_they_agree() -> None:
-    """Four of one mind end it; the rest cost nothing."""
+    """Four equal answers end the run; the other samples cost nothing."""
     result = simulate(question("aaaabbbb"), range(8), ADAPTIVE)
     assert (result.correct, result.samples, result.tokens) == (True, 4, 40)
 
 
 def test_all_at_once_pays_for_stragglers() -> None:
-    """Launched together, four agree after 13 tokens; the others have grown as far by then."""
+    """Of samples launched together, four agree after 13 tokens; the others have cost as much by then."""
     everything = replace(ADAPTIVE, policy=VotePolicy(launch="all"))
     result = simulate(question("aaaaabbb", [10, 11, 12, 13, 50, 60, 70, 80]), range(8), everything)
     assert (result.samples, result.tokens) == (8, 10 + 11 + 12 + 13 + 4 * 13)
@@ -53,7 +53,7 @@ def test_first_m_keeps_the_shortest() -> None:
 
 
 def test_limits_are_kept() -> None:
-    """A limit in tokens ends the drawing within one look of it, and what has finished decides."""
+    """A token limit ends the run at the policy's next look, and the finished samples decide."""
     limited = ReplaySetting(
         "limited", SamplingRequest(samples=0, stop="none", limits=RunLimits(max_tokens=300))
     )
@@ -64,8 +64,8 @@ def test_limits_are_kept() -> None:
     assert simulate(question("abbb", [60, 200, 200, 200]), range(4), late).tokens == 60 + 3 * 100
 
 
-def test_unsure_streams_are_aborted() -> None:
-    """After its warm-up the confident rule gives up on a stream that falls below the threshold."""
+def test_unsure_samples_are_aborted() -> None:
+    """After its warm-up the confident rule aborts a sample that falls below the threshold."""
     sure = GradedSample("a", Answer("a", "a"), True, 20, lows=(9.0,) * 20, confidence=9.0)
     other = replace(sure, text="b", answer=Answer("b", "b"), correct=False)
     unsure = replace(other, tokens=1000, lows=(1.0,) * 1000, confidence=1.0)
@@ -77,7 +77,7 @@ def test_unsure_streams_are_aborted() -> None:
 
 
 def test_levels_are_drawn_from_their_own_samples() -> None:
-    """Escalation gets its first samples from those recorded at the low level, whatever the order."""
+    """Escalation takes its first samples from those recorded at the low level, whatever the order."""
     low = GradedSample("b", Answer("b", "b"), False, 10, level="low")
     high = GradedSample("a", Answer("a", "a"), True, 100, level="high")
     auto = ReplaySetting(
@@ -99,22 +99,22 @@ def test_scores_reach_the_vote() -> None:
 
 
 def test_pass_at_k() -> None:
-    """pass@k is the unbiased estimate: of 4 samples with 2 right, two miss with chance 1/6."""
-    figure = pass_at([question("aabb", [10, 20, 30, 40])], 2)
-    assert (figure.accuracy, figure.samples, figure.tokens) == (pytest.approx(500 / 6), 2, 50)
+    """pass@k is the unbiased estimate: of 4 samples with 2 right, both are wrong with chance 1/6."""
+    metrics = pass_at([question("aabb", [10, 20, 30, 40])], 2)
+    assert (metrics.accuracy, metrics.samples, metrics.tokens) == (pytest.approx(500 / 6), 2, 50)
     assert pass_at([question("abbb"), question("bb")], 9).accuracy == 50
 
 
-def test_figures_are_means_with_an_interval() -> None:
-    """Accuracy is in percent over questions and orders, and its interval holds it."""
+def test_accuracy_has_an_interval() -> None:
+    """Accuracy is in percent over questions and orders, and lies in its interval."""
     questions = [question("aab"), question("abb"), question("aaa"), question("bbb")]
-    figure = replay(questions, [ALL], shuffles=5)[0]
-    assert (figure.name, figure.accuracy, figure.samples, figure.tokens) == ("majority", 50, 3, 30)
-    assert 0 <= figure.low < 50 < figure.high <= 100
+    metrics = replay(questions, [ALL], shuffles=5)[0]
+    assert (metrics.name, metrics.accuracy, metrics.samples, metrics.tokens) == ("majority", 50, 3, 30)
+    assert 0 <= metrics.low < 50 < metrics.high <= 100
 
 
-def test_the_same_seed_gives_the_same_figures() -> None:
-    """Figures are reproducible, and the recorded order is used where no shuffles are asked for."""
+def test_the_same_seed_gives_the_same_metrics() -> None:
+    """Metrics are reproducible, and without shuffles the recorded order is used."""
     questions = [question("ababab"), question("bbbaaa")]
     assert replay(questions, [ADAPTIVE], seed=3) == replay(questions, [ADAPTIVE], seed=3)
     one = replay([question("ab")], [replace(ALL, sampling=SamplingRequest(samples=1))], shuffles=0)[0]
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
 
 
 def test_a_policy_that_waits_for_nothing_is_an_error() -> None:
-    """A policy that neither launches nor finishes is reported instead of turning for ever."""
+    """A policy that neither launches nor finishes raises an error instead of running for ever."""
 
     class Idle:
         def step(self, state: VoteState) -> Step:

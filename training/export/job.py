@@ -9,7 +9,7 @@ from typing import Any
 
 from training.config import StageName, TrainConfig
 from training.data.budgets import BudgetSampler
-from training.data.mixing import beside, ordered
+from training.data.mixing import general_count, problem_order
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.stages.stage_data import StageData, model_before, start_model
@@ -129,9 +129,9 @@ def questions(job: Job, prompter: Prompter, rounds: int = 1) -> list[Asked]:
     table, data = job.table, job.data
     rows = data.rows(table.rows)
     if job.stage == "mixed":
-        rows += data.general(beside(len(rows), table.general))
+        rows += data.general(general_count(len(rows), table.general))
     batches = -(-table.steps // table.updates)
-    asked = ordered(rows, batches * table.groups * rounds, table.general, data.seed)
+    asked = problem_order(rows, batches * table.groups * rounds, table.general, data.seed)
     budgets = BudgetSampler(table.budgets, data.seed, job.config.budgets)
     return [
         Asked(row, prompter.prompt(row, budgets.level(row, place // table.groups * table.updates)))
@@ -154,7 +154,7 @@ def examples(job: Job, prompter: Prompter) -> list[Example]:
             "verified by the stage itself; run it here, or under accelerate"
         )
     rows = data.rows(table.rows)
-    found = worked(data, prompter, rows, data.general(beside(len(rows), table.general)))
+    found = worked(data, prompter, rows, data.general(general_count(len(rows), table.general)))
     if not found:
         raise DataError(f"{job.stage}: none of {len(rows)} rows has a worked chain or a written answer")
     return found

@@ -1,4 +1,4 @@
-"""The `replay` command: a recording in, figures out."""
+"""The `replay` command reads a recording and prints metrics."""
 
 import argparse
 import gzip
@@ -15,7 +15,7 @@ from gateway.commands.replay import add_parser
 
 
 def replay(*arguments: str | Path) -> int:
-    """Run the command; its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser()
     add_parser(parser.add_subparsers())
     args = parser.parse_args(["replay", *map(str, arguments)])
@@ -24,12 +24,12 @@ def replay(*arguments: str | Path) -> int:
 
 
 def sample(value: int, **more: Any) -> dict[str, Any]:
-    """A sample that answers with this value."""
+    """Return a sample that answers with this value."""
     return {"text": f"So it is \\boxed{{{value}}}.", **more}
 
 
 def record(path: Path, *rows: Any) -> Path:
-    """A recording of these rows."""
+    """Write a recording of these rows."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -47,31 +47,31 @@ def recording(tmp_path: Path) -> Path:
 
 
 def settings(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
-    """The printed settings by name."""
+    """Return the printed settings by name."""
     return {row["name"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
 
 
 def test_json_holds_the_usual_settings(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One JSON object is printed, with percentages and means for one question."""
+    """The command prints one JSON object with percentages and means for one question."""
     assert replay(recording, "--json") == 0
-    figures = settings(capsys)
-    assert {"pass@1", "majority", "adaptive", "window-3", "window-5", "oracle"} <= figures.keys()
-    assert figures["pass@1"]["accuracy"] == 81.25
-    majority = figures["majority"]
+    metrics = settings(capsys)
+    assert {"pass@1", "majority", "adaptive", "window-3", "window-5", "oracle"} <= metrics.keys()
+    assert metrics["pass@1"]["accuracy"] == 81.25
+    majority = metrics["majority"]
     assert (majority["accuracy"], majority["samples"], majority["tokens"]) == (100, 8, 120)
-    assert 4 <= figures["adaptive"]["samples"] < 8
+    assert 4 <= metrics["adaptive"]["samples"] < 8
     assert majority["low"] <= majority["accuracy"] <= majority["high"]
 
 
 def test_the_table_names_every_setting(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --json the same figures come as a table."""
+    """Without --json the command prints a table with the same settings."""
     assert replay(recording, "--stop", "first-3,auto") == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("pass@1", "majority", "window-5", "first-3", "auto", "oracle"))
 
 
 def test_gzip_is_accepted(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A gzipped recording gives the same figures, whatever its name."""
+    """A gzipped recording gives the same metrics, whatever its name."""
     packed = recording.with_name("packed.jsonl")
     packed.write_bytes(gzip.compress(recording.read_bytes()))
     replay(recording, "--json")
@@ -81,19 +81,21 @@ def test_gzip_is_accepted(recording: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_scores_add_the_weighing_votes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where samples carry scores (here logits) the votes that use them are replayed too."""
+    """Where samples carry scores (here logits), the votes that use them are replayed too."""
     row = {"answer": "1", "samples": [sample(1, score=3.0), sample(2, score=-4.0), sample(2, score=-4.0)]}
     path = record(tmp_path / "scored.jsonl", row)
     assert replay(path, "--json") == 0
-    figures = settings(capsys)
-    assert [figures[name]["accuracy"] for name in ("majority", "weighted", "best")] == [0, 100, 100]
-    assert "best-of-majority" in figures
+    metrics = settings(capsys)
+    assert [metrics[name]["accuracy"] for name in ("majority", "weighted", "best")] == [0, 100, 100]
+    assert "best-of-majority" in metrics
     assert replay(path, "--json", "--scorer", "none") == 0
     assert "weighted" not in settings(capsys)
 
 
-def test_what_a_sample_says_of_itself_is_believed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sample's own answer and label beat the grader's reading of its text."""
+def test_answers_and_labels_of_samples_are_believed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample's own answer and label count more than the grader's reading of its text."""
     row = {
         "answer": "1",
         "samples": [sample(2, answer="1"), sample(1, correct=False), sample(1, answer=None)],
@@ -103,7 +105,7 @@ def test_what_a_sample_says_of_itself_is_believed(tmp_path: Path, capsys: pytest
 
 
 def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Numbers within it are right; one that is no number over 0 is named with its line."""
+    """Numbers within it are right; a tolerance that is no number over 0 is named with its line."""
     row = {"answer": "3.1416", "samples": [sample(3), {"text": "So it is \\boxed{3.14}."}]}
     for tolerance, accuracy in ((None, 0), (0.01, 50), (0.5, 100)):
         path = record(tmp_path / "pi.jsonl", row | {"tolerance": tolerance})
@@ -115,14 +117,14 @@ def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_grader_is_asked_where_forms_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An answer that only algebra can tell to be the right one is told by the grader's workers."""
+    """The grader's workers recognise a right answer that needs algebra to compare."""
     row = {"answer": "1", "samples": [{"text": "It is \\boxed{\\int_0^1 2x\\,dx}."}]}
     assert replay(record(tmp_path / "integral.jsonl", row), "--json") == 0
     assert settings(capsys)["pass@1"]["accuracy"] == 100
 
 
 def test_confidence_comes_from_logprobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Logged alternatives weigh the samples where the confidence scorer is asked for."""
+    """With the confidence scorer, the logged alternatives weigh the samples."""
 
     def logged(value: int, logprob: float) -> dict[str, Any]:
         top = [{"token": "x", "logprob": logprob}, {"token": "y", "logprob": logprob}]
@@ -131,20 +133,20 @@ def test_confidence_comes_from_logprobs(tmp_path: Path, capsys: pytest.CaptureFi
     row = {"answer": "1", "samples": [logged(1, -9.0), logged(2, -1.0), logged(2, -1.0)]}
     path = record(tmp_path / "logged.jsonl", row)
     assert replay(path, "--json", "--scorer", "confidence:mean", "--vote", "confidence") == 0
-    figures = settings(capsys)
-    assert [figures[name]["accuracy"] for name in ("majority", "confidence")] == [0, 100]
+    metrics = settings(capsys)
+    assert [metrics[name]["accuracy"] for name in ("majority", "confidence")] == [0, 100]
 
 
 def test_the_plot_is_an_svg(recording: Path, tmp_path: Path) -> None:
-    """--plot writes a drawing in which every setting has its point in both panels."""
+    """--plot writes a chart in which every setting has its point, with a tooltip, in both panels."""
     plot = tmp_path / "plot.svg"
     assert replay(recording, "--plot", plot) == 0
     titles = [each.text or "" for each in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")]
     assert sum(title.startswith("adaptive:") for title in titles) == 2
 
 
-def test_torn_lines_are_skipped_and_said(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are no reason to refuse the rest; the count stands in the JSON as well."""
+def test_torn_lines_are_skipped_and_counted(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest is replayed; standard error and the JSON object give their number."""
     replay(recording, "--json", "--seed", "1")
     whole = json.loads(capsys.readouterr().out)
     with recording.open("a", encoding="utf-8") as file:
@@ -157,7 +159,7 @@ def test_torn_lines_are_skipped_and_said(recording: Path, capsys: pytest.Capture
 
 
 def test_a_gzip_file_is_read_up_to_its_tear(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a killed process or a full disk left of it."""
+    """The part before the tear is replayed, and the command says that something is missing."""
     packed = gzip.compress(recording.read_bytes()) + gzip.compress(recording.read_bytes())
     recording.write_bytes(packed[:-30])
     assert replay(recording, "--json") == 0
@@ -192,7 +194,7 @@ def test_a_plot_needs_the_extra(
 def test_bad_lines_are_named(
     recording: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line that can't be used is named with its number and with what is wrong."""
+    """The message has the number of the line and the problem."""
     good = recording.read_text(encoding="utf-8").splitlines()[0]
     recording.write_text(f"{good}\n{line}\n", encoding="utf-8")
     assert replay(recording) == 2
@@ -215,21 +217,21 @@ def test_bad_lines_are_named(
 def test_bad_arguments_are_refused(
     recording: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An argument that can't be used ends with status 2 and says what is allowed."""
+    """The command ends with status 2 and says what is allowed."""
     assert replay(recording, *arguments) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["-1", "x", "1.5"])
 def test_counts_are_natural_numbers(recording: Path, count: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A count that isn't a natural number is refused as a misuse of the command."""
+    """Anything else is refused as a misuse of the command."""
     with pytest.raises(SystemExit, match="2"):
         replay(recording, "--samples", count)
     assert "is no natural number" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing, an empty and a broken file are told apart."""
+    """The messages for a missing, an empty and a broken file differ."""
     assert replay(tmp_path / "missing") == 2
     assert "No such file" in capsys.readouterr().err
     (tmp_path / "empty").write_text("\n", encoding="utf-8")

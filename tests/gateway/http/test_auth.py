@@ -1,4 +1,4 @@
-"""Keys and what they may spend, over the whole app."""
+"""Keys, and what they may spend, in the whole app."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ CARDS = {
 
 
 def bearer(key: str) -> dict[str, str]:
-    """A key as OpenAI's clients send it."""
+    """Return the header in which OpenAI's clients send a key."""
     return {"Authorization": f"Bearer {key}"}
 
 
 def settings_with(alice: dict[str, Any] | None = None, **more: Any) -> Settings:
-    """Settings with two keys, of which Bob's may do anything."""
+    """Return settings with two keys; Bob's has no limits."""
     keys = {
         "alice": {"secret_sha256": digest(ALICE), **(alice or {})},
         "bob": {"secret_sha256": digest(BOB)},
@@ -58,7 +58,7 @@ async def client_of(
 
 
 async def budget_of(settings: Settings, body: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
-    """The budget in the report of Alice's request."""
+    """Return the budget in the report of Alice's request."""
     async with client_of(settings) as client:
         reply = await client.post(CHAT, json={**ASK, **(body or {})}, headers={**bearer(ALICE), **headers})
     assert reply.status_code == 200, reply.text
@@ -70,21 +70,21 @@ async def budget_of(settings: Settings, body: dict[str, Any] | None = None, **he
 @pytest.mark.parametrize(
     "headers", [{}, bearer("wrong"), {"x-api-key": "wrong"}, {"Authorization": f"Basic {ALICE}"}]
 )
-async def test_without_a_known_key_nothing_is_answered(path: str, headers: dict[str, str]) -> None:
-    """A 401 in the shape of the path's clients, before the upstream or the body is looked at."""
+async def test_a_request_without_a_known_key_is_refused(path: str, headers: dict[str, str]) -> None:
+    """It gets a 401 in the shape of the path's clients; the upstream sees nothing."""
     upstream = ScriptedUpstream(says("7"))
     async with client_of(settings_with(), upstream) as client:
         reply = await client.request("GET" if path == "/v1/models" else "POST", path, headers=headers)
     assert reply.status_code == 401
     assert reply.headers["www-authenticate"] == "Bearer"
     assert reply.headers["x-request-id"]
-    told = reply.json()
-    assert told["error"]["code"] == "invalid_api_key"
-    assert told["error"]["param"] == "Authorization"
-    assert "Bearer" in told["error"]["message"]
+    body = reply.json()
+    assert body["error"]["code"] == "invalid_api_key"
+    assert body["error"]["param"] == "Authorization"
+    assert "Bearer" in body["error"]["message"]
     assert "wrong" not in reply.text
     if path.startswith("/v1/messages"):
-        assert (told["type"], told["error"]["type"]) == ("error", "authentication_error")
+        assert (body["type"], body["error"]["type"]) == ("error", "authentication_error")
     assert upstream.plans == []
 
 
@@ -92,34 +92,34 @@ async def test_without_a_known_key_nothing_is_answered(path: str, headers: dict[
     "headers", [bearer(ALICE), {"authorization": f"bearer  {BOB}"}, {"x-api-key": ALICE}]
 )
 async def test_a_known_key_lets_in(headers: dict[str, str]) -> None:
-    """Anybody's, in OpenAI's way or Anthropic's, on every path."""
+    """Every known key works, sent in OpenAI's way or in Anthropic's."""
     async with client_of(settings_with()) as client:
         assert (await client.post(CHAT, json=ASK, headers=headers)).status_code == 200
         assert (await client.get("/v1/models", headers=headers)).status_code == 200
 
 
 async def test_a_known_key_beside_an_unknown_one_is_enough() -> None:
-    """As where a proxy in front has an authorization of its own."""
+    """A proxy in front may send an authorization of its own."""
     async with client_of(settings_with()) as client:
         reply = await client.post(CHAT, json=ASK, headers={**bearer("a proxy's"), "x-api-key": ALICE})
     assert reply.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/openapi.json"])
-async def test_what_operators_watch_stays_open(path: str) -> None:
-    """Probes and scrapers have no key."""
+async def test_operators_need_no_key(path: str) -> None:
+    """Probes and scrapers get health, metrics and the OpenAPI document without a key."""
     async with client_of(settings_with()) as client:
         assert (await client.get(path)).status_code == 200
 
 
-async def test_without_keys_everybody_may_ask() -> None:
-    """Whatever a client sends as its key."""
+async def test_a_gateway_without_keys_answers_everybody() -> None:
+    """It ignores the key that a client sends."""
     async with client_of(Settings()) as client:
         assert (await client.post(CHAT, json=ASK, headers=bearer("anything"))).status_code == 200
 
 
-async def test_the_official_clients_send_keys_so() -> None:
-    """The gateway's key is what each takes as `api_key`; a wrong one is its own authentication error."""
+async def test_the_official_clients_can_send_keys() -> None:
+    """Each takes the gateway's key as `api_key`; a wrong key raises its own authentication error."""
     fields: Any = {"model": "tiny", "max_tokens": 99, "messages": QUESTION}
     async with (
         serving(create_app(settings_with(), ScriptedUpstream(thinks(8)))) as url,
@@ -135,7 +135,7 @@ async def test_the_official_clients_send_keys_so() -> None:
 
 
 async def test_the_upstream_never_sees_a_clients_key() -> None:
-    """It gets the gateway's own, or none."""
+    """The upstream gets the gateway's own key or none."""
     async with stub_engine() as server:
         server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "7"}}]}))
         server.answers("/v1/completions", Json({"choices": [{"text": "7"}]}))
@@ -146,17 +146,21 @@ async def test_the_upstream_never_sees_a_clients_key() -> None:
                 app.router.lifespan_context(app),
                 httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
             ):
-                headers = {**bearer(ALICE), "x-api-key": BOB}
+                both_keys = {**bearer(ALICE), "x-api-key": BOB}
                 for path in (CHAT, "/v1/completions"):
-                    assert (await client.post(path, json=ASK, headers=headers)).status_code == 200
-            seen = [sent for _, _, sent in server.requests]
+                    assert (await client.post(path, json=ASK, headers=both_keys)).status_code == 200
+            sent = [headers for _, _, headers in server.requests]
             server.requests.clear()
-            assert {sent.get("authorization") for sent in seen} == {upstream_key and f"Bearer {upstream_key}"}
-            assert not any("x-api-key" in sent or ALICE in str(sent) or BOB in str(sent) for sent in seen)
+            assert {headers.get("authorization") for headers in sent} == {
+                upstream_key and f"Bearer {upstream_key}"
+            }
+            assert not any("x-api-key" in headers for headers in sent)
+            assert ALICE not in str(sent)
+            assert BOB not in str(sent)
 
 
 @pytest.mark.parametrize(
-    ("asked", "headers", "by", "limit"),
+    ("fields", "headers", "by", "limit"),
     [
         ({}, {}, "key", 300),
         ({"model": "tiny:high"}, {}, "model", 900),
@@ -164,22 +168,22 @@ async def test_the_upstream_never_sees_a_clients_key() -> None:
         ({"reasoning_effort": "low"}, {"X-Reasoning-Budget": "200"}, "header", 200),
     ],
 )
-async def test_a_keys_default_stands_where_a_client_says_nothing(
-    asked: dict[str, Any], headers: dict[str, str], by: str, limit: int
+async def test_a_keys_default_applies_to_a_request_without_a_budget(
+    fields: dict[str, Any], headers: dict[str, str], by: str, limit: int
 ) -> None:
-    """A request's word beats it; it beats the route's, the model's and everybody's; no cap is passed."""
+    """A request's own budget beats it; it beats the route's, the model's and the general default."""
     settings = settings_with(
         {"default_budget": "300", "budget_cap": 900},
         routes={CHAT: {"default_budget": "400", "budget_cap": 5000}},
         models={"t*": {"default_budget": "500"}},
         default_budget="600",
     )
-    told = await budget_of(settings, asked, **headers)
-    assert (told["by"], told["limit"]) == (by, limit)
+    budget = await budget_of(settings, fields, **headers)
+    assert (budget["by"], budget["limit"]) == (by, limit)
 
 
 async def test_a_routes_default_beats_the_models() -> None:
-    """For those whose key has none; on that route alone."""
+    """It applies to keys without a default, on that route alone."""
     settings = settings_with(routes={"/v1/messages": {"default_budget": "400"}}, default_budget="600")
     assert (await budget_of(settings))["by"] == "default"
     async with client_of(settings) as client:
@@ -189,7 +193,7 @@ async def test_a_routes_default_beats_the_models() -> None:
     assert (budget["by"], budget["limit"]) == ("route", 400)
 
 
-@pytest.mark.parametrize("asked", ["5000", "high", "max"])
+@pytest.mark.parametrize("wanted", ["5000", "high", "max"])
 @pytest.mark.parametrize(
     ("alice", "everybody"),
     [
@@ -199,15 +203,15 @@ async def test_a_routes_default_beats_the_models() -> None:
         ({"budget_cap": 500}, {"routes": {CHAT: {"budget_cap": 70}}}),
     ],
 )
-async def test_the_least_cap_holds(asked: str, alice: dict[str, Any], everybody: dict[str, Any]) -> None:
-    """Whosever it is; the report says that more was asked for than is allowed."""
-    told = await budget_of(settings_with(alice, **everybody), **{"X-Reasoning-Budget": asked})
-    assert told["limit"] == 70
-    assert [note for note in told["notes"] if "70 thinking tokens" in note and "allowed" in note]
+async def test_the_lowest_cap_holds(wanted: str, alice: dict[str, Any], everybody: dict[str, Any]) -> None:
+    """It may belong to anybody; the report notes that the request wanted more."""
+    budget = await budget_of(settings_with(alice, **everybody), **{"X-Reasoning-Budget": wanted})
+    assert budget["limit"] == 70
+    assert [note for note in budget["notes"] if "70 thinking tokens" in note and "allowed" in note]
 
 
 async def test_a_cap_holds_against_a_templates_own_switch() -> None:
-    """A request's own word that keeps thinking on where it is off by the budget keeps it on up to the cap."""
+    """If a template switch turns thinking on against a budget of `off`, the cap still holds."""
     upstream = ScriptedUpstream(thinks(200))
     async with client_of(settings_with({"budget_cap": 70}, family="qwen3"), upstream) as client:
         body = {**ASK, "reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": True}}
@@ -216,10 +220,10 @@ async def test_a_cap_holds_against_a_templates_own_switch() -> None:
     assert (budget["enforced"], budget["used"]) == ("forced", 70)
 
 
-async def test_a_cap_holds_where_nothing_was_asked() -> None:
-    """And isn't worth a note there."""
-    told = await budget_of(settings_with({"budget_cap": 70}))
-    assert (told["limit"], told["notes"]) == (70, [])
+async def test_a_cap_holds_without_a_budget() -> None:
+    """A request that names no budget is capped without a note."""
+    budget = await budget_of(settings_with({"budget_cap": 70}))
+    assert (budget["limit"], budget["notes"]) == (70, [])
 
 
 @pytest.mark.parametrize(
@@ -227,20 +231,20 @@ async def test_a_cap_holds_where_nothing_was_asked() -> None:
     [({"X-Samples": "3"}, {}, "X-Samples"), ({}, {"model": "tiny@3"}, "model"), ({}, {"n": 3}, "n")],
 )
 async def test_a_keys_samples_are_capped(headers: dict[str, str], fields: dict[str, Any], param: str) -> None:
-    """By a 400 that says how many there may be; others' keys are free."""
+    """A request for more is a 400 that says how many are allowed; other keys are free."""
     async with client_of(settings_with({"max_samples": 2}), ScriptedUpstream(says("7"))) as client:
         body = {**ASK, **fields}
-        refused = await client.post(CHAT, json=body, headers={**bearer(ALICE), **headers})
-        answered = await client.post(CHAT, json=body, headers={**bearer(BOB), **headers})
-    assert refused.status_code == 400
-    assert refused.json()["error"]["param"] == param
-    assert "allowed: 1 to 2" in refused.json()["error"]["message"]
-    assert answered.status_code == 200
+        refusal = await client.post(CHAT, json=body, headers={**bearer(ALICE), **headers})
+        answer = await client.post(CHAT, json=body, headers={**bearer(BOB), **headers})
+    assert refusal.status_code == 400
+    assert refusal.json()["error"]["param"] == param
+    assert "allowed: 1 to 2" in refusal.json()["error"]["message"]
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{"X-Samples": "auto"}, {"X-Reasoning-Budget": "crowd"}])
 async def test_a_level_brings_no_more_samples_than_the_key_may_draw(headers: dict[str, str]) -> None:
-    """Neither a level's own number nor what difficulty finds is over the cap."""
+    """The cap holds for a level's own samples and for `auto`."""
     settings = settings_with(
         {"max_samples": 2}, levels={"crowd": {"tokens": 50, "samples": 8, "stop": "none"}}
     )
@@ -249,13 +253,13 @@ async def test_a_level_brings_no_more_samples_than_the_key_may_draw(headers: dic
     assert reply.json()["scaling"]["samples"]["launched"] == 2
 
 
-async def test_other_models_than_a_keys_own_do_not_exist_for_it() -> None:
-    """Not in the list, not by name or suffix, not as a completion, and not in the error's list."""
+async def test_a_key_sees_only_its_own_models() -> None:
+    """Other models appear in no list and no error, and can't be used by name or suffix."""
     settings, upstream = settings_with({"models": ["TINY*"]}), ScriptedUpstream(says("7"), models=CARDS)
     async with client_of(settings, upstream) as client:
         client.headers.update(bearer(ALICE))
-        listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
-        assert listed == ["tiny", "tiny-large"]
+        names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
+        assert names == ["tiny", "tiny-large"]
         assert (await client.get("/v1/models/secret-7b")).status_code == 404
         for path in (CHAT, "/v1/completions"):
             for name in ("secret-7b", "secret-7b:low", "", "unknown"):
@@ -267,8 +271,8 @@ async def test_other_models_than_a_keys_own_do_not_exist_for_it() -> None:
         assert len(everything.json()["data"]) == 3
 
 
-async def test_a_keys_models_hold_where_the_upstream_lists_none() -> None:
-    """There any name goes on as it is, if it fits."""
+async def test_a_keys_models_hold_if_the_upstream_lists_none() -> None:
+    """A name that matches the key's patterns goes upstream as it is; others are a 404."""
     settings, upstream = settings_with({"models": ["tiny*"]}), ScriptedUpstream(says("7"), models={})
     async with client_of(settings, upstream) as client:
         statuses = [
@@ -279,7 +283,7 @@ async def test_a_keys_models_hold_where_the_upstream_lists_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('[keys.alice]\nsecret = "a"', "keys.alice.secret_sha256"),
         ('[keys.alice]\nsecret_sha256 = "tg-not-a-hash"', "keys.alice.secret_sha256"),
@@ -289,18 +293,18 @@ async def test_a_keys_models_hold_where_the_upstream_lists_none() -> None:
         ('[routes."/v1/messages"]\ndefault_budget = "hgih"', "routes./v1/messages.default_budget"),
     ],
 )
-def test_a_mistake_in_a_table_is_named(tmp_path: Path, text: str, told: str) -> None:
-    """At the start, without showing what may be a key."""
+def test_a_mistake_in_a_table_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """The start fails with the field's name, and never shows a value that may be a key."""
     path = tmp_path / "thinkgate.toml"
     path.write_text(text.replace("{0}", digest(ALICE)), encoding="utf-8")
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         create_app(load_settings(path, {}), ScriptedUpstream(says("7")))
     assert "tg-not-a-hash" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["alice", "Alice & Bob", 'a"b'])
 async def test_the_command_makes_a_key_and_its_table(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What it prints is pasted into the settings, and the key in its comment lets in."""
+    """Its output is valid settings, and the key in its comment is admitted."""
     assert main(["keys", name]) == 0
     printed = capsys.readouterr().out
     settings = Settings.model_validate(tomllib.loads(printed))
@@ -311,8 +315,8 @@ async def test_the_command_makes_a_key_and_its_table(name: str, capsys: pytest.C
         assert (await client.post(CHAT, json=ASK, headers=bearer(key))).status_code == 200
 
 
-def test_no_key_is_made_twice() -> None:
-    """Each is new, and long enough not to be guessed."""
-    made = {new_key() for _ in range(100)}
-    assert len(made) == 100
-    assert min(map(len, made)) > 40
+def test_every_key_is_new() -> None:
+    """Keys differ, and are too long to guess."""
+    keys = {new_key() for _ in range(100)}
+    assert len(keys) == 100
+    assert min(map(len, keys)) > 40

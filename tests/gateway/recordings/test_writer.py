@@ -1,4 +1,4 @@
-"""The gateway's own traffic, recorded for replay."""
+"""The gateway records its traffic for replay and training."""
 
 import base64
 import gzip
@@ -31,21 +31,21 @@ SEVEN, EIGHT = says("The answer is ", "\\boxed{7}."), says("The answer is ", "\\
 
 @asynccontextmanager
 async def gateway(upstream: ScriptedUpstream, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a served gateway; when it is left, the gateway has shut down."""
+    """Give a client of a served gateway, which has shut down when the block ends."""
     app = create_app(Settings(**settings), upstream)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
         yield client
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """What was recorded."""
+    """Return the recorded lines."""
     raw = path.read_bytes()
     text = gzip.decompress(raw) if path.suffix == ".gz" else raw
     return [json.loads(line) for line in text.splitlines()]
 
 
 async def test_a_vote_is_recorded_with_its_samples(tmp_path: Path) -> None:
-    """Question, samples in the order of their launch, the winner's place, what was asked and what it cost."""
+    """The line has the question, the samples in order of launch, the winner, the setting and the cost."""
     path = tmp_path / "traffic.jsonl"
     upstream = ScriptedUpstream(EIGHT, thinks(2), SEVEN)
     async with gateway(upstream, record_to=path) as client:
@@ -64,7 +64,7 @@ async def test_a_vote_is_recorded_with_its_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_single_requests_are_recorded_streamed_or_not(tmp_path: Path, stream: bool) -> None:
-    """Without a vote there is one sample and no winner; parts of a message are joined."""
+    """Without a vote there is one sample and no winner; the text parts of a message are joined."""
     path = tmp_path / "traffic.jsonl"
     parts = [{"type": "text", "text": "3"}, {"type": "image_url"}, {"type": "text", "text": "+ 4?"}]
     async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
@@ -77,7 +77,7 @@ async def test_single_requests_are_recorded_streamed_or_not(tmp_path: Path, stre
 
 
 async def test_nothing_is_recorded_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The default writes no file anywhere, and a request that failed is none to replay."""
+    """The default writes no file anywhere, and a failed request is never recorded."""
     monkeypatch.chdir(tmp_path)
     async with gateway(ScriptedUpstream(SEVEN)) as client:
         await client.post(PATH, json=ASK)
@@ -89,8 +89,8 @@ async def test_nothing_is_recorded_unless_asked_for(tmp_path: Path, monkeypatch:
     assert lines(tmp_path / "t.jsonl") == []
 
 
-async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
-    """Answers, tokens and the vote stay; the user's words, the thinking and the texts don't."""
+async def test_redacted_parts_are_never_written(tmp_path: Path) -> None:
+    """Answers, tokens and the vote stay; the user's words, the thinking and the texts are left out."""
     path = tmp_path / "traffic.jsonl"
     redact = ("question", "reasoning", "text")
     async with gateway(ScriptedUpstream(thinks(2)), record_to=path, record_redact=redact) as client:
@@ -107,7 +107,7 @@ async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
 
 
 async def test_a_truncated_sample_has_no_answer(tmp_path: Path) -> None:
-    """As in the vote: what was cut off may be about to change its mind."""
+    """As in the vote, since a reply that was cut off may have been about to change its mind."""
     path = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(says("\\boxed{7}", finish="length")), record_to=path) as client:
         await client.post(PATH, json=ASK)
@@ -119,7 +119,7 @@ async def test_a_truncated_sample_has_no_answer(tmp_path: Path) -> None:
 async def test_replay_reads_what_was_recorded(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Over two lives of the gateway, plain and gzipped, redacted and not: as agreement."""
+    """Replay measures agreement on a file that two gateways wrote, gzipped or not, redacted or not."""
     path = tmp_path / name
     for redact in ((), ("text",)):
         async with gateway(ScriptedUpstream(EIGHT, SEVEN), record_to=path, record_redact=redact) as client:
@@ -129,17 +129,17 @@ async def test_replay_reads_what_was_recorded(
     assert main(["replay", str(path)]) == 2
     assert "--agreement" in capsys.readouterr().err
     assert main(["replay", str(path), "--agreement", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    figures = {row["name"]: row["accuracy"] for row in told["settings"]}
-    assert told["measure"] == "agreement"
-    assert figures["pass@1"] == pytest.approx(200 / 3, abs=0.001)
-    assert figures["majority"] == 100
+    report = json.loads(capsys.readouterr().out)
+    accuracies = {row["name"]: row["accuracy"] for row in report["settings"]}
+    assert report["measure"] == "agreement"
+    assert accuracies["pass@1"] == pytest.approx(200 / 3, abs=0.001)
+    assert accuracies["majority"] == 100
     assert main(["replay", str(path), "--agreement"]) == 0
     assert "% agreeing" in capsys.readouterr().out
 
 
 async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
-    """What moves logs away needs no signal: the next request goes into a new file of the old name."""
+    """Log rotation needs no signal: the next request goes into a new file of the old name."""
     path, old = tmp_path / "traffic.jsonl", tmp_path / "traffic.1"
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
@@ -155,7 +155,7 @@ async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
 
 
 async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
-    """What no longer fits is counted and lost; what fitted is written."""
+    """Requests beyond the queue are counted and lost; the queued ones are written."""
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "traffic.jsonl", queue_size=2)  # not started, so nothing drains it
@@ -167,8 +167,8 @@ async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
     assert len(lines(tmp_path / "traffic.jsonl")) == 2
 
 
-async def test_what_cannot_be_written_spoils_nothing_else(tmp_path: Path) -> None:
-    """Half a character is no JSON: that request alone is lost, and counted."""
+async def test_a_request_that_cannot_be_written_spoils_no_other(tmp_path: Path) -> None:
+    """A reply with half a character can't be JSON: this request alone is lost, and counted."""
     request = request_for()
     _, broken = await ran(ScriptedUpstream(says(Text("\ud83d"))), request)
     _, whole = await ran(ScriptedUpstream(SEVEN), request)
@@ -180,10 +180,10 @@ async def test_what_cannot_be_written_spoils_nothing_else(tmp_path: Path) -> Non
     assert (recorder.dropped, len(lines(tmp_path / "traffic.jsonl"))) == (1, 1)
 
 
-def test_a_path_that_cannot_be_written_is_told(
+def test_a_path_that_cannot_be_written_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At the start and in one sentence, not at the first request."""
+    """The gateway says so in one sentence at its start, not at the first request."""
     path = tmp_path / "nowhere" / "traffic.jsonl"
     with pytest.raises(RecorderFailed, match="record_to"):
         Recorder(path).start()
@@ -194,7 +194,7 @@ def test_a_path_that_cannot_be_written_is_told(
 
 
 def test_redactions_are_a_list_in_the_environment() -> None:
-    """With commas; an unknown word is refused with what is allowed."""
+    """They are separated by commas; an unknown one is refused with the allowed ones."""
     settings = load_settings(environ={"THINKGATE_RECORD_REDACT": "question, text"})
     assert settings.record_redact == ("question", "text")
     with pytest.raises(ConfigError, match="'question', 'reasoning' or 'text'"):
@@ -221,7 +221,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"ty
 
 
 async def test_the_whole_conversation_is_recorded(tmp_path: Path) -> None:
-    """Every turn and the tools; an image is its hash, an address stays one, and nothing else is stored."""
+    """The line has every turn and the tools; an image becomes its hash, an address stays."""
     path = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
         await client.post(PATH, json={"model": "tiny", "messages": TALK, "tools": TOOLS})
@@ -284,7 +284,7 @@ async def test_the_whole_conversation_is_recorded(tmp_path: Path) -> None:
     ],
 )
 async def test_conversations_have_one_form(tmp_path: Path, path: str, fields: dict[str, Any]) -> None:
-    """Whatever dialect the client speaks."""
+    """The line is the same for every dialect."""
     file = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(SEVEN), record_to=file) as client:
         assert (await client.post(path, json={"model": "tiny", **fields})).status_code == 200
@@ -297,7 +297,7 @@ async def test_conversations_have_one_form(tmp_path: Path, path: str, fields: di
 
 
 async def test_images_are_stored_on_request(tmp_path: Path) -> None:
-    """Beside the file, under their hash, however often they come; redacted ones are not."""
+    """They lie beside the file under their hashes, once each; those of a redacted conversation don't."""
     path, redacted = tmp_path / "traffic.jsonl", tmp_path / "redacted.jsonl"
     body = {"model": "tiny", "messages": TALK[1:2]}
     async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_images=True) as client:
@@ -316,7 +316,7 @@ async def test_images_are_stored_on_request(tmp_path: Path) -> None:
 async def test_an_image_that_cannot_be_stored_spoils_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line is written, and the log tells why its image is missing."""
+    """The line is written, and the log says why its image is missing."""
     path = tmp_path / "traffic.jsonl"
     path.with_name("traffic.jsonl.images").write_text("in the way", encoding="utf-8")
     async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_images=True) as client:
@@ -326,7 +326,7 @@ async def test_an_image_that_cannot_be_stored_spoils_nothing(
 
 
 async def test_a_line_says_who_asked_for_what(tmp_path: Path) -> None:
-    """The key's name, the session, the alias with its target, and whether training may use the line."""
+    """It has the key's name, the session, the alias with its target, and whether training may use it."""
     path, aliases = tmp_path / "traffic.jsonl", tmp_path / "aliases.toml"
     aliases.write_text('best = [{model = "tiny"}]', encoding="utf-8")
     keys = {
@@ -347,7 +347,7 @@ async def test_a_line_says_who_asked_for_what(tmp_path: Path) -> None:
 
 
 async def test_samples_are_recorded_in_full(tmp_path: Path) -> None:
-    """Each with its model, tokens, thinking and score, and with its tool calls where it made any."""
+    """Each has its model, tokens, thinking and score, and its tool calls if it made any."""
     path = tmp_path / "traffic.jsonl"
     async with gateway(ScriptedUpstream(thinks(2), SEVEN, calls()), record_to=path) as client:
         vote = {**VOTE, "X-Samples": "2", "X-Scorer": "agreement"}
@@ -363,7 +363,7 @@ async def test_samples_are_recorded_in_full(tmp_path: Path) -> None:
 
 
 async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) -> None:
-    """Its name for the model, and logprobs as numbers alone, so that they don't undo a redaction."""
+    """The line has its name for the model, and logprobs as bare numbers, which undo no redaction."""
     path = tmp_path / "traffic.jsonl"
     top = [{"token": "Ulm", "logprob": -0.123456}, {"token": "Jena", "logprob": -2.5}]
     content = [{"token": "Ulm", "logprob": -0.123456, "top_logprobs": top}]
@@ -397,7 +397,7 @@ async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) ->
 async def test_redaction_reaches_earlier_turns(
     tmp_path: Path, redact: tuple[str, ...], left: set[str]
 ) -> None:
-    """What earlier replies thought and said is left out as it is of the samples; users' turns stay."""
+    """Thinking and text of earlier replies are left out as they are of samples; the users' turns stay."""
     path = tmp_path / "traffic.jsonl"
     request = replace(request_for(), body={"model": "tiny", "messages": TALK})
     _, result = await ran(ScriptedUpstream(SEVEN), request_for())

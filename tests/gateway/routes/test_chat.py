@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions` over the whole app, on a scripted engine."""
+"""`POST /v1/chat/completions` in the whole app, on a scripted engine."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,10 +30,10 @@ async def client_of(upstream: ScriptedUpstream) -> AsyncIterator[httpx.AsyncClie
         yield client
 
 
-async def asked(
+async def post(
     upstream: ScriptedUpstream, headers: dict[str, str] | None = None, **fields: Any
 ) -> httpx.Response:
-    """The reply to one request."""
+    """Return the reply to one request."""
     async with client_of(upstream) as client:
         return await client.post(PATH, json={**ASK, **fields}, headers=headers)
 
@@ -41,16 +41,16 @@ async def asked(
 async def streamed(
     upstream: ScriptedUpstream, headers: dict[str, str] | None = None, **fields: Any
 ) -> list[dict[str, Any]]:
-    """The events of one streamed request that ends as it should."""
-    response = await asked(upstream, headers, stream=True, **fields)
+    """Return the events of one streamed request that ends well."""
+    response = await post(upstream, headers, stream=True, **fields)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text.endswith("data: [DONE]\n\n")
     return events_of(response.text)
 
 
-def said(events: list[dict[str, Any]], field: str = "content", index: int = 0) -> str:
-    """All text that the deltas of one choice put into a field."""
+def text_of(events: list[dict[str, Any]], field: str = "content", index: int = 0) -> str:
+    """Return all text that the deltas of one choice put into a field."""
     return "".join(
         choice["delta"].get(field) or ""
         for event in events
@@ -60,22 +60,22 @@ def said(events: list[dict[str, Any]], field: str = "content", index: int = 0) -
 
 
 async def metric(client: httpx.AsyncClient, name: str) -> float:
-    """The value of one line of `/metrics`."""
+    """Return the value of one line of `/metrics`."""
     lines = (await client.get("/metrics")).text.splitlines()
     return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), 0.0)
 
 
 async def eventually(client: httpx.AsyncClient, name: str, value: float) -> None:
-    """Waits until a line of `/metrics` has this value."""
+    """Wait until a line of `/metrics` has this value."""
     async with asyncio.timeout(10):
         while await metric(client, name) != value:
             pass
 
 
 async def test_a_plain_request_comes_back_whole() -> None:
-    """OpenAI's reply, with every field of the upstream's, and the gateway's report beside it."""
+    """The reply is OpenAI's, with all fields of the upstream and the gateway's report."""
     script = says("Hello.", Text(delta={"refusal": None, "annotations": ["x"]}), stop_reason=5)
-    response = await asked(ScriptedUpstream(script))
+    response = await post(ScriptedUpstream(script))
     body = response.json()
     assert response.status_code == 200
     [choice] = body["choices"]
@@ -93,7 +93,7 @@ async def test_a_plain_request_comes_back_whole() -> None:
 
 
 async def test_request_fields_go_upstream_untouched() -> None:
-    """Whatever the gateway doesn't own is the upstream's: tools, formats, images, vendors' extras."""
+    """Fields that the gateway doesn't own reach the upstream: tools, formats, images, vendors' extras."""
     fields: dict[str, Any] = {
         "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
         "tool_choice": "auto",
@@ -121,19 +121,19 @@ async def test_request_fields_go_upstream_untouched() -> None:
         ],
     }
     upstream = ScriptedUpstream(SEVEN)
-    assert (await asked(upstream, **fields)).status_code == 200
+    assert (await post(upstream, **fields)).status_code == 200
     assert upstream.bodies == [{"model": "tiny", **fields}]
     upstream = ScriptedUpstream(SEVEN)
     await streamed(upstream, **fields)
     assert upstream.bodies == [{"model": "tiny", **fields}]
 
 
-async def test_a_stream_passes_every_chunk_on() -> None:
-    """One chunk an upstream chunk: role once, texts, logprobs, the end, the report, usage when asked for."""
+async def test_a_stream_passes_on_every_chunk() -> None:
+    """Each upstream chunk becomes one chunk; role comes once, then texts, logprobs, end, report and usage."""
     logprob = {"content": [{"token": "x", "logprob": -1.0}]}
     script = says(*(Text(word, choice={"logprobs": logprob}) for word in ("The ", "end", ".")))
     events = await streamed(ScriptedUpstream(script), stream_options={"include_usage": True})
-    assert said(events) == "The end."
+    assert text_of(events) == "The end."
     deltas = [choice["delta"] for event in events for choice in event["choices"]]
     assert [delta.get("role") for delta in deltas].count("assistant") == 1
     choices = [choice for event in events for choice in event["choices"]]
@@ -148,16 +148,16 @@ async def test_a_stream_passes_every_chunk_on() -> None:
 
 
 async def test_a_stream_sends_no_usage_unless_asked() -> None:
-    """As OpenAI has it."""
+    """OpenAI does the same."""
     assert not any("usage" in event for event in await streamed(ScriptedUpstream(SEVEN)))
 
 
 async def test_held_back_text_does_not_hold_back_its_logprobs() -> None:
-    """A token that may become a tag waits, but its logprobs come in full and in order."""
+    """A token that may begin a tag waits, but all logprobs arrive in order."""
     entries = [{"token": token, "logprob": -1.0} for token in ("a", "<thi", "s")]
     script = says(*(Text(each["token"], choice={"logprobs": {"content": [each]}}) for each in entries))
     events = await streamed(ScriptedUpstream(script))
-    assert said(events) == "a<this"
+    assert text_of(events) == "a<this"
     found = [
         entry
         for event in events
@@ -168,49 +168,53 @@ async def test_held_back_text_does_not_hold_back_its_logprobs() -> None:
 
 
 async def test_thinking_and_answer_come_apart() -> None:
-    """Tags in the text, streamed or not: thinking in both of its fields, the answer alone in content."""
+    """Thinking in tags goes to both reasoning fields, and `content` holds the answer alone."""
     script = thinks(3, "Seven.")
-    message = (await asked(ScriptedUpstream(script))).json()["choices"][0]["message"]
+    message = (await post(ScriptedUpstream(script))).json()["choices"][0]["message"]
     assert message["content"] == "Seven."
     assert message["reasoning"] == message["reasoning_content"] == "step0 step1 step2"
     events = await streamed(ScriptedUpstream(script))
-    assert said(events) == "Seven."
-    assert said(events, "reasoning") == said(events, "reasoning_content") == "step0 step1 step2"
+    assert text_of(events) == "Seven."
+    assert text_of(events, "reasoning") == text_of(events, "reasoning_content") == "step0 step1 step2"
 
 
 async def test_thinking_that_the_engine_split_comes_in_both_fields() -> None:
-    """Engines name the field differently; clients get both names."""
+    """Engines use different names for the field; clients get both."""
     script = says(Text(reasoning="Hm, "), Text(reasoning="four."), "Seven.")
-    message = (await asked(ScriptedUpstream(script))).json()["choices"][0]["message"]
+    message = (await post(ScriptedUpstream(script))).json()["choices"][0]["message"]
     assert message["reasoning"] == message["reasoning_content"] == "Hm, four."
-    assert said(await streamed(ScriptedUpstream(script)), "reasoning") == "Hm, four."
+    assert text_of(await streamed(ScriptedUpstream(script)), "reasoning") == "Hm, four."
 
 
 @pytest.mark.parametrize("field", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}])
 async def test_thinking_can_be_left_out(field: dict[str, Any]) -> None:
-    """Hidden, but counted."""
-    body = (await asked(ScriptedUpstream(thinks(3, "Seven.")), **field)).json()
+    """The reply hides it, but the usage counts it."""
+    body = (await post(ScriptedUpstream(thinks(3, "Seven.")), **field)).json()
     assert "reasoning" not in body["choices"][0]["message"]
     assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] > 0
     events = await streamed(ScriptedUpstream(thinks(3, "Seven.")), **field)
-    assert (said(events), said(events, "reasoning"), said(events, "reasoning_content")) == ("Seven.", "", "")
+    assert (text_of(events), text_of(events, "reasoning"), text_of(events, "reasoning_content")) == (
+        "Seven.",
+        "",
+        "",
+    )
 
 
 @pytest.mark.parametrize("renders", [True, False])
 @pytest.mark.parametrize("counts", [True, False])
 async def test_a_budget_is_enforced(renders: bool, counts: bool) -> None:
-    """Cut at the limit, closed in the model's place, answered: whole and streamed alike."""
+    """The gateway cuts thinking at the limit and closes it, and the model answers, streamed or not."""
     for stream in (False, True):
         upstream = ScriptedUpstream(thinks(50), renders=renders, counts=counts)
         headers = {"X-Reasoning-Budget": "10"}
         if stream:
             events = await streamed(upstream, headers, stream_options={"include_usage": True})
-            content, reasoning = said(events), said(events, "reasoning")
+            content, reasoning = text_of(events), text_of(events, "reasoning")
             scaling, usage = events[-2]["scaling"], events[-1]["usage"]
             roles = [choice["delta"].get("role") for event in events for choice in event["choices"]]
             assert roles.count("assistant") == 1
         else:
-            body = (await asked(upstream, headers)).json()
+            body = (await post(upstream, headers)).json()
             message = body["choices"][0]["message"]
             content, reasoning = message["content"], message["reasoning"]
             scaling, usage = body["scaling"], body["usage"]
@@ -227,10 +231,10 @@ async def test_a_budget_is_enforced(renders: bool, counts: bool) -> None:
 
 
 async def test_the_clients_system_message_is_kept() -> None:
-    """The policy comes after it, and the conversation stays in its order."""
+    """The budget's prompt follows it, and the conversation keeps its order."""
     messages = [{"role": "system", "content": "You are a pirate."}, *ASK["messages"]]
     upstream = ScriptedUpstream(SEVEN)
-    await asked(upstream, {"X-Reasoning-Budget": "high"}, messages=messages)
+    await post(upstream, {"X-Reasoning-Budget": "high"}, messages=messages)
     sent = upstream.bodies[0]["messages"]
     assert [message["role"] for message in sent] == ["system", "user"]
     assert sent[0]["content"].startswith("You are a pirate.")
@@ -239,9 +243,9 @@ async def test_the_clients_system_message_is_kept() -> None:
 
 @pytest.mark.parametrize("total", [1, 2, 10])
 async def test_a_small_total_leaves_both_sides_something(total: int) -> None:
-    """`max_tokens` caps thinking and answer together; the answer is never left with nothing."""
+    """`max_tokens` caps thinking and answer together, and always leaves tokens for the answer."""
     upstream = ScriptedUpstream(thinks(50))
-    body = (await asked(upstream, {"X-Reasoning-Budget": "high"}, max_tokens=total)).json()
+    body = (await post(upstream, {"X-Reasoning-Budget": "high"}, max_tokens=total)).json()
     assert body["choices"][0]["message"]["content"]
     asked_for = [plan.get("max_tokens") for plan in upstream.bodies]
     assert asked_for[0] == total
@@ -253,9 +257,9 @@ async def test_a_small_total_leaves_both_sides_something(total: int) -> None:
     [({"X-Reasoning-Budget": "much"}, "X-Reasoning-Budget"), ({"X-Samples": "0"}, "X-Samples")],
 )
 async def test_an_unknown_header_value_is_a_400_in_openais_shape(headers: dict[str, str], param: str) -> None:
-    """It names the header and what is allowed, streamed or not."""
+    """It names the header and the allowed values, streamed or not."""
     for stream in (False, True):
-        response = await asked(ScriptedUpstream(SEVEN), headers, stream=stream)
+        response = await post(ScriptedUpstream(SEVEN), headers, stream=stream)
         error = response.json()["error"]
         assert response.status_code == 400
         assert set(error) == {"message", "type", "param", "code"}
@@ -270,8 +274,8 @@ async def test_an_unknown_header_value_is_a_400_in_openais_shape(headers: dict[s
      b'{"messages": [{"role": "user"}], "stream": "yes"}', b'{"messages": [{"role": "user"}], "n": true}',
      b'{"messages": [{"role": "user"}], "max_tokens": "5"}', b"\xff\xfe"],
 )  # fmt: skip
-async def test_a_request_that_can_not_be_is_a_400(payload: bytes) -> None:
-    """Nothing of the kind reaches the upstream, and the gateway doesn't stumble."""
+async def test_an_invalid_request_is_a_400(payload: bytes) -> None:
+    """It never reaches the upstream, and the gateway does not fail."""
     upstream = ScriptedUpstream(SEVEN)
     async with client_of(upstream) as client:
         response = await client.post(PATH, content=payload)
@@ -281,27 +285,27 @@ async def test_a_request_that_can_not_be_is_a_400(payload: bytes) -> None:
 
 
 async def test_an_unknown_model_is_a_404() -> None:
-    """The message names what there is."""
-    response = await asked(ScriptedUpstream(SEVEN), model="huge")
+    """The message lists the models."""
+    response = await post(ScriptedUpstream(SEVEN), model="huge")
     assert response.status_code == 404
     assert "tiny" in response.json()["error"]["message"]
     assert response.json()["error"]["code"] == "model_not_found"
 
 
-async def test_a_models_suffix_says_budget_and_samples() -> None:
-    """For clients that can send neither header nor field."""
+async def test_a_models_suffix_sets_budget_and_samples() -> None:
+    """Clients that can send neither headers nor fields use it."""
     upstream = ScriptedUpstream(SEVEN)
-    body = (await asked(upstream, model="tiny:low@3")).json()
+    body = (await post(upstream, model="tiny:low@3")).json()
     assert body["scaling"]["budget"]["asked"] == "low"
     assert body["scaling"]["budget"]["by"] == "model"
     assert body["scaling"]["samples"]["asked"] == 3
     assert {plan["model"] for plan in upstream.bodies} == {"tiny"}
 
 
-async def test_a_vote_returns_the_winner_and_says_how() -> None:
-    """The winning sample whole, the true total of tokens, and the count of each class."""
+async def test_a_vote_returns_the_winner_and_its_report() -> None:
+    """The reply holds the whole winning sample, all tokens, and the count of each group."""
     upstream = ScriptedUpstream(EIGHT, SEVEN, SEVEN, prompt_tokens=10)
-    response = await asked(upstream, {"X-Samples": "3", "X-Stop": "none"})
+    response = await post(upstream, {"X-Samples": "3", "X-Stop": "none"})
     body = response.json()
     assert body["choices"][0]["message"]["content"] == "The answer is \\boxed{7}."
     assert len(body["choices"]) == 1
@@ -317,35 +321,35 @@ async def test_a_vote_returns_the_winner_and_says_how() -> None:
 
 
 async def test_a_streamed_vote_shows_progress_and_then_the_winner() -> None:
-    """Progress comes in chunks without text; then the winner, whole, and the report."""
+    """Progress chunks without text come first, then the whole winner and the report."""
     upstream = ScriptedUpstream(thinks(2, "\\boxed{7}"), thinks(2, "\\boxed{8}"), thinks(2, "\\boxed{7}"))
     events = await streamed(upstream, {"X-Samples": "3", "X-Stop": "none"})
     progress = [event["scaling"]["progress"] for event in events if "progress" in event.get("scaling", {})]
     assert [each["status"] for each in progress] == ["finished"] * 3
     assert sorted(each["answer"] for each in progress) == ["7", "7", "8"]
-    assert said(events) == "\\boxed{7}"
-    assert said(events, "reasoning") == "step0 step1"
+    assert text_of(events) == "\\boxed{7}"
+    assert text_of(events, "reasoning") == "step0 step1"
     assert events[-1]["scaling"]["samples"]["finished"] == 3
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_a_first_sample_shown_live_is_corrected() -> None:
-    """Where the vote disagrees, what follows is marked, and its offset is told."""
+    """If the vote disagrees, a marked correction follows and the report holds its offset."""
     scaling = {"samples": 3, "stop": "none", "stream": "first"}
     events = await streamed(ScriptedUpstream(EIGHT, SEVEN, SEVEN), scaling=scaling)
-    text = said(events)
+    text = text_of(events)
     assert text.startswith("The answer is \\boxed{8}.")
     revised = events[-1]["scaling"]["revised"]
     assert text[revised:] == "The answer is \\boxed{7}."
     events = await streamed(ScriptedUpstream(SEVEN, SEVEN, EIGHT), scaling=scaling)
-    assert said(events) == "The answer is \\boxed{7}."
+    assert text_of(events) == "The answer is \\boxed{7}."
     assert "revised" not in events[-1]["scaling"]
 
 
-async def test_some_failures_are_told() -> None:
-    """The rest decide; the report counts what failed and says why."""
+async def test_some_failures_are_reported() -> None:
+    """The other samples decide; the report counts the failures and says why."""
     upstream = ScriptedUpstream(says(BROKEN), SEVEN)
-    body = (await asked(upstream, {"X-Samples": "3"})).json()
+    body = (await post(upstream, {"X-Samples": "3"})).json()
     assert body["scaling"]["samples"]["failed"] == 1
     assert any("out of order" in note for note in body["scaling"]["notes"])
     assert body["choices"][0]["message"]["content"] == "The answer is \\boxed{7}."
@@ -354,25 +358,25 @@ async def test_some_failures_are_told() -> None:
 @pytest.mark.parametrize("headers", [{}, {"X-Samples": "3"}, {"X-Samples": "3", "X-Stop": "none"}])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_early_failure_has_its_true_status(headers: dict[str, str], stream: bool) -> None:
-    """What fails before the first token has the upstream's own status and error, also for streams."""
-    response = await asked(ScriptedUpstream(says(BROKEN)), headers, stream=stream)
+    """A failure before the first token has the upstream's status and error, also in a stream."""
+    response = await post(ScriptedUpstream(says(BROKEN)), headers, stream=stream)
     assert response.status_code == 503
     assert response.json()["error"]["message"] == "out of order"
     assert response.json()["error"]["type"] == "overloaded"
 
 
 async def test_a_late_failure_is_an_error_event() -> None:
-    """The stream has begun: the error comes as an event, and there is no [DONE]."""
-    response = await asked(ScriptedUpstream(says("The ", BROKEN)), stream=True)
+    """After the stream has begun, the error is an event, without [DONE]."""
+    response = await post(ScriptedUpstream(says("The ", BROKEN)), stream=True)
     assert response.status_code == 200
     events = events_of(response.text)
-    assert said(events[:-1]) == "The "
+    assert text_of(events[:-1]) == "The "
     assert events[-1]["error"]["message"] == "out of order"
     assert "[DONE]" not in response.text
 
 
 class Buggy(ScriptedUpstream):
-    """An engine whose adapter has a mistake."""
+    """An engine whose adapter has a bug."""
 
     async def _play(self, scripts: list[Script]) -> Any:
         async for chunk in super()._play(scripts):
@@ -381,24 +385,24 @@ class Buggy(ScriptedUpstream):
                 raise ZeroDivisionError
 
     async def complete(self, plan: Any) -> Any:
-        """Fails at once."""
+        """Fail at once."""
         raise ZeroDivisionError
 
 
 async def test_a_bug_is_a_500_in_openais_shape() -> None:
-    """Whole: a 500. Streamed: an error event and no [DONE]. Either way nothing of the inside is told."""
-    response = await asked(Buggy(SEVEN))
+    """A stream gets an error event without [DONE]. Neither reply reveals internals."""
+    response = await post(Buggy(SEVEN))
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     upstream = Buggy(SEVEN)
-    response = await asked(upstream, stream=True)
+    response = await post(upstream, stream=True)
     assert events_of(response.text)[-1]["error"]["type"] == "server_error"
     assert "[DONE]" not in response.text
     assert upstream.open == 0
 
 
 async def test_the_official_client_reads_everything() -> None:
-    """openai's own client: whole, streamed, and its errors."""
+    """openai's own client reads replies, streams and errors."""
     upstream = ScriptedUpstream(SEVEN)
     async with (
         serving(create_app(Settings(), upstream)) as url,
@@ -424,7 +428,7 @@ async def test_the_official_client_reads_everything() -> None:
 
 
 async def test_the_official_client_sees_a_late_failure() -> None:
-    """Its stream raises, instead of ending as if all were well."""
+    """Its stream raises instead of ending normally."""
     upstream = ScriptedUpstream(says("The ", BROKEN))
     async with (
         serving(create_app(Settings(), upstream)) as url,
@@ -449,7 +453,7 @@ async def test_the_official_client_sees_a_late_failure() -> None:
 async def test_a_hang_up_stops_all_work(
     headers: dict[str, str], streams: int, stream: bool, begun: bool
 ) -> None:
-    """Before the first token or after it, streamed or not, one sample or many: nothing goes on upstream."""
+    """Whenever the client leaves, and however many samples run, the upstream stops."""
     first = ["The "] if begun else []
     upstream = ScriptedUpstream(says(*first, asyncio.Event()))
     app = create_app(Settings(), upstream)
@@ -474,7 +478,7 @@ async def test_a_hang_up_stops_all_work(
 
 
 async def test_a_hang_up_in_the_middle_of_the_request_is_no_failure() -> None:
-    """A client that leaves before its request is complete is forgotten without a trace in the log."""
+    """A client that leaves before its request is complete causes no log line."""
     upstream = ScriptedUpstream(SEVEN)
     async with serving(create_app(Settings(), upstream)) as url, httpx.AsyncClient(base_url=url) as client:
         host, port = url.removeprefix("http://").split(":")
@@ -488,8 +492,8 @@ async def test_a_hang_up_in_the_middle_of_the_request_is_no_failure() -> None:
     assert len(upstream.plans) == 1
 
 
-async def test_the_metrics_tell_what_happened() -> None:
-    """Requests by status, tokens by kind, samples by their end; nothing stays running."""
+async def test_the_metrics_count_requests_tokens_and_samples() -> None:
+    """They count by status, kind and ending, and nothing stays in progress."""
     upstream = ScriptedUpstream(EIGHT, SEVEN, SEVEN, says("The ", BROKEN))
     async with client_of(upstream) as client:
         await client.post(PATH, json=ASK, headers={"X-Samples": "3", "X-Stop": "none"})
@@ -502,8 +506,8 @@ async def test_the_metrics_tell_what_happened() -> None:
         assert await metric(client, 'thinkgate_samples_total{status="finished"}') == 3
 
 
-async def test_health_and_readiness_are_two_things() -> None:
-    """The gateway may live while its upstream is away."""
+async def test_health_and_readiness_differ() -> None:
+    """The gateway can be healthy while its upstream is down."""
     upstream = ScriptedUpstream(SEVEN)
     upstream.healthy_now = False
     async with client_of(upstream) as client:
@@ -514,7 +518,7 @@ async def test_health_and_readiness_are_two_things() -> None:
 
 
 async def test_the_models_are_the_upstreams() -> None:
-    """Listed with all that the upstream says of them; an unknown path or model is told in OpenAI's shape."""
+    """The list keeps the upstream's fields; an unknown path or model is an error in OpenAI's shape."""
     async with client_of(ScriptedUpstream(SEVEN)) as client:
         assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["tiny"]
         assert (await client.get("/v1/models/tiny")).json()["id"] == "tiny"
@@ -525,7 +529,7 @@ async def test_the_models_are_the_upstreams() -> None:
 
 
 async def test_a_request_keeps_its_id() -> None:
-    """The client's own, where it can be shown in a header; else a new one."""
+    """The reply carries the client's own id if a header can hold it, else a new one."""
     async with client_of(ScriptedUpstream(SEVEN)) as client:
         mine = await client.post(PATH, json=ASK, headers={"X-Request-Id": "abc"})
         assert mine.headers["x-request-id"] == "abc"
@@ -534,7 +538,7 @@ async def test_a_request_keeps_its_id() -> None:
 
 
 async def test_tool_calls_come_through_a_budget() -> None:
-    """A model that thinks and then calls a tool is not cut off from its call, streamed or not."""
+    """A model that thinks can still call a tool, streamed or not."""
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a"'}}
     rest = {"index": 0, "function": {"arguments": ": 1}"}}
     script = says(
@@ -545,7 +549,7 @@ async def test_tool_calls_come_through_a_budget() -> None:
     )
     tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
     headers = {"X-Reasoning-Budget": "100"}
-    body = (await asked(ScriptedUpstream(script), headers, tools=tools)).json()
+    body = (await post(ScriptedUpstream(script), headers, tools=tools)).json()
     [choice] = body["choices"]
     assert choice["message"]["tool_calls"] == [
         {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -562,11 +566,11 @@ async def test_tool_calls_come_through_a_budget() -> None:
 
 
 async def test_logprobs_come_through_a_cut() -> None:
-    """Those of the thinking and those of the answer, in one list."""
+    """The logprobs of thinking and answer arrive in one list."""
     entry = {"token": "x", "logprob": -1.0}
     tokens = [Text(f"s{i} ", choice={"logprobs": {"content": [entry]}}) for i in range(9)]
     upstream = ScriptedUpstream(
         says("<think>", *tokens), goes_on=[says(Text("Seven.", choice={"logprobs": {"content": [entry]}}))]
     )
-    body = (await asked(upstream, {"X-Reasoning-Budget": "4"}, logprobs=True)).json()
+    body = (await post(upstream, {"X-Reasoning-Budget": "4"}, logprobs=True)).json()
     assert len(body["choices"][0]["logprobs"]["content"]) == 5

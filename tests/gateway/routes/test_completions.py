@@ -1,4 +1,4 @@
-"""`/v1/completions`: through to the engine and back, untouched."""
+"""`/v1/completions`: relayed to the engine and back without changes."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tests.serving import serving
 from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
 PATH = "/v1/completions"
-ASKED: dict[str, Any] = {"model": "tiny", "prompt": "Once", "thinking_token_budget": 3, "odd": [1, None]}
+BODY: dict[str, Any] = {"model": "tiny", "prompt": "Once", "thinking_token_budget": 3, "odd": [1, None]}
 REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " upon"}], "odd": {}}
 
 
@@ -33,30 +33,30 @@ async def gateway() -> AsyncIterator[tuple[httpx.AsyncClient, StubEngine]]:
         yield client, engine
 
 
-async def test_a_reply_comes_back_as_it_was() -> None:
-    """Neither the request nor the reply is changed, fields that nobody knows included."""
+async def test_a_reply_comes_back_unchanged() -> None:
+    """The gateway changes neither request nor reply, not even unknown fields."""
     async with gateway() as (client, engine):
         engine.answers(PATH, Json(REPLY))
-        reply = await client.post(PATH, json=ASKED)
-        assert engine.asked(PATH) == [ASKED]
+        reply = await client.post(PATH, json=BODY)
+        assert engine.asked(PATH) == [BODY]
     assert reply.status_code == 200
     assert reply.headers["content-type"] == "application/json"
     assert reply.json() == REPLY
 
 
 async def test_a_stream_comes_back_byte_for_byte() -> None:
-    """Events go through as the engine wrote them, `[DONE]` included."""
+    """Events pass as the engine wrote them, `[DONE]` included."""
     events = [{"choices": [{"index": 0, "text": text}]} for text in (" upon", " a time")]
     async with gateway() as (client, engine):
         engine.answers(PATH, Events([b": hello\n\n", *events]))
-        reply = await client.post(PATH, json={**ASKED, "stream": True})
+        reply = await client.post(PATH, json={**BODY, "stream": True})
     written = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert reply.text == f": hello\n\n{written}data: [DONE]\n\n"
 
 
 async def test_openais_client_reads_both() -> None:
-    """The official client sees an ordinary completion, whole and streamed."""
+    """The official client reads an ordinary completion, with and without stream."""
     async with (
         stub_engine() as engine,
         serving(create_app(Settings(), HTTPUpstream(engine.base_url))) as address,
@@ -72,11 +72,11 @@ async def test_openais_client_reads_both() -> None:
 
 
 async def test_a_client_that_hangs_up_ends_the_generation() -> None:
-    """The engine sees its connection closed while it still writes, and the metrics say who left."""
+    """The engine's connection closes while it still writes, and the metrics count a 499."""
     gate = asyncio.Event()
     async with gateway() as (client, engine):
         engine.answers(PATH, Events([REPLY, gate]))
-        async with client.stream("POST", PATH, json={**ASKED, "stream": True}) as reply:
+        async with client.stream("POST", PATH, json={**BODY, "stream": True}) as reply:
             await anext(reply.aiter_bytes())
             assert engine.open == 1
         await until(lambda: engine.hung_up == 1, "the engine's connection being closed")
@@ -84,21 +84,21 @@ async def test_a_client_that_hangs_up_ends_the_generation() -> None:
     assert 'thinkgate_requests_total{status="499"} 1.0' in metrics
 
 
-async def test_an_engines_refusal_is_passed_on() -> None:
-    """With its status and its own error body."""
+async def test_an_engines_error_reaches_the_client() -> None:
+    """The client gets the engine's status and its own error body."""
     async with gateway() as (client, engine):
         engine.answers(PATH, Json({"error": {"message": "too long", "param": "prompt"}}, 400))
         for stream in (False, True):
-            reply = await client.post(PATH, json={**ASKED, "stream": stream})
+            reply = await client.post(PATH, json={**BODY, "stream": stream})
             assert reply.status_code == 400
             assert reply.json()["error"]["message"] == "too long"
 
 
-async def test_a_stream_that_breaks_off_says_so() -> None:
-    """An error event ends it, and no `[DONE]`."""
+async def test_a_broken_stream_ends_with_an_error() -> None:
+    """The last event is an error, without `[DONE]`."""
     async with gateway() as (client, engine):
         engine.answers(PATH, Events([REPLY], done=False, end=False))
-        reply = await client.post(PATH, json={**ASKED, "stream": True})
+        reply = await client.post(PATH, json={**BODY, "stream": True})
     *_, last = reply.text.strip().split("\n\n")
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "upstream_error"
 
@@ -114,9 +114,9 @@ async def test_a_stream_that_breaks_off_says_so() -> None:
     ],
 )
 async def test_a_budget_is_refused(headers: dict[str, str], body: dict[str, Any], param: str) -> None:
-    """It would be silently ignored here, so the reply names it and says where it works."""
+    """The engine would ignore it, so the error names the field and the endpoints that support it."""
     async with gateway() as (client, engine):
-        reply = await client.post(PATH, json={**ASKED, **body}, headers=headers)
+        reply = await client.post(PATH, json={**BODY, **body}, headers=headers)
         assert engine.asked(PATH) == []
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param)
@@ -124,7 +124,7 @@ async def test_a_budget_is_refused(headers: dict[str, str], body: dict[str, Any]
 
 
 async def test_an_unknown_model_is_a_404() -> None:
-    """As at every other endpoint."""
+    """The error is the same as at every other endpoint."""
     async with gateway() as (client, _):
-        reply = await client.post(PATH, json={**ASKED, "model": "other"})
+        reply = await client.post(PATH, json={**BODY, "model": "other"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")

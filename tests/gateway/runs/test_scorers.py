@@ -68,13 +68,16 @@ def test_tables_become_scorers(tmp_path: Path) -> None:
     [
         ('[scorers.x]\nkind = "magic"', "scorers.x"),
         ('[scorers.x]\nkind = "trained"', "either a url or a directory"),
-        ('[scorers.x]\nkind = "trained"\nurl = "http://x"\ntemplate = "x"', "no {answer}"),
-        ('[scorers.none]\nkind = "agreement"', "can be called"),
-        ('[scorers.x]\nkind = "combined"\nweights = { y = 1.0 }', "y is no single scorer"),
+        ('[scorers.x]\nkind = "trained"\nurl = "http://x"\ntemplate = "x"', "must contain {answer}"),
+        ('[scorers.none]\nkind = "agreement"', "can't have the name"),
+        (
+            '[scorers.x]\nkind = "combined"\nweights = { y = 1.0 }',
+            "unknown y; allowed: agreement, confidence",
+        ),
         ('[scorers.x]\nkind = "judge"\nrubrik = ""', "scorers.x.judge.rubrik: unknown setting"),
-        ('[scorers.x]\nkind = "judge"\nurl = "http://x/v1"', "needs its model's name"),
-        ('[scorers.x]\nkind = "judge"\nkey = "sk"', "a key is for a url"),
-        ('free_form = "best-looking"', "neither mbr, first nor a scorer"),
+        ('[scorers.x]\nkind = "judge"\nurl = "http://x/v1"', "needs model, the model's name"),
+        ('[scorers.x]\nkind = "judge"\nkey = "sk"', "key and key_env need a url"),
+        ('free_form = "best-looking"', "unknown value 'best-looking'; allowed: mbr, first, confidence"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, text: str, told: str) -> None:

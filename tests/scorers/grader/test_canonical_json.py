@@ -20,31 +20,31 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_canonical_json_is_idempotent(value: object) -> None:
-    """Reading it back, numbers exact, and writing it again changes nothing."""
+    """Parsing the form with exact numbers and writing it again changes nothing."""
     once = canonical_json(value)
     assert canonical_json(json.loads(once, parse_float=Decimal)) == once
 
 
 def test_keys_are_sorted_and_numbers_normalised() -> None:
-    """1, 1.0 and 1e0 are one number; the order of an object's keys says nothing."""
+    """1, 1.0 and 1e0 are one number, and the order of an object's keys does not matter."""
     assert canonical_json({"b": 1.0, "a": [Decimal("1e2"), -0.0]}) == '{"a":[100,0],"b":1}'
     assert canonical_json({"n": 0.1}) == canonical_json({"n": Decimal("0.10")})
 
 
 def test_true_is_not_one() -> None:
-    """Booleans stay booleans, though Python counts with them."""
+    """Booleans stay booleans, though Python can count with them."""
     assert canonical_json([True]) != canonical_json([1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: 2}, object(), {"a"}])
-def test_what_json_has_no_words_for_is_refused(value: object) -> None:
-    """Neither NaN, nor keys that are no strings, nor other Python values have a form."""
+def test_values_that_are_not_jsons_are_refused(value: object) -> None:
+    """NaN, keys that are no strings, and other Python values have no form."""
     with pytest.raises(ValueError, match=r"JSON|key"):
         canonical_json(value)
 
 
 def test_deep_nesting_is_refused() -> None:
-    """A hostile value costs an error, not the stack."""
+    """A hostile value is an error and does not exhaust the stack."""
     value: object = 1
     for _ in range(100_000):
         value = [value]
@@ -53,7 +53,7 @@ def test_deep_nesting_is_refused() -> None:
 
 
 def test_json_replies_are_one_answer_whatever_their_layout() -> None:
-    """Layout, order of keys and form of numbers don't split a vote."""
+    """Layout, order of keys and form of numbers do not split a vote."""
     a, b = extract('{"city": "Paris", "n": 2.0}'), extract('{\n  "n": 2,\n  "city": "Paris"\n}')
     assert a is not None
     assert b is not None

@@ -1,4 +1,4 @@
-"""Which answers are the same."""
+"""The equality of answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scorers.types import Answer
 
 
 def answer(text: str) -> Answer:
-    """The answer that a box around `text` declares."""
+    """Return the answer that a box around `text` declares."""
     found = extract(rf"\boxed{{{text}}}")
     assert found is not None
     return found
@@ -145,14 +145,14 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("a", "b"), SAME)
 def test_one_answer_in_two_forms_is_one(a: str, b: str) -> None:
-    """Equal answers are equal either way round, whatever their form."""
+    """Equal answers are equal in both orders, whatever their form."""
     assert equivalent(answer(a), answer(b)) is True
     assert equivalent(answer(b), answer(a)) is True
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
-def test_different_answers_are_told_apart(a: str, b: str) -> None:
-    """Near misses are unequal either way round, however near."""
+def test_different_answers_are_unequal(a: str, b: str) -> None:
+    """Near misses are unequal in both orders, however near."""
     assert equivalent(answer(a), answer(b)) is False
     assert equivalent(answer(b), answer(a)) is False
 
@@ -161,19 +161,19 @@ def test_different_answers_are_told_apart(a: str, b: str) -> None:
     ("a", "b"),
     [(r"\int_0^1 x\,dx", "1/2"), ("9^{9^9}", "9^{9^9}+1"), ("y=1/x", "xy=1"), (r"\overline{AB}", "AB")],
 )
-def test_what_cannot_be_decided_is_none(a: str, b: str) -> None:
-    """Without the worker pool nothing that needs it is guessed at."""
+def test_an_undecidable_comparison_is_none(a: str, b: str) -> None:
+    """Without the worker pool an answer that needs it stays undecided."""
     assert equivalent(answer(a), answer(b)) is None
     assert equivalent(answer(b), answer(a)) is None
 
 
 def test_a_reply_without_an_answer_is_never_right() -> None:
-    """Verification of a reply that declares nothing is False, not undecided."""
+    """A reply without an answer is False, not undecided."""
     assert verify("I don't know.", "5") is False
 
 
 def test_gold_may_be_a_worked_solution() -> None:
-    """The gold's own last declaration counts."""
+    """The last declaration of the gold counts."""
     assert verify("A: 18", "She sells 16 - 7 = 9 eggs.\nShe makes 9 * 2 = 18.\n#### 18") is True
     assert verify("A: 18", "She has 16 eggs.\nA: 17") is False
 
@@ -183,7 +183,7 @@ NUMBERS = st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=1000
 
 @given(NUMBERS)
 def test_a_number_has_one_key_in_every_form(value: Fraction) -> None:
-    """A fraction plain or in LaTeX, not in lowest terms, in a sum, with a unit: one key."""
+    """A fraction has one key: plain or in LaTeX, in lowest terms or not, in a sum, with a unit."""
     top, bottom = value.numerator, value.denominator
     forms = [
         f"{top}/{bottom}",
@@ -198,7 +198,7 @@ def test_a_number_has_one_key_in_every_form(value: Fraction) -> None:
 
 @given(st.decimals(min_value=-(10**9), max_value=10**9, places=3))
 def test_a_decimal_has_one_key_in_every_form(value: Decimal) -> None:
-    """Trailing zeros, thousands marks, currency and exponents don't matter."""
+    """Trailing zeros, thousands marks, currency and exponents do not matter."""
     forms = [
         f"{value:f}",
         f"{value:f}00",
@@ -212,7 +212,7 @@ def test_a_decimal_has_one_key_in_every_form(value: Decimal) -> None:
 
 @st.composite
 def expressions(draw: st.DrawFn, depth: int = 3) -> str:
-    """A small expression in x, y, whole numbers, roots and powers."""
+    """Return a small expression in x, y, integers, roots and powers."""
     if not depth or draw(st.booleans()):
         return draw(
             st.sampled_from(["x", "y", "2", "3", "1/2", r"\pi", "7", r"\sqrt{2}", r"\sqrt{12}", "e", "i"])
@@ -233,25 +233,25 @@ def test_keys_are_idempotent(text: str) -> None:
 
 @pytest.mark.parametrize("text", [a for pair in SAME + DIFFERENT for a in pair])
 def test_the_key_of_every_kind_is_idempotent(text: str) -> None:
-    """This holds for text, dates, sets, intervals, matrices and equations too."""
+    """Keys of text, dates, sets, intervals, matrices and equations are their own keys too."""
     key = answer(text).key
     assert answer(str(key)).key == key
 
 
 @given(expressions(), expressions())
 def test_equivalence_is_reflexive_and_symmetric(a: str, b: str) -> None:
-    """An answer equals itself, and the order of two answers doesn't matter."""
+    """An answer equals itself, and the order of two answers does not matter."""
     assert equivalent(answer(a), answer(a)) is True
     assert equivalent(answer(a), answer(b)) is equivalent(answer(b), answer(a))
 
 
 @given(expressions(), expressions())
-def test_a_sum_may_be_written_either_way_round(a: str, b: str) -> None:
-    """Two orders of a sum are never called different."""
+def test_a_sum_may_be_written_in_either_order(a: str, b: str) -> None:
+    """Two orders of a sum are never unequal."""
     assert equivalent(answer(f"({a})+({b})"), answer(f"({b})+({a})")) is not False
 
 
 @given(expressions())
-def test_one_more_is_never_the_same(text: str) -> None:
-    """Adding 1 gives another answer; where the value is undefined nobody can tell."""
+def test_one_more_is_never_equal(text: str) -> None:
+    """Adding 1 gives another answer; an undefined value stays undecided."""
     assert equivalent(answer(text), answer(f"({text})+1")) is not True

@@ -1,4 +1,4 @@
-"""Which answer a reply declares, and which replies declare none."""
+"""The answers that replies declare, and replies that declare none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from scorers.answers import extract
         ("The answer is $3$ and $5$.", "{3,5}"),
     ],
 )
-def test_a_declared_answer_is_taken(text: str, key: str) -> None:
+def test_a_declared_answer_is_found(text: str, key: str) -> None:
     """Boxes, tags, hashes, phrases, labels and options each declare an answer."""
     answer = extract(text)
     assert answer is not None
@@ -61,8 +61,8 @@ def test_a_declared_answer_is_taken(text: str, key: str) -> None:
         ('Here it is:\n```json\n{"a": 1}\n```', '{"a":1}'),
     ],
 )
-def test_what_closes_a_reply_is_taken_where_nothing_is_declared(text: str, key: str) -> None:
-    """A short bare reply, a lone last value or a value that the last sentence states counts."""
+def test_without_a_declaration_the_end_of_the_reply_counts(text: str, key: str) -> None:
+    """A short reply, a lone last value or a value in the last sentence counts as the answer."""
     answer = extract(text)
     assert answer is not None
     assert answer.key == key
@@ -101,7 +101,7 @@ def test_a_value_declared_behind_a_box_replaces_it() -> None:
 
 
 def test_a_box_far_above_the_end_is_still_found() -> None:
-    """Only a window is searched, but it is put where the last box stands."""
+    """Only a window is searched, and it includes the last box."""
     answer = extract(r"\boxed{7}" + " and so on" * 10_000)
     assert answer is not None
     assert answer.key == "7"
@@ -168,6 +168,6 @@ FRAGMENTS = [
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join))
 def test_scrambled_mathematics_never_raises(text: str) -> None:
-    """Neither do the pieces of answers in any order."""
+    """Pieces of answers in any order never raise."""
     answer = extract(text)
     assert answer is None or answer.raw

@@ -1,4 +1,4 @@
-"""Ordinary replies in many styles, and what their answers say."""
+"""Ordinary replies in many styles, and their answers."""
 
 # ruff: noqa: SIM905 - word lists read better as words
 from __future__ import annotations
@@ -82,8 +82,8 @@ SILENT = [
 
 
 @pytest.mark.parametrize(("reply", "gold"), RIGHT)
-def test_a_right_answer_is_found_and_known(reply: str, gold: str) -> None:
-    """Whatever the style, without workers; and the key of what was found is its own key."""
+def test_a_right_answer_is_found_and_equal(reply: str, gold: str) -> None:
+    """In every style the answer is found and equal without workers, and its key is its own key."""
     assert verify(reply, gold) is True
     answer = extract(reply)
     assert answer is not None
@@ -91,8 +91,8 @@ def test_a_right_answer_is_found_and_known(reply: str, gold: str) -> None:
 
 
 @pytest.mark.parametrize(("reply", "gold"), WRONG)
-def test_a_wrong_answer_is_told(reply: str, gold: str) -> None:
-    """What only looks alike is not the same."""
+def test_a_wrong_answer_is_unequal(reply: str, gold: str) -> None:
+    """Answers that only look alike are unequal."""
     assert verify(reply, gold) is False
 
 
@@ -102,13 +102,13 @@ def test_talk_declares_nothing(reply: str) -> None:
     assert extract(reply) is None
 
 
-def test_an_unsolved_inequality_is_no_proof() -> None:
-    """|x - 3| < 2 isn't solved here, so it is not said to differ from its solutions."""
+def test_an_unsolved_inequality_is_undecided() -> None:
+    """|x - 3| < 2 is not solved here, so its comparison with its solutions stays undecided."""
     assert verify(r"\boxed{|x-3|<2}", "(1, 5)") is None
 
 
 def spell(number: int) -> str:
-    """A whole number under a million in words, as English writes it."""
+    """Return an integer under a million in English words."""
     if number < 20:
         return _ONES[number]
     if number < 100:
@@ -122,7 +122,7 @@ def spell(number: int) -> str:
 
 @given(st.integers(0, 999_999))
 def test_numbers_in_words_are_numbers(number: int) -> None:
-    """With and without "and", hyphens and capitals."""
+    """Number words are read with and without "and", hyphens and capitals."""
     words = spell(number)
     for text in (words, words.replace(" and ", " "), words.replace("-", " ").capitalize()):
         assert words_to_digits(text) == str(number)
@@ -130,21 +130,21 @@ def test_numbers_in_words_are_numbers(number: int) -> None:
 
 @given(st.lists(st.sampled_from([*_ONES, *_TENS, "hundred", "thousand", "and", "half"]), max_size=6))
 def test_words_that_are_no_number_are_none(words: list[str]) -> None:
-    """Whatever is read as a whole number is one that these words spell, "and" aside.
+    """An integer that is read from words is one that the words spell, without "and".
 
-    But for ten hundred and more, which people say and `spell` doesn't.
+    Ten hundred and more are left out: people say so, but `spell` does not.
     """
-    read = words_to_digits(" ".join(words))
+    digits = words_to_digits(" ".join(words))
     heads = [words[max(0, place - 2) : place] for place, word in enumerate(words) if word == "hundred"]
     assume(not any(word in (*_ONES[10:], *_TENS) for head in heads for word in head))
-    if read is not None and read.isdecimal():
-        spelt = spell(int(read)).replace("-", " ").replace(" and ", " ").split()
-        assert spelt == [word for word in words if word != "and"]
+    if digits is not None and digits.isdecimal():
+        spelled = spell(int(digits)).replace("-", " ").replace(" and ", " ").split()
+        assert spelled == [word for word in words if word != "and"]
 
 
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
 def test_amounts_of_several_units_have_one_form(hours: int, minutes: int, seconds: int) -> None:
-    """Long and short units are the same, and the form is its own form."""
+    """Long and short units are equal, and the form is its own form."""
     long = compound_amount(f"{hours} hours, {minutes} minutes and {seconds} seconds")
     assert (
         long == compound_amount(f"{hours}h {minutes}m {seconds}s") == f"{hours} h {minutes} min {seconds} s"

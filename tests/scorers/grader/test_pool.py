@@ -1,4 +1,4 @@
-"""The worker processes: killable, apart from each other, and never in the caller's way."""
+"""The worker processes: killable, apart from each other, and never blocking the caller."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ HOSTILE = r"\int_0^1 x^{99999} e^{x^{9^{9^{9}}}} \, dx"
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
-    """One warm pool for this module; long limits, for test machines may be slow."""
+    """Return one warm pool for this module, with long limits for slow test machines."""
     with WorkerPool(workers=2, seconds=10.0) as started:
         yield started
 
 
 def executable(folder: Path, script: str | None) -> str:
-    """A shell script that stands in for Python, or a path at which there is none."""
+    """Return a shell script in place of Python, or a path without a file."""
     path = folder / "python"
     if script is not None:
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -37,14 +37,14 @@ def executable(folder: Path, script: str | None) -> str:
 
 
 def answer(text: str) -> Answer:
-    """The answer that a box around `text` declares."""
+    """Return the answer that a box around `text` declares."""
     found = extract(rf"\boxed{{{text}}}")
     assert found is not None
     return found
 
 
 def test_math_verify_settles_what_the_keys_cannot(pool: WorkerPool) -> None:
-    """An integral and a sum are evaluated in the workers, in either order."""
+    """The workers evaluate an integral and a sum, in either order."""
     for a, b in [(r"\int_0^1 x\,dx", r"\frac12"), (r"\sum_{k=1}^{10} k", "55")]:
         assert equivalent(answer(a), answer(b)) is None
         assert equivalent(answer(a), answer(b), pool) is True
@@ -53,29 +53,29 @@ def test_math_verify_settles_what_the_keys_cannot(pool: WorkerPool) -> None:
 
 
 async def test_the_async_twins_agree_with_the_sync_ones(pool: WorkerPool) -> None:
-    """Both ask the same workers."""
+    """Threads and the event loop ask the same workers."""
     assert await equivalent_async(answer(r"\int_0^1 x\,dx"), answer("1/2"), pool) is True
     assert await verify_async(r"\boxed{\sum_{k=1}^{10} k}", "55", pool) is True
     assert await verify_async("no idea", "55", pool) is False
 
 
-async def test_a_hostile_question_is_undecided_and_harms_no_other() -> None:
-    """The one worker in its clutches is killed; its neighbours' verdicts stay what they were."""
+async def test_a_hostile_comparison_is_undecided_and_harms_no_other() -> None:
+    """Only the worker of a hostile comparison is killed; the other results stay the same."""
     async with WorkerPool(workers=2, seconds=1.0) as pool:
-        questions = [(HOSTILE, "1"), (r"\int_0^1 x\,dx", "1/2")] * 3
-        verdicts = await asyncio.gather(*(pool.ask_async(a, b) for a, b in questions))
-    assert verdicts[0::2] == [None] * 3
-    assert set(verdicts[1::2]) <= {True, None}
+        comparisons = [(HOSTILE, "1"), (r"\int_0^1 x\,dx", "1/2")] * 3
+        results = await asyncio.gather(*(pool.ask_async(a, b) for a, b in comparisons))
+    assert results[0::2] == [None] * 3
+    assert set(results[1::2]) <= {True, None}
 
 
 def test_text_is_never_evaluated_as_python(pool: WorkerPool) -> None:
-    """Python in an answer stays text: undecided or different, and never run."""
+    """Python code in an answer stays text and never runs."""
     assert pool.ask("__import__('os').system('true')", "0") is not True
     assert pool.ask(r"\text{__import__}('os').getpid()", "1") is not True
 
 
 def test_a_closed_pool_is_undecided_and_closing_twice_is_harmless() -> None:
-    """No question hangs on a pool that was never started or has gone."""
+    """A comparison never hangs on a pool that was not started or has ended."""
     pool = WorkerPool()
     assert pool.ask("1", "1") is None
     pool.close()
@@ -85,18 +85,18 @@ def test_a_closed_pool_is_undecided_and_closing_twice_is_harmless() -> None:
     assert pool.ask("1", "1") is None
 
 
-def test_a_lazy_pool_starts_with_the_first_question_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no process can be started that is no matter until then; after its end it starts none."""
-    needed = r"The answer is \boxed{\int_0^1 x\,dx}"
+def test_a_lazy_pool_starts_with_its_first_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lazy pool fails only at its first comparison, and starts nothing after its end."""
+    reply = r"The answer is \boxed{\int_0^1 x\,dx}"
     with LazyWorkerPool(seconds=10.0) as pool:
-        assert verify(needed, "1/2", pool) is True
-    assert verify(needed, "1/2", pool) is None
+        assert verify(reply, "1/2", pool) is True
+    assert verify(reply, "1/2", pool) is None
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with LazyWorkerPool() as broken:
         assert verify("7", "8", broken) is False
         with pytest.raises(PoolError):
-            verify(needed, "1/2", broken)
-    assert verify(needed, "1/2", broken) is None
+            verify(reply, "1/2", broken)
+    assert verify(reply, "1/2", broken) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_lazy_pool_starts_with_the_first_question_that_needs_it(monkeypatch: p
 def test_workers_that_cannot_start_say_why(
     script: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By how their process ended and what it last said; a caller that gets the error needs no log."""
+    """The error says how the process ended and what it wrote last; the pool does not log it too."""
     monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
     pool = WorkerPool()
     with pytest.raises(PoolError, match=rf"^the math workers can't start: .*{why}"):
@@ -122,7 +122,7 @@ def test_workers_that_cannot_start_say_why(
 def test_workers_that_cannot_start_again_are_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the process dies and the next can't start, questions stay undecided and the cause is told."""
+    """If the process dies and the next can't start, comparisons stay undecided and the cause is logged."""
     started = tmp_path / "started"
     once = (
         f'test -e {started} && {{ echo gone >&2; exit 3; }}; echo $$ > {started}; exec {sys.executable} "$@"'
@@ -143,8 +143,8 @@ def test_workers_that_cannot_start_again_are_logged_once(
     ]
 
 
-async def test_an_abandoned_question_does_not_disturb_the_pool(pool: WorkerPool) -> None:
-    """A client that goes away while its question is open leaves the others alone."""
+async def test_a_cancelled_comparison_does_not_disturb_the_pool(pool: WorkerPool) -> None:
+    """A cancelled comparison leaves the others alone."""
     task = asyncio.create_task(pool.ask_async(r"\sum_{k=1}^{20} k", "210"))
     await asyncio.sleep(0)
     task.cancel()
@@ -153,8 +153,8 @@ async def test_an_abandoned_question_does_not_disturb_the_pool(pool: WorkerPool)
     assert await pool.ask_async(r"\sum_{k=1}^{10} k", "55") is True
 
 
-def test_questions_too_long_for_mathematics_are_not_asked(pool: WorkerPool) -> None:
-    """A megabyte is undecided at once."""
+def test_answers_too_long_for_mathematics_are_undecided(pool: WorkerPool) -> None:
+    """A megabyte of text is undecided at once."""
     assert pool.ask("x" * 1_000_000, "1") is None
 
 

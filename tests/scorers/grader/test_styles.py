@@ -1,4 +1,4 @@
-"""Answers as models write them, each with the gold it was written for: what is right, and what is not."""
+"""Answers as models write them, each with its gold: right ones and wrong ones."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ WRONG = [
 
 @pytest.mark.parametrize(("reply", "gold"), RIGHT)
 def test_a_right_answer_in_its_own_words(reply: str, gold: str) -> None:
-    """It is found and called right without the workers' help."""
+    """The answer is found and right without the workers."""
     assert verify(reply, gold) is True
 
 
 @pytest.mark.parametrize(("reply", "gold"), WRONG)
-def test_what_is_not_the_answer(reply: str, gold: str) -> None:
+def test_a_wrong_answer_in_its_own_words(reply: str, gold: str) -> None:
     """Another answer, or talk that declares none, is wrong and not undecided."""
     assert verify(reply, gold) is False
 
@@ -105,7 +105,7 @@ def test_what_is_not_the_answer(reply: str, gold: str) -> None:
         "and one",
     ],
 )
-def test_words_that_are_no_one_number(text: str) -> None:
+def test_malformed_number_words_are_no_number(text: str) -> None:
     """Only well-formed number words are a number."""
     found = extract(rf"\boxed{{{text}}}")
     assert found is not None

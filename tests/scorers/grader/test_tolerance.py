@@ -1,4 +1,4 @@
-"""The tolerance of data sets whose own rule is one."""
+"""The tolerance, for data sets whose own rule it is."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ texts = st.one_of(
 
 
 @given(decimals, decimals, tolerances)
-def test_it_is_the_distance_and_the_bound_counts(gold: str, answer: str, tolerance: float) -> None:
-    """Two decimals are one just where they lie at most the tolerance apart, as it was written."""
+def test_the_tolerance_is_a_distance_and_the_bound_counts(gold: str, answer: str, tolerance: float) -> None:
+    """Two decimals are equal exactly if they are at most the written tolerance apart."""
     apart = abs(Fraction(gold) - Fraction(answer))
     assert verify(rf"\boxed{{{answer}}}", gold, tolerance=tolerance) is (apart <= Fraction(str(tolerance)))
 
 
 @given(texts, texts, tolerances)
-def test_it_never_takes_away(a: str, b: str, tolerance: float) -> None:
-    """Symmetric, and what is right by the exact rules stays right; only a number gains anything."""
+def test_a_tolerance_never_rejects_more(a: str, b: str, tolerance: float) -> None:
+    """The tolerance is symmetric, keeps what the exact rules accept, and adds only numbers."""
     reply = rf"\boxed{{{a}}}"
     exact, loose = verify(reply, b), verify(reply, b, tolerance=tolerance)
     assert within_tolerance(parse_answer(a), parse_answer(b), Fraction(tolerance)) is within_tolerance(
@@ -45,10 +45,10 @@ def test_it_never_takes_away(a: str, b: str, tolerance: float) -> None:
 
 
 @given(decimals, decimals, tolerances, tolerances)
-def test_more_tolerance_accepts_no_less(gold: str, answer: str, one: float, other: float) -> None:
-    """What is right within the smaller of two is right within the larger."""
+def test_more_tolerance_accepts_no_less(gold: str, answer: str, first: float, second: float) -> None:
+    """An answer within the smaller tolerance is also within the larger."""
     reply = rf"\boxed{{{answer}}}"
-    small, large = sorted((one, other))
+    small, large = sorted((first, second))
     if verify(reply, gold, tolerance=small) is True:
         assert verify(reply, gold, tolerance=large) is True
 
@@ -68,18 +68,18 @@ def test_more_tolerance_accepts_no_less(gold: str, answer: str, one: float, othe
         ("yes", "1", False),
     ],
 )
-async def test_what_it_applies_to(answer: str, gold: str, right: bool) -> None:
-    """One number, however it is written, also on an event loop; never the parts of a tuple, nor words."""
+async def test_the_tolerance_applies_to_numbers(answer: str, gold: str, right: bool) -> None:
+    """A number counts in any form, also on an event loop; parts of a tuple and words do not."""
     reply = rf"So it is \boxed{{{answer}}}."
     assert verify(reply, gold, tolerance=0.001) is right
     assert await verify_async(reply, gold, tolerance=0.001) is right
 
 
-@pytest.mark.parametrize("odd", [0, -0.1, float("nan"), float("inf"), True, "0.1", [0.1]])
-async def test_an_odd_tolerance_is_refused(odd: Any) -> None:
-    """Before anything is graded, in words that say what one is."""
+@pytest.mark.parametrize("invalid", [0, -0.1, float("nan"), float("inf"), True, "0.1", [0.1]])
+async def test_an_invalid_tolerance_is_refused(invalid: Any) -> None:
+    """An invalid tolerance is an error before any grading."""
     for grade in (exact_tolerance, lambda value: verify("no answer here, sorry", "1", tolerance=value)):
         with pytest.raises(ValueError, match="a tolerance is a number over 0"):
-            grade(odd)
+            grade(invalid)
     with pytest.raises(ValueError, match="a tolerance is a number over 0"):
-        await verify_async(r"\boxed{1}", "1", tolerance=odd)
+        await verify_async(r"\boxed{1}", "1", tolerance=invalid)

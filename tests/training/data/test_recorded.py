@@ -1,4 +1,4 @@
-"""Recorded traffic with feedback, and sets of the hub, as rows."""
+"""Recorded traffic with feedback, and data sets of the hub, become training problems."""
 
 import json
 import sys
@@ -18,14 +18,14 @@ from training.types import Problem
 
 
 def recorded(path: Path, *requests: dict[str, Any]) -> Path:
-    """A file of recorded requests."""
+    """Write a file of recorded requests."""
     file = path / "traffic.jsonl"
     file.write_text("\n".join(map(json.dumps, requests)), encoding="utf-8")
     return file
 
 
 def sample(answer: str | None, **more: Any) -> dict[str, Any]:
-    """One sample as the gateway records it."""
+    """Return one sample as the gateway records it."""
     return {"text": f"So: {answer}.", "answer": answer, "finish_reason": "stop", **more}
 
 
@@ -33,7 +33,7 @@ SAMPLES = [sample("41"), sample("42"), sample("42.0")]
 
 
 def test_feedback_tells_right_answers(tmp_path: Path) -> None:
-    """A given answer is gold, and so is the winner's where it was called right; the rest has no label."""
+    """A given answer is gold, and so is that of a winner called right; other questions have no label."""
     file = recorded(
         tmp_path,
         {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": {"answer": " 43 "}},
@@ -55,7 +55,7 @@ def test_feedback_tells_right_answers(tmp_path: Path) -> None:
 
 
 def test_feedback_is_joined_by_its_id(tmp_path: Path) -> None:
-    """As the gateway writes it, feedback is a later line; several add up, and the last word counts."""
+    """Feedback is a later line; several lines add up, and the last word counts."""
     file = recorded(
         tmp_path,
         {"id": "x", "question": "a?", "samples": SAMPLES, "winner": 1},
@@ -70,7 +70,7 @@ def test_feedback_is_joined_by_its_id(tmp_path: Path) -> None:
 
 
 def test_the_latest_word_counts(tmp_path: Path) -> None:
-    """A question asked twice is one row, and a label is never lost to a later request without one."""
+    """A repeated question is one problem, and a later request without a label never removes a label."""
     file = recorded(
         tmp_path,
         {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}},
@@ -81,7 +81,7 @@ def test_the_latest_word_counts(tmp_path: Path) -> None:
 
 
 def test_ratings_make_preferences(tmp_path: Path) -> None:
-    """A liked winner beats a sample that answers otherwise, a disliked one loses; copies are no pair."""
+    """A liked winner beats a sample with another answer, a disliked one loses; equal answers are no pair."""
     file = recorded(
         tmp_path,
         {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": {"rating": 1}},
@@ -94,7 +94,7 @@ def test_ratings_make_preferences(tmp_path: Path) -> None:
          "feedback": {"rating": 1}},
     )  # fmt: skip
     pairs = recorded_preferences(file)
-    assert [(pair.row.question, pair.chosen, pair.rejected) for pair in pairs] == [
+    assert [(pair.problem.question, pair.chosen, pair.rejected) for pair in pairs] == [
         ("a?", "So: 42.", "So: 41."),
         ("b?", "So: 41.", "So: 42."),
         ("f?", "So: None.", "Other."),
@@ -102,24 +102,24 @@ def test_ratings_make_preferences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"question": "a?"}', '{"question": "a?", "samples": [1]}'])
-def test_what_is_no_recording_is_told(tmp_path: Path, line: str) -> None:
-    """The line is named."""
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, line: str) -> None:
+    """The message names the line."""
     file = tmp_path / "traffic.jsonl"
     file.write_text(line, encoding="utf-8")
     with pytest.raises(DataError, match="line 1"):
         recorded_rows(file)
 
 
-def test_torn_lines_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The rest of the file is used."""
+def test_torn_lines_are_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The rest of the file is used, and the log gives their number."""
     file = recorded(tmp_path, {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}})
     file.write_text(f'{{"question": "torn\n{file.read_text(encoding="utf-8")}\n{{"id"', encoding="utf-8")
     assert [row.gold for row in recorded_rows(file)] == ["1"]
     assert "2 lines could not be read and were skipped, the first at line 1." in caplog.text
 
 
-def test_what_may_not_be_used_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A key whose requests are not for training is respected, and the log says how many lines that were."""
+def test_lines_that_forbid_training_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The log gives their number."""
     feedback = {"answer": "1", "rating": 1}
     file = recorded(
         tmp_path,
@@ -132,7 +132,7 @@ def test_what_may_not_be_used_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_records_of_any_set_become_rows() -> None:
-    """Columns are named where they are called otherwise, and fixed fields go to every row."""
+    """`columns` maps the set's names to ours, and `fixed` fields go into every problem."""
     wanted = HubSet(
         "org/code",
         columns={"question": "prompt", "tests": "test"},
@@ -149,14 +149,14 @@ def test_records_of_any_set_become_rows() -> None:
 
 
 def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library is only asked for where a set is."""
+    """Only a source of this kind needs the library."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install"):
         hub_problems(HubSet("openai/gsm8k"))
 
 
-def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
-    """A right answer is gold, a rating a pair, several of one question are one row; silence is neither."""
+def test_recorded_traffic_is_a_training_set(tmp_path: Path) -> None:
+    """A right answer is gold, a rating a pair, and a repeated question one problem."""
     path = tmp_path / "traffic.jsonl"
     right, wrong = "It is \\boxed{7}.", "It is \\boxed{8}."
     record(
@@ -176,8 +176,8 @@ def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
         "What is 4 + 4?": ((wrong, right),),
     }
     assert {(row.reward, row.general) for row in rated.values()} == {("preference", True)}
-    told = {row.question: (row.reward, row.gold) for row in collect([Source(**source)], 9, seed=0)}
-    assert told == {"What is 4 + 4?": ("correct", "8"), "What is 2 + 5?": ("correct", "7")}
+    labels = {row.question: (row.reward, row.gold) for row in collect([Source(**source)], 9, seed=0)}
+    assert labels == {"What is 4 + 4?": ("correct", "8"), "What is 2 + 5?": ("correct", "7")}
     every = collect([Source(**source, unlabelled=True)], 9, seed=0)
     assert {row.question for row in every if row.reward == "majority"} == {"What is 3 + 4?", "What is 1 + 6?"}
     lines = [json.dumps(problem_json(row)) for row in rated.values()]
@@ -186,7 +186,7 @@ def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pairs", ["ab", [["a"]], [["a", 1]], [{"a": "b"}], [["a", "b", "c"]]])
 def test_pairs_are_two_texts_each(pairs: object) -> None:
-    """Anything else is named with its line."""
+    """Anything else is refused with its line."""
     line = json.dumps({"question": "Hi!", "reward": "preference", "pairs": pairs})
     with pytest.raises(DataError, match="line 1: pairs is a list"):
         parse_problems([line], source="x")

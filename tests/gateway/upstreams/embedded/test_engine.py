@@ -1,4 +1,4 @@
-"""The embedded engine: it starts with nothing configured, and ends with whoever started it."""
+"""The embedded engine starts without settings, and ends with the process that started it."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ SMALL = EmbeddedOptions(slots=1, context=256)
 
 @pytest.fixture
 async def client(engine: EmbeddedEngine) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session that has the engine's key."""
+    """A session with the engine's key."""
     headers = {"Authorization": f"Bearer {engine.api_key}"}
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
@@ -35,7 +35,7 @@ async def client(engine: EmbeddedEngine) -> AsyncIterator[aiohttp.ClientSession]
 
 
 def chat(*messages: str, **fields: Any) -> dict[str, Any]:
-    """A chat request; the messages are the user's and the assistant's in turn."""
+    """Return a chat request whose messages alternate between user and assistant."""
     roles = ("user", "assistant")
     return {
         "messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(messages)],
@@ -45,8 +45,8 @@ def chat(*messages: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-async def refused(url: str) -> None:
-    """Returns once nobody listens at the address any more."""
+async def closed(url: str) -> None:
+    """Wait until nobody listens at the address."""
     host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
     async with asyncio.timeout(30):
         while True:
@@ -60,7 +60,7 @@ async def refused(url: str) -> None:
 
 @pytest.mark.embedded
 async def test_it_chats(engine: EmbeddedEngine, client: aiohttp.ClientSession) -> None:
-    """A plain request comes back in OpenAI's shape, under the model's own name."""
+    """A plain request gets a reply in OpenAI's shape, with the model's own name."""
     async with client.post(f"{engine.base_url}/chat/completions", json=chat("Say hi.")) as response:
         body = await response.json()
     assert response.status == 200
@@ -71,7 +71,7 @@ async def test_it_chats(engine: EmbeddedEngine, client: aiohttp.ClientSession) -
 
 @pytest.mark.embedded
 async def test_its_key_keeps_others_out(engine: EmbeddedEngine) -> None:
-    """Other users of the machine can reach the port, but not the model."""
+    """Other users of the machine reach the port, but not the model."""
     async with (
         aiohttp.ClientSession() as stranger,
         stranger.post(f"{engine.base_url}/chat/completions", json=chat("Say hi.")) as response,
@@ -80,10 +80,8 @@ async def test_its_key_keeps_others_out(engine: EmbeddedEngine) -> None:
 
 
 @pytest.mark.embedded
-async def test_each_slot_has_the_context_asked_for(
-    engine: EmbeddedEngine, client: aiohttp.ClientSession
-) -> None:
-    """Slots do not share one context: each can hold as many tokens as was asked."""
+async def test_each_slot_has_the_whole_context(engine: EmbeddedEngine, client: aiohttp.ClientSession) -> None:
+    """Slots do not share one context: each holds as many tokens as the options say."""
     async with client.get(engine.base_url.removesuffix("/v1") + "/props") as response:
         props = await response.json()
     assert props["total_slots"] == 4
@@ -91,8 +89,8 @@ async def test_each_slot_has_the_context_asked_for(
 
 
 @pytest.mark.embedded
-async def test_thinking_is_left_in_the_text(engine: EmbeddedEngine, client: aiohttp.ClientSession) -> None:
-    """The engine takes no thinking apart, so that the gateway alone decides what is thinking."""
+async def test_thinking_stays_in_the_text(engine: EmbeddedEngine, client: aiohttp.ClientSession) -> None:
+    """The engine splits off no thinking, so that the gateway alone decides what thinking is."""
     body = chat("What is 2 + 2?", "<think>\nTwo and two.\n</think>\nIt is")
     async with client.post(f"{engine.base_url}/chat/completions", json=body) as response:
         message = (await response.json())["choices"][0]["message"]
@@ -102,7 +100,7 @@ async def test_thinking_is_left_in_the_text(engine: EmbeddedEngine, client: aioh
 
 @pytest.mark.embedded
 async def test_hanging_up_frees_the_slot(engine: EmbeddedEngine, client: aiohttp.ClientSession) -> None:
-    """A streamed generation ends when its client goes, long before its limit."""
+    """A streamed generation ends when its client leaves, long before its limit."""
     body = chat("Tell me a long story.", stream=True, max_tokens=900, ignore_eos=True)
     metrics = engine.base_url.removesuffix("/v1") + "/metrics"
 
@@ -123,8 +121,8 @@ async def test_hanging_up_frees_the_slot(engine: EmbeddedEngine, client: aiohttp
 
 
 @pytest.mark.embedded
-async def test_starting_twice_starts_once_and_a_crash_is_mended(engine: EmbeddedEngine) -> None:
-    """`start` leaves a running engine alone, and brings a dead one back at the address it had."""
+async def test_start_repairs_a_crash_and_leaves_a_running_engine(engine: EmbeddedEngine) -> None:
+    """`start` does nothing to a running engine, and restarts a dead one at its old address."""
     async with EmbeddedEngine(SMALL) as own:
         first = own.pid
         assert first is not None
@@ -139,13 +137,13 @@ async def test_starting_twice_starts_once_and_a_crash_is_mended(engine: Embedded
         assert own.base_url == address
         assert own.base_url != engine.base_url
     assert own.pid is None
-    await refused(address)
+    await closed(address)
 
 
 @pytest.mark.embedded
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 async def test_it_ends_with_its_parent(sign: signal.Signals) -> None:
-    """Whoever started the engine may die in any way: nothing stays behind."""
+    """However the parent dies, the engine ends too."""
     program = (
         "import asyncio\n"
         "from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions\n"
@@ -164,12 +162,12 @@ async def test_it_ends_with_its_parent(sign: signal.Signals) -> None:
     assert address.startswith("http://127.0.0.1:")
     parent.send_signal(sign)
     await parent.wait()
-    await refused(address)
+    await closed(address)
 
 
 @pytest.mark.embedded
 async def test_a_file_cut_short_is_one_sentence(engine: EmbeddedEngine, tmp_path: Path) -> None:
-    """A GGUF file that llama.cpp can't load ends the start, with the engine's own complaint."""
+    """A GGUF file that llama.cpp can't load fails the start with the engine's own message."""
     cut = tmp_path / "cut.gguf"
     with ensure_model().open("rb") as whole:
         cut.write_bytes(whole.read(100_000))
@@ -180,7 +178,7 @@ async def test_a_file_cut_short_is_one_sentence(engine: EmbeddedEngine, tmp_path
 
 
 async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
-    """Before anything is fetched or started."""
+    """The start fails before it fetches or starts anything."""
     lora = tmp_path / "adapter.gguf"
     with pytest.raises(
         ModelUnavailable, match=rf"^The adapter {lora} can't be read: No such file or directory\.$"
@@ -189,7 +187,7 @@ async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
 
 
 async def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
-    """Adapters are asked for by their files' names, so these must differ, the base model's among them."""
+    """Requests name adapters by their files, so these names and the base model's must differ."""
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
@@ -203,7 +201,7 @@ async def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.embedded
 async def test_a_model_is_no_adapter(engine: EmbeddedEngine) -> None:
-    """What llama.cpp has against an adapter is what the message says."""
+    """The message repeats llama.cpp's own reason."""
     with pytest.raises(EngineFailed, match=r"expect general\.type to be 'adapter'"):
         await EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(ensure_model(),))).start()
 
@@ -213,7 +211,7 @@ async def test_a_model_is_no_adapter(engine: EmbeddedEngine) -> None:
     [(None, "can't be read: No such file or directory"), (b"PK", "is not a GGUF file")],
 )
 async def test_a_wrong_file_is_one_sentence(tmp_path: Path, content: bytes | None, complaint: str) -> None:
-    """A model file that isn't there or is something else is named."""
+    """The message names a model file that is missing or something else."""
     path = tmp_path / "model.gguf"
     if content is not None:
         path.write_bytes(content)
@@ -233,7 +231,7 @@ async def test_a_wrong_file_is_one_sentence(tmp_path: Path, content: bytes | Non
 async def test_an_engine_that_cannot_run_is_one_sentence(
     tmp_path: Path, command: tuple[str, ...], complaint: str
 ) -> None:
-    """Not installed, killed by too old a processor, or dead for its own reasons: the message says which."""
+    """The message tells a missing package, a processor that is too old, and other causes apart."""
     model = tmp_path / "model.gguf"
     model.write_bytes(b"GGUF")
     engine = EmbeddedEngine(EmbeddedOptions(model), command)
@@ -242,8 +240,8 @@ async def test_an_engine_that_cannot_run_is_one_sentence(
     assert engine.pid is None
 
 
-def test_threads_wait_patiently_unless_the_operator_says_otherwise() -> None:
-    """The engine's threads sleep soon at a barrier; a setting of the operator's own stays."""
+def test_threads_sleep_soon_unless_the_operator_says_otherwise() -> None:
+    """The engine's threads sleep soon at a barrier; the operator's own setting stays."""
     assert with_sleeping_threads({"A": "b"}) == {"A": "b", "GOMP_SPINCOUNT": "1000"}
     assert with_sleeping_threads({"GOMP_SPINCOUNT": "7"}) == {"GOMP_SPINCOUNT": "7"}
     assert with_sleeping_threads({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
@@ -253,7 +251,7 @@ def test_threads_wait_patiently_unless_the_operator_says_otherwise() -> None:
     ("text", "cores"), [("max 100000", None), ("200000 100000", 2), ("50000 100000", 1), ("x", None)]
 )
 def test_a_containers_quota_bounds_the_threads(tmp_path: Path, text: str, cores: int | None) -> None:
-    """A container that may use two cores of many gets two threads."""
+    """A container with a quota of two cores gets two threads."""
     (tmp_path / "cpu.max").write_text(text + "\n")
     assert cpu_quota(tmp_path / "cpu.max") == cores
     assert cpu_quota(tmp_path / "absent") is None

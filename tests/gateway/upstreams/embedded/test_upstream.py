@@ -1,4 +1,4 @@
-"""The embedded engine as a upstream: what it does otherwise than any other upstream."""
+"""The embedded engine as an upstream, where it differs from other upstreams."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ BODY = {"messages": [{"role": "user", "content": "Write a long story."}], "tempe
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[EmbeddedUpstream]:
-    """A upstream with an engine of its own, of two slots."""
+    """An upstream with its own engine of two slots."""
     pytest.importorskip("xllamacpp")
     upstream = EmbeddedUpstream(EmbeddedEngine(EmbeddedOptions(slots=2, context=1024)))
     await upstream.start()
@@ -34,8 +34,8 @@ async def upstream() -> AsyncIterator[EmbeddedUpstream]:
     await upstream.close()
 
 
-async def said(upstream: EmbeddedUpstream, model: str) -> str:
-    """What a model answers greedily to a sum that only the demo's adapter has learned to work out."""
+async def answer(upstream: EmbeddedUpstream, model: str) -> str:
+    """Return a model's greedy answer to a sum that only the demo's adapter can do."""
     question = "State the final answer to the following arithmetic problem: 4 + 7 + 7 ="
     body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
     reply = (await upstream.complete(UpstreamRequest({**body, "max_tokens": 24}))).body
@@ -44,7 +44,7 @@ async def said(upstream: EmbeddedUpstream, model: str) -> str:
 
 @pytest.mark.embedded
 async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> None:
-    """Asked at the same time, each answers as it does alone; relayed requests get the model they name."""
+    """At the same time, each answers as it does alone; relayed requests get the model that they name."""
     pytest.importorskip("xllamacpp")
     other = tmp_path / "other.gguf"
     other.symlink_to(REASONER)
@@ -58,9 +58,9 @@ async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> Non
         assert [card.raw.get("parent") for card in cards.values()] == ["SmolLM2-135M-Instruct"] * 2 + [None]
         assert await upstream.models() is cards
         assert [card.raw["id"] for card in cards.values()] == list(cards)
-        first, second, base = await asyncio.gather(*(said(upstream, name) for name in cards))
+        first, second, base = await asyncio.gather(*(answer(upstream, name) for name in cards))
         assert first == second != base
-        assert [await said(upstream, name) for name in reversed(cards)] == [base, second, first]
+        assert [await answer(upstream, name) for name in reversed(cards)] == [base, second, first]
         prompt = {"prompt": "4 + 7 =", "temperature": 0, "max_tokens": 16, "seed": 1}
         relayed = {
             name: orjson.loads(b"".join([part async for part in upstream.relay("completions", payload)]))
@@ -75,7 +75,7 @@ async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> Non
 
 
 class Cutting(EmbeddedUpstream):
-    """Adapters "first" and "second" on an engine that is not there; replies are as given, cut as given."""
+    """Adapters "first" and "second" on a missing engine; replies are the given blocks."""
 
     def __init__(self, *blocks: bytes) -> None:
         options = EmbeddedOptions(Path("base.gguf"), loras=(Path("first.gguf"), Path("second.gguf")))
@@ -95,7 +95,7 @@ class Cutting(EmbeddedUpstream):
 
 @pytest.fixture
 def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would go over the wire ends in the upstream itself."""
+    """Replace the connection of every upstream by scripted replies."""
 
     def open_(self: Cutting, url: str, body: Any, *, method: str = "POST") -> Any:
         return self._reply(url, body)
@@ -104,7 +104,7 @@ def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on(upstream: Cutting) -> list[str]:
-    """The adapters that the request switched on."""
+    """Return the adapters that the request switched on."""
     _, body = upstream.sent[-1]
     return [("first", "second")[each["id"]] for each in body["lora"] if each["scale"]]
 
@@ -116,7 +116,7 @@ EVENT = b'data: {"model":"first","choices":[{"index":0,"text":"\\"model\\":\\"fi
 @given(st.lists(st.integers(0, 2 * len(EVENT)), max_size=6), st.booleans())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_relayed_reply_names_the_model_that_was_asked(cuts: list[int], ended: bool) -> None:
-    """Wherever its bytes are cut, with or without a line's end at its own, and nothing else is touched."""
+    """Wherever its bytes are cut, only the model's name changes."""
     whole = EVENT * 2 if ended else (EVENT * 2).rstrip()
     edges = [0, *sorted(cuts), len(whole)]
     upstream = Cutting(*(whole[a:b] for a, b in pairwise(edges)))
@@ -134,7 +134,7 @@ async def test_a_relayed_reply_names_the_model_that_was_asked(cuts: list[int], e
 async def test_a_request_gets_the_model_it_names_or_the_first(
     named: dict[str, Any], adapters: list[str]
 ) -> None:
-    """An empty name is none; the reply names the model that answered."""
+    """An empty name counts as none; the reply names the model that answered."""
     upstream = Cutting(EVENT, b"data: [DONE]\n\n")
     chunks = [
         chunk async for chunk in upstream.stream(UpstreamRequest({**named, "prompt": "x"}, "completions"))
@@ -150,7 +150,7 @@ async def test_a_request_gets_the_model_it_names_or_the_first(
 
 @pytest.mark.usefixtures("unplugged")
 async def test_a_name_that_is_not_served_is_refused() -> None:
-    """llama.cpp would answer as its base: a scorer with a misspelt model would never be noticed."""
+    """llama.cpp would answer with its base, and nobody would notice a scorer's misspelt model."""
     upstream = Cutting(EVENT)
     with pytest.raises(
         UpstreamError, match=r"serves no model 'frist'; it serves first, second, base\."
@@ -161,14 +161,14 @@ async def test_a_name_that_is_not_served_is_refused() -> None:
 
 
 async def running(upstream: EmbeddedUpstream) -> int:
-    """How many generations run in the engine."""
+    """Return how many generations run in the engine."""
     async with upstream._open(f"{upstream._root}/slots", None, method="GET") as response:
         return sum(slot["is_processing"] for slot in await response.json())
 
 
 @pytest.mark.embedded
 async def test_a_whole_reply_is_what_an_engine_would_have_sent(upstream: EmbeddedUpstream) -> None:
-    """Choices, finish reasons, logprobs and usage come as in an unstreamed reply, all choices counted."""
+    """Choices, finish reasons, logprobs and usage equal those of an unstreamed reply."""
     plan = UpstreamRequest(
         {**BODY, "n": 2, "max_tokens": 6, "ignore_eos": True, "logprobs": True, "top_logprobs": 1}
     )
@@ -187,7 +187,7 @@ async def test_a_whole_reply_is_what_an_engine_would_have_sent(upstream: Embedde
 
 @pytest.mark.embedded
 async def test_giving_up_a_whole_reply_ends_its_generation(upstream: EmbeddedUpstream) -> None:
-    """Cancelling frees the slot, though llama.cpp itself goes on for an unstreamed client that is gone."""
+    """Cancelling frees the slot, although llama.cpp itself continues for an unstreamed client that left."""
     plan = UpstreamRequest({**BODY, "max_tokens": 900, "ignore_eos": True})
     task = asyncio.create_task(upstream.complete(plan))
     async with asyncio.timeout(30):
@@ -203,7 +203,7 @@ async def test_giving_up_a_whole_reply_ends_its_generation(upstream: EmbeddedUps
 
 @pytest.mark.embedded
 async def test_many_streams_in_a_row_never_break_off(upstream: EmbeddedUpstream) -> None:
-    """Each request gets through, also right behind a streamed one on the same client."""
+    """Each request succeeds, also right after a streamed one of the same client."""
     for _ in range(40):
         chunks = [chunk async for chunk in upstream.stream(UpstreamRequest({**BODY, "max_tokens": 2}))]
         assert chunks[-1].usage is not None
