@@ -357,5 +357,5 @@ def vote_for(samples: int, stop: str = "none", **fields: Any) -> RunRequest:
 
 def groups(result: RunResult) -> list[tuple[str, int]]:
     """The vote's classes: answer and number of samples."""
-    assert result.verdict is not None
-    return [(group.answer.raw, len(group.members)) for group in result.verdict.groups]
+    assert result.vote is not None
+    return [(group.answer.raw, len(group.members)) for group in result.vote.groups]

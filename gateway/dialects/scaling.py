@@ -17,8 +17,8 @@ def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any
     scaling: dict[str, Any] = {
         "budget": _budget(request, result),
         "samples": _samples(result.counts),
-        "vote": _vote(request, result.verdict, result.method, result.scorer, result.stop)
-        if result.verdict is not None
+        "vote": _vote(request, result.vote, result.method, result.scorer, result.stop)
+        if result.vote is not None
         else None,
         "usage": {
             "upstream_prompt_tokens": result.upstream_prompt,
@@ -49,7 +49,7 @@ def progress_report(request: RunRequest, progress: Progress) -> dict[str, Any]:
     return {
         "progress": entry,
         "samples": _samples(progress.counts),
-        "vote": _vote(request, progress.verdict, "majority", "none", None),
+        "vote": _vote(request, progress.vote, "majority", "none", None),
     }
 
 
@@ -87,9 +87,9 @@ def _samples(counts: SampleCounts) -> dict[str, int]:
 
 
 def _vote(
-    request: RunRequest, verdict: VoteResult, method: str, scorer: str, stop: str | None
+    request: RunRequest, vote: VoteResult, method: str, scorer: str, stop: str | None
 ) -> Mapping[str, Any]:
-    groups = verdict.groups
+    groups = vote.groups
     lead = groups[0].weight if groups else 0.0
     margin = lead - (groups[1].weight if len(groups) > 1 else 0.0)
     return {
@@ -97,10 +97,10 @@ def _vote(
         "scorer": scorer,
         "stop": request.sampling.stop,
         "stopped_by": stop,
-        "share": round(verdict.share, 4),
+        "share": round(vote.share, 4),
         "margin": int(margin) if margin == int(margin) else round(margin, 4),
-        "abstained": verdict.abstained,
-        "reason": verdict.reason,
+        "abstained": vote.abstained,
+        "reason": vote.reason,
         "groups": [
             {"answer": group.answer.raw, "count": len(group.members), "weight": group.weight}
             for group in groups

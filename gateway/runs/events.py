@@ -55,25 +55,26 @@ class Progress:
     answer: str | None
     sample: Sample | None
     counts: SampleCounts
-    verdict: VoteResult
+    vote: VoteResult
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What comes back of a run, with its cost.
 
-    `chosen` are the samples to return, best first; `drawn` are all that finished. `generated` and `reasoning`
-    count every generated token, aborted samples included. `prompt` is one sample's prompt, `upstream_prompt`
-    what the upstream read altogether. `verdict` is the vote's result; `method` and `scorer` say how it came
-    about, and `scores` are the scorer's weights by sample index, where it had an opinion. `scorer_tokens` is
-    what scorers have read and written. `usage` is the engine's own, where there was only one plain request.
+    `chosen` are the samples to return, best first; `samples` are all that finished. `generated` and
+    `reasoning` count every generated token, aborted samples included. `prompt` is one sample's prompt,
+    `upstream_prompt` what the upstream read altogether. `vote` is the vote's result; `method` and `scorer`
+    say how it came about, and `scores` are the scorer's weights by sample index, where it had an opinion.
+    `scorer_tokens` is what scorers have read and written. `usage` is the engine's own, where there was only
+    one plain request.
     """
 
     chosen: tuple[Sample, ...]
-    drawn: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
     counts: SampleCounts
     sampling: SamplingRequest
-    verdict: VoteResult | None = None
+    vote: VoteResult | None = None
     method: str = ""
     scorer: str = "none"
     scorer_tokens: int = 0

@@ -47,7 +47,7 @@ def result_of(
     counts = [each.counts for each in finished]
     return RunResult(
         chosen=samples,
-        drawn=samples,
+        samples=samples,
         counts=SampleCounts(
             request.sampling.samples, len(samples), finished=len(samples), truncated=truncated
         ),
@@ -86,13 +86,13 @@ def result_of_vote(
     result = result_of(request, finished, began, tuple(records.notes))
     ranked = tuple(
         sample if sample.logprobs is None else sample_as_asked(sample, request.body)
-        for sample in result.drawn
+        for sample in result.samples
     )
     everything = [*(each.counts for each in finished), *records.lost]
     result = replace(
         result,
         chosen=ranked[: request.reply.choices],
-        drawn=ranked,
+        samples=ranked,
         counts=counts,
         generated=sum(each.completion for each in everything),
         reasoning=sum(each.reasoning for each in everything),
@@ -106,7 +106,7 @@ def result_of_vote(
         return result
     return replace(
         result,
-        verdict=vote.result,
+        vote=vote.result,
         method=vote.method,
         scorer=vote.scorer,
         scores=vote.scores,
