@@ -201,13 +201,13 @@ class ThinkingText:
     thinking block from the first, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_gap", "_stray", "_wrapping", "content_parts", "reasoning_parts", "splitter")
+    __slots__ = ("_gap", "_markup", "_stray", "_wrapping", "content_parts", "reasoning_parts", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
         self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
-        markup = markup or Markup()
-        self._stray = ThinkSplitter(Markup(markup.close, markup.open))
+        self._markup = markup
+        self._stray: ThinkSplitter | None = None  # finds stray closing tags; few replies need it
         self.reasoning_parts: list[str] = []
         self.content_parts: list[str] = []
         self._gap = False
@@ -238,13 +238,20 @@ class ThinkingText:
     def feed_answer(self, text: str) -> str:
         """Take raw text that is answer whatever its tags say; return the new answer, without the tags."""
         inside = _without_markup(self.splitter.feed(text))
-        return self._answer(_without_markup(self._stray.feed(inside)))
+        return self._answer(_without_markup(self._strays().feed(inside)))
 
     def finish_answer(self) -> str:
         """End a reply whose last text was answer; return the text that was held back."""
         inside = _without_markup(self.splitter.finish())
-        rest = _without_markup([*self._stray.feed(inside), *self._stray.finish()])
+        strays = self._strays()
+        rest = _without_markup([*strays.feed(inside), *strays.finish()])
         return self._answer(rest) + self._unwrap_rest()
+
+    def _strays(self) -> ThinkSplitter:
+        if self._stray is None:
+            markup = self._markup or Markup()
+            self._stray = ThinkSplitter(Markup(markup.close, markup.open))
+        return self._stray
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Take text that the engine has split already."""

@@ -78,7 +78,7 @@ def _split_message(message: Mapping[str, Any], plan: SamplePlan) -> tuple[str, s
     opened = markup.opened and not splits
     if not (markup.open in content or opened or markup.answer):
         return thought.removeprefix(markup.open), content
-    text = ThinkingText(replace(markup, opened=opened))
+    text = ThinkingText(markup if opened == markup.opened else replace(markup, opened=opened))
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
     text.feed(content)
