@@ -91,7 +91,7 @@ def _one(runs: Path, seed: int, name: str, steps: int) -> None:
     from training.config import RlTable, read_config
     from training.stages import run_stage
     from training.stages.measure import measure
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
     place = _place(runs, seed, name)
     start = place / "cold-start"

@@ -30,7 +30,7 @@ SAVINGS = {
         "training.trainer.generation._fused_attention",
         lambda _: nullcontext(),
     ),
-    "only replies are scored": ("training.trainer.running.replies_alone", nullcontext),
+    "only replies are scored": ("training.trainer.run_trainer.replies_alone", nullcontext),
     "each prompt is passed once": ("training.trainer.grpo.packed", lambda *_: None),
     "only what teaches is passed": ("training.trainer.grpo.taught_only", lambda inputs: inputs),
 }
@@ -97,8 +97,8 @@ def _figures(costs: Sequence[Cost], least: Sequence[Cost]) -> dict[str, float]:
 def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
     """What a step costs, the evaluations at both ends left out."""
     from training.config import read_config
-    from training.stages.reinforce import reinforce
-    from training.stages.run import Run
+    from training.stages.grpo_stage import reinforce
+    from training.stages.stage import Run
     from training.trainer.grpo import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -113,8 +113,8 @@ def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
             spent: list[float] = []
             drawing: list[float] = []
             with (
-                patch("training.stages.reinforce.save_model"),
-                patch("training.stages.run.Stage.accuracy", _instant(spent)),
+                patch("training.stages.grpo_stage.save_model"),
+                patch("training.stages.stage.Stage.accuracy", _instant(spent)),
                 patch("training.trainer.grpo.Trainer.draw", _timed(Trainer.draw, drawing)),
             ):
                 reinforce(stage, chosen.start, stage.rows(table.steps * table.groups))

@@ -83,7 +83,7 @@ def _one(seed: int, output: Path) -> None:
     from training.config import read_config
     from training.stages import pipeline, run_stage
     from training.stages.measure import measure
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
     config = read_config(CONFIG, seed=seed, output=output, threads=1)
     began = time.monotonic()

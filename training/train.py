@@ -12,7 +12,7 @@ from training.data.problems import DataError
 from training.rewards import RewardError
 from training.sandbox import SandboxError
 from training.stages.teachers import TeacherError
-from training.trainer.ranks import process_count, process_index
+from training.trainer.process_group import process_count, process_index
 from training.trainer.rollout import StaleWeights
 
 __all__ = ["main"]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from training.config import RlTable
 from training.export.job import Exported, ExportError, Job
-from training.trainer.ranks import rl_share, sft_share
+from training.trainer.process_group import rl_share, sft_share
 
 __all__ = ["export"]
 

@@ -13,7 +13,7 @@ from training.data.mixing import beside, ordered
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.stages.stage_data import StageData, model_before, start_model
-from training.stages.worked_replies import worked
+from training.stages.worked_examples import worked
 from training.types import Problem
 
 __all__ = [

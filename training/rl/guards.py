@@ -1,7 +1,7 @@
 """What is watched while training: accuracy apart from reward, collapse, convergence, and stale weights.
 
 Every guard is a pure function from a rule, a state and what was seen to the next state and a verdict.
-The states are kept over a restart by `training.trainer.states`.
+The states are kept over a restart by `training.trainer.saved_state`.
 """
 
 from __future__ import annotations

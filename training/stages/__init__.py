@@ -27,7 +27,7 @@ def run_stage(config: TrainConfig, name: StageName) -> Path:
         config.table(name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
     with Run(config) as whole:
         stage = whole.stage(name)

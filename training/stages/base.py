@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.data.mixing import beside
-from training.stages.imitate import imitate
-from training.stages.run import Stage
-from training.stages.worked_replies import worked
+from training.stages.sft_stage import imitate
+from training.stages.stage import Stage
+from training.stages.worked_examples import worked
 from training.tiny.model import build
 
 __all__ = ["run"]

@@ -3,7 +3,7 @@
 Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
 the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
 model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the
-verifier finds right and the rules of `training.stages.imitation_filter` find fit to imitate.
+verifier finds right and the rules of `training.stages.reply_filter` find fit to imitate.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
 from training.data.prompts import Example, Prompter
 from training.data.readers import fingerprint
-from training.stages.collected import Journal, binding
-from training.stages.imitate import imitate
-from training.stages.imitation_filter import fit_to_imitate
-from training.stages.imitation_replies import general_examples, judging
-from training.stages.run import Stage
+from training.stages.cache import Journal, binding
+from training.stages.reply_filter import fit_to_imitate
+from training.stages.sft_examples import general_examples, judging
+from training.stages.sft_stage import imitate
+from training.stages.stage import Stage
 from training.stages.teachers import Replies, ask_endpoint
-from training.stages.worked_replies import worked
+from training.stages.worked_examples import worked
 from training.trainer.generation import draw
 from training.types import Completion, Problem
 

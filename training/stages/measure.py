@@ -16,7 +16,7 @@ from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import MathPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
-from training.stages.run import Stage
+from training.stages.stage import Stage
 from training.trainer.generation import draw
 from training.types import Completion, Problem
 

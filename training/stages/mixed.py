@@ -11,10 +11,10 @@ from pathlib import Path
 
 from training.data.mixing import beside
 from training.rewards import RewardContext
-from training.stages.fingerprints import rl_bound
+from training.stages.checkpoint_identity import rl_bound
+from training.stages.grpo_stage import reinforce
 from training.stages.preference import preference_model
-from training.stages.reinforce import reinforce
-from training.stages.run import Stage
+from training.stages.stage import Stage
 
 __all__ = ["run"]
 

@@ -26,9 +26,9 @@ from training.data.problems import DataError
 from training.data.prompts import Prompter
 from training.data.readers import fingerprint
 from training.rewards.preference import PreferenceModel
-from training.stages.collected import binding
-from training.stages.fingerprints import model_bound
-from training.stages.run import Stage
+from training.stages.cache import binding
+from training.stages.checkpoint_identity import model_bound
+from training.stages.stage import Stage
 from training.trainer.callbacks import quieten
 from training.trainer.generation import draw
 from training.trainer.models import classifier_of, device

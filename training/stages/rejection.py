@@ -12,9 +12,9 @@ from typing import Any
 
 from training.data.mixing import beside
 from training.data.prompts import Example, Prompter
-from training.stages.imitate import imitate
-from training.stages.imitation_replies import general_examples, kept
-from training.stages.run import Stage
+from training.stages.sft_examples import general_examples, kept
+from training.stages.sft_stage import imitate
+from training.stages.stage import Stage
 from training.types import Problem
 
 __all__ = ["run"]

@@ -17,10 +17,10 @@ from scorers.judge import belief
 from training.data.prompts import Prompter
 from training.scorer.judge_data import check, checks_of, checks_to_imitate
 from training.scorer.samples import Asked
-from training.stages.imitate import imitate
-from training.stages.reinforce import reinforce
-from training.stages.run import Stage
-from training.stages.worked_replies import worked
+from training.stages.grpo_stage import reinforce
+from training.stages.sft_stage import imitate
+from training.stages.stage import Stage
+from training.stages.worked_examples import worked
 from training.trainer.generation import draw
 from training.types import Completion, Problem
 

@@ -29,7 +29,7 @@ from training.scorer.gate import Rule, check_gate
 from training.scorer.labels import harder, marked
 from training.scorer.report import as_table
 from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
-from training.stages.run import Run, Stage
+from training.stages.stage import Run, Stage
 from training.stages.train_judge import Manner, judged, train_judge
 from training.trainer.generation import draw
 from training.types import Problem

@@ -12,7 +12,7 @@ from scorers.gate import GATE_FILE, released
 from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.data.problems import DataError
-from training.stages.run import Stage
+from training.stages.stage import Stage
 from training.stages.train_judge import Manner, judged
 from training.types import Completion, Problem
 

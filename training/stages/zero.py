@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.stages.reinforce import reinforce
-from training.stages.run import Stage
+from training.stages.grpo_stage import reinforce
+from training.stages.stage import Stage
 
 __all__ = ["run"]
 

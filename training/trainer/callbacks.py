@@ -17,8 +17,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from training.data.problems import DataError
 from training.rl.guards import DivergenceState, Hacking, hacking
 from training.rl.stopping import Ending, Rules, after_evaluation, after_step, out_of_time
-from training.trainer.ranks import ALONE, Ranks
-from training.trainer.states import from_json
+from training.trainer.process_group import ALONE, Ranks
+from training.trainer.saved_state import from_json
 
 __all__ = ["Over", "Seen", "Watch", "check_bound", "quieten"]
 

@@ -18,9 +18,9 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from training.data.prompts import Prompt, Prompter
+from training.trainer.distributed import processes
 from training.trainer.models import inner_model
-from training.trainer.processes import processes
-from training.trainer.ranks import shared
+from training.trainer.process_group import shared
 from training.types import Completion
 
 __all__ = ["draw", "generate"]

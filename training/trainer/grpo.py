@@ -18,9 +18,9 @@ from training.trainer.generation import generate
 from training.trainer.learning_rate import ClockedRate
 from training.trainer.models import mixed_precision
 from training.trainer.packing import additive, packed
-from training.trainer.ranks import process_count, rl_share
+from training.trainer.process_group import process_count, rl_share
 from training.trainer.rollout import Rollout
-from training.trainer.running import run_trainer
+from training.trainer.run_trainer import run_trainer
 
 __all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
 

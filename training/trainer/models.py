@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.config import Lora, ModelSource
 from training.data.problems import DataError
-from training.trainer.processes import processes
+from training.trainer.distributed import processes
 
 __all__ = [
     "classifier_of",

@@ -25,7 +25,7 @@ from training.rl.advantages import Normalisation, advantages
 from training.rl.filters import live, next_batch
 from training.rl.guards import canary
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
-from training.trainer.ranks import ALONE, Ranks, shared
+from training.trainer.process_group import ALONE, Ranks, shared
 from training.types import Completion, Problem
 
 __all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]

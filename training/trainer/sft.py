@@ -14,8 +14,8 @@ from training.data.prompts import Example
 from training.trainer.callbacks import Watch
 from training.trainer.learning_rate import ClockedRate
 from training.trainer.models import mixed_precision
-from training.trainer.ranks import process_count, sft_share
-from training.trainer.running import run_trainer
+from training.trainer.process_group import process_count, sft_share
+from training.trainer.run_trainer import run_trainer
 
 __all__ = ["train_sft"]
 

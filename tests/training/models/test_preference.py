@@ -15,7 +15,7 @@ from tests.training.traffic import record  # noqa: E402
 from training.config import Lora, ModelSource, TrainConfig  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.preference import preference_model  # noqa: E402
-from training.stages.run import Run  # noqa: E402
+from training.stages.stage import Run  # noqa: E402
 from training.trainer.models import classifier_of, load_model, load_tokenizer, save_model  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]

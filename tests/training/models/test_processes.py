@@ -92,7 +92,7 @@ from pathlib import Path
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from training.config import read_config
-from training.stages.run import Run
+from training.stages.stage import Run
 from training.trainer.generation import draw
 from training.trainer.models import save_model
 

@@ -23,7 +23,7 @@ from training.config import TrainConfig  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.scorer.samples import read_asked  # noqa: E402
 from training.stages import run_stage  # noqa: E402
-from training.stages.run import Run  # noqa: E402
+from training.stages.stage import Run  # noqa: E402
 from training.stages.train_scorer import train_scorer  # noqa: E402
 from training.stages.trained_scorer import liking  # noqa: E402
 from training.types import Completion, Problem  # noqa: E402

@@ -20,9 +20,9 @@ from training.data.constraints import satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
-from training.stages.imitation_replies import best, general_examples, judging  # noqa: E402
 from training.stages.measure import majority  # noqa: E402
-from training.stages.run import Run  # noqa: E402
+from training.stages.sft_examples import best, general_examples, judging  # noqa: E402
+from training.stages.stage import Run  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.types import Completion, Problem  # noqa: E402
 
@@ -188,7 +188,7 @@ def ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, *ac
         return {"accuracy": found, "finished": 1.0}
 
     evaluated: list[float] = []
-    monkeypatch.setattr("training.stages.run.Stage.accuracy", accuracy)
+    monkeypatch.setattr("training.stages.stage.Stage.accuracy", accuracy)
     path = small(tmp_path, "rl")
     path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", f"rounds = 2\n{option}"))
     config = read_config(path)

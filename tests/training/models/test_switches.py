@@ -17,7 +17,7 @@ from training.data.prompts import Prompt, Prompter
 from training.sandbox import SandboxError, open_sandbox
 from training.stages import run_stage
 from training.stages.plots import read_metrics
-from training.stages.run import Run
+from training.stages.stage import Run
 from training.types import Completion
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -96,7 +96,7 @@ def test_the_difficulty_filter_decides_what_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Questions in the band alone; the card tells how many were too easy and too hard."""
-    monkeypatch.setattr("training.stages.reinforce.draw", sometimes_right)
+    monkeypatch.setattr("training.stages.grpo_stage.draw", sometimes_right)
     rl = FILTERED | {"rows": 40}
     config = configured(tmp_path, rl=rl)
     run_stage(config, "rl")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from policies.families import find_family
-from tests.training.trainer.test_ranks import together
+from tests.training.trainer.test_process_group import together
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Prompter
 from training.rewards import RewardContext, RewardPlan, reward_plan
 from training.rl.advantages import Normalisation
 from training.rl.length_schedule import LengthSchedule
-from training.trainer.ranks import ALONE, Ranks
+from training.trainer.process_group import ALONE, Ranks
 from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
 from training.types import Problem
 

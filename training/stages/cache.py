@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scorers.gate import model_digest
-from training.trainer.ranks import ALONE, Ranks
+from training.trainer.process_group import ALONE, Ranks
 
 __all__ = ["Journal", "binding", "identity", "once"]
 

@@ -18,16 +18,16 @@ from training.rl.filters import Difficulty, by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
 from training.rl.stopping import Rules
-from training.stages.collected import binding, once
-from training.stages.fingerprints import asked_levels, model_bound, rl_bound
+from training.stages.cache import binding, once
+from training.stages.checkpoint_identity import asked_levels, model_bound, rl_bound
 from training.stages.reward_context import at_limit, reward_setting
-from training.stages.run import Stage, described
+from training.stages.stage import Stage, described
 from training.trainer.callbacks import Watch
 from training.trainer.generation import draw
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
-from training.trainer.states import from_json, to_json
+from training.trainer.saved_state import from_json, to_json
 from training.types import Problem
 
 __all__ = ["reinforce"]

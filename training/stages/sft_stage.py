@@ -13,12 +13,12 @@ from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.data.readers import fingerprint
 from training.rl.stopping import Rules
-from training.stages.collected import binding, identity, once
-from training.stages.fingerprints import asked_levels, imitation_bound, model_bound
-from training.stages.run import Stage, described
+from training.stages.cache import binding, identity, once
+from training.stages.checkpoint_identity import asked_levels, imitation_bound, model_bound
+from training.stages.stage import Stage, described
 from training.trainer.callbacks import Watch
+from training.trainer.saved_state import from_json
 from training.trainer.sft import train_sft
-from training.trainer.states import from_json
 from training.types import Problem
 
 __all__ = ["imitate"]
@@ -107,7 +107,7 @@ def _gathered(
     bound: str,
     gather: Callable[[], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]],
 ) -> _Gathered:
-    """What there is to imitate, gathered once; see `training.stages.collected`."""
+    """What there is to imitate, gathered once; see `training.stages.cache`."""
 
     def make() -> dict[str, Any]:
         examples, all_rows, told = gather()

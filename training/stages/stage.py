@@ -26,10 +26,10 @@ from training.rewards import RewardContext, reward_plan
 from training.stages.plots import curves, read_metrics
 from training.stages.stage_data import StageData, model_before, start_model
 from training.trainer.callbacks import check_bound
+from training.trainer.distributed import processes
 from training.trainer.generation import draw
 from training.trainer.models import load_model, load_tokenizer, save_model
-from training.trainer.processes import processes
-from training.trainer.ranks import Ranks
+from training.trainer.process_group import Ranks
 from training.types import Problem
 
 __all__ = ["VERIFIABLE", "Run", "Stage", "described"]

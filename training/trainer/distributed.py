@@ -1,4 +1,4 @@
-"""`training.trainer.ranks.Ranks` over the processes that `accelerate launch` has started."""
+"""`training.trainer.process_group.Ranks` over the processes that `accelerate launch` has started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from training.config import ConfigError
-from training.trainer.ranks import ALONE, Ranks, process_count
+from training.trainer.process_group import ALONE, Ranks, process_count
 
 __all__ = ["processes", "refuse_unknown_split"]
 

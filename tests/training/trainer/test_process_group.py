@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.trainer.ranks import ALONE, Ranks, shared
+from training.trainer.process_group import ALONE, Ranks, shared
 
 T = TypeVar("T")
 

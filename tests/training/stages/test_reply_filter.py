@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.stages.imitation_filter import fit_to_imitate, repeats
+from training.stages.reply_filter import fit_to_imitate, repeats
 from training.types import Problem
 
 ROW = Problem("1", "How many apples are left when Ann eats two of her five apples?", "3")

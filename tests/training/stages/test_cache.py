@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.training.teaching import Teacher
-from training.stages.collected import Journal, binding, identity, once
+from training.stages.cache import Journal, binding, identity, once
 
 ASKS = """
 import sys
 from pathlib import Path
 from training.config import SftTable
-from training.stages.collected import Journal
+from training.stages.cache import Journal
 from training.stages.teachers import ask_endpoint
 from training.types import Row
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.trainer.callbacks import Over, Watch, quieten
-from training.trainer.processes import refuse_unknown_split
+from training.trainer.distributed import refuse_unknown_split
 from training.trainer.trl_compat import replies_alone
 
 __all__ = ["run_trainer"]

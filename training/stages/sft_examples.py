@@ -8,10 +8,10 @@ from typing import Any
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Example, Prompter
 from training.rewards import RewardContext, reward_plan
-from training.stages.imitation_filter import fit_to_imitate
-from training.stages.run import VERIFIABLE, Stage
+from training.stages.reply_filter import fit_to_imitate
+from training.stages.stage import VERIFIABLE, Stage
 from training.stages.trained_scorer import Liking, liking
-from training.stages.worked_replies import worked
+from training.stages.worked_examples import worked
 from training.trainer.generation import draw
 from training.types import Completion, Problem, Reward
 

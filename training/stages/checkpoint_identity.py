@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from training.data.readers import fingerprint
-from training.stages.collected import binding, identity
-from training.stages.run import Stage
+from training.stages.cache import binding, identity
+from training.stages.stage import Stage
 from training.types import Problem
 
 __all__ = ["asked_levels", "imitation_bound", "model_bound", "rl_bound"]

@@ -15,7 +15,7 @@ __all__ = ["Teaching", "worked"]
 
 
 class Teaching(Protocol):
-    """A stage is needed: a `training.stages.run.Stage` or a `training.stages.stage_data.StageData`."""
+    """A stage is needed: a `training.stages.stage.Stage` or a `training.stages.stage_data.StageData`."""
 
     @property
     def config(self) -> TrainConfig:
