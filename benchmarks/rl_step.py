@@ -24,15 +24,15 @@ from typing import Any
 from unittest.mock import patch
 
 SAVINGS = {
-    "each prompt is read once": ("training.trainer.generation._read_once", lambda *_: None),
-    "what has ended is written no further": ("training.trainer.generation._STRETCH", 10**9),
+    "each prompt is read once": ("training.trainer.generation._prefill_shared_prompts", lambda *_: None),
+    "what has ended is written no further": ("training.trainer.generation._CHUNK_TOKENS", 10**9),
     "drawing has torch's own attention": (
         "training.trainer.generation._fused_attention",
         lambda _: nullcontext(),
     ),
-    "only replies are scored": ("training.trainer.run_trainer.replies_alone", nullcontext),
-    "each prompt is passed once": ("training.trainer.grpo.packed", lambda *_: None),
-    "only what teaches is passed": ("training.trainer.grpo.taught_only", lambda inputs: inputs),
+    "only replies are scored": ("training.trainer.run_trainer.score_completions_only", nullcontext),
+    "each prompt is passed once": ("training.trainer.grpo.pack_shared_prompts", lambda *_: None),
+    "only what teaches is passed": ("training.trainer.grpo.drop_zero_advantages", lambda inputs: inputs),
 }
 """Each saving, and what stands in its place without it."""
 
@@ -97,7 +97,7 @@ def _figures(costs: Sequence[Cost], least: Sequence[Cost]) -> dict[str, float]:
 def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
     """What a step costs, the evaluations at both ends left out."""
     from training.config import read_config
-    from training.stages.grpo_stage import reinforce
+    from training.stages.grpo_stage import run_grpo
     from training.stages.stage import Run
     from training.trainer.grpo import Trainer
 
@@ -117,7 +117,7 @@ def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
                 patch("training.stages.stage.Stage.accuracy", _instant(spent)),
                 patch("training.trainer.grpo.Trainer.draw", _timed(Trainer.draw, drawing)),
             ):
-                reinforce(stage, chosen.start, stage.rows(table.steps * table.groups))
+                run_grpo(stage, chosen.start, stage.rows(table.steps * table.groups))
             whole = spent[-1] - spent[0]
             return Cost(sum(drawing) / chosen.steps, (whole - sum(drawing)) / chosen.steps)
 

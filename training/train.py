@@ -12,7 +12,7 @@ from training.data.problems import DataError
 from training.rewards import RewardError
 from training.sandbox import SandboxError
 from training.stages.teachers import TeacherError
-from training.trainer.process_group import process_count, process_index
+from training.trainer.process_group import process_rank, world_size
 from training.trainer.rollout import StaleWeights
 
 __all__ = ["main"]
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = read_config(chosen.config, seed=chosen.seed, output=chosen.output, threads=chosen.threads)
-        if chosen.stage == "scorer" and process_count() > 1:
+        if chosen.stage == "scorer" and world_size() > 1:
             raise ConfigError("a scorer is trained in one process: start it without a launcher")
         if chosen.stage == "scorer":
             from training.stages.train_scorer import train_scorer
@@ -58,6 +58,6 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, DataError, RewardError, SandboxError, StaleWeights, TeacherError) as error:
         print(error, file=sys.stderr)
         return 2
-    if process_index() == 0:
+    if process_rank() == 0:
         print(f"The model is in {model}.")
     return 0

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from training.config import RlTable
 from training.export.job import Exported, ExportError, Job
-from training.trainer.process_group import rl_share, sft_share
+from training.trainer.process_group import rl_batch, sft_batch
 
 __all__ = ["export"]
 
@@ -38,9 +38,9 @@ def export(job: Job) -> Exported:
     table = job.table
     try:
         if isinstance(table, RlTable):
-            rl_share(table.groups, table.samples, table.batch, job.processes)
+            rl_batch(table.groups, table.samples, table.batch, job.processes)
         else:
-            sft_share(table.batch, job.processes)
+            sft_batch(table.batch, job.processes)
     except ValueError as error:
         raise ExportError(str(error)) from error
     files: dict[str, str | bytes] = {

@@ -13,7 +13,7 @@ from training.data.mixing import beside, ordered
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.stages.stage_data import StageData, model_before, start_model
-from training.stages.worked_examples import worked
+from training.stages.worked_examples import worked_examples
 from training.types import Problem
 
 __all__ = [
@@ -154,7 +154,7 @@ def examples(job: Job, prompter: Prompter) -> list[Example]:
             "verified by the stage itself; run it here, or under accelerate"
         )
     rows = data.rows(table.rows)
-    found = worked(data, prompter, rows, data.general(beside(len(rows), table.general)))
+    found = worked_examples(data, prompter, rows, data.general(beside(len(rows), table.general)))
     if not found:
         raise DataError(f"{job.stage}: none of {len(rows)} rows has a worked chain or a written answer")
     return found

@@ -19,7 +19,7 @@ from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_rows, row_json
 from training.export.job import Asked, ExportError, Job
 from training.rewards import RewardContext, reward_plan
-from training.stages.reward_context import at_limit, reward_setting
+from training.stages.reward_context import stage_reward_context, with_token_limit
 
 __all__ = ["Scoring", "kinds_of", "settings", "told"]
 
@@ -60,9 +60,9 @@ class Scoring:
         config = TrainConfig.model_validate(fields["config"])
         table: Any = config.table(fields["stage"])
         self._pool = MathPool(1).start()
-        setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
+        setting = stage_reward_context(config, table, fields["kinds"], RewardContext(pool=self._pool))
         limit = table.length_most or table.length
-        self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)
+        self._plan = reward_plan(with_token_limit(setting, limit), fields["kinds"], table.rewards)
         self._prompter = Prompter(tokenizer, config.family, config.budgets, fields["ends"])
 
     @classmethod

@@ -25,7 +25,7 @@ __all__ = ["Asked", "Draw", "LabelledReply", "ask", "classes", "problem", "read_
 
 
 class Draw(Protocol):
-    """Draws from the policy; see `training.trainer.generation.draw`."""
+    """Draws from the policy; see `training.trainer.generation.sample_completions`."""
 
     def __call__(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         """All replies to each prompt."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.data.mixing import beside
-from training.stages.sft_stage import imitate
+from training.stages.sft_stage import run_sft
 from training.stages.stage import Stage
-from training.stages.worked_examples import worked
+from training.stages.worked_examples import worked_examples
 from training.tiny.model import build
 
 __all__ = ["run"]
@@ -25,9 +25,9 @@ def run(stage: Stage) -> Path:
     stage.ranks.wait()
     rows = stage.rows(stage.table.rows)
     general = stage.general(beside(len(rows), stage.table.general))
-    return imitate(
+    return run_sft(
         stage,
         start,
         rows,
-        lambda model, prompter: (worked(stage, prompter, rows, general), [*rows, *general], {}),
+        lambda model, prompter: (worked_examples(stage, prompter, rows, general), [*rows, *general], {}),
     )

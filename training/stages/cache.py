@@ -15,23 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from scorers.gate import model_digest
-from training.trainer.process_group import ALONE, Ranks
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 
-__all__ = ["Journal", "binding", "identity", "once"]
+__all__ = ["ReplyLog", "cached", "digest", "weights_digest"]
 
 
-def binding(**told: Any) -> str:
+def digest(**told: Any) -> str:
     """A digest of all that bears on what is gathered, as JSON can say it."""
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def identity(model: Path | None) -> str:
+def weights_digest(model: Path | None) -> str:
     """What tells a directory's weights from others: their digest; "" for none."""
     return "" if model is None else model_digest(model)
 
 
-def once(
-    path: Path, bound: str, make: Callable[[], Any], clock: Callable[[], float], ranks: Ranks = ALONE
+def cached(
+    path: Path,
+    bound: str,
+    make: Callable[[], Any],
+    clock: Callable[[], float],
+    ranks: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Any, float]:
     """What `make` gave, as JSON, and the time that it took: made the first time, read every other time.
 
@@ -48,7 +52,7 @@ def once(
     return value, seconds
 
 
-class Journal:
+class ReplyLog:
     """Answers as they come in, a line each, so that what was answered is not asked again.
 
     `known` are those of before by their keys, where the file is bound to the same; a line that was

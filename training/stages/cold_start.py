@@ -16,14 +16,14 @@ from training.data.budgets import BudgetSampler
 from training.data.mixing import beside
 from training.data.prompts import Example, Prompter
 from training.data.readers import fingerprint
-from training.stages.cache import Journal, binding
-from training.stages.reply_filter import fit_to_imitate
-from training.stages.sft_examples import general_examples, judging
-from training.stages.sft_stage import imitate
+from training.stages.cache import ReplyLog, digest
+from training.stages.reply_filter import is_fit_to_imitate
+from training.stages.sft_examples import correctness, general_examples
+from training.stages.sft_stage import run_sft
 from training.stages.stage import Stage
 from training.stages.teachers import Replies, ask_endpoint
-from training.stages.worked_examples import worked
-from training.trainer.generation import draw
+from training.stages.worked_examples import worked_examples
+from training.trainer.generation import sample_completions
 from training.types import Completion, Problem
 
 __all__ = ["run"]
@@ -36,17 +36,17 @@ def run(stage: Stage) -> Path:
 
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         if stage.table.teacher == "worked":
-            return worked(stage, prompter, rows, general), [*rows, *general], {}
+            return worked_examples(stage, prompter, rows, general), [*rows, *general], {}
         teacher, before = model, stage.run.model_before("cold-start")
         if stage.table.teacher == "policy" and before is not None:
             teacher = stage.load(before)[0]
-        examples, told = taught(stage, teacher, prompter, rows)
+        examples, told = teacher_examples(stage, teacher, prompter, rows)
         return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
-    return imitate(stage, stage.run.start_model(), rows, gather)
+    return run_sft(stage, stage.run.start_model(), rows, gather)
 
 
-def taught(
+def teacher_examples(
     stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
     """A teacher's replies at each row's budget, verified; and how many were kept, and why others weren't."""
@@ -58,7 +58,7 @@ def taught(
     if table.teacher == "endpoint":
         replies = stage.ranks.gather(_asked(stage, rows, asked) if stage.ranks.index == 0 else [])
     else:
-        drawn = draw(
+        drawn = sample_completions(
             model,
             prompter,
             prompts,
@@ -68,13 +68,13 @@ def taught(
             seed=stage.seed,
         )
         replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
-    worth_of = judging(stage, rows)
+    worth_of = correctness(stage, rows)
     examples: list[Example] = []
     told = {"asked": len(rows), "without a reply": sum(not each for each in replies), "wrong": 0, "unfit": 0}
     for row, prompt, each in zip(rows, prompts, replies, strict=True):
         worth = worth_of(row, [Completion("", (), t, a, 0, True, prompt.budget) for t, a in each])
         right = [(t, a) for (t, a), value in zip(each, worth, strict=True) if value == 1.0]
-        fit = [(t, a) for t, a in right if fit_to_imitate(row, t, a, prompt.budget)]
+        fit = [(t, a) for t, a in right if is_fit_to_imitate(row, t, a, prompt.budget)]
         told["wrong"] += len(each) - len(right)
         told["unfit"] += len(right) - len(fit)
         for thinking, answer in fit[: table.keep]:
@@ -86,6 +86,6 @@ def _asked(stage: Stage, rows: Sequence[Problem], budgets: Sequence[str | None])
     """An endpoint's replies, each taken down as it comes."""
     table = stage.table
     teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)
-    bound = binding(teacher=teacher, rows=fingerprint(rows), asked=budgets)
-    journal = Journal(stage.directory / "asked.jsonl", bound)
+    bound = digest(teacher=teacher, rows=fingerprint(rows), asked=budgets)
+    journal = ReplyLog(stage.directory / "asked.jsonl", bound)
     return ask_endpoint(table, rows, budgets, known=journal.known, keep=journal.add)

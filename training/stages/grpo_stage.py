@@ -18,22 +18,22 @@ from training.rl.filters import Difficulty, by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
 from training.rl.stopping import Rules
-from training.stages.cache import binding, once
-from training.stages.checkpoint_identity import asked_levels, model_bound, rl_bound
-from training.stages.reward_context import at_limit, reward_setting
-from training.stages.stage import Stage, described
-from training.trainer.callbacks import Watch
-from training.trainer.generation import draw
+from training.stages.cache import cached, digest
+from training.stages.checkpoint_identity import levels_in_use, model_identity, rl_digest
+from training.stages.reward_context import stage_reward_context, with_token_limit
+from training.stages.stage import Stage, describe_problems
+from training.trainer.callbacks import StageCallback
+from training.trainer.generation import sample_completions
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
 from training.trainer.saved_state import from_json, to_json
 from training.types import Problem
 
-__all__ = ["reinforce"]
+__all__ = ["run_grpo"]
 
 
-def reinforce(
+def run_grpo(
     stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext | None = None
 ) -> Path:
     """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
@@ -41,13 +41,13 @@ def reinforce(
     `setting` brings a preference model, where rows need one.
     """
     given = replace(setting or RewardContext(), pool=stage.run.pool)
-    needed = reward_setting(stage.config, stage.table, {row.reward for row in rows}, given)
+    needed = stage_reward_context(stage.config, stage.table, {row.reward for row in rows}, given)
     return _reinforce(stage, start, rows, needed)
 
 
 def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext) -> Path:
     table = stage.table
-    bound = rl_bound(stage, start, rows)
+    bound = rl_digest(stage, start, rows)
     resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
     loaded = model, tokenizer, prompter = stage.load(start)
     told: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], settin
         "seconds": round(watch.seen.trained, 1),
         "accuracies": watch.seen.accuracies,
     }
-    return stage.finish(model, tokenizer, described(rows), told)
+    return stage.finish(model, tokenizer, describe_problems(rows), told)
 
 
 def _rollout(
@@ -92,7 +92,10 @@ def _rollout(
     @lru_cache(maxsize=8)
     def plan(limit: int) -> RewardPlan:
         return reward_plan(
-            at_limit(setting, limit), kinds, table.rewards, leave_out_unfinished=table.leave_out_unfinished
+            with_token_limit(setting, limit),
+            kinds,
+            table.rewards,
+            leave_out_unfinished=table.leave_out_unfinished,
         )
 
     def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
@@ -116,7 +119,9 @@ def _rollout(
     return Rollout(asked, prompter, plan, settings, ours=ours, without=without, ranks=stage.ranks)
 
 
-def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: Sequence[str]) -> Watch:
+def _watch(
+    stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: Sequence[str]
+) -> StageCallback:
     """The evaluations, the rules that end the stage, and what is kept with a checkpoint."""
     model, tokenizer, prompter = loaded
     table, held = stage.table, stage.held_out()
@@ -124,7 +129,7 @@ def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bo
     def restore(saved: dict[str, Any]) -> None:
         rollout.length = from_json(LengthState, saved)
 
-    return Watch(
+    return StageCallback(
         table.every,
         Rules(
             seconds=table.seconds,
@@ -158,12 +163,12 @@ def _filtered(
     General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
     """
     table = stage.table
-    bound = binding(
+    bound = digest(
         band=table.difficulty.model_dump(),
         asked=[table.budgets, table.temperature, table.length],
         seed=stage.seed,
-        model=model_bound(stage, start),
-        levels=asked_levels(stage),
+        model=model_identity(stage, start),
+        levels=levels_in_use(stage),
         rows=fingerprint(rows),
     )
 
@@ -171,7 +176,7 @@ def _filtered(
         found = _difficulty(stage, model, prompter, [row for row in rows if not row.general], setting)
         return {"kept": found.kept, "easy": len(found.easy), "hard": len(found.hard)}
 
-    found, seconds = once(stage.directory / "difficulty.json", bound, make, stage.clock, stage.ranks)
+    found, seconds = cached(stage.directory / "difficulty.json", bound, make, stage.clock, stage.ranks)
     kept = set(found["kept"])
     left = [row for row in rows if row.general or row.id in kept]
     told: dict[str, Any] = {"difficulty": {**found, "kept": len(kept)}}
@@ -189,7 +194,7 @@ def _difficulty(
     band = table.difficulty
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
-    drawn = draw(
+    drawn = sample_completions(
         model,
         prompter,
         prompts,

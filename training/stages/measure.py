@@ -17,10 +17,10 @@ from scorers.grader.pool import MathPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
 from training.stages.stage import Stage
-from training.trainer.generation import draw
+from training.trainer.generation import sample_completions
 from training.types import Completion, Problem
 
-__all__ = ["majority", "measure"]
+__all__ = ["majority_answer", "measure"]
 
 
 def measure(
@@ -46,21 +46,25 @@ def measure(
     table: dict[str, dict[str, float]] = {}
     for budget in budgets:
         prompts = [prompter.prompt(row, budget) for row in rows]
-        greedy = [each[0] for each in draw(model, prompter, prompts, temperature=0, max_tokens=most)]
+        greedy = [
+            each[0] for each in sample_completions(model, prompter, prompts, temperature=0, max_tokens=most)
+        ]
         figures = table[budget or "none"] = {
             "greedy": fmean(right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
             "thinking": fmean(reply.thought for reply in greedy),
         }
         if budget not in voted:
             continue
-        drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
+        drawn = sample_completions(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
         pairs = list(zip(rows, drawn, strict=True))
         figures["sampled"] = fmean(right(row, each.answer) for row, replies in pairs for each in replies)
-        figures[f"majority@{samples}"] = fmean(right(row, majority(replies, pool)) for row, replies in pairs)
+        figures[f"majority@{samples}"] = fmean(
+            right(row, majority_answer(replies, pool)) for row, replies in pairs
+        )
     return table
 
 
-def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str:
+def majority_answer(replies: Sequence[Completion], pool: MathPool | None = None) -> str:
     """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from training.data.mixing import beside
 from training.rewards import RewardContext
-from training.stages.checkpoint_identity import rl_bound
-from training.stages.grpo_stage import reinforce
+from training.stages.checkpoint_identity import rl_digest
+from training.stages.grpo_stage import run_grpo
 from training.stages.preference import preference_model
 from training.stages.stage import Stage
 
@@ -28,8 +28,8 @@ def run(stage: Stage) -> Path:
     rows = [*reasoning, *general]
     setting = RewardContext()
     if any(row.reward == "preference" for row in rows):
-        stage.last_checkpoint(rl_bound(stage, before, rows))  # refuses before its model is overwritten
+        stage.last_checkpoint(rl_digest(stage, before, rows))  # refuses before its model is overwritten
         compared = [row for row in rows if row.general or row.reward == "preference"]
         model, centre = preference_model(stage, before, compared)
         setting = RewardContext(preference=model, preference_centre=centre)
-    return reinforce(stage, before, rows, setting)
+    return run_grpo(stage, before, rows, setting)

@@ -26,11 +26,11 @@ from training.data.problems import DataError
 from training.data.prompts import Prompter
 from training.data.readers import fingerprint
 from training.rewards.preference import PreferenceModel
-from training.stages.cache import binding
-from training.stages.checkpoint_identity import model_bound
+from training.stages.cache import digest
+from training.stages.checkpoint_identity import model_identity
 from training.stages.stage import Stage
-from training.trainer.callbacks import quieten
-from training.trainer.generation import draw
+from training.trainer.callbacks import replace_progress_bars
+from training.trainer.generation import sample_completions
 from training.trainer.models import classifier_of, device
 from training.types import Problem
 
@@ -50,9 +50,9 @@ def preference_model(
     """The model, trained into the stage's folder unless it is there, and its mean score of good replies."""
     directory = stage.directory / "preference"
     policy, tokenizer, prompter = stage.load(start)
-    bound = binding(
+    bound = digest(
         seed=stage.seed,
-        model=model_bound(stage, start),
+        model=model_identity(stage, start),
         rows=fingerprint(rows),
     )
     if not stage.ranks.gather([_made(directory, bound)])[0]:
@@ -81,7 +81,7 @@ def preference_pairs(
     """Those that a row carries, up to two a row with checks, one a row with an answer."""
     asked = [row for row in rows if not row.pairs and (row.checks or "answer" in row.extra)]
     prompts = [prompter.prompt(row, None) for row in asked]
-    drawn = draw(policy, prompter, prompts, samples=_SAMPLES, max_tokens=64, seed=seed)
+    drawn = sample_completions(policy, prompter, prompts, samples=_SAMPLES, max_tokens=64, seed=seed)
     rng = random.Random(f"pairs {seed}")
     pairs = [Preference(row, chosen, rejected) for row in rows for chosen, rejected in row.pairs]
     for row, replies in zip(asked, drawn, strict=True):
@@ -153,7 +153,7 @@ def _train(
     trainer = RewardTrainer(
         model=model, args=settings, train_dataset=Dataset.from_list(list(pairs)), processing_class=tokenizer
     )
-    quieten(trainer)
+    replace_progress_bars(trainer)
     trainer.train()
     if stage.ranks.index == 0:
         model.save_pretrained(directory)

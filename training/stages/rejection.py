@@ -12,8 +12,8 @@ from typing import Any
 
 from training.data.mixing import beside
 from training.data.prompts import Example, Prompter
-from training.stages.sft_examples import general_examples, kept
-from training.stages.sft_stage import imitate
+from training.stages.sft_examples import general_examples, sampled_examples
+from training.stages.sft_stage import run_sft
 from training.stages.stage import Stage
 from training.types import Problem
 
@@ -27,8 +27,8 @@ def run(stage: Stage) -> Path:
 
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         policy = stage.load(before)[0] if stage.table.fresh else model
-        examples, told = kept(stage, policy, prompter, rows)
+        examples, told = sampled_examples(stage, policy, prompter, rows)
         general = stage.general(beside(len(examples), stage.table.general))
         return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
-    return imitate(stage, stage.run.start_model() if stage.table.fresh else before, rows, gather)
+    return run_sft(stage, stage.run.start_model() if stage.table.fresh else before, rows, gather)

@@ -12,10 +12,10 @@ from training.rewards.language import langid
 from training.rewards.rubric import Judge
 from training.sandbox import open_sandbox
 
-__all__ = ["at_limit", "reward_setting"]
+__all__ = ["stage_reward_context", "with_token_limit"]
 
 
-def reward_setting(
+def stage_reward_context(
     config: TrainConfig, table: RlTable, kinds: Collection[str], setting: RewardContext
 ) -> RewardContext:
     """What rows with the rewards `kinds` need, and no more: a sandbox only for "tests", and so on.
@@ -36,6 +36,6 @@ def reward_setting(
     )
 
 
-def at_limit(setting: RewardContext, limit: int) -> RewardContext:
+def with_token_limit(setting: RewardContext, limit: int) -> RewardContext:
     """The setting while replies may have `limit` tokens."""
     return replace(setting, max_tokens=limit, overlong_cache=min(setting.overlong_cache, limit // 4))

@@ -8,14 +8,14 @@ from typing import Any
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Example, Prompter
 from training.rewards import RewardContext, reward_plan
-from training.stages.reply_filter import fit_to_imitate
+from training.stages.reply_filter import is_fit_to_imitate
 from training.stages.stage import VERIFIABLE, Stage
-from training.stages.trained_scorer import Liking, liking
-from training.stages.worked_examples import worked
-from training.trainer.generation import draw
+from training.stages.trained_scorer import ScoreCompletions, load_scorer
+from training.stages.worked_examples import worked_examples
+from training.trainer.generation import sample_completions
 from training.types import Completion, Problem, Reward
 
-__all__ = ["best", "general_examples", "judging", "kept"]
+__all__ = ["best_completions", "correctness", "general_examples", "sampled_examples"]
 
 _JUDGED = VERIFIABLE | {"majority"}
 
@@ -23,11 +23,11 @@ _JUDGED = VERIFIABLE | {"majority"}
 def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]) -> list[Example]:
     """General rows' written answers; where there is none the model's own replies, which keep it as it is."""
     unwritten = [row for row in rows if "answer" not in row.extra]
-    own = kept(stage, model, prompter, unwritten)[0] if unwritten else []
-    return [*worked(stage, prompter, (), rows), *own]
+    own = sampled_examples(stage, model, prompter, unwritten)[0] if unwritten else []
+    return [*worked_examples(stage, prompter, (), rows), *own]
 
 
-def judging(stage: Stage, rows: Sequence[Problem]) -> Reward:
+def correctness(stage: Stage, rows: Sequence[Problem]) -> Reward:
     """What replies to these rows are worth: 1.0 where the row's own reward finds them right.
 
     A general row that nothing verifies takes any, another such row none.
@@ -41,29 +41,29 @@ def judging(stage: Stage, rows: Sequence[Problem]) -> Reward:
     return worth
 
 
-def kept(
+def sampled_examples(
     stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
-    """The best replies to each row, by `judging`, as examples, and how many there were."""
+    """The best replies to each row, by `correctness`, as examples, and how many there were."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
-    likes_of = liking(stage, table.scorer) if table.scorer else None  # refused before all the drawing
-    drawn = draw(
+    likes_of = load_scorer(stage, table.scorer) if table.scorer else None  # refused before all the drawing
+    drawn = sample_completions(
         model, prompter, prompts,
         samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
     )  # fmt: skip
-    worth_of = judging(stage, rows)
+    worth_of = correctness(stage, rows)
     liked = _liked(likes_of, rows, drawn)
     examples = []
     for row, prompt, replies, likes in zip(rows, prompts, drawn, liked, strict=True):
-        for reply in best(row, replies, worth_of(row, replies), table.keep, likes):
+        for reply in best_completions(row, replies, worth_of(row, replies), table.keep, likes):
             examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
     drawn_count = sum(map(len, drawn))
     return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
 
 
-def best(
+def best_completions(
     row: Problem,
     replies: Sequence[Completion],
     worth: Sequence[float | None],
@@ -79,7 +79,7 @@ def best(
         reply.ids: -((liked[place] if liked else None) or 0.0)
         for place, (reply, value) in enumerate(zip(replies, worth, strict=True))
         if value is not None and value >= 1.0 and reply.finished
-        if fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
+        if is_fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
     }
     different = {reply.ids: reply for reply in replies if reply.ids in right}
     order = sorted(different, key=lambda ids: (right[ids], len(ids), ids))
@@ -87,7 +87,7 @@ def best(
 
 
 def _liked(
-    likes_of: Liking | None, rows: Sequence[Problem], drawn: Sequence[Sequence[Completion]]
+    likes_of: ScoreCompletions | None, rows: Sequence[Problem], drawn: Sequence[Sequence[Completion]]
 ) -> Sequence[Sequence[float | None]]:
     """What a scorer makes of the replies; nothing without one, or of general rows."""
     places = [place for place, row in enumerate(rows) if not row.general]

@@ -13,15 +13,15 @@ from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.data.readers import fingerprint
 from training.rl.stopping import Rules
-from training.stages.cache import binding, identity, once
-from training.stages.checkpoint_identity import asked_levels, imitation_bound, model_bound
-from training.stages.stage import Stage, described
-from training.trainer.callbacks import Watch
+from training.stages.cache import cached, digest, weights_digest
+from training.stages.checkpoint_identity import levels_in_use, model_identity, sft_digest
+from training.stages.stage import Stage, describe_problems
+from training.trainer.callbacks import StageCallback
 from training.trainer.saved_state import from_json
 from training.trainer.sft import train_sft
 from training.types import Problem
 
-__all__ = ["imitate"]
+__all__ = ["run_sft"]
 
 _OF_TRAINING = frozenset(
     ("batch", "decay", "every", "rate", "save_every", "seconds", "steps", "until", "warmup")
@@ -29,23 +29,23 @@ _OF_TRAINING = frozenset(
 """Settings that what is gathered doesn't depend on."""
 
 
-Gather = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]]
+Collect = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]]
 """Collects with a model what to imitate: (examples, their rows, figures for the card)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Gathered:
+class _Collected:
     examples: list[Example]
     data: Mapping[str, Any]
     told: Mapping[str, Any]
     seconds: float
 
 
-def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: Gather) -> Path:
+def run_sft(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: Collect) -> Path:
     """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
     model, tokenizer, prompter = stage.load(start)
     gathering = _gathering(stage, start, rows)
-    bound = imitation_bound(stage, start, gathering)
+    bound = sft_digest(stage, start, gathering)
     resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
     gathered = _gathered(stage, gathering, lambda: gather(model, prompter))
     if not gathered.examples:
@@ -54,7 +54,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: G
             "and fit to imitate"
         )
     held = stage.held_out()
-    watch = Watch(
+    watch = StageCallback(
         stage.table.every,
         Rules(until=stage.table.until, seconds=stage.table.seconds),
         lambda: stage.accuracy(model, prompter, held),
@@ -62,7 +62,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: G
         clock=stage.clock,
         report=stage.report,
         ranks=stage.ranks,
-        bound=(bound, binding(examples=list(map(asdict, gathered.examples)))),
+        bound=(bound, digest(examples=list(map(asdict, gathered.examples)))),
     )
     watch.seen.trained = gathered.seconds  # drawing what is imitated is part of the stage's cost
     if resume is not None:
@@ -90,13 +90,13 @@ def _gathering(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str
     """What the gathering is bound to."""
     table = stage.table
     draws_from_before = table.teacher == "policy" or table.fresh
-    return binding(
+    return digest(
         settings=table.model_dump(mode="json", exclude=_OF_TRAINING),
         seed=stage.seed,
-        model=model_bound(stage, start),
-        before=identity(stage.run.model_before(stage.name)) if draws_from_before else "",
-        scorer=identity(table.scorer),
-        levels=asked_levels(stage),
+        model=model_identity(stage, start),
+        before=weights_digest(stage.run.model_before(stage.name)) if draws_from_before else "",
+        scorer=weights_digest(table.scorer),
+        levels=levels_in_use(stage),
         rows=fingerprint(rows),
         general=fingerprint(stage.general(beside(len(rows), table.general))),
     )
@@ -106,16 +106,16 @@ def _gathered(
     stage: Stage,
     bound: str,
     gather: Callable[[], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]],
-) -> _Gathered:
+) -> _Collected:
     """What there is to imitate, gathered once; see `training.stages.cache`."""
 
     def make() -> dict[str, Any]:
         examples, all_rows, told = gather()
-        return {"examples": list(map(asdict, examples)), "data": described(all_rows), "told": told}
+        return {"examples": list(map(asdict, examples)), "data": describe_problems(all_rows), "told": told}
 
-    value, seconds = once(stage.directory / "gathered.json", bound, make, stage.clock, stage.ranks)
+    value, seconds = cached(stage.directory / "gathered.json", bound, make, stage.clock, stage.ranks)
     examples = list(map(_example, value["examples"]))
-    return _Gathered(examples, value["data"], value["told"], seconds)
+    return _Collected(examples, value["data"], value["told"], seconds)
 
 
 def _example(told: Mapping[str, Any]) -> Example:

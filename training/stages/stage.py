@@ -25,14 +25,14 @@ from training.data.readers import fingerprint
 from training.rewards import RewardContext, reward_plan
 from training.stages.plots import curves, read_metrics
 from training.stages.stage_data import StageData, model_before, start_model
-from training.trainer.callbacks import check_bound
-from training.trainer.distributed import processes
-from training.trainer.generation import draw
+from training.trainer.callbacks import check_checkpoint
+from training.trainer.distributed import process_group
+from training.trainer.generation import sample_completions
 from training.trainer.models import load_model, load_tokenizer, save_model
-from training.trainer.process_group import Ranks
+from training.trainer.process_group import ProcessGroup
 from training.types import Problem
 
-__all__ = ["VERIFIABLE", "Run", "Stage", "described"]
+__all__ = ["VERIFIABLE", "Run", "Stage", "describe_problems"]
 
 VERIFIABLE = frozenset(("checks", "correct", "tests"))
 """Rewards that one reply alone earns by rule, so that questions with them can be held out."""
@@ -114,9 +114,9 @@ class Stage:
         return self.data.seed
 
     @property
-    def ranks(self) -> Ranks:
+    def ranks(self) -> ProcessGroup:
         """The processes that run the stage together."""
-        return processes()
+        return process_group()
 
     def report(self, line: str) -> None:
         """Says a line about the stage, once for all processes."""
@@ -165,7 +165,7 @@ class Stage:
         setting = RewardContext(markup=self.config.family.markup, pool=self.run.pool)
         plan = reward_plan(setting, {row.reward for row in rows}, {})
         prompts = [prompter.prompt(row, held.budget) for row in rows]
-        drawn = draw(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
+        drawn = sample_completions(model, prompter, prompts, temperature=0, max_tokens=held.max_tokens)
         replies = [each[0] for each in drawn]
         return {
             "accuracy": fmean(
@@ -183,14 +183,14 @@ class Stage:
         )
         if not found:
             return None
-        check_bound(found[-1].parent, (bound,))
+        check_checkpoint(found[-1].parent, (bound,))
         return found[-1].parent
 
     def finish(self, model: Any, tokenizer: Any, data: Mapping[str, Any], told: Mapping[str, Any]) -> Path:
         """Saves the model and, last of all, the card, whose being there says that the stage is done.
 
-        `data` tells what it was trained on, see `described`. All processes must call this, and go on together
-        when the card is there.
+        `data` tells what it was trained on, see `describe_problems`. All processes must call this, and go on
+        together when the card is there.
         """
         save_model(model, tokenizer, self.directory / "model")
         if self.ranks.index == 0:
@@ -209,7 +209,7 @@ class Stage:
             "processes": self.ranks.count,
             "versions": {name: _version(name) for name in _PACKAGES},
             "data": data,
-            "held_out": described(self.held_out()),
+            "held_out": describe_problems(self.held_out()),
             "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
@@ -219,7 +219,7 @@ class Stage:
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def described(rows: Sequence[Problem]) -> dict[str, Any]:
+def describe_problems(rows: Sequence[Problem]) -> dict[str, Any]:
     """Rows as a card tells of them: how many, and their fingerprint."""
     return {"rows": len(rows), "sha256": fingerprint(rows)}
 

@@ -17,18 +17,18 @@ from scorers.judge import belief
 from training.data.prompts import Prompter
 from training.scorer.judge_data import check, checks_of, checks_to_imitate
 from training.scorer.samples import Asked
-from training.stages.grpo_stage import reinforce
-from training.stages.sft_stage import imitate
+from training.stages.grpo_stage import run_grpo
+from training.stages.sft_stage import run_sft
 from training.stages.stage import Stage
-from training.stages.worked_examples import worked
-from training.trainer.generation import draw
+from training.stages.worked_examples import worked_examples
+from training.trainer.generation import sample_completions
 from training.types import Completion, Problem
 
-__all__ = ["Checking", "Manner", "judged", "train_judge"]
+__all__ = ["JudgePrompting", "JudgeStage", "judge_answers", "train_judge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class JudgePrompting:
     """How a judge is asked: the question's form, the budget, how often, and with how many tokens at most."""
 
     question: str
@@ -38,7 +38,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Checking(Stage):
+class JudgeStage(Stage):
     """A stage of a run whose questions are checks, with a table, a folder and held-out checks of its own."""
 
     settings: Any
@@ -72,31 +72,31 @@ def train_judge(
     form = table.question
     kept = tuple(checks_of(form, validation, stage.seed, table.misses, most=1))
     folder = stage.directory / "generative"
-    imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
+    imitating = JudgeStage(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)
     own_too = train if table.judge is None else ()
     imitated = checks_to_imitate(form, rows, own_too, imitating.seed, table.misses)
 
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Problem], dict[str, Any]]:
-        return worked(imitating, prompter, imitated, ()), imitated, {}
+        return worked_examples(imitating, prompter, imitated, ()), imitated, {}
 
     model = (
-        imitate(imitating, start, imitated, gather) if not _done(imitating) else imitating.directory / "model"
+        run_sft(imitating, start, imitated, gather) if not _done(imitating) else imitating.directory / "model"
     )
     if table.judge is None:
         return model, {"imitated": len(imitated)}
-    learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
+    learning = JudgeStage(stage.run, "judge", table.judge, folder / "reinforcement", kept)
     learning.directory.mkdir(parents=True, exist_ok=True)
     own = checks_of(form, train, learning.seed, table.misses)
     if not _done(learning):
-        reinforce(learning, model, own)
+        run_grpo(learning, model, own)
     return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}
 
 
-def judged(
+def judge_answers(
     stage: Stage,
     directory: Path,
-    manner: Manner,
+    manner: JudgePrompting,
     rows: Sequence[Problem],
     answers: Sequence[Sequence[str]],
 ) -> list[list[float | None]]:
@@ -111,7 +111,7 @@ def judged(
         for answer in each
         if answer.strip()
     }
-    drawn = draw(
+    drawn = sample_completions(
         model,
         prompter,
         [prompter.prompt(asked, manner.budget) for asked in different.values()],

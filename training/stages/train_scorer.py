@@ -30,8 +30,8 @@ from training.scorer.labels import harder, marked
 from training.scorer.report import as_table
 from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
 from training.stages.stage import Run, Stage
-from training.stages.train_judge import Manner, judged, train_judge
-from training.trainer.generation import draw
+from training.stages.train_judge import JudgePrompting, judge_answers, train_judge
+from training.trainer.generation import sample_completions
 from training.types import Problem
 
 __all__ = ["train_scorer"]
@@ -98,7 +98,7 @@ def _samples(stage: Stage) -> tuple[_Samples, Path]:
         if not path.exists():
             model, _, prompter = stage.load(policy)
             drawing = partial(
-                draw, model, prompter,
+                sample_completions, model, prompter,
                 samples=table.samples, temperature=table.temperature,
                 max_tokens=held.max_tokens, seed=stage.seed + number,
             )  # fmt: skip
@@ -196,11 +196,11 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
     }
     _tell_serving(directory, settings, '# url = "http://judge:8000/v1"   where it has a server of its own')
     held = stage.config.held_out
-    manner = Manner(table.question, held.budget, table.rounds, held.max_tokens)
+    manner = JudgePrompting(table.question, held.budget, table.rounds, held.max_tokens)
 
     def scoring(asked: Sequence[Asked]) -> Scores:
         answers = [[reply.answer for reply in each.replies] for each in asked]
-        return judged(stage, directory, manner, [each.row for each in asked], answers)
+        return judge_answers(stage, directory, manner, [each.row for each in asked], answers)
 
     return directory, told, scoring
 

@@ -13,16 +13,16 @@ from scorers.local_classifier import LocalClassifier
 from scorers.trained import Case
 from training.data.problems import DataError
 from training.stages.stage import Stage
-from training.stages.train_judge import Manner, judged
+from training.stages.train_judge import JudgePrompting, judge_answers
 from training.types import Completion, Problem
 
-__all__ = ["Liking", "liking"]
+__all__ = ["ScoreCompletions", "load_scorer"]
 
-Liking = Callable[[Sequence[Problem], Sequence[Sequence[Completion]]], list[list[float | None]]]
+ScoreCompletions = Callable[[Sequence[Problem], Sequence[Sequence[Completion]]], list[list[float | None]]]
 """Each reply's probability of being right, uncalibrated; None where the scorer gives none."""
 
 
-def liking(stage: Stage, directory: Path) -> Liking:
+def load_scorer(stage: Stage, directory: Path) -> ScoreCompletions:
     """The scorer that `thinkgate train scorer` left in a directory, a classifier or a generative judge.
 
     A judge is asked as serving asks it, with the run's own levels and, where it is an adapter, base model.
@@ -40,17 +40,17 @@ def liking(stage: Stage, directory: Path) -> Liking:
         raise DataError(f"{stage.name}.scorer: {error}") from error
 
 
-def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
-    manner = Manner(table["question"], table["effort"], table["rounds"], table["max_tokens"])
+def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> ScoreCompletions:
+    manner = JudgePrompting(table["question"], table["effort"], table["rounds"], table["max_tokens"])
 
     def liked(rows: Sequence[Problem], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         answers = [[reply.answer for reply in each] for each in replies]
-        return judged(stage, directory, manner, rows, answers)
+        return judge_answers(stage, directory, manner, rows, answers)
 
     return liked
 
 
-def _classifier(directory: Path, template: str) -> Liking:
+def _classifier(directory: Path, template: str) -> ScoreCompletions:
     def liked(rows: Sequence[Problem], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         cases = [
             Case(row.question, reply.answer, reply.thinking)

@@ -11,10 +11,10 @@ from training.data.chains import LENGTHS
 from training.data.prompts import Example, Prompter
 from training.types import Problem
 
-__all__ = ["Teaching", "worked"]
+__all__ = ["StageSettings", "worked_examples"]
 
 
-class Teaching(Protocol):
+class StageSettings(Protocol):
     """A stage is needed: a `training.stages.stage.Stage` or a `training.stages.stage_data.StageData`."""
 
     @property
@@ -30,8 +30,8 @@ class Teaching(Protocol):
         """The stage's seed."""
 
 
-def worked(
-    stage: Teaching, prompter: Prompter, rows: Sequence[Problem], general: Sequence[Problem]
+def worked_examples(
+    stage: StageSettings, prompter: Prompter, rows: Sequence[Problem], general: Sequence[Problem]
 ) -> list[Example]:
     """The rows' own chains, each at a budget drawn for it; general rows answer at once, as they should.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.stages.grpo_stage import reinforce
+from training.stages.grpo_stage import run_grpo
 from training.stages.stage import Stage
 
 __all__ = ["run"]
@@ -15,4 +15,4 @@ __all__ = ["run"]
 
 def run(stage: Stage) -> Path:
     """GRPO from the start model."""
-    return reinforce(stage, stage.run.start_model(), stage.rows(stage.table.rows))
+    return run_grpo(stage, stage.run.start_model(), stage.rows(stage.table.rows))

@@ -17,16 +17,16 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from training.data.problems import DataError
 from training.rl.guards import DivergenceState, Hacking, hacking
 from training.rl.stopping import Ending, Rules, after_evaluation, after_step, out_of_time
-from training.trainer.process_group import ALONE, Ranks
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 from training.trainer.saved_state import from_json
 
-__all__ = ["Over", "Seen", "Watch", "check_bound", "quieten"]
+__all__ = ["StageCallback", "StageFinished", "StageProgress", "check_checkpoint", "replace_progress_bars"]
 
-STATE = "thinkgate.json"
+PROGRESS_FILE = "thinkgate.json"
 
 
 @dataclass(slots=True)
-class Seen:
+class StageProgress:
     """What is kept with a checkpoint: accuracies by evaluation, the guard's memory, seconds trained.
 
     `totals` are the mean rewards between evaluations, from the second evaluation on; `ending` is kept where
@@ -41,9 +41,9 @@ class Seen:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def check_bound(checkpoint: Path, bound: Sequence[str]) -> None:
+def check_checkpoint(checkpoint: Path, bound: Sequence[str]) -> None:
     """Raises DataError where the first digests that a checkpoint is bound to are others than these."""
-    saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    saved = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
     if list(saved.get("bound", ()))[: len(bound)] != list(bound):
         raise DataError(
             f"{checkpoint} was made of other data, another model, seed or step than this run is of: "
@@ -51,11 +51,11 @@ def check_bound(checkpoint: Path, bound: Sequence[str]) -> None:
         )
 
 
-class Over(Exception):
+class StageFinished(Exception):
     """A checkpoint was taken up at which the stage had ended: there is nothing left to train."""
 
 
-class _Bar(TrainerCallback):
+class _ProgressBar(TrainerCallback):
     """A progress bar where there is a terminal to show it on."""
 
     def __init__(self) -> None:
@@ -75,15 +75,15 @@ class _Bar(TrainerCallback):
         self._progress.stop()
 
 
-def quieten(trainer: Any) -> None:
+def replace_progress_bars(trainer: Any) -> None:
     """One bar in place of transformers' line for every step: the figures are in the metrics file."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if sys.stderr.isatty():
-        trainer.add_callback(_Bar())
+        trainer.add_callback(_ProgressBar())
 
 
-class Watch(TrainerCallback):
+class StageCallback(TrainerCallback):
     """Evaluates every `every` steps, logs to `metrics` (JSON lines) and ends the stage by its rules.
 
     `evaluate` gives held-out accuracy and whatever else is to be logged. `figures` tells of the
@@ -109,7 +109,7 @@ class Watch(TrainerCallback):
         keep: Callable[[], None] = lambda: None,
         report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE_PROCESS,
         bound: Sequence[str] = (),
     ) -> None:
         self._every = every
@@ -126,7 +126,7 @@ class Watch(TrainerCallback):
         self._bound = bound
         self._began = 0.0
         self._rewards: list[float] = []
-        self.seen = Seen()
+        self.seen = StageProgress()
 
     @property
     def ending(self) -> Ending:
@@ -141,12 +141,12 @@ class Watch(TrainerCallback):
 
     def load(self, checkpoint: Path) -> None:
         """Takes up what was saved with a checkpoint. Raises DataError where it is another run's."""
-        check_bound(checkpoint, self._bound)
-        saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        check_checkpoint(checkpoint, self._bound)
+        saved = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
         del saved["bound"]
         divergence, ending = from_json(DivergenceState, saved["divergence"]), saved["ending"]
         read = {"divergence": divergence, "ending": ending and from_json(Ending, ending)}
-        self.seen = Seen(**saved | read)
+        self.seen = StageProgress(**saved | read)
         self._restore(saved["extra"])
         if self.seen.ending is None:  # by the rules of today, which may be others than it was stopped by
             self.seen.ending = self._due()
@@ -156,7 +156,7 @@ class Watch(TrainerCallback):
         if self._ranks.index == 0:
             self._cut_metrics(state.global_step)
         if self.seen.ending is not None or state.global_step >= state.max_steps:
-            raise Over
+            raise StageFinished
         if not self.seen.accuracies:
             self._look(state.global_step)
         self._began = self._clock()
@@ -197,11 +197,11 @@ class Watch(TrainerCallback):
             return
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
+        written = checkpoint / f"{PROGRESS_FILE}.part"  # put in place when whole: a checkpoint is known by it
         kept = self.seen if self.ending.gone_wrong else replace(self.seen, ending=None)
         told = {**asdict(kept), "bound": list(self._bound)}
         written.write_text(json.dumps(told), encoding="utf-8")
-        written.replace(checkpoint / STATE)
+        written.replace(checkpoint / PROGRESS_FILE)
 
     def _look(self, step: int) -> Ending | None:
         """Evaluates; returns why to stop, if so."""

@@ -1,4 +1,4 @@
-"""`training.trainer.process_group.Ranks` over the processes that `accelerate launch` has started."""
+"""`training.trainer.process_group.ProcessGroup` over the processes that `accelerate launch` has started."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from training.config import ConfigError
-from training.trainer.process_group import ALONE, Ranks, process_count
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, world_size
 
-__all__ = ["processes", "refuse_unknown_split"]
+__all__ = ["process_group", "refuse_unsupported_sharding"]
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=1)  # the first process may ask a teacher for hours while the others wait
 
 
 @dataclass(frozen=True)
-class _Launched:
+class _LaunchedProcesses:
     """Speaks through accelerate: NCCL between GPUs, gloo between CPUs."""
 
     state: Any
 
     @property
     def index(self) -> int:
-        """See `Ranks`."""
+        """See `ProcessGroup`."""
         return int(self.state.process_index)
 
     @property
     def count(self) -> int:
-        """See `Ranks`."""
+        """See `ProcessGroup`."""
         return int(self.state.num_processes)
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """See `Ranks`."""
+        """See `ProcessGroup`."""
         return list(gather_object(list(values)))
 
     def wait(self) -> None:
-        """See `Ranks`."""
+        """See `ProcessGroup`."""
         self.state.wait_for_everyone()
 
 
-def processes() -> Ranks:
+def process_group() -> ProcessGroup:
     """All processes of this run, connected on the first call; alone where none were launched with it."""
-    if process_count() == 1:
-        return ALONE
-    return _Launched(PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE))
+    if world_size() == 1:
+        return SINGLE_PROCESS
+    return _LaunchedProcesses(PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE))
 
 
-def refuse_unknown_split(trainer: Any) -> None:
+def refuse_unsupported_sharding(trainer: Any) -> None:
     """Raises ConfigError for ways of splitting a model whose weights can't be drawn from or saved here.
 
     Whole in every process (data parallel, ZeRO 1 and 2) and FSDP 2 are what works.

@@ -18,18 +18,18 @@ from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from training.data.prompts import Prompt, Prompter
-from training.trainer.distributed import processes
+from training.trainer.distributed import process_group
 from training.trainer.models import inner_model
-from training.trainer.process_group import shared
+from training.trainer.process_group import map_over_processes
 from training.types import Completion
 
-__all__ = ["draw", "generate"]
+__all__ = ["generate_ids", "sample_completions"]
 
-_STRETCH = 8
+_CHUNK_TOKENS = 8
 """Tokens written between looks at which replies have ended; those take no further part."""
 
 
-def draw(
+def sample_completions(
     model: Any,
     prompter: Prompter,
     prompts: Sequence[Prompt],
@@ -49,19 +49,19 @@ def draw(
         samples = 1
 
     def part(first: int, prompts: Sequence[Prompt]) -> list[list[Completion]]:
-        return _drawn(
+        return _sample_share(
             model, prompter, prompts, first,
             samples=samples, temperature=temperature, max_tokens=max_tokens, batch=batch, seed=seed,
         )  # fmt: skip
 
     training = model.training
     model.eval()
-    drawn = shared(processes(), prompts, part)
+    drawn = map_over_processes(process_group(), prompts, part)
     model.train(training)
     return drawn
 
 
-def _drawn(
+def _sample_share(
     model: Any,
     prompter: Prompter,
     prompts: Sequence[Prompt],
@@ -80,7 +80,7 @@ def _drawn(
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
         seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
-        ids = generate(
+        ids = generate_ids(
             model, [prompts[p].ids for p, _ in part], temperature, max_tokens, prompter.all_ends, seeds=seeds
         )
         for (place, _), reply in zip(part, ids, strict=True):
@@ -88,7 +88,7 @@ def _drawn(
     return drawn
 
 
-def generate(
+def generate_ids(
     model: Any,
     prompts: Sequence[Sequence[int]],
     temperature: float,
@@ -102,23 +102,23 @@ def generate(
     What the model's own generation settings say of sampling (penalties, cuts) is set aside. `seeds`
     gives each prompt's reply random numbers of its own; without, all use the process's.
     """
-    asked = _Asked.of(model, prompts, ends)
-    apart = _keeps_rows_apart(model)
+    asked = _Batch.of(model, prompts, ends)
+    apart = _can_drop_sequences(model)
     numbers = _numbers(seeds, max_tokens).to(model.device) if temperature and seeds is not None else None
     settings = _settings(model, asked.pad, ends, temperature if numbers is None else 0)
     replies: dict[int, list[int]] = {}
     with torch.no_grad(), _fused_attention(model):
-        cache = _read_once(model, prompts, asked.ids, asked.mask) if apart else None
+        cache = _prefill_shared_prompts(model, prompts, asked.ids, asked.mask) if apart else None
         while len(asked.rows):
             if numbers is not None:
-                chosen = _Chosen(numbers[asked.rows], asked.width, temperature)
+                chosen = _SeededSampling(numbers[asked.rows], asked.width, temperature)
                 settings["logits_processor"] = LogitsProcessorList([chosen])
             left = asked.width + max_tokens - asked.ids.shape[1]
             out = model.generate(
                 input_ids=asked.ids,
                 attention_mask=asked.mask,
                 cache=cache,
-                max_new_tokens=min(_STRETCH, left) if apart else left,
+                max_new_tokens=min(_CHUNK_TOKENS, left) if apart else left,
                 **settings,
             )
             written = [_ended(reply, ends) for reply in out.sequences[:, asked.width :].tolist()]
@@ -133,7 +133,7 @@ def generate(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Batch:
     """What is still being written: which of the prompts (`rows`), and their tokens so far.
 
     They are padded on the left; `width` is where the replies begin.
@@ -146,7 +146,7 @@ class _Asked:
     pad: int
 
     @classmethod
-    def of(cls, model: Any, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Asked:
+    def of(cls, model: Any, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Batch:
         """All prompts, nothing written yet."""
         pad = model.generation_config.pad_token_id
         pad = min(ends) if pad is None else pad
@@ -159,7 +159,7 @@ class _Asked:
             rows.to(place), torch.tensor(ids, device=place), torch.tensor(mask, device=place), width, pad
         )
 
-    def going_on(self, written: torch.Tensor, kept: torch.Tensor) -> _Asked:
+    def going_on(self, written: torch.Tensor, kept: torch.Tensor) -> _Batch:
         """With what was `written`, for the rows `kept`: the places of those that have not ended."""
         more = written.shape[1] - self.mask.shape[1]
         mask = torch.nn.functional.pad(self.mask[kept], (0, more), value=1)
@@ -181,7 +181,7 @@ def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -
     }
 
 
-def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
+def _prefill_shared_prompts(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
     """The cache of all but the prompts' last tokens, each prompt passed once; None where it can't be had.
 
     The samples of a group share their prompt, whose pass costs a third of a short reply's. None where all
@@ -190,7 +190,9 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
     different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
     if len(different) == len(prompts) or ids.shape[1] < 2:
         return None
-    inner = inner_model(model)  # what `generate` passes; the trainer's mixed precision is around the adapter
+    inner = inner_model(
+        model
+    )  # what `generate_ids` passes; the trainer's mixed precision is around the adapter
     cache = DynamicCache(config=inner.config)
     rows = sorted(different.values())
     places = {place: row for row, place in enumerate(rows)}
@@ -208,7 +210,7 @@ def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any
     return cache
 
 
-def _keeps_rows_apart(model: Any) -> bool:
+def _can_drop_sequences(model: Any) -> bool:
     """Whether rows can be copied and dropped while replies are written.
 
     They can where the cache is one of keys and values alone, and where no other process has to take every
@@ -244,7 +246,7 @@ def _ended(reply: list[int], ends: Collection[int]) -> list[int]:
     return reply[: last + 1]
 
 
-class _Chosen(LogitsProcessor):
+class _SeededSampling(LogitsProcessor):
     """Leaves one token a sequence: the one in whose part of the distribution the step's number falls.
 
     `numbers` are uniform in [0, 1), one for each sequence and step. The sums are taken in float64,

@@ -13,19 +13,19 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from training.config import ConfigError, RlTable
-from training.trainer.callbacks import Watch
-from training.trainer.generation import generate
-from training.trainer.learning_rate import ClockedRate
+from training.trainer.callbacks import StageCallback
+from training.trainer.generation import generate_ids
+from training.trainer.learning_rate import TimedSchedule
 from training.trainer.models import mixed_precision
-from training.trainer.packing import additive, packed
-from training.trainer.process_group import process_count, rl_share
+from training.trainer.packing import attention_bias, pack_shared_prompts
+from training.trainer.process_group import rl_batch, world_size
 from training.trainer.rollout import Rollout
 from training.trainer.run_trainer import run_trainer
 
-__all__ = ["Trainer", "grpo_config", "taught_only", "train_grpo"]
+__all__ = ["Trainer", "drop_zero_advantages", "grpo_config", "train_grpo"]
 
 
-class Trainer(ClockedRate, GRPOTrainer):
+class Trainer(TimedSchedule, GRPOTrainer):
     """TRL's, but for how replies are drawn and passed, for those that are left out, and for a clock's rate.
 
     Each reply depends on its own seed alone. One that is left out counts in no divisor, as if it had not
@@ -49,7 +49,7 @@ class Trainer(ClockedRate, GRPOTrainer):
             self.accelerator,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as model:
-            return generate(model, prompts, self.temperature, limit, ends, seeds=seeds), None
+            return generate_ids(model, prompts, self.temperature, limit, ends, seeds=seeds), None
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -82,7 +82,7 @@ class Trainer(ClockedRate, GRPOTrainer):
             logprobs, entropies, _ = zip(*parts, strict=True)
             return torch.cat(logprobs), torch.cat(entropies) if compute_entropy else None, None
         else:
-            rows = packed(inner, input_ids, attention_mask, logits_to_keep)
+            rows = pack_shared_prompts(inner, input_ids, attention_mask, logits_to_keep)
         if rows is None:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **more
@@ -90,7 +90,7 @@ class Trainer(ClockedRate, GRPOTrainer):
         with self.accelerator.autocast():
             out = model(
                 input_ids=rows.ids,
-                attention_mask=additive(rows.mask, inner.dtype),
+                attention_mask=attention_bias(rows.mask, inner.dtype),
                 position_ids=rows.positions,
                 shift_labels=rows.labels,
                 fused_lm_head=True,
@@ -102,13 +102,13 @@ class Trainer(ClockedRate, GRPOTrainer):
         # loss is taken over all that is passed.
         alone = self.accelerator.num_processes == 1 and not self.aux_loss_enabled
         if alone and self.beta == 0.0 and self.loss_type in ("dapo", "cispo"):
-            inputs = taught_only(inputs)
+            inputs = drop_zero_advantages(inputs)
         loss = super()._compute_loss(model, inputs)
         counted = inputs["taught"].clamp(min=1 / len(inputs["completion_ids"]))
         return loss / counted if self.loss_type in ("grpo", "dr_grpo") else loss
 
 
-def taught_only(inputs: dict[str, Any]) -> dict[str, Any]:
+def drop_zero_advantages(inputs: dict[str, Any]) -> dict[str, Any]:
     """A pass's tensors without the replies whose advantage is 0, and without columns that are padding to all.
 
     Without a KL term, and where the divisor is known beforehand, such a reply adds nothing to the loss nor
@@ -143,7 +143,7 @@ def train_grpo(
     *,
     rollout: Rollout,
     table: RlTable,
-    watch: Watch,
+    watch: StageCallback,
     directory: Path,
     seed: int,
     resume: Path | None,
@@ -162,7 +162,7 @@ def train_grpo(
             seed,
             cpu=model.device.type == "cpu",
             mixed=mixed_precision(model),
-            processes=process_count(),
+            processes=world_size(),
         ),
         train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(count)]}),
         processing_class=tokenizer,
@@ -189,7 +189,7 @@ def grpo_config(
     A step's groups are shared out among the processes. Raises ConfigError where they can't be.
     """
     try:
-        batch, passes = rl_share(table.groups, table.samples, table.batch, processes)
+        batch, passes = rl_batch(table.groups, table.samples, table.batch, processes)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     high = table.clip if table.clip_high is None else table.clip_high

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ClockedRate", "share_of_rate"]
+__all__ = ["TimedSchedule", "schedule_factor"]
 
 
-def share_of_rate(decay: Literal["linear", "cosine"], warmup: int, step: int, spent: float) -> float:
+def schedule_factor(decay: Literal["linear", "cosine"], warmup: int, step: int, spent: float) -> float:
     """The part of the rate that a step gets, after so many steps and that share of the stage's time.
 
     It rises over `warmup` steps; both ways of falling, "linear" and "cosine", come to 0 with the time.
@@ -21,7 +21,7 @@ def share_of_rate(decay: Literal["linear", "cosine"], warmup: int, step: int, sp
     return rising * (left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
 
 
-class ClockedRate:
+class TimedSchedule:
     """For a trainer of transformers: before it trains, `by_clock` may say how to tell the time spent.
 
     Without, the rate falls over the steps, as theirs does; with both it falls with what is nearer its end.
@@ -41,7 +41,7 @@ class ClockedRate:
         decay, warmup = this.args.lr_scheduler_type.value, this.args.get_warmup_steps(num_training_steps)
 
         def share(step: int) -> float:
-            return share_of_rate(decay, warmup, step, max(spent(), step / num_training_steps))
+            return schedule_factor(decay, warmup, step, max(spent(), step / num_training_steps))
 
         this.lr_scheduler = LambdaLR(optimizer or this.optimizer, share)
         this._created_lr_scheduler = True

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.config import Lora, ModelSource
 from training.data.problems import DataError
-from training.trainer.distributed import processes
+from training.trainer.distributed import process_group
 
 __all__ = [
     "classifier_of",
@@ -104,7 +104,7 @@ def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     The frozen copy of an adapter that the KL term is taken to stays behind. The first process writes;
     all must call this, for weights that are spread over them are gathered.
     """
-    ranks = processes()
+    ranks = process_group()
     chosen: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
     if any(isinstance(weight, DTensor) for weight in model.parameters()):
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)

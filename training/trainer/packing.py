@@ -18,11 +18,18 @@ from transformers.cache_utils import DynamicLayer
 
 from training.trainer.models import inner_model
 
-__all__ = ["Packed", "additive", "can_pack", "cheaper", "pack", "packed"]
+__all__ = [
+    "PackedBatch",
+    "attention_bias",
+    "pack_groups",
+    "pack_shared_prompts",
+    "packing_is_cheaper",
+    "supports_packing",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedBatch:
     """G sequences of L tokens for R rows of prompt and reply.
 
     `ids`, `positions` and `labels` are [G, L]; `labels` holds the token that follows within the same reply,
@@ -41,10 +48,12 @@ class Packed:
         return torch.where(self.places >= 0, values.reshape(-1)[self.places.clamp(min=0)], 0.0)
 
 
-def packed(model: Any, ids: torch.Tensor, mask: torch.Tensor, replies: int) -> Packed | None:
+def pack_shared_prompts(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, replies: int
+) -> PackedBatch | None:
     """Rows [R, W] packed: a prompt, padded on the left, and a reply in the last `replies` columns.
 
-    None where that can't be, or would cost more: see `can_pack` and `cheaper`.
+    None where that can't be, or would cost more: see `supports_packing` and `packing_is_cheaper`.
     """
     columns = ids.shape[1] - replies
     prompts = [
@@ -58,19 +67,19 @@ def packed(model: Any, ids: torch.Tensor, mask: torch.Tensor, replies: int) -> P
     for row, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(row)
     lengths = [[len(answers[row]) for row in each] for each in groups.values()]
-    if len(groups) == len(ids) or () in groups or not can_pack(model):
+    if len(groups) == len(ids) or () in groups or not supports_packing(model):
         return None
-    if not cheaper([len(prompt) for prompt in groups], lengths, *_costs(model)):
+    if not packing_is_cheaper([len(prompt) for prompt in groups], lengths, *_costs(model)):
         return None
-    return pack(groups, answers, replies, ids.device)
+    return pack_groups(groups, answers, replies, ids.device)
 
 
-def pack(
+def pack_groups(
     groups: Mapping[tuple[int, ...], Sequence[int]],
     answers: Sequence[Sequence[int]],
     replies: int,
     device: torch.device,
-) -> Packed:
+) -> PackedBatch:
     """The rows of each prompt as one sequence; `answers` are the rows' replies, of at most `replies` tokens.
 
     A prompt's last token stands before each reply anew, for it is where the first token is predicted.
@@ -99,10 +108,10 @@ def pack(
     seen = ((theirs == 0) | (theirs == owner[:, :, None])) & torch.ones(
         length, length, dtype=torch.bool
     ).tril()
-    return Packed(*(each.to(device) for each in (ids, positions, labels, seen[:, None], places)))
+    return PackedBatch(*(each.to(device) for each in (ids, positions, labels, seen[:, None], places)))
 
 
-def can_pack(model: Any) -> bool:
+def supports_packing(model: Any) -> bool:
     """Whether the model takes a mask and positions of its own.
 
     Its layers must see all that is before, by torch's attention, and tell places by rotary positions, not
@@ -116,7 +125,9 @@ def can_pack(model: Any) -> bool:
     return config._attn_implementation in ("eager", "sdpa") and whole and placed and not alibi
 
 
-def cheaper(prompts: Sequence[int], replies: Sequence[Sequence[int]], weights: int, attention: int) -> bool:
+def packing_is_cheaper(
+    prompts: Sequence[int], replies: Sequence[Sequence[int]], weights: int, attention: int
+) -> bool:
     """Whether groups cost less packed than row by row, from the lengths of each one's prompt and replies.
 
     A token costs a multiplication by each of the layers' `weights`, and `attention` (twice the layers' number
@@ -134,13 +145,13 @@ def cheaper(prompts: Sequence[int], replies: Sequence[Sequence[int]], weights: i
     return roomy and cost(groups, length) < cost(rows, width)
 
 
-def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A mask as numbers to add to attention's logits, which every implementation takes."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _costs(model: Any) -> tuple[int, int]:
-    """The layers' weights, and what a token's attention to another costs, see `cheaper`."""
+    """The layers' weights, and what a token's attention to another costs, see `packing_is_cheaper`."""
     inner = inner_model(model)
     weights = sum(weight.numel() for name, weight in inner.named_parameters() if ".layers." in name)
     return weights, 2 * inner.config.num_hidden_layers * inner.config.hidden_size

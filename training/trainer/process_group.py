@@ -12,13 +12,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-__all__ = ["ALONE", "Alone", "Ranks", "process_count", "process_index", "rl_share", "sft_share", "shared"]
+__all__ = [
+    "SINGLE_PROCESS",
+    "ProcessGroup",
+    "SingleProcess",
+    "map_over_processes",
+    "process_rank",
+    "rl_batch",
+    "sft_batch",
+    "world_size",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Ranks(Protocol):
+class ProcessGroup(Protocol):
     """The processes of a run; without `accelerate launch` there is one."""
 
     @property
@@ -37,7 +46,7 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class SingleProcess:
     """A run in one process."""
 
     index: int = 0
@@ -51,20 +60,22 @@ class Alone:
         """Nobody to wait for."""
 
 
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-def process_count() -> int:
+def world_size() -> int:
     """How many processes were launched together, by what the launcher put into the environment."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def process_index() -> int:
+def process_rank() -> int:
     """Which of them this one is."""
     return int(os.environ.get("RANK", "0"))
 
 
-def shared(ranks: Ranks, items: Sequence[T], work: Callable[[int, Sequence[T]], Sequence[R]]) -> list[R]:
+def map_over_processes(
+    ranks: ProcessGroup, items: Sequence[T], work: Callable[[int, Sequence[T]], Sequence[R]]
+) -> list[R]:
     """What `work` makes of the items, one for each, every process doing an equal part of them.
 
     `work` gets the place of its first item and its items, as many in every process, so that
@@ -80,7 +91,7 @@ def shared(ranks: Ranks, items: Sequence[T], work: Callable[[int, Sequence[T]], 
     return ranks.gather(work(first, mine))[: len(items)]
 
 
-def rl_share(groups: int, samples: int, batch: int, processes: int) -> tuple[int, int]:
+def rl_batch(groups: int, samples: int, batch: int, processes: int) -> tuple[int, int]:
     """A process's part of a step of reinforcement learning: (sequences in a pass, passes).
 
     A step has `groups` questions with `samples` replies each, over all processes; a process takes whole
@@ -95,7 +106,7 @@ def rl_share(groups: int, samples: int, batch: int, processes: int) -> tuple[int
     return batch, drawn // batch
 
 
-def sft_share(batch: int, processes: int) -> int:
+def sft_batch(batch: int, processes: int) -> int:
     """A process's part of a step's sequences. Raises ValueError where they can't be shared out."""
     if batch % processes:
         raise ValueError(f"batch ({batch}) must be a multiple of the processes ({processes})")

@@ -25,10 +25,10 @@ from training.rl.advantages import Normalisation, advantages
 from training.rl.filters import live, next_batch
 from training.rl.guards import canary
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
-from training.trainer.process_group import ALONE, Ranks, shared
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, map_over_processes
 from training.types import Completion, Problem
 
-__all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]
+__all__ = ["CANARY", "PromptGroup", "Rollout", "RolloutSettings", "StaleWeights"]
 
 
 CANARY = 0.2
@@ -60,7 +60,7 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PromptGroup:
     """All replies to one question in one step."""
 
     row: Problem
@@ -95,7 +95,7 @@ class Rollout:
         *,
         ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
         without: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
-        ranks: Ranks = ALONE,
+        ranks: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.rows = rows
         self._prompter = prompter
@@ -148,11 +148,15 @@ class Rollout:
             "env_mask": _mask(chosen, worth),
         }
 
-    def _draw(self, rows: Sequence[Problem], step: int, rounds: int, trainer: Any) -> list[Group]:
+    def _draw(self, rows: Sequence[Problem], step: int, rounds: int, trainer: Any) -> list[PromptGroup]:
         """All groups of a round, this process's and the others'."""
-        return shared(self._ranks, rows, lambda first, part: self._part(part, first, step, rounds, trainer))
+        return map_over_processes(
+            self._ranks, rows, lambda first, part: self._part(part, first, step, rounds, trainer)
+        )
 
-    def _part(self, rows: Sequence[Problem], first: int, step: int, rounds: int, trainer: Any) -> list[Group]:
+    def _part(
+        self, rows: Sequence[Problem], first: int, step: int, rounds: int, trainer: Any
+    ) -> list[PromptGroup]:
         settings = self._settings
         prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
         asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]
@@ -169,11 +173,11 @@ class Rollout:
             completions = [self._prompter.completion(prompt, each) for each in ids[part]]
             judged = plan.judge(row, completions)
             groups.append(
-                Group(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
+                PromptGroup(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
             )
         return groups
 
-    def _check(self, groups: Sequence[Group]) -> float | None:
+    def _check(self, groups: Sequence[PromptGroup]) -> float | None:
         """The mean difference, in nats, of the trainer's and the server's logprobs; None without a server.
 
         Each process asks about the first of its groups. Raises StaleWeights, in all of them, where one
@@ -195,7 +199,7 @@ class Rollout:
                 )
         return fmean(difference for _, difference in told)
 
-    def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
+    def _note(self, groups: Sequence[PromptGroup], chosen: Sequence[PromptGroup], rounds: int) -> None:
         """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""
         every = [(group, place) for group in groups for place in range(len(group.completions))]
         completions = [group.completions[place] for group, place in every]
@@ -220,7 +224,7 @@ class Rollout:
         self.drawn = [group.row.id for group in chosen]
 
 
-def _mask(groups: Sequence[Group], worth: Sequence[Sequence[float | None]]) -> list[list[int]]:
+def _mask(groups: Sequence[PromptGroup], worth: Sequence[Sequence[float | None]]) -> list[list[int]]:
     """TRL's mask of the tokens that the loss is taken on, and that its divisor counts.
 
     Replies without an advantage are left out of both: those that only fill a batch, or have no total.
@@ -232,7 +236,7 @@ def _mask(groups: Sequence[Group], worth: Sequence[Sequence[float | None]]) -> l
     ]
 
 
-def _joined(groups: Sequence[Group]) -> list[Sequence[float]] | None:
+def _joined(groups: Sequence[PromptGroup]) -> list[Sequence[float]] | None:
     if any(group.logprobs is None for group in groups):
         return None
     return [each for group in groups for each in group.logprobs or ()]

@@ -11,10 +11,10 @@ from trl import SFTConfig, SFTTrainer
 
 from training.config import ConfigError, SftTable
 from training.data.prompts import Example
-from training.trainer.callbacks import Watch
-from training.trainer.learning_rate import ClockedRate
+from training.trainer.callbacks import StageCallback
+from training.trainer.learning_rate import TimedSchedule
 from training.trainer.models import mixed_precision
-from training.trainer.process_group import process_count, sft_share
+from training.trainer.process_group import sft_batch, world_size
 from training.trainer.run_trainer import run_trainer
 
 __all__ = ["train_sft"]
@@ -22,7 +22,7 @@ __all__ = ["train_sft"]
 _IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
-class _Trainer(ClockedRate, SFTTrainer):
+class _Trainer(TimedSchedule, SFTTrainer):
     """TRL's, but for the rate of a stage that the clock ends."""
 
 
@@ -32,7 +32,7 @@ def train_sft(
     examples: Sequence[Example],
     *,
     table: SftTable,
-    watch: Watch,
+    watch: StageCallback,
     directory: Path,
     seed: int,
     resume: Path | None,
@@ -42,7 +42,7 @@ def train_sft(
     Several processes share each batch. Raises ConfigError where it can't be.
     """
     try:
-        batch = sft_share(table.batch, process_count())
+        batch = sft_batch(table.batch, world_size())
     except ValueError as error:
         raise ConfigError(str(error)) from error
     dataset = Dataset.from_list([_row(example) for example in examples])

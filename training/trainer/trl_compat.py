@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 import trl.trainer.utils
 
-__all__ = ["replies_alone"]
+__all__ = ["score_completions_only"]
 
 
-def replies_alone() -> AbstractContextManager[Any]:
+def score_completions_only() -> AbstractContextManager[Any]:
     """Within, TRL scores the replies' tokens alone; without Triton it scores prompts and padding too.
 
     Its other devices need tensors of one shape, CPUs don't. With a vocabulary of 49,152 and short replies

@@ -15,7 +15,7 @@ from training.data.problems import DataError
 from training.rl.guards import Convergence, Divergence
 from training.rl.stopping import Rules
 from training.stages.plots import read_metrics
-from training.trainer.callbacks import Over, Watch
+from training.trainer.callbacks import StageCallback, StageFinished
 
 pytestmark = pytest.mark.training
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.training
 class Trained:
     """What came of a stage: the steps made, why it ended, at which accuracies the weights were kept."""
 
-    watch: Watch
+    watch: StageCallback
     steps: int = 0
     kept: list[float] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
         latest[0] = next(given, accuracies[-1])
         return {"accuracy": latest[0]}
 
-    watch = Watch(
+    watch = StageCallback(
         2,
         rules,
         evaluate,
@@ -141,13 +141,13 @@ def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
     checkpoint.mkdir()
     done.watch.on_save(SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=4), None)
     assert [file.name for file in checkpoint.iterdir()] == ["thinkgate.json"]
-    other = Watch(2, Rules(), dict, tmp_path / "other.jsonl")
+    other = StageCallback(2, Rules(), dict, tmp_path / "other.jsonl")
     other.load(checkpoint)
     assert other.seen == done.watch.seen
     assert json.loads((checkpoint / "thinkgate.json").read_text())["accuracies"] == [0.1, 0.3, 0.2]
 
 
-def saved(watch: Watch, directory: Path, step: int) -> Path:
+def saved(watch: StageCallback, directory: Path, step: int) -> Path:
     """A checkpoint of this step."""
     checkpoint = directory / f"checkpoint-{step}"
     checkpoint.mkdir()
@@ -159,16 +159,16 @@ def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: P
     """Neither where a guard had ended it nor where all steps were done; the reason is that of before."""
     rules = Rules(divergence=Divergence(fall=0.1))
     fallen = train(tmp_path, rules, [0.5, 0.3, 0.2]).watch
-    other = Watch(2, rules, dict, tmp_path / "metrics.jsonl")
+    other = StageCallback(2, rules, dict, tmp_path / "metrics.jsonl")
     other.load(saved(fallen, tmp_path, 4))
     assert other.ending == fallen.ending
     assert other.ending.gone_wrong
-    with pytest.raises(Over):
+    with pytest.raises(StageFinished):
         other.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
     done = train(tmp_path, Rules(), [0.1], most=6).watch
     other.load(saved(done, tmp_path, 6))
     assert other.ending.reason == "all steps done"
-    with pytest.raises(Over):
+    with pytest.raises(StageFinished):
         other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=6), None)
     other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=8), None)  # two more were asked for
 
@@ -187,11 +187,11 @@ def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
     """Given more time, a higher aim or no rule, it goes on; left as they were, it is over."""
     ended = train(tmp_path, before, [0.6, 0.6, 0.6, 0.6]).watch
     checkpoint = saved(ended, tmp_path, 4)
-    same, more = (Watch(2, rules, dict, tmp_path / "metrics.jsonl") for rules in (before, later))
+    same, more = (StageCallback(2, rules, dict, tmp_path / "metrics.jsonl") for rules in (before, later))
     same.load(checkpoint)
     assert same.ending == ended.ending
     assert same.ending.reason != "all steps done"
-    with pytest.raises(Over):
+    with pytest.raises(StageFinished):
         same.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
     more.load(checkpoint)
     more.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
@@ -202,10 +202,10 @@ def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, other: tuple[str, str]) -> None:
     """Going on from it would mix two runs; the error says what to do."""
     bound = ("these rows", "its replies")
-    checkpoint = saved(Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
-    Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
+    checkpoint = saved(StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
+    StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
     with pytest.raises(DataError, match=r"checkpoint-2 was made of other data.*remove .* to begin anew"):
-        Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
+        StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
 
 
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     metrics.write_text(
         '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo', encoding="utf-8"
     )
-    watch = Watch(2, Rules(), lambda: {"accuracy": 0.5}, metrics)
+    watch = StageCallback(2, Rules(), lambda: {"accuracy": 0.5}, metrics)
     watch.seen.accuracies = [0.5]
     watch.on_train_begin(None, SimpleNamespace(global_step=2, max_steps=4), None)
     assert [line["step"] for line in read_metrics(metrics)] == [1, 2]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 from training.config import ModelSource
 from training.tiny.model import build
-from training.trainer.generation import generate
+from training.trainer.generation import generate_ids
 from training.trainer.models import load_model
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -41,7 +41,7 @@ def drawn(
 ) -> list[list[int]]:
     """A reply to each prompt, with seeds by their places."""
     seeds = [str(first + place) for place in range(len(prompts))]
-    return generate(model, prompts, temperature, limit, ends, seeds=seeds)
+    return generate_ids(model, prompts, temperature, limit, ends, seeds=seeds)
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from datasets import Dataset  # noqa: E402
 
 from training.config import ConfigError, Lora, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
-from training.trainer.grpo import Trainer, advantage_of, grpo_config, taught_only  # noqa: E402
+from training.trainer.grpo import Trainer, advantage_of, drop_zero_advantages, grpo_config  # noqa: E402
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
-from training.trainer.packing import packed  # noqa: E402
-from training.trainer.trl_compat import replies_alone  # noqa: E402
+from training.trainer.packing import pack_shared_prompts  # noqa: E402
+from training.trainer.trl_compat import score_completions_only  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -176,14 +176,14 @@ def test_what_teaches_nothing_is_not_passed_through_the_model() -> None:
         "tool_mask": torch.ones(3, 3),
         "num_items_in_batch": torch.tensor(6),
     }
-    left = taught_only(inputs)
+    left = drop_zero_advantages(inputs)
     assert left["advantages"].tolist() == [1, -1]
     assert left["prompt_ids"].tolist() == [[0, 7, 8], [6, 7, 8]]
     assert left["completion_ids"].tolist() == [[1, 2], [1, 0]]
     assert left["tool_mask"].shape == (2, 2)
     assert left["num_items_in_batch"] == 6
     ratios = {"old_per_token_logps": torch.ones(3, 3), "importance_sampling_ratio": torch.ones(3, 1)}
-    left = taught_only({**inputs, **ratios})
+    left = drop_zero_advantages({**inputs, **ratios})
     assert left["old_per_token_logps"].shape == (2, 2)
     assert left["importance_sampling_ratio"].shape == (2, 1)
 
@@ -199,7 +199,7 @@ def test_where_nothing_teaches_a_reply_that_counts_is_passed() -> None:
         "completion_mask": torch.ones(2, 2),
         "tool_mask": torch.tensor([[0, 0], [1, 1]]),
     }
-    assert taught_only(inputs)["completion_ids"].tolist() == [[3, 4]]
+    assert drop_zero_advantages(inputs)["completion_ids"].tolist() == [[3, 4]]
 
 
 def test_scoring_replies_alone_changes_neither_loss_nor_gradient(
@@ -213,10 +213,10 @@ def test_scoring_replies_alone_changes_neither_loss_nor_gradient(
         scored.append(len(hidden))
         return apply(hidden, *more)
 
-    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
+    monkeypatch.setattr("training.trainer.grpo.pack_shared_prompts", lambda *_: None)
     with patch.object(trl.trainer.utils._ChunkedLogProbFunction, "apply", noted):
         model, (every,) = trained(start, tmp_path, LIVE)
-        with replies_alone():
+        with score_completions_only():
             other, (alone,) = trained(start, tmp_path, LIVE)
     assert scored == [2 * (len(PROMPT) + len(LONG) - 1), len(SHORT) + len(LONG)]
     assert alone["loss"] == pytest.approx(every["loss"], abs=1e-5)
@@ -233,7 +233,7 @@ def test_leaving_them_out_changes_neither_loss_nor_gradient(
     """Beside a group that teaches, one whose replies are all as good as each other."""
     replies = [(LONG, 0.0), (SHORT, 0.0), *LIVE]
     model, (less,) = trained(start, tmp_path, replies, loss=loss)
-    monkeypatch.setattr("training.trainer.grpo.taught_only", lambda inputs: inputs)
+    monkeypatch.setattr("training.trainer.grpo.drop_zero_advantages", lambda inputs: inputs)
     other, (whole,) = trained(start, tmp_path, replies, loss=loss)
     assert less["loss"] == pytest.approx(whole["loss"], abs=1e-5)
     assert less["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
@@ -266,12 +266,12 @@ def test_passing_a_prompt_once_changes_neither_loss_nor_gradient(
         return model
 
     monkeypatch.setattr(f"{__name__}.load_model", load)
-    model, packed = trained(start, tmp_path, replies, **fields)
+    model, pack_shared_prompts = trained(start, tmp_path, replies, **fields)
     assert passes[-1] == (1, len(PROMPT) - 1 + sum(len(ids) for ids, _ in replies))
-    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
+    monkeypatch.setattr("training.trainer.grpo.pack_shared_prompts", lambda *_: None)
     other, apart = trained(start, tmp_path, replies, **fields)
     assert passes[-1] == (4, len(PROMPT) + len(LONG))
-    for one, two in zip(packed, apart, strict=True):
+    for one, two in zip(pack_shared_prompts, apart, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-3)
         assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-3)
@@ -288,15 +288,15 @@ def test_nor_does_it_behind_an_adapter_in_half_precision(
     called: list[bool] = []
 
     def noted(*given: Any) -> Any:
-        found = packed(*given)
+        found = pack_shared_prompts(*given)
         called.append(found is not None)
         return found
 
-    monkeypatch.setattr("training.trainer.grpo.packed", noted)
+    monkeypatch.setattr("training.trainer.grpo.pack_shared_prompts", noted)
     torch.manual_seed(0)  # an adapter begins at random
     model, once = trained(source, tmp_path, replies)
     assert called and all(called)  # noqa: PT018 (one claim: it was packed each time)
-    monkeypatch.setattr("training.trainer.grpo.packed", lambda *_: None)
+    monkeypatch.setattr("training.trainer.grpo.pack_shared_prompts", lambda *_: None)
     torch.manual_seed(0)
     other, apart = trained(source, tmp_path, replies)
     assert once[0]["loss"] == pytest.approx(apart[0]["loss"], abs=5e-3)

@@ -21,7 +21,7 @@ from transformers import (  # noqa: E402
 from training.config import ModelSource  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.trainer.models import load_model  # noqa: E402
-from training.trainer.packing import cheaper, pack, packed  # noqa: E402
+from training.trainer.packing import pack_groups, pack_shared_prompts, packing_is_cheaper  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -40,7 +40,7 @@ def test_a_token_sees_its_prompt_and_its_own_reply_alone(
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, (prompt, _) in enumerate(rows):
         groups.setdefault(prompt, []).append(row)
-    one = pack(groups, [reply for _, reply in rows], 5, torch.device("cpu"))
+    one = pack_groups(groups, [reply for _, reply in rows], 5, torch.device("cpu"))
     ids, positions = one.ids.reshape(-1), one.positions.reshape(-1)
     length = one.ids.shape[1]
     for row, (prompt, reply) in enumerate(rows):
@@ -63,8 +63,8 @@ def test_only_what_shares_a_prompt_is_packed(model: Any) -> None:
     """Different prompts stay rows."""
     mask = torch.ones(2, 4, dtype=torch.long)
     different = torch.tensor([[7, 8, 9, 9], [8, 8, 9, 9]])
-    assert packed(model, SAME, mask, 2) is not None
-    assert packed(model, different, mask, 2) is None
+    assert pack_shared_prompts(model, SAME, mask, 2) is not None
+    assert pack_shared_prompts(model, different, mask, 2) is None
 
 
 SAME = torch.tensor([[7, 8, 20, 21], [7, 8, 30, 31]])
@@ -84,13 +84,15 @@ SIZES = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 def test_models_that_could_not_tell_stay_rows(config: Any) -> None:
     """A window of the last tokens would count other replies; ALiBi tells distances by columns."""
     model = AutoModelForCausalLM.from_config(config)
-    assert packed(model, SAME, torch.ones(2, 4, dtype=torch.long), 2) is None
+    assert pack_shared_prompts(model, SAME, torch.ones(2, 4, dtype=torch.long), 2) is None
 
 
 def test_long_replies_to_a_short_prompt_stay_rows() -> None:
     """A mask saves no attention: 8 replies of 8,000 tokens would cost more than a prompt is worth."""
     weights, attention = 100_000_000, 2 * 30 * 576
-    assert cheaper([60], [[25] * 8], weights, attention)
-    assert not cheaper([60], [[8_000] * 8], weights, attention)
-    assert cheaper([4_000], [[200] * 8], weights, attention)
-    assert not cheaper([2_000], [[2_000] * 8], 7_000_000_000, 2 * 32 * 4096), "it would take too much memory"
+    assert packing_is_cheaper([60], [[25] * 8], weights, attention)
+    assert not packing_is_cheaper([60], [[8_000] * 8], weights, attention)
+    assert packing_is_cheaper([4_000], [[200] * 8], weights, attention)
+    assert not packing_is_cheaper([2_000], [[2_000] * 8], 7_000_000_000, 2 * 32 * 4096), (
+        "it would take too much memory"
+    )

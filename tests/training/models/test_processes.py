@@ -73,16 +73,16 @@ DIES = """
 import os, sys
 from pathlib import Path
 from training.train import main
-from training.trainer.callbacks import Watch
+from training.trainer.callbacks import StageCallback
 
-log = Watch.on_log
+log = StageCallback.on_log
 
 def log_and_die(self, args, state, control, **kwargs):
     log(self, args, state, control, **kwargs)
     if "/rl" in args.output_dir and state.global_step == 3:
         os._exit(9)
 
-Watch.on_log = log_and_die
+StageCallback.on_log = log_and_die
 sys.exit(main(["pipeline", sys.argv[1]]))
 """
 
@@ -93,7 +93,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from training.config import read_config
 from training.stages.stage import Run
-from training.trainer.generation import draw
+from training.trainer.generation import sample_completions
 from training.trainer.models import save_model
 
 stage = Run(read_config(Path(sys.argv[1]))).stage("rl")
@@ -104,9 +104,9 @@ if count > 1:
     for part in (*model.model.layers, model):
         fully_shard(part, mesh=mesh)
 prompts = [prompter.prompt(row, "low") for row in stage.held_out()]
-drawn = draw(model, prompter, prompts, samples=3, max_tokens=20, seed=5, batch=4)
+drawn = sample_completions(model, prompter, prompts, samples=3, max_tokens=20, seed=5, batch=4)
 # One process asks the last of nine twice, the other none: none may pass through the model alone.
-drawn += draw(model, prompter, prompts, temperature=0, max_tokens=20)
+drawn += sample_completions(model, prompter, prompts, temperature=0, max_tokens=20)
 if stage.ranks.index == 0:
     print("drawn:", [[reply.ids for reply in each] for each in drawn])
 save_model(model, tokenizer, Path(sys.argv[3]))

@@ -15,7 +15,7 @@ from tests.training.teaching import Teacher
 from training.config import TrainConfig
 from training.data.problems import DataError
 from training.stages import run_stage
-from training.trainer.callbacks import Watch
+from training.trainer.callbacks import StageCallback
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -27,16 +27,16 @@ class Stopped(Exception):
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int], None]:
     """Runs a stage that is stopped behind a step."""
-    log = Watch.on_log
+    log = StageCallback.on_log
 
     def stop(config: TrainConfig, stage: Any, step: int) -> None:
-        def log_and_stop(self: Watch, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def log_and_stop(self: StageCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             log(self, args, state, control, **kwargs)
             if state.global_step == step:
                 raise Stopped
 
         with monkeypatch.context() as patched:
-            patched.setattr(Watch, "on_log", log_and_stop)
+            patched.setattr(StageCallback, "on_log", log_and_stop)
             with pytest.raises(Stopped):
                 run_stage(config, stage)
 

@@ -25,7 +25,7 @@ from training.scorer.samples import read_asked  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.stage import Run  # noqa: E402
 from training.stages.train_scorer import train_scorer  # noqa: E402
-from training.stages.trained_scorer import liking  # noqa: E402
+from training.stages.trained_scorer import load_scorer  # noqa: E402
 from training.types import Completion, Problem  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
@@ -133,7 +133,7 @@ async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, 
     config = configured(tmp_path, rejection={"steps": 2, "scorer": scorer})
     replies = [Completion("", (1,), "1+2=3", "3", 5, True, "high"), Completion("", (2,), "", "4", 0, True)]
     with Run(config) as made:
-        asking = liking(made.stage("rejection"), scorer)
+        asking = load_scorer(made.stage("rejection"), scorer)
         liked = await asyncio.to_thread(asking, [Problem("a", "What is 1+2?")], [replies])
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     local = LocalClassifier(scorer, template=template)
@@ -151,7 +151,7 @@ def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
         Completion("", (number,), "", text, 0, True) for number, text in enumerate(("3", "4", "3", ""))
     ]
     with Run(config) as started:
-        ((three, four, again, none),) = liking(started.stage("rejection"), scorer)(
+        ((three, four, again, none),) = load_scorer(started.stage("rejection"), scorer)(
             [Problem("a", "What is 1+2?")], [answers]
         )
     assert three == again
@@ -163,7 +163,7 @@ def test_rejection_refuses_a_scorer_that_failed_its_gate(run: Path, tmp_path: Pa
     """As serving does; the error names the setting."""
     config = configured(tmp_path, rejection={"steps": 2, "scorer": run / "steps" / "model"})
     with Run(config) as made, pytest.raises(DataError, match=r"rejection\.scorer: .* did not pass"):
-        liking(made.stage("rejection"), run / "steps" / "model")
+        load_scorer(made.stage("rejection"), run / "steps" / "model")
 
 
 def test_a_rejection_stage_trains_on_what_a_scorer_likes(run: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from training.data.constraints import satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
-from training.stages.measure import majority  # noqa: E402
-from training.stages.sft_examples import best, general_examples, judging  # noqa: E402
+from training.stages.measure import majority_answer  # noqa: E402
+from training.stages.sft_examples import best_completions, correctness, general_examples  # noqa: E402
 from training.stages.stage import Run  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.types import Completion, Problem  # noqa: E402
@@ -114,16 +114,16 @@ import os, sys
 from pathlib import Path
 from training.config import read_config
 from training.stages import run_stage
-from training.trainer.callbacks import Watch
+from training.trainer.callbacks import StageCallback
 
-log = Watch.on_log
+log = StageCallback.on_log
 
 def log_and_die(self, args, state, control, **kwargs):
     log(self, args, state, control, **kwargs)
     if state.global_step == int(sys.argv[2]):
         os._exit(9)
 
-Watch.on_log = log_and_die
+StageCallback.on_log = log_and_die
 run_stage(read_config(Path(sys.argv[1])), "rl")
 """
 
@@ -242,10 +242,10 @@ def test_what_only_the_graders_workers_can_decide_is_decided(tmp_path: Path) -> 
     right, wrong = (Completion("", (n,), "", rf"\boxed{{\int_0^{n} x\,dx}}", 0, True) for n in (1, 2))
     with Run(read_config(small(tmp_path, "rl"))) as run:
         stage = run.stage("rl")
-        assert list(judging(stage, [row])(row, [right, wrong])) == [1.0, 0.0]
+        assert list(correctness(stage, [row])(row, [right, wrong])) == [1.0, 0.0]
         plain = Completion("", (3,), "", r"\boxed{0.5}", 0, True)
-        assert verify(majority([wrong, right, plain], run.pool), "1/2", run.pool) is True
-    assert majority([wrong, right, plain]) == wrong.answer
+        assert verify(majority_answer([wrong, right, plain], run.pool), "1/2", run.pool) is True
+    assert majority_answer([wrong, right, plain]) == wrong.answer
 
 
 def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_the_best_replies_are_right_finished_different_and_short() -> None:
         reply((8,), finished=False),
     )
     replies, worth = [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0]
-    assert best(row, replies, worth, 4) == [same, long]
-    assert best(row, replies, worth, 1, liked=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
+    assert best_completions(row, replies, worth, 4) == [same, long]
+    assert best_completions(row, replies, worth, 1, liked=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.trainer.process_group import ALONE, Ranks, shared
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, map_over_processes
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Thread:
         self.barrier.wait(timeout=10)
 
 
-def together(count: int, work: Callable[[Ranks], T]) -> list[T]:
+def together(count: int, work: Callable[[ProcessGroup], T]) -> list[T]:
     """What each of so many processes makes of the same work."""
     barrier, board = Barrier(count), dict[int, Sequence[Any]]()
     with ThreadPoolExecutor(count) as pool:
@@ -50,23 +50,23 @@ def test_everybody_gets_every_item_done_once_in_its_place(items: list[int], coun
     def work(first: int, part: Sequence[int]) -> list[tuple[int, int]]:
         return [(first + place, item) for place, item in enumerate(part)]
 
-    alone = shared(ALONE, items, work)
+    alone = map_over_processes(SINGLE_PROCESS, items, work)
     assert alone == list(enumerate(items))
-    assert together(count, lambda ranks: shared(ranks, items, work)) == [alone] * count
+    assert together(count, lambda ranks: map_over_processes(ranks, items, work)) == [alone] * count
 
 
 @given(st.lists(st.integers(), min_size=1, max_size=12), st.integers(1, 4))
 def test_every_process_does_equally_much(items: list[int], count: int) -> None:
     """Models whose weights are spread over processes must be called equally often in each."""
 
-    def done(ranks: Ranks) -> int:
+    def done(ranks: ProcessGroup) -> int:
         sizes: list[int] = []
 
         def work(first: int, part: Sequence[int]) -> Sequence[int]:
             sizes.append(len(part))
             return part
 
-        shared(ranks, items, work)
+        map_over_processes(ranks, items, work)
         return sizes[0]
 
     assert len(set(together(count, done))) == 1

@@ -14,7 +14,7 @@ from training.data.prompts import Prompter
 from training.rewards import RewardContext, RewardPlan, reward_plan
 from training.rl.advantages import Normalisation
 from training.rl.length_schedule import LengthSchedule
-from training.trainer.process_group import ALONE, Ranks
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
 from training.types import Problem
 
@@ -213,13 +213,13 @@ def test_processes_take_the_same_rounds_and_train_on_the_batch_that_one_would_ha
     def reply(number: int, place: int) -> str:
         return str(number) if number % 3 == 0 and place else "no"
 
-    def run(ranks: Ranks) -> tuple[dict[str, Any], Rollout, Engine]:
+    def run(ranks: ProcessGroup) -> tuple[dict[str, Any], Rollout, Engine]:
         engine, drawn = Engine(reply), rollout(rounds=3, ranks=ranks)
         each = 4 // ranks.count
         places = range(ranks.index * each, (ranks.index + 1) * each)
         return drawn(prompts(*places), engine), drawn, engine
 
-    whole, alone, engine = run(ALONE)
+    whole, alone, engine = run(SINGLE_PROCESS)
     assert alone.figures["rounds"] > 1
     parts = together(2, run)
     for name in ("prompt_ids", "completion_ids", "advantage"):
