@@ -18,7 +18,7 @@ data = [{{ kind = "additions" }}]
 model = {{ path = "somewhere" }}
 held_out = {{ sources = [{{ kind = "additions" }}] }}
 [rl]
-steps = 1
+max_steps = 1
 """
 
 PURE = """

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 
 from policies.prompts import LEVELS, Level, policy_prompt
 from policies.thinking import Markup
+from training.config import NO_BUDGET
 from training.types import Problem
 
 __all__ = ["NO_BUDGET", "BudgetSampler"]
-
-NO_BUDGET = "none"
-"""In the weights: a row without a budget prompt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from policies.thinking import Markup
 from scorers.grader.pool import MathPool
-from training.config import TrainConfig
+from training.config import parse_config
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_rows, row_json
 from training.export.job import Asked, ExportError, Job
@@ -41,8 +41,8 @@ def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:
             raise ExportError(f"the reward {kind!r} {_GROUPS[kind]}, which the engine can't do")
     if job.table.rewards.get("short"):
         raise ExportError("rewards.short compares a question's replies, but the engine judges each alone")
-    if job.table.leave_out_unfinished:
-        raise ExportError("leave_out_unfinished: the engine can't leave single replies out")
+    if job.table.mask_truncated_completions:
+        raise ExportError("mask_truncated_completions: the engine can't leave single replies out")
     return kinds
 
 
@@ -57,11 +57,11 @@ class Scoring:
     """Judges single replies. `close` ends the grader's worker; a process that ends takes it along."""
 
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        config = TrainConfig.model_validate(fields["config"])
+        config = parse_config(fields["config"])
         table: Any = config.table(fields["stage"])
         self._pool = MathPool(1).start()
         setting = stage_reward_context(config, table, fields["kinds"], RewardContext(pool=self._pool))
-        limit = table.length_most or table.length
+        limit = table.final_completion_length or table.max_completion_length
         self._plan = reward_plan(with_token_limit(setting, limit), fields["kinds"], table.rewards)
         self._prompter = Prompter(tokenizer, config.family, config.budgets, fields["ends"])
 

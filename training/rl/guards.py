@@ -1,4 +1,4 @@
-"""What is watched while training: accuracy apart from reward, collapse, convergence, and stale weights.
+"""What is watched while training: accuracy apart from reward, collapse and convergence.
 
 Every guard is a pure function from a rule, a state and what was seen to the next state and a verdict.
 The states are kept over a restart by `training.trainer.saved_state`.
@@ -10,15 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
 
 __all__ = [
-    "Canary",
     "Convergence",
     "Divergence",
     "DivergenceState",
     "Hacking",
-    "canary",
     "converged",
     "hacking",
     "watch_accuracy",
@@ -126,46 +123,3 @@ def hacking(rule: Hacking, totals: Sequence[float], accuracies: Sequence[float])
         return fmean(values[-rule.window :]) - fmean(values[-2 * rule.window : -rule.window])
 
     return gain(totals) >= rule.rise and gain(accuracies) <= -rule.fall
-
-
-@dataclass(frozen=True, slots=True)
-class Canary:
-    """What comparing the trainer's and the server's logprobs said.
-
-    `verdict` "agrees", "stale" (the server is nearer to the weights of before), or "differs";
-    `difference` is the mean absolute one over tokens, in nats, `worst` the largest.
-    """
-
-    verdict: Literal["agrees", "stale", "differs"]
-    difference: float
-    worst: float
-    tokens: int
-
-
-def canary(
-    trainer: Sequence[float],
-    server: Sequence[float],
-    previous: Sequence[float] | None = None,
-    tolerance: float = 0.05,
-) -> Canary:
-    """Compares logprobs of the same tokens after the weights were sent; all in nats, one for each token.
-
-    `previous` are the trainer's with the weights that a server still has which the new ones never reached:
-    those of the sync before, or an adapter's base model (as LoRA adapters were once lost on their way to the
-    rollouts). They tell such a server from mere differences of kernels: where training changed less than
-    these do, nothing can be told, and that counts as agreeing.
-    Raises ValueError where the lengths differ or there are no tokens.
-    """
-    off = [abs(a - b) for a, b in zip(trainer, server, strict=True)]
-    if not off:
-        raise ValueError("a canary needs tokens")
-    difference = fmean(off)
-    verdict: Literal["agrees", "stale", "differs"] = "agrees"
-    if not difference <= tolerance:  # not >: what is no number must not pass
-        verdict = "differs"
-    if previous is not None:
-        old = fmean(abs(a - b) for a, b in zip(previous, server, strict=True))
-        moved = fmean(abs(a - b) for a, b in zip(trainer, previous, strict=True))
-        if old < difference and moved > 2 * old:
-            verdict = "stale"
-    return Canary(verdict, difference, max(off), len(off))

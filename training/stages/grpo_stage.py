@@ -1,4 +1,4 @@
-"""Reinforcement learning as the stages do it: rows in, a model out."""
+"""Reinforcement learning as the stages do it: from problems and a start model to a trained model."""
 
 from __future__ import annotations
 
@@ -8,204 +8,224 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from training.config import Difficulty, RlTable
 from training.data.budgets import BudgetSampler
 from training.data.mixing import ordered
-from training.data.prompts import Prompt, Prompter
+from training.data.prompts import Prompt
 from training.data.readers import fingerprint
-from training.evaluation.weight_check import token_logprobs
 from training.rewards import RewardContext, RewardPlan, reward_plan
-from training.rl.filters import Difficulty, by_difficulty
+from training.rl.filters import Difficulty as DifficultySplit
+from training.rl.filters import by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
 from training.rl.stopping import Rules
 from training.stages.cache import cached, digest
 from training.stages.checkpoint_identity import levels_in_use, model_identity, rl_digest
 from training.stages.reward_context import stage_reward_context, with_token_limit
-from training.stages.stage import Stage, describe_problems
+from training.stages.stage import LoadedModel, Stage, describe_problems
 from training.trainer.callbacks import StageCallback
 from training.trainer.generation import sample_completions
 from training.trainer.grpo import train_grpo
 from training.trainer.models import save_model
 from training.trainer.rollout import Rollout, RolloutSettings
 from training.trainer.saved_state import from_json, to_json
+from training.trainer.weight_check import token_logprobs
 from training.types import Problem
 
 __all__ = ["run_grpo"]
 
 
 def run_grpo(
-    stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext | None = None
+    stage: Stage[RlTable],
+    start: Path | None,
+    problems: Sequence[Problem],
+    context: RewardContext | None = None,
 ) -> Path:
-    """GRPO on the rows, from the model of an earlier stage; goes back to the best where accuracy falls.
+    """Train by GRPO on the problems, from the model in `start`.
 
-    `setting` brings a preference model, where rows need one.
+    If accuracy falls the weights of the best evaluation are restored. `context` brings a preference model,
+    if problems need one.
     """
-    given = replace(setting or RewardContext(), pool=stage.run.pool)
-    needed = stage_reward_context(stage.config, stage.table, {row.reward for row in rows}, given)
-    return _reinforce(stage, start, rows, needed)
-
-
-def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], setting: RewardContext) -> Path:
     table = stage.table
-    bound = rl_digest(stage, start, rows)
-    resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
-    loaded = model, tokenizer, prompter = stage.load(start)
-    told: dict[str, Any] = {}
-    filtering = 0.0
+    given = replace(context or RewardContext(), pool=stage.run.pool)
+    context = stage_reward_context(stage.config, table, {problem.reward for problem in problems}, given)
+    stage_digest = rl_digest(stage, start, problems)
+    resume = stage.last_checkpoint(stage_digest)  # refuses before files of its run are overwritten
+    loaded = stage.load(start)
+    figures: dict[str, Any] = {}
+    filter_seconds = 0.0
     if table.difficulty is not None:
-        rows, told, filtering = _filtered(stage, model, prompter, rows, setting, start=start)
-    rollout = _rollout(stage, model, prompter, rows, setting)
-    watch = _watch(stage, loaded, rollout, (bound, fingerprint(rows)))
-    watch.seen.trained = filtering  # what the filter draws is part of the stage's cost
+        problems, figures, filter_seconds = _filter_by_difficulty(
+            stage, table.difficulty, loaded, problems, context, start=start
+        )
+    rollout = _rollout(stage, loaded, problems, context)
+    callback = _callback(stage, loaded, rollout, (stage_digest, fingerprint(problems)))
+    callback.progress.trained = filter_seconds  # sampling for the filter is part of the stage's cost
     if resume is not None:
-        watch.load(resume)
+        callback.load(resume)
     train_grpo(
-        model,
-        tokenizer,
-        len(rollout.rows),
+        loaded.model,
+        loaded.tokenizer,
         rollout=rollout,
         table=table,
-        watch=watch,
+        callback=callback,
         directory=stage.directory,
         seed=stage.seed,
         resume=resume,
     )
-    fallen = watch.seen.accuracies[-1] < max(watch.seen.accuracies)
-    if watch.ending.gone_wrong or (table.best and fallen):
-        model, _, _ = stage.load(stage.directory / "best")
-        told["weights"] = "best evaluation"
-    told |= {
-        "ended": watch.ending.reason,
-        "seconds": round(watch.seen.trained, 1),
-        "accuracies": watch.seen.accuracies,
+    accuracies = callback.progress.accuracies
+    fell = accuracies[-1] < max(accuracies)
+    if callback.ending.gone_wrong or (table.load_best_model_at_end and fell):
+        loaded = stage.load(stage.directory / "best")
+        figures["weights"] = "best evaluation"
+    figures |= {
+        "ended": callback.ending.reason,
+        "seconds": round(callback.progress.trained, 1),
+        "accuracies": accuracies,
     }
-    return stage.finish(model, tokenizer, describe_problems(rows), told)
+    return stage.finish(loaded.model, loaded.tokenizer, describe_problems(problems), figures)
 
 
 def _rollout(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem], setting: RewardContext
+    stage: Stage[RlTable], loaded: LoadedModel, problems: Sequence[Problem], context: RewardContext
 ) -> Rollout:
-    """What draws and judges, over the rows in the order in which they are asked."""
+    """Return the rollout over the problems in the order in which they are asked."""
     table = stage.table
-    kinds = {row.reward for row in rows}
+    model, rewards = loaded.model, {problem.reward for problem in problems}
 
     @lru_cache(maxsize=8)
     def plan(limit: int) -> RewardPlan:
         return reward_plan(
-            with_token_limit(setting, limit),
-            kinds,
+            with_token_limit(context, limit),
+            rewards,
             table.rewards,
-            leave_out_unfinished=table.leave_out_unfinished,
+            leave_out_unfinished=table.mask_truncated_completions,
         )
 
-    def ours(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+    def policy_logprobs(prompt: Prompt, ids: Sequence[int]) -> list[float]:
         return token_logprobs(model, prompt.ids, ids, table.temperature)
 
-    def base(prompt: Prompt, ids: Sequence[int]) -> list[float]:
+    def base_logprobs(prompt: Prompt, ids: Sequence[int]) -> list[float]:
         with model.disable_adapter():
-            return ours(prompt, ids)
+            return policy_logprobs(prompt, ids)
 
+    final_length = table.final_completion_length or table.max_completion_length
     settings = RolloutSettings(
-        samples=table.samples,
+        num_generations=table.num_generations,
         budgets=BudgetSampler(table.budgets, stage.seed, stage.config.budgets),
         rounds=table.rounds,
-        normalise=table.normalise,
-        length=LengthSchedule(table.length, table.length_most or table.length),
+        scale_rewards=table.scale_rewards,
+        length=LengthSchedule(table.max_completion_length, final_length),
         seed=stage.seed,
     )
-    batches = -(-table.steps // table.updates)
-    asked = ordered(rows, batches * table.groups, table.general, stage.seed)
-    without = base if hasattr(model, "disable_adapter") else None
-    return Rollout(asked, prompter, plan, settings, ours=ours, without=without, ranks=stage.ranks)
-
-
-def _watch(
-    stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bound: Sequence[str]
-) -> StageCallback:
-    """The evaluations, the rules that end the stage, and what is kept with a checkpoint."""
-    model, tokenizer, prompter = loaded
-    table, held = stage.table, stage.held_out()
-
-    def restore(saved: dict[str, Any]) -> None:
-        rollout.length = from_json(LengthState, saved)
-
-    return StageCallback(
-        table.every,
-        Rules(
-            seconds=table.seconds,
-            convergence=Convergence(len(held), table.converged) if table.converged else None,
-            divergence=Divergence(fall=table.fall, entropy=table.entropy),
-        ),
-        lambda: stage.accuracy(model, prompter, held),
-        stage.directory / "metrics.jsonl",
-        figures=lambda: {**rollout.figures, "rows": rollout.drawn},
-        state=lambda: to_json(rollout.length),
-        restore=restore,
-        keep=lambda: save_model(model, tokenizer, stage.directory / "best"),
-        clock=stage.clock,
-        report=stage.report,
-        ranks=stage.ranks,
-        bound=bound,
+    batches = -(-table.max_steps // table.num_iterations)
+    return Rollout(
+        ordered(problems, batches * table.groups, table.general, stage.seed),
+        loaded.prompter,
+        plan,
+        settings,
+        policy_logprobs=policy_logprobs,
+        base_logprobs=base_logprobs if hasattr(model, "disable_adapter") else None,
+        group=stage.group,
     )
 
 
-def _filtered(
-    stage: Stage,
-    model: Any,
-    prompter: Prompter,
-    rows: Sequence[Problem],
-    setting: RewardContext,
+def _callback(
+    stage: Stage[RlTable], loaded: LoadedModel, rollout: Rollout, digests: Sequence[str]
+) -> StageCallback:
+    """Return the callback with the evaluations, the stopping rules, and the state that a checkpoint saves."""
+    model, tokenizer, prompter = loaded
+    table, held_out = stage.table, stage.held_out()
+
+    def restore_length(saved: dict[str, Any]) -> None:
+        rollout.length = from_json(LengthState, saved)
+
+    window = table.convergence_window
+    return StageCallback(
+        table.eval_steps,
+        Rules(
+            seconds=table.max_seconds,
+            convergence=Convergence(len(held_out), window) if window else None,
+            divergence=Divergence(fall=table.max_accuracy_drop, entropy=table.min_entropy),
+        ),
+        lambda: stage.evaluate(model, prompter, held_out),
+        stage.directory / "metrics.jsonl",
+        step_figures=lambda: {**rollout.figures, "rows": rollout.problem_ids},
+        save_state=lambda: to_json(rollout.length),
+        restore_state=restore_length,
+        save_best=lambda: save_model(model, tokenizer, stage.directory / "best"),
+        clock=stage.clock,
+        report=stage.report,
+        group=stage.group,
+        digests=digests,
+    )
+
+
+def _filter_by_difficulty(
+    stage: Stage[RlTable],
+    band: Difficulty,
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    context: RewardContext,
     *,
     start: Path | None,
-) -> tuple[list[Problem], dict[str, Any], float]:
-    """The rows in the band of difficulty, figures for the card, and the time that it took to find them.
+) -> tuple[Sequence[Problem], dict[str, Any], float]:
+    """Return the problems in the band of difficulty, figures for the card, and the seconds that it took.
 
-    General rows all stay; so do all rows, where too few are in the band. A resumed stage finds the same.
+    General problems all stay; so do all problems, if too few are in the band. A resumed stage reuses the
+    result.
     """
     table = stage.table
-    bound = digest(
-        band=table.difficulty.model_dump(),
-        asked=[table.budgets, table.temperature, table.length],
+    filter_digest = digest(
+        band=band.model_dump(),
+        asked=[table.budgets, table.temperature, table.max_completion_length],
         seed=stage.seed,
         model=model_identity(stage, start),
         levels=levels_in_use(stage),
-        rows=fingerprint(rows),
+        rows=fingerprint(problems),
     )
 
-    def make() -> dict[str, Any]:
-        found = _difficulty(stage, model, prompter, [row for row in rows if not row.general], setting)
-        return {"kept": found.kept, "easy": len(found.easy), "hard": len(found.hard)}
+    def compute() -> dict[str, Any]:
+        reasoning = [problem for problem in problems if not problem.general]
+        split = _split_by_difficulty(stage, band, loaded, reasoning, context)
+        return {"kept": split.kept, "easy": len(split.easy), "hard": len(split.hard)}
 
-    found, seconds = cached(stage.directory / "difficulty.json", bound, make, stage.clock, stage.ranks)
-    kept = set(found["kept"])
-    left = [row for row in rows if row.general or row.id in kept]
-    told: dict[str, Any] = {"difficulty": {**found, "kept": len(kept)}}
-    stage.report(f"difficulty filter {told['difficulty']}")
-    if len(kept) < table.groups:
-        return list(rows), {**told, "difficulty_unused": True}, seconds
-    return left, told, seconds
+    path = stage.directory / "difficulty.json"
+    split, seconds = cached(path, filter_digest, compute, stage.clock, stage.group)
+    in_band = set(split["kept"])
+    figures: dict[str, Any] = {"difficulty": {**split, "kept": len(in_band)}}
+    stage.report(f"difficulty filter {figures['difficulty']}")
+    if len(in_band) < table.groups:
+        return problems, {**figures, "difficulty_unused": True}, seconds
+    remaining = [problem for problem in problems if problem.general or problem.id in in_band]
+    return remaining, figures, seconds
 
 
-def _difficulty(
-    stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Problem], setting: RewardContext
-) -> Difficulty:
-    """By the start policy's own replies."""
+def _split_by_difficulty(
+    stage: Stage[RlTable],
+    band: Difficulty,
+    loaded: LoadedModel,
+    problems: Sequence[Problem],
+    context: RewardContext,
+) -> DifficultySplit:
+    """Sort problems by the share of the start policy's own replies that are right."""
     table = stage.table
-    band = table.difficulty
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in asked]
-    drawn = sample_completions(
-        model,
-        prompter,
-        prompts,
+    samples = sample_completions(
+        loaded.model,
+        loaded.prompter,
+        [loaded.prompter.prompt(problem, budgets.level(problem, 0)) for problem in problems],
         samples=band.samples,
         temperature=table.temperature,
-        max_tokens=table.length,
+        max_tokens=table.max_completion_length,
         seed=stage.seed,
     )
-    plan = reward_plan(setting, {row.reward for row in asked}, {})
+    plan = reward_plan(context, {problem.reward for problem in problems}, {})
     return by_difficulty(
-        {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
+        {
+            problem.id: plan.judge(problem, replies).main
+            for problem, replies in zip(problems, samples, strict=True)
+        },
         band.low,
         band.high,
     )

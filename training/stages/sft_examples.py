@@ -1,10 +1,11 @@
-"""Replies to imitate: the best that a model draws itself, and general rows' own."""
+"""Examples to imitate: the best replies that a model samples itself, and replies to general problems."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from training.config import SftTable
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Example, Prompter
 from training.rewards import RewardContext, reward_plan
@@ -17,82 +18,90 @@ from training.types import Completion, Problem, Reward
 
 __all__ = ["best_completions", "correctness", "general_examples", "sampled_examples"]
 
-_JUDGED = VERIFIABLE | {"majority"}
+_VERIFIED_REWARDS = VERIFIABLE | {"majority"}
 
 
-def general_examples(stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]) -> list[Example]:
-    """General rows' written answers; where there is none the model's own replies, which keep it as it is."""
-    unwritten = [row for row in rows if "answer" not in row.extra]
-    own = sampled_examples(stage, model, prompter, unwritten)[0] if unwritten else []
-    return [*worked_examples(stage, prompter, (), rows), *own]
+def general_examples(
+    stage: Stage[SftTable], model: Any, prompter: Prompter, problems: Sequence[Problem]
+) -> list[Example]:
+    """Return general problems' written answers, and the model's own replies to those without one.
 
-
-def correctness(stage: Stage, rows: Sequence[Problem]) -> Reward:
-    """What replies to these rows are worth: 1.0 where the row's own reward finds them right.
-
-    A general row that nothing verifies takes any, another such row none.
+    Its own replies keep the model as it is.
     """
-    setting = RewardContext(markup=stage.config.family.markup, pool=stage.run.pool)
-    plan = reward_plan(setting, {row.reward for row in rows} & _JUDGED, {})
+    unanswered = [problem for problem in problems if "answer" not in problem.extra]
+    own_replies = sampled_examples(stage, model, prompter, unanswered)[0] if unanswered else []
+    return [*worked_examples(stage.data, prompter, (), problems), *own_replies]
 
-    def worth(row: Problem, replies: Sequence[Completion]) -> Sequence[float | None]:
-        return plan.judge(row, replies).main if row.reward in _JUDGED else [float(row.general)] * len(replies)
 
-    return worth
+def correctness(stage: Stage[SftTable], problems: Sequence[Problem]) -> Reward:
+    """Return what values replies to these problems: 1.0 if the problem's own reward finds them right.
+
+    A general problem that nothing verifies accepts every reply, another such problem none.
+    """
+    context = RewardContext(markup=stage.config.family.markup, pool=stage.run.pool)
+    plan = reward_plan(context, {problem.reward for problem in problems} & _VERIFIED_REWARDS, {})
+
+    def values(problem: Problem, replies: Sequence[Completion]) -> Sequence[float | None]:
+        if problem.reward in _VERIFIED_REWARDS:
+            return plan.judge(problem, replies).main
+        return [float(problem.general)] * len(replies)
+
+    return values
 
 
 def sampled_examples(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
+    stage: Stage[SftTable], model: Any, prompter: Prompter, problems: Sequence[Problem]
 ) -> tuple[list[Example], dict[str, Any]]:
-    """The best replies to each row, by `correctness`, as examples, and how many there were."""
+    """Return the best replies to each problem, by `correctness`, as examples, and how many there were."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    prompts = [prompter.prompt(row, budgets.level(row, 0)) for row in rows]
-    likes_of = load_scorer(stage, table.scorer) if table.scorer else None  # refused before all the drawing
-    drawn = sample_completions(
+    prompts = [prompter.prompt(problem, budgets.level(problem, 0)) for problem in problems]
+    scorer = load_scorer(stage, table.scorer) if table.scorer else None  # refuses before the sampling
+    samples = sample_completions(
         model, prompter, prompts,
         samples=table.samples, temperature=table.temperature, max_tokens=table.max_tokens, seed=stage.seed,
     )  # fmt: skip
-    worth_of = correctness(stage, rows)
-    liked = _liked(likes_of, rows, drawn)
+    is_correct = correctness(stage, problems)
+    scores = _scores(scorer, problems, samples)
     examples = []
-    for row, prompt, replies, likes in zip(rows, prompts, drawn, liked, strict=True):
-        for reply in best_completions(row, replies, worth_of(row, replies), table.keep, likes):
+    for problem, prompt, replies, reply_scores in zip(problems, prompts, samples, scores, strict=True):
+        values = is_correct(problem, replies)
+        for reply in best_completions(problem, replies, values, table.keep, reply_scores):
             examples.append(Example(prompt, prompter.target(prompt, reply.thinking, reply.answer)))
-    drawn_count = sum(map(len, drawn))
-    return examples, {"drawn": drawn_count, "kept": len(examples), "questions": len(rows)}
+    reply_count = sum(map(len, samples))
+    return examples, {"drawn": reply_count, "kept": len(examples), "questions": len(problems)}
 
 
 def best_completions(
-    row: Problem,
+    problem: Problem,
     replies: Sequence[Completion],
-    worth: Sequence[float | None],
-    most: int,
-    liked: Sequence[float | None] = (),
+    values: Sequence[float | None],
+    limit: int,
+    scores: Sequence[float | None] = (),
 ) -> list[Completion]:
-    """At most so many different replies that are wholly right and fit to imitate, the shortest first.
+    """Return at most `limit` different replies that are wholly right and fit to imitate, the shortest first.
 
-    `liked` are a scorer's values, one for each reply; where given, the most liked come first, and those
-    of which it says nothing last.
+    `scores` are a scorer's values, one for each reply. With them the highest come first, and replies without
+    a score last.
     """
-    right = {
-        reply.ids: -((liked[place] if liked else None) or 0.0)
-        for place, (reply, value) in enumerate(zip(replies, worth, strict=True))
+    sort_keys = {
+        reply.ids: -((scores[place] if scores else None) or 0.0)
+        for place, (reply, value) in enumerate(zip(replies, values, strict=True))
         if value is not None and value >= 1.0 and reply.finished
-        if is_fit_to_imitate(row, reply.thinking, reply.answer, reply.budget)
+        if is_fit_to_imitate(problem, reply.thinking, reply.answer, reply.budget)
     }
-    different = {reply.ids: reply for reply in replies if reply.ids in right}
-    order = sorted(different, key=lambda ids: (right[ids], len(ids), ids))
-    return [different[ids] for ids in order[:most]]
+    different = {reply.ids: reply for reply in replies if reply.ids in sort_keys}
+    ranking = sorted(different, key=lambda ids: (sort_keys[ids], len(ids), ids))
+    return [different[ids] for ids in ranking[:limit]]
 
 
-def _liked(
-    likes_of: ScoreCompletions | None, rows: Sequence[Problem], drawn: Sequence[Sequence[Completion]]
+def _scores(
+    scorer: ScoreCompletions | None, problems: Sequence[Problem], samples: Sequence[Sequence[Completion]]
 ) -> Sequence[Sequence[float | None]]:
-    """What a scorer makes of the replies; nothing without one, or of general rows."""
-    places = [place for place, row in enumerate(rows) if not row.general]
-    if likes_of is None or not places:
-        return [()] * len(rows)
-    liked = likes_of([rows[p] for p in places], [drawn[p] for p in places])
-    found = dict(zip(places, liked, strict=True))
-    return [found.get(place, ()) for place in range(len(rows))]
+    """Return a scorer's values of the replies; none without a scorer, and none for general problems."""
+    places = [place for place, problem in enumerate(problems) if not problem.general]
+    if scorer is None or not places:
+        return [()] * len(problems)
+    scores = scorer([problems[place] for place in places], [samples[place] for place in places])
+    by_place = dict(zip(places, scores, strict=True))
+    return [by_place.get(place, ()) for place in range(len(problems))]

@@ -1,123 +1,116 @@
-"""Supervised fine-tuning as the stages do it: examples in, a model out."""
+"""Supervised fine-tuning as the stages do it: collect examples once, then train on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from policies.thinking import Markup
-from training.data.mixing import beside
+from training.config import SftTable
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
-from training.data.readers import fingerprint
 from training.rl.stopping import Rules
-from training.stages.cache import cached, digest, weights_digest
-from training.stages.checkpoint_identity import levels_in_use, model_identity, sft_digest
+from training.stages.cache import cached, digest
+from training.stages.checkpoint_identity import collection_digest, sft_digest
 from training.stages.stage import Stage, describe_problems
 from training.trainer.callbacks import StageCallback
 from training.trainer.saved_state import from_json
 from training.trainer.sft import train_sft
 from training.types import Problem
 
-__all__ = ["run_sft"]
-
-_OF_TRAINING = frozenset(
-    ("batch", "decay", "every", "rate", "save_every", "seconds", "steps", "until", "warmup")
-)
-"""Settings that what is gathered doesn't depend on."""
-
-
-Collect = Callable[[Any, Prompter], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]]
-"""Collects with a model what to imitate: (examples, their rows, figures for the card)."""
+__all__ = ["Collect", "Collection", "run_sft"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Collected:
+class Collection:
+    """What a stage imitates: examples, the problems that they came from, and figures for the run card."""
+
+    examples: Sequence[Example]
+    problems: Sequence[Problem]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+Collect = Callable[[Any, Prompter], Collection]
+"""Collects examples with the model that will learn from them, and its prompter."""
+
+
+@dataclass(frozen=True, slots=True)
+class _SavedCollection:
     examples: list[Example]
     data: Mapping[str, Any]
-    told: Mapping[str, Any]
+    figures: Mapping[str, Any]
     seconds: float
 
 
-def run_sft(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: Collect) -> Path:
-    """Trains on what `gather` collects of the rows; a resumed stage on what it had collected before."""
+def run_sft(
+    stage: Stage[SftTable], start: Path | None, problems: Sequence[Problem], collect: Collect
+) -> Path:
+    """Train on what `collect` makes of the problems; a resumed stage reuses what it had collected."""
     model, tokenizer, prompter = stage.load(start)
-    gathering = _gathering(stage, start, rows)
-    bound = sft_digest(stage, start, gathering)
-    resume = stage.last_checkpoint(bound)  # before anything of what it was made of could be overwritten
-    gathered = _gathered(stage, gathering, lambda: gather(model, prompter))
-    if not gathered.examples:
+    collection = collection_digest(stage, start, problems)
+    stage_digest = sft_digest(stage, start, collection)
+    resume = stage.last_checkpoint(stage_digest)  # refuses before files of its run are overwritten
+    saved = _collect_once(stage, collection, lambda: collect(model, prompter))
+    if not saved.examples:
         raise DataError(
-            f"{stage.name}: none of the replies to {gathered.data['rows']} questions was right "
+            f"{stage.name}: none of the replies to {saved.data['rows']} questions was right "
             "and fit to imitate"
         )
-    held = stage.held_out()
-    watch = StageCallback(
-        stage.table.every,
-        Rules(until=stage.table.until, seconds=stage.table.seconds),
-        lambda: stage.accuracy(model, prompter, held),
+    held_out = stage.held_out()
+    callback = StageCallback(
+        stage.table.eval_steps,
+        Rules(until=stage.table.target_accuracy, seconds=stage.table.max_seconds),
+        lambda: stage.evaluate(model, prompter, held_out),
         stage.directory / "metrics.jsonl",
         clock=stage.clock,
         report=stage.report,
-        ranks=stage.ranks,
-        bound=(bound, digest(examples=list(map(asdict, gathered.examples)))),
+        group=stage.group,
+        digests=(stage_digest, digest(examples=list(map(asdict, saved.examples)))),
     )
-    watch.seen.trained = gathered.seconds  # drawing what is imitated is part of the stage's cost
+    callback.progress.trained = saved.seconds  # sampling the examples is part of the stage's cost
     if resume is not None:
-        watch.load(resume)
+        callback.load(resume)
     train_sft(
         model,
         tokenizer,
-        gathered.examples,
+        saved.examples,
         table=stage.table,
-        watch=watch,
+        callback=callback,
         directory=stage.directory,
         seed=stage.seed,
         resume=resume,
     )
-    ended = {
-        "ended": watch.ending.reason,
-        "seconds": round(watch.seen.trained, 1),
-        "accuracies": watch.seen.accuracies,
+    figures = {
+        **saved.figures,
+        "examples": len(saved.examples),
+        "ended": callback.ending.reason,
+        "seconds": round(callback.progress.trained, 1),
+        "accuracies": callback.progress.accuracies,
     }
-    told = {**gathered.told, "examples": len(gathered.examples), **ended}
-    return stage.finish(model, tokenizer, gathered.data, told)
+    return stage.finish(model, tokenizer, saved.data, figures)
 
 
-def _gathering(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str:
-    """What the gathering is bound to."""
-    table = stage.table
-    draws_from_before = table.teacher == "policy" or table.fresh
-    return digest(
-        settings=table.model_dump(mode="json", exclude=_OF_TRAINING),
-        seed=stage.seed,
-        model=model_identity(stage, start),
-        before=weights_digest(stage.run.model_before(stage.name)) if draws_from_before else "",
-        scorer=weights_digest(table.scorer),
-        levels=levels_in_use(stage),
-        rows=fingerprint(rows),
-        general=fingerprint(stage.general(beside(len(rows), table.general))),
-    )
+def _collect_once(
+    stage: Stage[SftTable], collection: str, collect: Callable[[], Collection]
+) -> _SavedCollection:
+    """Return the stage's examples, collected once (see `training.stages.cache`)."""
+
+    def compute() -> dict[str, Any]:
+        collected = collect()
+        return {
+            "examples": list(map(asdict, collected.examples)),
+            "data": describe_problems(collected.problems),
+            "told": collected.figures,
+        }
+
+    path = stage.directory / "gathered.json"
+    value, seconds = cached(path, collection, compute, stage.clock, stage.group)
+    examples = list(map(_parse_example, value["examples"]))
+    return _SavedCollection(examples, value["data"], value["told"], seconds)
 
 
-def _gathered(
-    stage: Stage,
-    bound: str,
-    gather: Callable[[], tuple[Sequence[Example], Sequence[Problem], dict[str, Any]]],
-) -> _Collected:
-    """What there is to imitate, gathered once; see `training.stages.cache`."""
-
-    def make() -> dict[str, Any]:
-        examples, all_rows, told = gather()
-        return {"examples": list(map(asdict, examples)), "data": describe_problems(all_rows), "told": told}
-
-    value, seconds = cached(stage.directory / "gathered.json", bound, make, stage.clock, stage.ranks)
-    examples = list(map(_example, value["examples"]))
-    return _Collected(examples, value["data"], value["told"], seconds)
-
-
-def _example(told: Mapping[str, Any]) -> Example:
-    prompt = {**told["prompt"], "markup": from_json(Markup, told["prompt"]["markup"])}
-    return Example(from_json(Prompt, prompt), tuple(told["target"]))
+def _parse_example(fields: Mapping[str, Any]) -> Example:
+    prompt = {**fields["prompt"], "markup": from_json(Markup, fields["prompt"]["markup"])}
+    return Example(from_json(Prompt, prompt), tuple(fields["target"]))

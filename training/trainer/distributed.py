@@ -1,4 +1,4 @@
-"""`training.trainer.process_group.ProcessGroup` over the processes that `accelerate launch` has started."""
+"""The process group of a run that `accelerate launch` has started."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, world_s
 __all__ = ["process_group", "refuse_unsupported_sharding"]
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=1)  # the first process may ask a teacher for hours while the others wait
+_TIMEOUT = timedelta(days=1)  # the process of rank 0 may ask a teacher for hours while the others wait
 
 
 @dataclass(frozen=True)
 class _LaunchedProcesses:
-    """Speaks through accelerate: NCCL between GPUs, gloo between CPUs."""
+    """Communicates through accelerate: NCCL between GPUs, gloo between CPUs."""
 
     state: Any
 
     @property
-    def index(self) -> int:
+    def rank(self) -> int:
         """See `ProcessGroup`."""
         return int(self.state.process_index)
 
     @property
-    def count(self) -> int:
+    def world_size(self) -> int:
         """See `ProcessGroup`."""
         return int(self.state.num_processes)
 
@@ -46,16 +46,16 @@ class _LaunchedProcesses:
 
 
 def process_group() -> ProcessGroup:
-    """All processes of this run, connected on the first call; alone where none were launched with it."""
+    """Return all processes of this run, connected on the first call; a single one without a launcher."""
     if world_size() == 1:
         return SINGLE_PROCESS
-    return _LaunchedProcesses(PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE))
+    return _LaunchedProcesses(PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT))
 
 
 def refuse_unsupported_sharding(trainer: Any) -> None:
-    """Raises ConfigError for ways of splitting a model whose weights can't be drawn from or saved here.
+    """Raise ConfigError for ways of sharding a model that can't be sampled from or saved here.
 
-    Whole in every process (data parallel, ZeRO 1 and 2) and FSDP 2 are what works.
+    Supported are whole weights in every process (data parallel, ZeRO 1 and 2) and FSDP 2.
     """
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is not None and plugin.zero_stage == 3:

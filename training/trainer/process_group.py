@@ -1,8 +1,8 @@
-"""Several processes that train one model: what each does its share of, and what all must agree on.
+"""The processes that train one model together: what each computes, and what all must agree on.
 
-`accelerate launch` starts them; nothing here distributes anything itself. The rule is that every
-decision is made by every process from the same gathered facts, so that none waits for a step that
-another doesn't take, and that only the first process writes files.
+`accelerate launch` starts them; nothing here distributes anything itself. Every process makes every decision
+from the same gathered facts, so that none waits for a step that another doesn't take. Only the process of
+rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -28,86 +28,89 @@ R = TypeVar("R")
 
 
 class ProcessGroup(Protocol):
-    """The processes of a run; without `accelerate launch` there is one."""
+    """The processes of a run. Without `accelerate launch` there is one."""
 
     @property
-    def index(self) -> int:
-        """This process's number; 0 writes the files."""
+    def rank(self) -> int:
+        """This process's number. 0 writes the files."""
 
     @property
-    def count(self) -> int:
+    def world_size(self) -> int:
         """How many processes there are."""
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """Every process's values, in the order of the processes; all must call it."""
+        """Return every process's values, in the order of ranks. All must call it."""
 
     def wait(self) -> None:
-        """Returns when every process has come here."""
+        """Return when every process has called this."""
 
 
 @dataclass(frozen=True, slots=True)
 class SingleProcess:
-    """A run in one process."""
+    """The group of a run in one process."""
 
-    index: int = 0
-    count: int = 1
+    rank: int = 0
+    world_size: int = 1
 
     def gather(self, values: Sequence[T]) -> list[T]:
-        """The values themselves."""
+        """Return the values themselves."""
         return list(values)
 
     def wait(self) -> None:
-        """Nobody to wait for."""
+        """Return at once: there is no other process."""
 
 
 SINGLE_PROCESS = SingleProcess()
 
 
 def world_size() -> int:
-    """How many processes were launched together, by what the launcher put into the environment."""
+    """Return how many processes were launched together, by the environment that the launcher set."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_rank() -> int:
-    """Which of them this one is."""
+    """Return this process's rank, by the environment that the launcher set."""
     return int(os.environ.get("RANK", "0"))
 
 
 def map_over_processes(
-    ranks: ProcessGroup, items: Sequence[T], work: Callable[[int, Sequence[T]], Sequence[R]]
+    group: ProcessGroup, items: Sequence[T], work: Callable[[int, Sequence[T]], Sequence[R]]
 ) -> list[R]:
-    """What `work` makes of the items, one for each, every process doing an equal part of them.
+    """Return one result for each item; every process computes an equal part, and all get all results.
 
-    `work` gets the place of its first item and its items, as many in every process, so that
-    models whose weights are spread over the processes are called equally often: where they don't come
-    out even, the last item is done more than once and counted once. Every process gets all results.
+    `work` takes the index of its first item and its items. Their number is the same in every process, so
+    that models whose weights are sharded are called equally often. If the items don't divide evenly, the
+    last one is computed more than once and counted once.
     """
     if not items:
         return []
-    each = -(-len(items) // ranks.count)
-    first = ranks.index * each
-    mine = items[first : first + each]
-    mine = [*mine, *[items[-1]] * (each - len(mine))]
-    return ranks.gather(work(first, mine))[: len(items)]
+    part_size = -(-len(items) // group.world_size)
+    first = group.rank * part_size
+    part = items[first : first + part_size]
+    part = [*part, *[items[-1]] * (part_size - len(part))]
+    return group.gather(work(first, part))[: len(items)]
 
 
-def rl_batch(groups: int, samples: int, batch: int, processes: int) -> tuple[int, int]:
-    """A process's part of a step of reinforcement learning: (sequences in a pass, passes).
+def rl_batch(groups: int, num_generations: int, batch: int, processes: int) -> tuple[int, int]:
+    """Return a process's part of a step of reinforcement learning: (completions of a pass, passes).
 
-    A step has `groups` questions with `samples` replies each, over all processes; a process takes whole
-    groups. Raises ValueError where they can't be shared out.
+    A step has `groups` problems with `num_generations` completions each, over all processes. A process takes
+    whole groups. Raises ValueError if they don't divide evenly.
     """
     if groups % processes:
         raise ValueError(f"groups ({groups}) must be a multiple of the processes ({processes})")
-    drawn = groups * samples // processes
-    batch = min(batch, drawn)
-    if drawn % batch:
-        raise ValueError(f"groups * samples / processes ({drawn}) must be a multiple of batch ({batch})")
-    return batch, drawn // batch
+    completions = groups * num_generations // processes
+    batch = min(batch, completions)
+    if completions % batch:
+        raise ValueError(
+            f"groups * num_generations / processes ({completions}) must be a multiple of "
+            f"per_device_train_batch_size ({batch})"
+        )
+    return batch, completions // batch
 
 
 def sft_batch(batch: int, processes: int) -> int:
-    """A process's part of a step's sequences. Raises ValueError where they can't be shared out."""
+    """Return a process's part of a step's sequences. Raises ValueError if they don't divide evenly."""
     if batch % processes:
         raise ValueError(f"batch ({batch}) must be a multiple of the processes ({processes})")
     return batch // processes

@@ -1,4 +1,4 @@
-"""How a trainer of TRL's is run: with a watch, from a checkpoint or from the start."""
+"""Runs one of TRL's trainers with a stage's callback, from the start or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from training.trainer.trl_compat import score_completions_only
 __all__ = ["run_trainer"]
 
 
-def run_trainer(trainer: Any, watch: StageCallback, resume: Path | None) -> None:
-    """Trains in place, and takes no step from a checkpoint at which the stage had ended."""
-    trainer.by_clock(watch.spent)
+def run_trainer(trainer: Any, callback: StageCallback, resume: Path | None) -> None:
+    """Train the trainer's model in place. Take no step if the stage had ended at the checkpoint."""
+    trainer.use_clock(callback.time_share)
     refuse_unsupported_sharding(trainer)
     replace_progress_bars(trainer)
     with score_completions_only(), suppress(StageFinished):

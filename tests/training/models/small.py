@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.config import TrainConfig
+from training.config import TrainConfig, parse_config
 from training.stages.plots import read_metrics
 from training.tiny.model import build
 
-__all__ = ["card", "configured", "steps"]
+__all__ = ["RL", "SFT", "card", "configured", "steps"]
 
-STEPS = {"batch": 4, "every": 4, "save_every": 2, "rows": 8}
-STAGES = ("cold_start", "rl", "rejection", "mixed")
+STEPS = {"eval_steps": 4, "save_steps": 2, "problems": 8}
+SFT = STEPS | {"batch": 4}
+RL = STEPS | {"per_device_train_batch_size": 4}
+STAGES = {"cold_start": SFT, "rl": RL, "rejection": SFT, "mixed": RL}
 
 
 def configured(directory: Path, **tables: Any) -> TrainConfig:
@@ -20,7 +22,7 @@ def configured(directory: Path, **tables: Any) -> TrainConfig:
     if not start.exists():
         build(start, width=64, layers=1)
     additions = {"kind": "additions", "digits": 1}
-    stages = {name.replace("_", "-"): STEPS | tables.pop(name) for name in STAGES if name in tables}
+    stages = {name.replace("_", "-"): STAGES[name] | tables.pop(name) for name in STAGES if name in tables}
     settings = {
         "name": "small",
         "output": directory / "out",
@@ -30,7 +32,7 @@ def configured(directory: Path, **tables: Any) -> TrainConfig:
         "data": [additions],
         "held_out": {"sources": [additions], "count": 2, "max_tokens": 8},
     }
-    return TrainConfig.model_validate({**settings, **stages, **tables})
+    return parse_config({**settings, **stages, **tables})
 
 
 def card(config: TrainConfig, stage: str) -> dict[str, Any]:

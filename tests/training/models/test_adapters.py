@@ -19,8 +19,9 @@ from gateway.demo.bundled import REASONER  # noqa: E402
 from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.upstreams.embedded.model_store import ensure_model  # noqa: E402
 from training.evaluation.client import connected  # noqa: E402
-from training.evaluation.weight_check import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
+from training.evaluation.weight_check import ServedTokens, load, sample_from_server  # noqa: E402
 from training.export.gguf_adapter import AdapterError, convert, restore  # noqa: E402
+from training.trainer.weight_check import SERVED_TOLERANCE, WeightCheck, compare_logprobs, token_logprobs  # noqa: E402
 
 pytestmark = [
     pytest.mark.training,
@@ -61,38 +62,40 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def drawn(
     adapter: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[tuple[list[int], Drawn]]:
+) -> list[tuple[list[int], ServedTokens]]:
     """Prompts, and what the embedded engine with the converted adapter goes on with."""
     lora = tmp_path_factory.mktemp("gguf") / "taught.gguf"
     assert convert(adapter, ensure_model(), lora) == 30 * len(LAYERS)
     _, tokenizer = load(base)
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
 
-    async def ask() -> list[Drawn]:
+    async def ask() -> list[ServedTokens]:
         engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(lora,)))
         async with engine, connected(engine.base_url, 60, key=engine.api_key) as client:
             assert await client.served_model() == "taught"
-            return [await draw(client, "taught", prompt, tokens=24) for prompt in prompts]
+            return [await sample_from_server(client, "taught", prompt, tokens=24) for prompt in prompts]
 
     return list(zip(prompts, asyncio.run(ask()), strict=True))
 
 
-def compared(drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path | None = None) -> Agreement:
+def compared(
+    drawn: list[tuple[list[int], ServedTokens]], base: Path, adapter: Path | None = None
+) -> WeightCheck:
     """The engine's log probabilities beside those of Hugging Face's model with this adapter."""
     model, _ = load(base, adapter)
     ours = [value for prompt, each in drawn for value in token_logprobs(model, prompt, each.ids)]
-    return agreement(ours, [value for _, each in drawn for value in each.logprobs])
+    theirs = [value for _, each in drawn for value in each.logprobs]
+    return compare_logprobs(ours, theirs, tolerance=SERVED_TOLERANCE)
 
 
 def test_the_engine_serves_what_peft_has(
-    drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path
+    drawn: list[tuple[list[int], ServedTokens]], base: Path, adapter: Path
 ) -> None:
     """The same adapter agrees to within four-bit rounding; the base model without it is far off."""
     same, alone = compared(drawn, base, adapter), compared(drawn, base)
     print(f"\nwith the adapter {same}\nbase alone {alone}")
     assert same.tokens >= 24
-    assert same.holds()
-    assert not alone.holds()
+    assert (same.verdict, alone.verdict) == ("agrees", "differs")
     assert alone.mean > 5 * same.mean
 
 
@@ -122,7 +125,8 @@ def test_the_way_back_loses_nothing(adapter: Path, base: Path, tmp_path: Path) -
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "there.gguf").read_bytes()
     (one, tokenizer), (two, _) = load(base, adapter), load(base, tmp_path / "back")
     prompt, reply = tokenizer(PROMPTS[0])["input_ids"], tokenizer(" Rome, of course.")["input_ids"]
-    same = agreement(token_logprobs(one, prompt, reply), token_logprobs(two, prompt, reply))
+    scores = (token_logprobs(model, prompt, reply) for model in (one, two))
+    same = compare_logprobs(*scores, tolerance=SERVED_TOLERANCE)
     assert same.mean < 0.001  # values have 16 bits in the file
 
 

@@ -53,8 +53,8 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
         rules,
         evaluate,
         directory / "metrics.jsonl",
-        figures=lambda: {"taught": taught} | ({} if rewards is None else {"total": next(worth)}),
-        keep=lambda: done.kept.append(latest[0]),
+        step_figures=lambda: {"taught": taught} | ({} if rewards is None else {"total": next(worth)}),
+        save_best=lambda: done.kept.append(latest[0]),
         report=said.append,
         clock=lambda: float(next(now)),
     )
@@ -74,7 +74,7 @@ def test_all_steps_are_made_where_no_rule_ends_them(tmp_path: Path) -> None:
     """The first evaluation is of the start model, and one is made after the last step."""
     done = train(tmp_path, Rules(), [0.1, 0.3, 0.2], most=3)
     assert (done.steps, done.watch.ending.reason) == (3, "all steps done")
-    assert done.watch.seen.accuracies == [0.1, 0.3, 0.2]
+    assert done.watch.progress.accuracies == [0.1, 0.3, 0.2]
     assert done.kept == [0.1, 0.3]
 
 
@@ -88,15 +88,15 @@ def test_time_ends_a_stage_with_an_evaluation_of_what_it_has_become(tmp_path: Pa
     """Though none was due at that step; evaluations cost none of the time."""
     done = train(tmp_path, Rules(seconds=3.0), [0.1, 0.2, 0.3])
     assert (done.steps, done.watch.ending.reason) == (3, "3 seconds spent")
-    assert done.watch.seen.accuracies == [0.1, 0.2, 0.3]
+    assert done.watch.progress.accuracies == [0.1, 0.2, 0.3]
 
 
 def test_the_watch_tells_how_much_of_the_time_is_spent(tmp_path: Path) -> None:
     """For the rate, which falls with it; where no clock ends the stage there is nothing to tell."""
-    spent = train(tmp_path, Rules(seconds=8.0), [0.1], most=4).watch.spent
+    spent = train(tmp_path, Rules(seconds=8.0), [0.1], most=4).watch.time_share
     assert spent is not None
     assert spent() == 0.5
-    assert train(tmp_path, Rules(), [0.1], most=4).watch.spent is None
+    assert train(tmp_path, Rules(), [0.1], most=4).watch.time_share is None
 
 
 def test_convergence_ends_a_stage(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_a_reward_that_rises_while_accuracy_falls_is_reported(tmp_path: Path) ->
     fallen = [0.9, 0.8, 0.8, 0.8, 0.5, 0.5, 0.5]
     done = train(tmp_path, Rules(), fallen, most=14, rewards=(0.1 * step for step in count()))
     assert done.steps == 14
-    assert any("is it hacked?" in line for line in done.said)
+    assert any("exploiting the reward" in line for line in done.said)
     honest = train(tmp_path, Rules(), fallen[::-1], most=14, rewards=(0.1 * step for step in count()))
-    assert not any("is it hacked?" in line for line in honest.said)
+    assert not any("exploiting the reward" in line for line in honest.said)
 
 
 @pytest.mark.parametrize(("taught", "steps"), [(1.0, 3), (0.0, 20)])
@@ -143,7 +143,7 @@ def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
     assert [file.name for file in checkpoint.iterdir()] == ["thinkgate.json"]
     other = StageCallback(2, Rules(), dict, tmp_path / "other.jsonl")
     other.load(checkpoint)
-    assert other.seen == done.watch.seen
+    assert other.progress == done.watch.progress
     assert json.loads((checkpoint / "thinkgate.json").read_text())["accuracies"] == [0.1, 0.3, 0.2]
 
 
@@ -201,11 +201,13 @@ def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
 @pytest.mark.parametrize("other", [("other rows", "its replies"), ("these rows", "others")])
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, other: tuple[str, str]) -> None:
     """Going on from it would mix two runs; the error says what to do."""
-    bound = ("these rows", "its replies")
-    checkpoint = saved(StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
-    StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
-    with pytest.raises(DataError, match=r"checkpoint-2 was made of other data.*remove .* to begin anew"):
-        StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
+    digests = ("these rows", "its replies")
+    checkpoint = saved(
+        StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", digests=digests), tmp_path, 2
+    )
+    StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", digests=digests).load(checkpoint)
+    with pytest.raises(DataError, match=r"checkpoint-2 belongs to another run.*Remove .* to start over"):
+        StageCallback(2, Rules(), dict, tmp_path / "metrics.jsonl", digests=other).load(checkpoint)
 
 
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
@@ -215,6 +217,6 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
         '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo', encoding="utf-8"
     )
     watch = StageCallback(2, Rules(), lambda: {"accuracy": 0.5}, metrics)
-    watch.seen.accuracies = [0.5]
+    watch.progress.accuracies = [0.5]
     watch.on_train_begin(None, SimpleNamespace(global_step=2, max_steps=4), None)
     assert [line["step"] for line in read_metrics(metrics)] == [1, 2]

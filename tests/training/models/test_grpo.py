@@ -16,7 +16,7 @@ from datasets import Dataset  # noqa: E402
 
 from training.config import ConfigError, Lora, ModelSource, RlTable  # noqa: E402
 from training.tiny.model import build  # noqa: E402
-from training.trainer.grpo import Trainer, advantage_of, drop_zero_advantages, grpo_config  # noqa: E402
+from training.trainer.grpo import Trainer, advantage_reward, drop_zero_advantages, grpo_config  # noqa: E402
 from training.trainer.models import load_model, load_tokenizer  # noqa: E402
 from training.trainer.packing import pack_shared_prompts  # noqa: E402
 from training.trainer.trl_compat import score_completions_only  # noqa: E402
@@ -26,28 +26,30 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 def config(tmp_path: Path, **fields: object):  # type: ignore[no-untyped-def]
     """TRL's settings for a table with these fields."""
-    table = RlTable.model_validate({"steps": 4, **fields})
+    table = RlTable.model_validate({"max_steps": 4, **fields})
     return grpo_config(table, tmp_path, 1, cpu=True, mixed=False)
 
 
 def test_cispo_clips_at_one_more_than_the_margin(tmp_path: Path) -> None:
     """TRL's CISPO takes the largest ratio, the other losses how far it may be above 1."""
-    assert config(tmp_path, loss="cispo", clip_high=0.28).epsilon_high == pytest.approx(1.28)
-    assert config(tmp_path, loss="cispo", clip=0.2, clip_high=0.2).epsilon_high == pytest.approx(1.2)
-    assert config(tmp_path, loss="dapo", clip_high=0.28).epsilon_high == pytest.approx(0.28)
+    assert config(tmp_path, loss_type="cispo").epsilon_high == pytest.approx(1.28)
+    assert config(tmp_path, loss_type="cispo", epsilon_high=5.0).epsilon_high == pytest.approx(5.0)
+    assert config(tmp_path, loss_type="dapo").epsilon_high == pytest.approx(0.28)
 
 
 def test_the_divisor_of_dr_grpo_stays_while_the_limit_grows(tmp_path: Path) -> None:
     """It is the first limit, so that a token weighs the same before and after the limit has grown."""
-    grown = config(tmp_path, loss="dr_grpo", length=64, length_most=256)
+    grown = config(tmp_path, loss_type="dr_grpo", max_completion_length=64, final_completion_length=256)
     assert (
-        grown.max_completion_length == config(tmp_path, loss="dr_grpo", length=64).max_completion_length == 64
+        grown.max_completion_length
+        == config(tmp_path, loss_type="dr_grpo", max_completion_length=64).max_completion_length
+        == 64
     )
 
 
 def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path) -> None:
     """TRL neither scales nor shuffles, samples from the whole distribution, and hides no broken loss."""
-    told = config(tmp_path, kl=0.02, leave_out_unfinished=True)
+    told = config(tmp_path, beta=0.02, mask_truncated_completions=True)
     assert (told.scale_rewards, told.shuffle_dataset, told.logging_nan_inf_filter) == ("none", False, False)
     assert (told.top_p, told.top_k, told.min_p) == (1.0, 0, None)
     assert (told.beta, told.mask_truncated_completions) == (0.02, True)
@@ -55,17 +57,16 @@ def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path
 
 def test_a_step_is_shared_out_among_the_processes(tmp_path: Path) -> None:
     """A step's groups and replies stay as many, however many processes there are; else it is refused."""
-    table = RlTable.model_validate({"steps": 4, "groups": 8, "samples": 4, "batch": 8})
+    sizes = {"max_steps": 4, "num_generations": 4, "per_device_train_batch_size": 8}
+    table, six = (RlTable.model_validate({"groups": groups, **sizes}) for groups in (8, 6))
     for processes in (1, 2, 4):
         told = grpo_config(table, tmp_path, 1, cpu=True, mixed=False, processes=processes)
         shares = told.per_device_train_batch_size * told.gradient_accumulation_steps
         assert shares * processes == 32
     with pytest.raises(ConfigError, match=r"groups \(8\) must be a multiple of the processes \(3\)"):
         grpo_config(table, tmp_path, 1, cpu=True, mixed=False, processes=3)
-    with pytest.raises(ConfigError, match="a multiple of batch"):
-        grpo_config(
-            RlTable(steps=4, groups=6, samples=4, batch=8), tmp_path, 1, cpu=True, mixed=False, processes=2
-        )
+    with pytest.raises(ConfigError, match="a multiple of per_device_train_batch_size"):
+        grpo_config(six, tmp_path, 1, cpu=True, mixed=False, processes=2)
 
 
 PROMPT = [7, 8, 9]
@@ -93,7 +94,13 @@ def trained(
     **fields: Any,
 ) -> tuple[Any, list[dict[str, float]]]:
     """The model after a few steps on always the same two replies a group, and a log of the steps."""
-    settings = {"steps": 1, "groups": len(replies) // 2, "samples": 2, "batch": len(replies), "warmup": 0}
+    settings = {
+        "max_steps": 1,
+        "groups": len(replies) // 2,
+        "num_generations": 2,
+        "per_device_train_batch_size": len(replies),
+        "warmup_steps": 0,
+    }
     table = RlTable.model_validate(settings | fields)
     model, tokenizer = load_model(start), load_tokenizer(start)
 
@@ -108,13 +115,13 @@ def trained(
 
     trainer = Trainer(
         model=model,
-        reward_funcs=advantage_of,
+        reward_funcs=advantage_reward,
         args=grpo_config(table, directory, 1, cpu=True, mixed=False),
-        train_dataset=Dataset.from_dict({"prompt": list(map(str, range(table.groups * table.steps)))}),
+        train_dataset=Dataset.from_dict({"prompt": list(map(str, range(table.groups * table.max_steps)))}),
         processing_class=tokenizer,
         rollout_func=rollout,
     )
-    trainer.by_clock(spent)
+    trainer.use_clock(spent)
     trainer.train()
     return model, [line for line in trainer.state.log_history if "loss" in line]
 
@@ -125,8 +132,8 @@ def test_replies_that_are_left_out_do_not_thin_the_loss(
     start: ModelSource, tmp_path: Path, loss: str, kl: float
 ) -> None:
     """A group that teaches weighs as much beside two that only fill the batch as it does alone."""
-    _, (alone,) = trained(start, tmp_path, LIVE, loss=loss, kl=kl)
-    _, (filled,) = trained(start, tmp_path, [*IDLE, *LIVE, *IDLE], loss=loss, kl=kl)
+    _, (alone,) = trained(start, tmp_path, LIVE, loss_type=loss, beta=kl)
+    _, (filled,) = trained(start, tmp_path, [*IDLE, *LIVE, *IDLE], loss_type=loss, beta=kl)
     assert filled["loss"] == pytest.approx(alone["loss"], abs=1e-5)
     assert filled["grad_norm"] == pytest.approx(alone["grad_norm"], rel=1e-3)
     assert alone["grad_norm"] > 0.01
@@ -136,7 +143,7 @@ def test_replies_that_are_left_out_do_not_thin_the_loss(
 
 def test_a_batch_of_nothing_moves_nothing(start: ModelSource, tmp_path: Path) -> None:
     """The loss is 0 and the weights stay."""
-    model, (told,) = trained(start, tmp_path, [*IDLE, *IDLE], kl=0.5)
+    model, (told,) = trained(start, tmp_path, [*IDLE, *IDLE], beta=0.5)
     assert (told["loss"], told["grad_norm"]) == (0, 0)
     before = load_model(start)
     assert all(
@@ -149,7 +156,7 @@ def test_kl_holds_the_policy_to_the_model_that_it_started_from(start: ModelSourc
     ids = torch.tensor([PROMPT + LONG])
     found = {}
     for kl in (0.0, 1.0):
-        model, told = trained(start, tmp_path / str(kl), LIVE, kl=kl, steps=24, rate=1e-3)
+        model, told = trained(start, tmp_path / str(kl), LIVE, beta=kl, max_steps=24, learning_rate=1e-3)
         with torch.no_grad():
             held, free = (each(input_ids=ids).logits.log_softmax(-1) for each in (load_model(start), model))
         found[kl] = (
@@ -232,9 +239,9 @@ def test_leaving_them_out_changes_neither_loss_nor_gradient(
 ) -> None:
     """Beside a group that teaches, one whose replies are all as good as each other."""
     replies = [(LONG, 0.0), (SHORT, 0.0), *LIVE]
-    model, (less,) = trained(start, tmp_path, replies, loss=loss)
+    model, (less,) = trained(start, tmp_path, replies, loss_type=loss)
     monkeypatch.setattr("training.trainer.grpo.drop_zero_advantages", lambda inputs: inputs)
-    other, (whole,) = trained(start, tmp_path, replies, loss=loss)
+    other, (whole,) = trained(start, tmp_path, replies, loss_type=loss)
     assert less["loss"] == pytest.approx(whole["loss"], abs=1e-5)
     assert less["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
@@ -243,7 +250,12 @@ def test_leaving_them_out_changes_neither_loss_nor_gradient(
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(
-    "fields", [{}, {"kl": 0.5}, {"loss": "dr_grpo", "updates": 2, "steps": 2, "save_every": 2}]
+    "fields",
+    [
+        {},
+        {"beta": 0.5},
+        {"loss_type": "dr_grpo", "num_iterations": 2, "max_steps": 2, "save_steps": 2},
+    ],
 )
 def test_passing_a_prompt_once_changes_neither_loss_nor_gradient(
     start: ModelSource,
@@ -318,5 +330,7 @@ def test_the_rate_falls_with_the_time_where_the_clock_ends_a_stage(
     """Two fifths of the time a step here; without a clock it falls over the steps."""
     looks = count()  # two a step: weights that could decay and the others are two groups to torch
     spent = (lambda: next(looks) // 2 * 0.4) if clocked else None
-    _, steps = trained(start, tmp_path, LIVE, spent=spent, steps=4, decay="linear", rate=1e-3)
+    _, steps = trained(
+        start, tmp_path, LIVE, spent=spent, max_steps=4, lr_scheduler_type="linear", learning_rate=1e-3
+    )
     assert [step["learning_rate"] for step in steps] == pytest.approx([1e-3 * share for share in shares])

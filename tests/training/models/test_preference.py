@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 peft = pytest.importorskip("peft")
 
-from tests.training.models.small import STEPS, card, configured  # noqa: E402
+from tests.training.models.small import RL as STEPS  # noqa: E402
+from tests.training.models.small import card, configured  # noqa: E402
 from tests.training.traffic import record  # noqa: E402
 from training.config import Lora, ModelSource, TrainConfig  # noqa: E402
 from training.stages import run_stage  # noqa: E402
@@ -21,7 +22,13 @@ from training.trainer.models import classifier_of, load_model, load_tokenizer, s
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 LIKED, OTHER = "\\boxed{7} it is.", "\\boxed{8} it is, I think."
-RL = STEPS | {"steps": 2, "groups": 2, "samples": 2, "length": 8, "general": 0.5}
+RL = STEPS | {
+    "max_steps": 2,
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "general": 0.5,
+}
 
 
 def rated(directory: Path) -> Path:
@@ -79,8 +86,8 @@ def test_recorded_feedback_trains_it_and_the_mixed_stage_uses_it(tmp_path: Path,
     weights = config.output / "mixed" / "preference" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     with Run(config) as run:
-        stage = run.stage("mixed")
-        general_rows = stage.general(8)
+        stage = run.stage("mixed", config.table("mixed"))
+        general_rows = stage.general_problems(8)
         judge, centre = preference_model(stage, None, general_rows)
     assert weights.stat().st_mtime_ns == before
     liked, other = judge(["What is 9 and 9?"] * 2, [LIKED, OTHER])

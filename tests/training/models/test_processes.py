@@ -35,38 +35,38 @@ budget = "off"
 max_tokens = 6
 
 [base]
-rows = 90
-steps = 80
-rate = 1e-3
+problems = 90
+max_steps = 80
+learning_rate = 1e-3
 batch = 16
-every = 80
-save_every = 80
+eval_steps = 80
+save_steps = 80
 budgets = {{ off = 1 }}
 
 [cold-start]
-rows = 64
-steps = 5
+problems = 64
+max_steps = 5
 batch = 8
-every = 3
-save_every = 5
+eval_steps = 3
+save_steps = 5
 budgets = {{ off = 1, low = 1 }}
 general = 0.2
 
 [rl]
-rows = 64
-steps = 5
-warmup = 0
+problems = 64
+max_steps = 5
+warmup_steps = 0
 groups = 4
-samples = 4
-batch = 4
+num_generations = 4
+per_device_train_batch_size = 4
 rounds = 3
-length = 6
-normalise = "batch"
-every = 2
-save_every = 2
+max_completion_length = 6
+scale_rewards = "batch"
+eval_steps = 2
+save_steps = 2
 budgets = {{ off = 3, low = 1 }}
 difficulty = {{ low = 0, high = 1, samples = 2 }}
-seconds = 1000
+max_seconds = 1000
 """
 
 DIES = """
@@ -96,9 +96,10 @@ from training.stages.stage import Run
 from training.trainer.generation import sample_completions
 from training.trainer.models import save_model
 
-stage = Run(read_config(Path(sys.argv[1]))).stage("rl")
+config = read_config(Path(sys.argv[1]))
+stage = Run(config).stage("rl", config.table("rl"))
 model, tokenizer, prompter = stage.load(Path(sys.argv[2]))
-count = stage.ranks.count
+count = stage.group.world_size
 if count > 1:
     mesh = init_device_mesh("cpu", (count,))
     for part in (*model.model.layers, model):
@@ -107,7 +108,7 @@ prompts = [prompter.prompt(row, "low") for row in stage.held_out()]
 drawn = sample_completions(model, prompter, prompts, samples=3, max_tokens=20, seed=5, batch=4)
 # One process asks the last of nine twice, the other none: none may pass through the model alone.
 drawn += sample_completions(model, prompter, prompts, temperature=0, max_tokens=20)
-if stage.ranks.index == 0:
+if stage.group.rank == 0:
     print("drawn:", [[reply.ids for reply in each] for each in drawn])
 save_model(model, tokenizer, Path(sys.argv[3]))
 """

@@ -43,13 +43,19 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int]
     return stop
 
 
-RL = {"steps": 5, "groups": 2, "samples": 2, "length": 8, "budgets": {"high": 1, "off": 1}}
+RL = {
+    "max_steps": 5,
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "budgets": {"high": 1, "off": 1},
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "imitation": ("cold-start", {"cold_start": {"steps": 5, "budgets": {"high": 1, "low": 1}}}),
-    "two updates a draw": ("rl", {"rl": RL | {"steps": 6, "updates": 2}}),
+    "imitation": ("cold-start", {"cold_start": {"max_steps": 5, "budgets": {"high": 1, "low": 1}}}),
+    "two updates a draw": ("rl", {"rl": RL | {"max_steps": 6, "num_iterations": 2}}),
     "an adapter": ("rl", {"rl": RL, "lora": {"rank": 2}}),
     "general rows": ("mixed", {"mixed": RL | {"general": 0.5}, "general": [{"kind": "errands"}]}),
-    "a length limit that grows": ("rl", {"rl": RL | {"length_most": 12}}),
+    "a length limit that grows": ("rl", {"rl": RL | {"final_completion_length": 12}}),
 }
 
 
@@ -85,12 +91,12 @@ def test_a_stage_goes_on_over_its_own_data_alone(
     for change in (
         {"rl": RL | {"groups": 1}},
         {"rl": RL, "seed": 1},
-        {"rl": RL | {"rows": 7}},
+        {"rl": RL | {"problems": 7}},
         {"rl": RL, "held_out": held_out},
     ):
-        with pytest.raises(DataError, match="was made of other data"):
+        with pytest.raises(DataError, match="belongs to another run"):
             run_stage(configured(tmp_path, **change), "rl")
-    run_stage(configured(tmp_path, rl=RL | {"rate": 1e-3}), "rl")
+    run_stage(configured(tmp_path, rl=RL | {"learning_rate": 1e-3}), "rl")
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -100,7 +106,7 @@ def test_a_resumed_stage_asks_no_teacher_again(
     """Before the first checkpoint or behind it; the steps are those of a run that was never stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         run_stage(configured(whole, cold_start=table), "cold-start")
         assert set(teacher.asked.values()) == {1}
         config = configured(broken, cold_start=table)
@@ -120,12 +126,12 @@ def test_what_a_checkpoint_came_from_is_not_overwritten_by_other_settings(
 ) -> None:
     """They are refused before a teacher is asked anything; with the old ones it goes on."""
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 3)
-        with pytest.raises(DataError, match="was made of other data"):
+        with pytest.raises(DataError, match="belongs to another run"):
             run_stage(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start")
         assert set(teacher.asked.values()) == {1}
-        run_stage(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start")
+        run_stage(configured(tmp_path, cold_start=table | {"learning_rate": 1e-3}), "cold-start")
     assert set(teacher.asked.values()) == {1}
 
 
@@ -134,9 +140,9 @@ def test_other_settings_are_asked_for_anew(
 ) -> None:
     """How it trains may change on the way; what is asked may not, or it is asked."""
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 1)
-        stopped(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start", 1)
+        stopped(configured(tmp_path, cold_start=table | {"learning_rate": 1e-3}), "cold-start", 1)
         assert set(teacher.asked.values()) == {1}
         stopped(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start", 1)
     assert set(teacher.asked.values()) == {2}
@@ -147,10 +153,10 @@ def test_a_difficulty_filter_is_drawn_once(
 ) -> None:
     """Its verdict lies beside the stage, and its time counts once it is read as when it was taken."""
     rl = {
-        "steps": 4,
+        "max_steps": 4,
         "groups": 2,
-        "samples": 2,
-        "length": 8,
+        "num_generations": 2,
+        "max_completion_length": 8,
         "difficulty": {"low": 0, "high": 0.5, "samples": 2},
     }
     config = configured(tmp_path, rl=rl)

@@ -19,7 +19,7 @@ from scorers.gate import Check, Gate, model_digest, read_gate, write_gate  # noq
 from scorers.local_classifier import LocalClassifier  # noqa: E402
 from scorers.trained import Case  # noqa: E402
 from tests.training.models.small import card, configured  # noqa: E402
-from training.config import TrainConfig  # noqa: E402
+from training.config import parse_config  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.scorer.samples import read_asked  # noqa: E402
 from training.stages import run_stage  # noqa: E402
@@ -30,17 +30,24 @@ from training.types import Completion, Problem  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]  # the libraries warn of each other
 
-STEPS = {"steps": 2, "every": 2, "save_every": 2, "batch": 4}
+STEPS = {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that made all tries with a policy that can just answer."""
     directory = tmp_path_factory.mktemp("run")
-    worked = {"steps": 60, "batch": 16, "rows": 60, "rate": 5e-3, "every": 60, "budgets": {"high": 1}}
+    worked = {
+        "max_steps": 60,
+        "batch": 16,
+        "problems": 60,
+        "learning_rate": 5e-3,
+        "eval_steps": 60,
+        "budgets": {"high": 1},
+    }
     policy = run_stage(configured(directory / "policy", cold_start=worked), "cold-start")
     source = {"kind": "additions", "digits": 1}
-    config = TrainConfig.model_validate(
+    config = parse_config(
         {
             "name": "smoke",
             "output": directory,
@@ -51,14 +58,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "held_out": {"sources": [source], "count": 4, "max_tokens": 12},
             "scorer": {
                 "policy": str(policy),
-                "every_try": True,
+                "all_tries": True,
                 "problems": 6,
                 "validation": 3,
                 "samples": 4,
                 "budgets": {"high": 1, "none": 1},
-                "classifier": {"steps": 3, "batch": 4, "every": 2, "warmup": 1},
-                "checks": {**STEPS, "rows": 12},
-                "judge": {**STEPS, "groups": 2, "samples": 2, "length": 12},
+                "classifier": {"max_steps": 3, "batch": 4, "eval_steps": 2, "warmup_steps": 1},
+                "checks": {**STEPS, "batch": 4, "problems": 12},
+                "judge": {
+                    **STEPS,
+                    "per_device_train_batch_size": 4,
+                    "groups": 2,
+                    "num_generations": 2,
+                    "max_completion_length": 12,
+                },
             },
         }
     )
@@ -130,10 +143,10 @@ def release(made: Path, directory: Path) -> Path:
 async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, tmp_path: Path) -> None:
     """It is asked in the template written beside its weights, about thinking and answer."""
     scorer = release(run / "steps" / "model", tmp_path / "scorer")
-    config = configured(tmp_path, rejection={"steps": 2, "scorer": scorer})
+    config = configured(tmp_path, rejection={"max_steps": 2, "scorer": scorer})
     replies = [Completion("", (1,), "1+2=3", "3", 5, True, "high"), Completion("", (2,), "", "4", 0, True)]
     with Run(config) as made:
-        asking = load_scorer(made.stage("rejection"), scorer)
+        asking = load_scorer(made.stage("rejection", config.table("rejection")), scorer)
         liked = await asyncio.to_thread(asking, [Problem("a", "What is 1+2?")], [replies])
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     local = LocalClassifier(scorer, template=template)
@@ -146,14 +159,14 @@ def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
     """Equal answers are liked the same; of no answer it says nothing."""
     made = Path(json.loads((run / "generative" / "result.json").read_text(encoding="utf-8"))["model"])
     scorer = release(made, tmp_path / "scorer")
-    config = configured(tmp_path, rejection={"steps": 2, "scorer": scorer})
+    config = configured(tmp_path, rejection={"max_steps": 2, "scorer": scorer})
     answers = [
         Completion("", (number,), "", text, 0, True) for number, text in enumerate(("3", "4", "3", ""))
     ]
     with Run(config) as started:
-        ((three, four, again, none),) = load_scorer(started.stage("rejection"), scorer)(
-            [Problem("a", "What is 1+2?")], [answers]
-        )
+        ((three, four, again, none),) = load_scorer(
+            started.stage("rejection", config.table("rejection")), scorer
+        )([Problem("a", "What is 1+2?")], [answers])
     assert three == again
     assert {three, four} <= {0.0, 1.0, None}
     assert none is None
@@ -161,18 +174,25 @@ def test_rejection_asks_a_generative_judge(run: Path, tmp_path: Path) -> None:
 
 def test_rejection_refuses_a_scorer_that_failed_its_gate(run: Path, tmp_path: Path) -> None:
     """As serving does; the error names the setting."""
-    config = configured(tmp_path, rejection={"steps": 2, "scorer": run / "steps" / "model"})
+    config = configured(tmp_path, rejection={"max_steps": 2, "scorer": run / "steps" / "model"})
     with Run(config) as made, pytest.raises(DataError, match=r"rejection\.scorer: .* did not pass"):
-        load_scorer(made.stage("rejection"), run / "steps" / "model")
+        load_scorer(made.stage("rejection", config.table("rejection")), run / "steps" / "model")
 
 
 def test_a_rejection_stage_trains_on_what_a_scorer_likes(run: Path, tmp_path: Path) -> None:
     """From drawing to the card, with a classifier."""
     scorer = release(run / "steps" / "model", tmp_path / "scorer")
-    worked = {"steps": 60, "batch": 16, "rows": 60, "rate": 5e-3, "every": 60, "budgets": {"high": 1}}
+    worked = {
+        "max_steps": 60,
+        "batch": 16,
+        "problems": 60,
+        "learning_rate": 5e-3,
+        "eval_steps": 60,
+        "budgets": {"high": 1},
+    }
     rejection = {
-        "steps": 2,
-        "rows": 40,
+        "max_steps": 2,
+        "problems": 40,
         "samples": 4,
         "budgets": {"high": 1},
         "max_tokens": 12,

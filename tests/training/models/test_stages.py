@@ -49,63 +49,63 @@ count = 4
 max_tokens = 8
 
 [base]
-rows = 64
-steps = 4
+problems = 64
+max_steps = 4
 batch = 8
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 budgets = {{ off = 1, low = 1, high = 1, none = 1 }}
 general = 0.2
 
 [zero]
-rows = 16
-steps = 2
+problems = 16
+max_steps = 2
 groups = 2
-samples = 4
-batch = 8
-length = 8
-every = 2
-save_every = 2
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 8
+eval_steps = 2
+save_steps = 2
 budgets = {{ high = 1 }}
 
 [cold-start]
-rows = 64
-steps = 2
+problems = 64
+max_steps = 2
 batch = 8
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 
 [rl]
-rows = 5
-steps = 6
+problems = 5
+max_steps = 6
 groups = 2
-samples = 4
-batch = 4
+num_generations = 4
+per_device_train_batch_size = 4
 rounds = 2
-length = 8
-every = 3
-save_every = 2
+max_completion_length = 8
+eval_steps = 3
+save_steps = 2
 budgets = {{ off = 1, low = 1, high = 1 }}
 
 [rejection]
-rows = 8
+problems = 8
 samples = 2
-steps = 2
+max_steps = 2
 batch = 4
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 max_tokens = 8
 general = 0.5
 
 [mixed]
-rows = 12
-steps = 2
+problems = 12
+max_steps = 2
 groups = 2
-samples = 4
-batch = 8
-length = 8
-every = 2
-save_every = 2
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 8
+eval_steps = 2
+save_steps = 2
 general = 0.5
 """
 
@@ -188,7 +188,7 @@ def ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, *ac
         return {"accuracy": found, "finished": 1.0}
 
     evaluated: list[float] = []
-    monkeypatch.setattr("training.stages.stage.Stage.accuracy", accuracy)
+    monkeypatch.setattr("training.stages.stage.Stage.evaluate", accuracy)
     path = small(tmp_path, "rl")
     path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", f"rounds = 2\n{option}"))
     config = read_config(path)
@@ -212,7 +212,7 @@ def test_a_stage_may_end_with_its_best_evaluations_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the last evaluation is worse than an earlier one, though by too little for the guard."""
-    told = ended_with(tmp_path, monkeypatch, "best = true", 0.52, 0.5, 0.51)
+    told = ended_with(tmp_path, monkeypatch, "load_best_model_at_end = true", 0.52, 0.5, 0.51)
     assert (told["ended"], told["weights"]) == ("all steps done", "best evaluation")
 
 
@@ -227,7 +227,7 @@ def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(t
     """An instruction without an answer is asked of the model; only a reply that keeps to it is learned."""
     written, asked = next(errands("test")), instruction(1, 0)
     with Run(read_config(small(tmp_path, "rejection"))) as run:
-        stage = run.stage("rejection")
+        stage = run.stage("rejection", run.config.table("rejection"))
         model, _, prompter = stage.load(None)
         examples = general_examples(stage, model, prompter, [written, asked])
     assert examples[0].target == prompter.target(examples[0].prompt, "", written.extra["answer"])
@@ -241,7 +241,7 @@ def test_what_only_the_graders_workers_can_decide_is_decided(tmp_path: Path) -> 
     row = Problem("1", "What is the area under the line y = x from 0 to 1?", "1/2")
     right, wrong = (Completion("", (n,), "", rf"\boxed{{\int_0^{n} x\,dx}}", 0, True) for n in (1, 2))
     with Run(read_config(small(tmp_path, "rl"))) as run:
-        stage = run.stage("rl")
+        stage = run.stage("rl", run.config.table("rl"))
         assert list(correctness(stage, [row])(row, [right, wrong])) == [1.0, 0.0]
         plain = Completion("", (3,), "", r"\boxed{0.5}", 0, True)
         assert verify(majority_answer([wrong, right, plain], run.pool), "1/2", run.pool) is True

@@ -24,16 +24,22 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 FUNCTIONS = {"kind": "functions"}
 SWITCHES = {
-    "kl": 0.1,
+    "beta": 0.1,
     "rounds": 2,
-    "normalise": "magistral",
-    "leave_out_unfinished": True,
-    "length_most": 16,
+    "scale_rewards": "magistral",
+    "mask_truncated_completions": True,
+    "final_completion_length": 16,
     "rewards": {"format": 0.1, "language": 0.1, "overlong": 0.1, "short": 0.1, "budget": 0.1},
     "budgets": {"off": 1, "high": 1},
-    "entropy": 0.01,
+    "min_entropy": 0.01,
 }
-FILTERED = {"groups": 2, "samples": 2, "length": 8, "steps": 2, "difficulty": {"samples": 2}}
+FILTERED = {
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "max_steps": 2,
+    "difficulty": {"samples": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,14 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         pytest.skip(str(error))
     config = configured(
         tmp_path_factory.mktemp("coded"),
-        rl={"steps": 2, "groups": 2, "samples": 2, "length": 8, "every": 2, **SWITCHES},
+        rl={
+            "max_steps": 2,
+            "groups": 2,
+            "num_generations": 2,
+            "max_completion_length": 8,
+            "eval_steps": 2,
+            **SWITCHES,
+        },
         data=[FUNCTIONS],
         held_out={"sources": [FUNCTIONS], "count": 2, "max_tokens": 8},
     )
@@ -72,8 +85,8 @@ def test_a_stage_learns_from_unit_tests(coded: TrainConfig) -> None:
 def test_what_is_held_out_is_not_trained_on(coded: TrainConfig) -> None:
     """Though both come from the same thirty problems."""
     with Run(coded) as run:
-        stage = run.stage("rl")
-        rows, held = stage.rows(30), stage.held_out()
+        stage = run.stage("rl", coded.table("rl"))
+        rows, held = stage.problems(30), stage.held_out()
     assert 20 < len(rows) <= 28
     assert len(held) == 2
     assert overlaps(rows, held) == []
@@ -96,8 +109,8 @@ def test_the_difficulty_filter_decides_what_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Questions in the band alone; the card tells how many were too easy and too hard."""
-    monkeypatch.setattr("training.stages.grpo_stage.draw", sometimes_right)
-    rl = FILTERED | {"rows": 40}
+    monkeypatch.setattr("training.stages.grpo_stage.sample_completions", sometimes_right)
+    rl = FILTERED | {"problems": 40}
     config = configured(tmp_path, rl=rl)
     run_stage(config, "rl")
     told = card(config, "rl")
@@ -106,9 +119,8 @@ def test_the_difficulty_filter_decides_what_is_trained_on(
     assert sum(counts.values()) == 40
     assert told["data"]["rows"] == counts["kept"]
     asked = {name for line in steps(config, "rl") for name in line["rows"]}
-    first = {
-        row.id: int(row.question.split()[-1].partition("+")[0]) for row in Run(config).stage("rl").rows(40)
-    }
+    problems = Run(config).stage("rl", config.table("rl")).problems(40)
+    first = {problem.id: int(problem.question.split()[-1].partition("+")[0]) for problem in problems}
     assert all(2 < first[name] <= 5 for name in asked)
 
 

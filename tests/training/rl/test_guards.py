@@ -12,7 +12,6 @@ from training.rl.guards import (
     Divergence,
     DivergenceState,
     Hacking,
-    canary,
     converged,
     hacking,
     watch_accuracy,
@@ -106,33 +105,3 @@ def test_reward_that_rises_while_accuracy_falls_is_hacked() -> None:
     assert not hacking(rule, up, up)
     assert not hacking(rule, down, down)
     assert not hacking(rule, up[1:], down[1:])
-
-
-tokens = st.lists(st.floats(-20, 0), min_size=1, max_size=20)
-
-
-@given(tokens, st.floats(0, 0.04))
-def test_small_differences_agree(trainer: list[float], noise: float) -> None:
-    """Kernels differ a little; every token counts once."""
-    result = canary(trainer, [value - noise for value in trainer])
-    assert result.verdict == "agrees"
-    assert result.difference == pytest.approx(noise, abs=1e-9)
-    assert result.tokens == len(trainer)
-    assert canary(trainer, [value - 0.1 for value in trainer]).verdict == "differs"
-
-
-@given(tokens, st.floats(0.001, 3))
-def test_a_server_with_old_weights_is_seen(trainer: list[float], step: float) -> None:
-    """A server that gives the last sync's logprobs is stale, however small the step; a fresh one is not."""
-    previous = [value - step for value in trainer]
-    assert canary(trainer, previous, previous).verdict == "stale"
-    assert canary(trainer, trainer, previous).verdict == "agrees"
-
-
-def test_what_is_no_number_does_not_agree() -> None:
-    """A broken server must not pass; comparing nothing is an error."""
-    assert canary([-1.0], [math.nan]).verdict == "differs"
-    with pytest.raises(ValueError, match="needs tokens"):
-        canary([], [])
-    with pytest.raises(ValueError, match="argument 2"):
-        canary([-1.0], [])

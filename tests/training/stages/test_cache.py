@@ -19,10 +19,10 @@ from training.stages.cache import ReplyLog
 from training.stages.teachers import ask_endpoint
 from training.types import Problem
 
-table = SftTable(steps=1, teacher="endpoint", endpoint=sys.argv[1])
+table = SftTable(max_steps=1, teacher="endpoint", endpoint=sys.argv[1])
 journal = ReplyLog(Path(sys.argv[2]), "these")
 rows = [Problem(str(n), f"What is {n}+{n}?", str(2 * n)) for n in range(40)]
-replies = ask_endpoint(table, rows, [None] * len(rows), known=journal.known, keep=journal.add)
+replies = ask_endpoint(table, rows, [None] * len(rows), earlier=journal.replies, save=journal.add)
 print(sum(answer == row.gold for row, [(_, answer)] in zip(rows, replies)))
 """
 
@@ -71,11 +71,11 @@ def test_a_journal_drops_what_was_cut_off(tmp_path: Path) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write('{"3": [["t"')
     again = ReplyLog(path, "a")
-    assert again.known == {"1": [["t", "a"]], "2": []}
+    assert again.replies == {"1": [["t", "a"]], "2": []}
     again.add("3", [])
-    assert set(ReplyLog(path, "a").known) == {"1", "2", "3"}
-    assert ReplyLog(path, "b").known == {}
-    assert ReplyLog(path, "a").known == {}
+    assert set(ReplyLog(path, "a").replies) == {"1", "2", "3"}
+    assert ReplyLog(path, "b").replies == {}
+    assert ReplyLog(path, "a").replies == {}
 
 
 def test_a_teacher_that_was_being_asked_is_asked_only_the_rest(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_teacher_that_was_being_asked_is_asked_only_the_rest(tmp_path: Path) -
             assert asker.poll() is None
         asker.send_signal(signal.SIGKILL)
         asker.wait()
-        known = {f"What is {row}+{row}?" for row in ReplyLog(journal, "these").known}
+        known = {f"What is {row}+{row}?" for row in ReplyLog(journal, "these").replies}
         teacher.patience = None
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "40\n"

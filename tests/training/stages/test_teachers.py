@@ -19,7 +19,7 @@ ROWS = [Problem("1", "What is 3+4?", "7"), Problem("2", "What is 2+5?", "7")]
 
 def table(url: str, **fields: object) -> SftTable:
     """A cold start taught by an endpoint."""
-    return SftTable.model_validate({"steps": 1, "teacher": "endpoint", "endpoint": f"{url}/v1", **fields})
+    return SftTable.model_validate({"max_steps": 1, "teacher": "endpoint", "endpoint": f"{url}/v1", **fields})
 
 
 @pytest.fixture
@@ -57,15 +57,15 @@ def test_a_teacher_that_often_fails_is_an_error(failing: int, refused: bool) -> 
     unwilling = {rows[number].question for number in range(failing)}
     kept: dict[str, Replies] = {}
     with Teacher(unwilling=unwilling) as teacher:
-        asked = SftTable.model_validate({"steps": 1, "teacher": "endpoint", "endpoint": teacher.url})
+        asked = SftTable.model_validate({"max_steps": 1, "teacher": "endpoint", "endpoint": teacher.url})
         expected = pytest.raises(TeacherError, match="2 of 20 questions") if refused else nullcontext()
         with expected:
-            replies = ask_endpoint(asked, rows, [None] * 20, keep=kept.__setitem__)
+            replies = ask_endpoint(asked, rows, [None] * 20, save=kept.__setitem__)
             assert [len(each) for each in replies] == [0, *[1] * 19]
         assert kept.keys() == {row.id for row in rows[failing:]}
         teacher.unwilling.clear()
         teacher.asked.clear()
-        assert all(ask_endpoint(asked, rows, [None] * 20, known=kept))
+        assert all(ask_endpoint(asked, rows, [None] * 20, earlier=kept))
     assert teacher.asked.keys() == unwilling
 
 

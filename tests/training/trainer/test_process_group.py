@@ -18,16 +18,16 @@ T = TypeVar("T")
 class Thread:
     """One of several threads that meet whenever they gather."""
 
-    index: int
-    count: int
+    rank: int
+    world_size: int
     barrier: Barrier
     board: dict[int, Sequence[Any]]
 
     def gather(self, values: Sequence[T]) -> list[T]:
         """Everybody's values."""
-        self.board[self.index] = values
+        self.board[self.rank] = values
         self.barrier.wait(timeout=10)
-        found = [value for index in range(self.count) for value in self.board[index]]
+        found = [value for index in range(self.world_size) for value in self.board[index]]
         self.barrier.wait(timeout=10)
         return found
 

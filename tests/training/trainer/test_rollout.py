@@ -15,7 +15,8 @@ from training.rewards import RewardContext, RewardPlan, reward_plan
 from training.rl.advantages import Normalisation
 from training.rl.length_schedule import LengthSchedule
 from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
-from training.trainer.rollout import Rollout, RolloutSettings, StaleWeights
+from training.trainer.rollout import Rollout, RolloutSettings
+from training.trainer.weight_check import StaleWeights
 from training.types import Problem
 
 END = 0
@@ -51,7 +52,7 @@ class Engine:
         self._reply = reply
         self.logprobs = logprobs
 
-    def draw(
+    def sample(
         self, prompts: list[list[int]], seeds: list[str], limit: int, ends: frozenset[int]
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Both replies to each question."""
@@ -73,13 +74,15 @@ def rollout(
     rounds: int = 1,
     *,
     length: LengthSchedule | None = None,
-    normalise: Normalisation = "group",
+    scale_rewards: Normalisation = "group",
     judge: Callable[[int], RewardPlan] = plan,
     **more: Any,
 ) -> Rollout:
     """Two replies to a question, no budget."""
     length = length or LengthSchedule(8, 8)
-    settings = RolloutSettings(2, BudgetSampler({"none": 1}), length, rounds=rounds, normalise=normalise)
+    settings = RolloutSettings(
+        2, BudgetSampler({"none": 1}), length, rounds=rounds, scale_rewards=scale_rewards
+    )
     return Rollout(ROWS, Prompter(Letters(), find_family("qwen3")), judge, settings, **more)
 
 
@@ -109,7 +112,7 @@ def test_groups_that_teach_nothing_are_drawn_again_at_most_twice() -> None:
     assert 2 < asked <= 6
     assert drawn.figures["live"] == pytest.approx(sum("2468".count(q[8]) for q in engine.asked) / asked)
     assert sum(value > 0 for value in out["advantage"]) == len(
-        {row for row in drawn.drawn if int(row) % 2 == 0}
+        {row for row in drawn.problem_ids if int(row) % 2 == 0}
     )
 
 
@@ -126,7 +129,7 @@ def test_what_only_fills_a_batch_is_masked_out_of_the_loss(rounds: int, idle: in
     engine.state.global_step = 1  # at which 3 is not drawn again
     drawn = rollout(rounds)
     out = drawn(prompts(2, 0), engine)
-    live = [row.endswith("3") for row in drawn.drawn for _ in range(2)]
+    live = [row.endswith("3") for row in drawn.problem_ids for _ in range(2)]
     assert live[:2] == [True, True]
     assert not live[-1]
     masks = zip(out["completion_ids"], live, out["env_mask"], strict=True)
@@ -151,7 +154,7 @@ def test_what_is_redrawn_depends_on_the_step_alone() -> None:
 def test_advantages_are_in_the_unit_that_was_chosen(how: Normalisation) -> None:
     """A question with one right and one wrong reply, beside one with two right ones."""
     engine = Engine(lambda number, place: str(number) if place or number == 2 else "no")
-    out = rollout(normalise=how)(prompts(0, 1), engine)
+    out = rollout(scale_rewards=how)(prompts(0, 1), engine)
     units = {
         "none": 1.0,
         "group": stdev([0, 1]),
@@ -186,19 +189,22 @@ def test_the_length_limit_reaches_the_engine() -> None:
 def test_a_server_with_other_weights_stops_the_run() -> None:
     """Where server and trainer give the same tokens other logprobs, the canary says so; else it is logged."""
     engine = Engine(lambda number, place: "no", logprobs=-1.0)
-    same = rollout(ours=lambda prompt, ids: [-1.05] * len(ids))
+    same = rollout(policy_logprobs=lambda prompt, ids: [-1.05] * len(ids))
     out = same(prompts(0), engine)
     assert same.figures["canary"] == pytest.approx(0.05)
     assert out["logprobs"] == [[-1.0] * 3] * 2
     with pytest.raises(StaleWeights, match=r"by 2\.00 nats"):
-        rollout(ours=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
+        rollout(policy_logprobs=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
 
 
 def test_a_server_that_the_adapter_never_reached_stops_the_run() -> None:
     """Its logprobs are the base model's, though these are still near the trainer's own."""
     engine = Engine(lambda number, place: "no", logprobs=-1.0)
     ours, base = -1.1, [-1.1]
-    drawn = rollout(ours=lambda prompt, ids: [ours] * len(ids), without=lambda prompt, ids: base * len(ids))
+    drawn = rollout(
+        policy_logprobs=lambda prompt, ids: [ours] * len(ids),
+        base_logprobs=lambda prompt, ids: base * len(ids),
+    )
     drawn(prompts(0), engine)  # nothing learned yet: the adapter changes nothing
     base = [-1.01]
     with pytest.raises(StaleWeights, match=r"by 0\.10 nats .*without its adapter"):
@@ -214,9 +220,9 @@ def test_processes_take_the_same_rounds_and_train_on_the_batch_that_one_would_ha
         return str(number) if number % 3 == 0 and place else "no"
 
     def run(ranks: ProcessGroup) -> tuple[dict[str, Any], Rollout, Engine]:
-        engine, drawn = Engine(reply), rollout(rounds=3, ranks=ranks)
-        each = 4 // ranks.count
-        places = range(ranks.index * each, (ranks.index + 1) * each)
+        engine, drawn = Engine(reply), rollout(rounds=3, group=ranks)
+        each = 4 // ranks.world_size
+        places = range(ranks.rank * each, (ranks.rank + 1) * each)
         return drawn(prompts(*places), engine), drawn, engine
 
     whole, alone, engine = run(SINGLE_PROCESS)
@@ -225,6 +231,6 @@ def test_processes_take_the_same_rounds_and_train_on_the_batch_that_one_would_ha
     for name in ("prompt_ids", "completion_ids", "advantage"):
         assert [value for part, _, _ in parts for value in part[name]] == whole[name]
     assert [each.figures for _, each, _ in parts] == [alone.figures] * 2
-    assert [each.drawn for _, each, _ in parts] == [alone.drawn] * 2
+    assert [each.problem_ids for _, each, _ in parts] == [alone.problem_ids] * 2
     assert {seed for *_, each in parts for seed in each.seeds} >= set(engine.seeds)
     assert len(set(engine.seeds)) == len(engine.seeds)
