@@ -7,7 +7,6 @@ existing model has no such stage.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from training.config import SftTable
 from training.data.mixing import beside
@@ -16,6 +15,7 @@ from training.stages.sft_stage import Collection, run_sft
 from training.stages.stage import Stage
 from training.stages.worked_examples import worked_examples
 from training.tiny.model import build
+from training.trainer.untyped import Model
 
 __all__ = ["run"]
 
@@ -29,7 +29,7 @@ def run(stage: Stage[SftTable]) -> Path:
     problems = stage.problems(stage.table.problems)
     general = stage.general_problems(beside(len(problems), stage.table.general))
 
-    def collect(model: Any, prompter: Prompter) -> Collection:
+    def collect(model: Model, prompter: Prompter) -> Collection:
         return Collection(worked_examples(stage.data, prompter, problems, general), [*problems, *general])
 
     return run_sft(stage, start, problems, collect)

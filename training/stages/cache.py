@@ -19,7 +19,7 @@ from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 __all__ = ["ReplyLog", "cached", "digest", "weights_digest"]
 
 
-def digest(**parts: Any) -> str:
+def digest(**parts: object) -> str:
     """Return a digest of everything that decides a result. The names of the parts belong to it."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -32,7 +32,7 @@ def weights_digest(model: Path | None) -> str:
 def cached(
     path: Path,
     expected_digest: str,
-    compute: Callable[[], Any],
+    compute: Callable[[], object],
     clock: Callable[[], float],
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> tuple[Any, float]:
@@ -70,7 +70,7 @@ class ReplyLog:
         entries = [header, *({key: value} for key, value in self.replies.items())]
         _replace(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
-    def add(self, key: str, value: Any) -> None:
+    def add(self, key: str, value: object) -> None:
         """Append one reply."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({key: value}) + "\n")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from training.config import RlTable, SftTable, StageTable
 from training.data.mixing import beside
@@ -27,7 +26,7 @@ _TRAINING_SETTINGS = frozenset(
 """Settings that the collected examples don't depend on, by their first names."""
 
 
-def model_identity(stage: Stage[StageTable], start: Path | None) -> list[Any]:
+def model_identity(stage: Stage[StageTable], start: Path | None) -> list[object]:
     """Return what identifies the model that a stage starts from: its settings and its weights on disk."""
     source = stage.config.model
     path = Path(source.path).expanduser()
@@ -40,7 +39,7 @@ def model_identity(stage: Stage[StageTable], start: Path | None) -> list[Any]:
     ]
 
 
-def levels_in_use(stage: Stage[StageTable]) -> dict[str, Any]:
+def levels_in_use(stage: Stage[StageTable]) -> dict[str, object]:
     """Return the budgets that the stage asks at, with their meaning for this model."""
     names = {*stage.table.budgets, stage.config.held_out.budget}
     return {name: asdict(level) for name, level in stage.config.budgets.items() if name in names}
@@ -82,7 +81,7 @@ def sft_digest(stage: Stage[SftTable], start: Path | None, collection: str) -> s
     return digest(step=[stage.table.batch], gathered=collection, **_common(stage, start))
 
 
-def _common(stage: Stage[StageTable], start: Path | None) -> dict[str, Any]:
+def _common(stage: Stage[StageTable], start: Path | None) -> dict[str, object]:
     held_out = stage.config.held_out
     return {
         "seed": stage.seed,

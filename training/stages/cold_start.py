@@ -8,9 +8,8 @@ that pass the rules of `training.stages.reply_filter`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from training.config import SftTable
 from training.data.budgets import BudgetSampler
@@ -25,6 +24,7 @@ from training.stages.stage import Stage
 from training.stages.teachers import Replies, ask_endpoint
 from training.stages.worked_examples import worked_examples
 from training.trainer.generation import sample_completions
+from training.trainer.untyped import Model
 from training.types import Completion, Problem
 
 __all__ = ["run", "teacher_examples"]
@@ -35,7 +35,7 @@ def run(stage: Stage[SftTable]) -> Path:
     problems = stage.problems(stage.table.problems)
     general = stage.general_problems(beside(len(problems), stage.table.general))
 
-    def collect(model: Any, prompter: Prompter) -> Collection:
+    def collect(model: Model, prompter: Prompter) -> Collection:
         if stage.table.teacher == "worked":
             examples = worked_examples(stage.data, prompter, problems, general)
             return Collection(examples, [*problems, *general])
@@ -50,8 +50,8 @@ def run(stage: Stage[SftTable]) -> Path:
 
 
 def teacher_examples(
-    stage: Stage[SftTable], model: Any, prompter: Prompter, problems: Sequence[Problem]
-) -> tuple[list[Example], dict[str, Any]]:
+    stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
+) -> tuple[list[Example], Mapping[str, object]]:
     """Return a teacher's right replies at each problem's budget, and how many others there were, and why."""
     table = stage.table
     sampler = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)

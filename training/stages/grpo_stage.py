@@ -52,7 +52,7 @@ def run_grpo(
     stage_digest = rl_digest(stage, start, problems)
     resume = stage.last_checkpoint(stage_digest)  # refuses before files of its run are overwritten
     loaded = stage.load(start)
-    figures: dict[str, Any] = {}
+    figures: dict[str, object] = {}
     filter_seconds = 0.0
     if table.difficulty is not None:
         problems, figures, filter_seconds = _filter_by_difficulty(
@@ -169,7 +169,7 @@ def _filter_by_difficulty(
     context: RewardContext,
     *,
     start: Path | None,
-) -> tuple[Sequence[Problem], dict[str, Any], float]:
+) -> tuple[Sequence[Problem], dict[str, object], float]:
     """Return the problems in the band of difficulty, figures for the card, and the seconds that it took.
 
     General problems all stay; so do all problems, if too few are in the band. A resumed stage reuses the
@@ -185,7 +185,7 @@ def _filter_by_difficulty(
         rows=fingerprint(problems),
     )
 
-    def compute() -> dict[str, Any]:
+    def compute() -> dict[str, object]:
         reasoning = [problem for problem in problems if not problem.general]
         split = _split_by_difficulty(stage, band, loaded, reasoning, context)
         return {"kept": split.kept, "easy": len(split.easy), "hard": len(split.hard)}
@@ -193,7 +193,7 @@ def _filter_by_difficulty(
     path = stage.directory / "difficulty.json"
     split, seconds = cached(path, filter_digest, compute, stage.clock, stage.group)
     in_band = set(split["kept"])
-    figures: dict[str, Any] = {"difficulty": {**split, "kept": len(in_band)}}
+    figures: dict[str, object] = {"difficulty": {**split, "kept": len(in_band)}}
     stage.report(f"difficulty filter {figures['difficulty']}")
     if len(in_band) < table.groups:
         return problems, {**figures, "difficulty_unused": True}, seconds

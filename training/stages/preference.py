@@ -12,7 +12,6 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -33,6 +32,7 @@ from training.stages.stage import Stage
 from training.trainer.callbacks import replace_progress_bars
 from training.trainer.generation import sample_completions
 from training.trainer.models import classifier_of, device
+from training.trainer.untyped import HFTokenizer, Model
 from training.types import Problem
 
 __all__ = ["preference_model", "preference_pairs"]
@@ -74,7 +74,7 @@ def preference_model(
 
 
 def preference_pairs(
-    policy: Any, prompter: Prompter, problems: Sequence[Problem], seed: int, pool: MathPool | None = None
+    policy: Model, prompter: Prompter, problems: Sequence[Problem], seed: int, pool: MathPool | None = None
 ) -> list[Preference]:
     """Return the problems' own pairs, up to two a problem with checks, and one a problem with an answer."""
     unpaired = [
@@ -134,8 +134,8 @@ def _spoilt(text: str, rng: random.Random) -> str:
 
 def _train(
     stage: Stage[RlTable],
-    policy: Any,
-    tokenizer: Any,
+    policy: Model,
+    tokenizer: HFTokenizer,
     pairs: Sequence[dict[str, list[int]]],
     directory: Path,
 ) -> None:
@@ -172,7 +172,7 @@ def _train(
 class _TrainedModel:
     """The trained model as a `training.rewards.preference.PreferenceModel`."""
 
-    def __init__(self, directory: Path, tokenizer: Any, prompter: Prompter) -> None:
+    def __init__(self, directory: Path, tokenizer: HFTokenizer, prompter: Prompter) -> None:
         model = AutoModelForSequenceClassification.from_pretrained(directory)
         self._model = model.to(device()).eval()
         self._pad = tokenizer.pad_token_id

@@ -8,7 +8,6 @@ trains its start model anew on them: `fresh = true`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from training.config import SftTable
 from training.data.mixing import beside
@@ -16,6 +15,7 @@ from training.data.prompts import Prompter
 from training.stages.sft_examples import general_examples, sampled_examples
 from training.stages.sft_stage import Collection, run_sft
 from training.stages.stage import Stage
+from training.trainer.untyped import Model
 
 __all__ = ["run"]
 
@@ -25,7 +25,7 @@ def run(stage: Stage[SftTable]) -> Path:
     problems = stage.problems(stage.table.problems)
     before = stage.run.model_before("rejection")
 
-    def collect(model: Any, prompter: Prompter) -> Collection:
+    def collect(model: Model, prompter: Prompter) -> Collection:
         policy = stage.load(before)[0] if stage.table.fresh else model
         examples, figures = sampled_examples(stage, policy, prompter, problems)
         general = stage.general_problems(beside(len(examples), stage.table.general))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from training.config import SftTable
 from training.data.budgets import BudgetSampler
@@ -14,6 +13,7 @@ from training.stages.stage import VERIFIABLE, Stage
 from training.stages.trained_scorer import ScoreCompletions, load_scorer
 from training.stages.worked_examples import worked_examples
 from training.trainer.generation import sample_completions
+from training.trainer.untyped import Model
 from training.types import Completion, Problem, Reward
 
 __all__ = ["best_completions", "correctness", "general_examples", "sampled_examples"]
@@ -22,7 +22,7 @@ _VERIFIED_REWARDS = VERIFIABLE | {"majority"}
 
 
 def general_examples(
-    stage: Stage[SftTable], model: Any, prompter: Prompter, problems: Sequence[Problem]
+    stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
 ) -> list[Example]:
     """Return general problems' written answers, and the model's own replies to those without one.
 
@@ -50,8 +50,8 @@ def correctness(stage: Stage[SftTable], problems: Sequence[Problem]) -> Reward:
 
 
 def sampled_examples(
-    stage: Stage[SftTable], model: Any, prompter: Prompter, problems: Sequence[Problem]
-) -> tuple[list[Example], dict[str, Any]]:
+    stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
+) -> tuple[list[Example], dict[str, object]]:
     """Return the best replies to each problem, by `correctness`, as examples, and how many there were."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)

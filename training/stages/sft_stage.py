@@ -18,6 +18,7 @@ from training.stages.stage import Stage, describe_problems
 from training.trainer.callbacks import StageCallback
 from training.trainer.saved_state import from_json
 from training.trainer.sft import train_sft
+from training.trainer.untyped import Model
 from training.types import Problem
 
 __all__ = ["Collect", "Collection", "run_sft"]
@@ -29,18 +30,18 @@ class Collection:
 
     examples: Sequence[Example]
     problems: Sequence[Problem]
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, object] = field(default_factory=dict)
 
 
-Collect = Callable[[Any, Prompter], Collection]
+Collect = Callable[[Model, Prompter], Collection]
 """Collects examples with the model that will learn from them, and its prompter."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SavedCollection:
     examples: list[Example]
-    data: Mapping[str, Any]
-    figures: Mapping[str, Any]
+    data: Mapping[str, object]
+    figures: Mapping[str, object]
     seconds: float
 
 
@@ -97,7 +98,7 @@ def _collect_once(
 ) -> _SavedCollection:
     """Return the stage's examples, collected once (see `training.stages.cache`)."""
 
-    def compute() -> dict[str, Any]:
+    def compute() -> dict[str, object]:
         collected = collect()
         return {
             "examples": list(map(asdict, collected.examples)),

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self
+from typing import Generic, NamedTuple, Self
 
 import torch
 from transformers import set_seed
@@ -32,6 +32,7 @@ from training.trainer.generation import sample_completions
 from training.trainer.models import load_model, load_tokenizer, save_model
 from training.trainer.process_group import ProcessGroup
 from training.trainer.trl_settings import check_trl_tables
+from training.trainer.untyped import HFTokenizer, Model
 from training.types import Problem
 
 __all__ = ["VERIFIABLE", "LoadedModel", "Run", "Stage", "describe_problems"]
@@ -45,8 +46,8 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "thinkgate")
 class LoadedModel(NamedTuple):
     """A model, its tokenizer, and what renders problems for it."""
 
-    model: Any
-    tokenizer: Any
+    model: Model
+    tokenizer: HFTokenizer
     prompter: Prompter
 
 
@@ -169,7 +170,7 @@ class Stage(Generic[Table_co]):
         """Return general problems that overlap with no excluded one."""
         return self.data.general_problems(count)
 
-    def evaluate(self, model: Any, prompter: Prompter, problems: Sequence[Problem]) -> dict[str, float]:
+    def evaluate(self, model: Model, prompter: Prompter, problems: Sequence[Problem]) -> dict[str, float]:
         """Answer held-out questions greedily; return the shares right and finished, and thinking tokens.
 
         A reply is right if its problem's own reward is 1. Raises DataError if a reward can't verify.
@@ -202,7 +203,9 @@ class Stage(Generic[Table_co]):
         check_checkpoint(checkpoints[-1].parent, (digest,))
         return checkpoints[-1].parent
 
-    def finish(self, model: Any, tokenizer: Any, data: Mapping[str, Any], figures: Mapping[str, Any]) -> Path:
+    def finish(
+        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], figures: Mapping[str, object]
+    ) -> Path:
         """Save the model and, last, the run card, which marks the stage as finished.
 
         `data` describes the training problems, see `describe_problems`. All processes must call this; they
@@ -215,7 +218,7 @@ class Stage(Generic[Table_co]):
         return self.directory / "model"
 
     def _write_card(
-        self, model: Any, tokenizer: Any, data: Mapping[str, Any], figures: Mapping[str, Any]
+        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], figures: Mapping[str, object]
     ) -> None:
         card = {
             "run": self.config.name,
@@ -235,7 +238,7 @@ class Stage(Generic[Table_co]):
         self.card.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def describe_problems(problems: Sequence[Problem]) -> dict[str, Any]:
+def describe_problems(problems: Sequence[Problem]) -> dict[str, object]:
     """Return the number and the fingerprint of problems, for a run card."""
     return {"rows": len(problems), "sha256": fingerprint(problems)}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scorers.answers import extract
 from scorers.judge import belief
@@ -24,6 +24,7 @@ from training.stages.stage import Stage
 from training.stages.stage_data import Table_co
 from training.stages.worked_examples import worked_examples
 from training.trainer.generation import sample_completions
+from training.trainer.untyped import Model
 from training.types import Completion, Problem
 
 __all__ = ["JudgePrompting", "JudgeStage", "judge_answers", "train_judge"]
@@ -66,7 +67,7 @@ def train_judge(
     *,
     train: Sequence[Asked],
     validation: Sequence[Asked],
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, dict[str, object]]:
     """Fine-tune on checks of `problems`, then train by GRPO on checks of the replies in `train`.
 
     Without a table for GRPO, fine-tune on both. A policy's own mistakes are harder to see than those made by
@@ -80,7 +81,7 @@ def train_judge(
     policy_samples = train if table.judge is None else ()
     sft_checks = checks_to_imitate(form, problems, policy_samples, sft.seed, table.misses)
 
-    def collect(model: Any, prompter: Prompter) -> Collection:
+    def collect(model: Model, prompter: Prompter) -> Collection:
         return Collection(worked_examples(sft.data, prompter, sft_checks, ()), sft_checks)
 
     model = sft.directory / "model"

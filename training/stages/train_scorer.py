@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scorers.calibration import read_calibration
 from scorers.gate import GATE_FILE, Gate, model_digest, write_gate
@@ -55,7 +54,7 @@ class _TrainedTry:
 
     directory: Path
     score: Score
-    figures: Mapping[str, Any]
+    figures: Mapping[str, object]
 
 
 def train_scorer(config: TrainConfig) -> int:
@@ -142,7 +141,7 @@ def _new_problems(
     return clean(collect(stage.config.data, count, seed, without=questions), excluded)
 
 
-def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: Path) -> dict[str, Any]:
+def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: Path) -> dict[str, object]:
     """Train, calibrate and judge one scorer, write its gate beside its weights, and return the result."""
     start = time.monotonic()
     if name == "generative":
@@ -280,7 +279,9 @@ def _backbone(stage: Stage[ScorerTable]) -> Path:
     return Path(json.loads(result.read_text(encoding="utf-8"))["model"])
 
 
-def _write_report(stage: Stage[ScorerTable], samples: _Samples, results: Sequence[Mapping[str, Any]]) -> None:
+def _write_report(
+    stage: Stage[ScorerTable], samples: _Samples, results: Sequence[Mapping[str, object]]
+) -> None:
     report = {
         "run": stage.config.name,
         "samples": {name: _summary(part) for name, part in vars(samples).items()},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from rich.progress import Progress
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -19,11 +19,31 @@ from training.rl.guards import DivergenceState, Hacking, hacking
 from training.rl.stopping import Ending, Rules, after_evaluation, after_step, out_of_time
 from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 from training.trainer.saved_state import from_json
+from training.trainer.untyped import HFTrainer
 
 __all__ = ["StageCallback", "StageFinished", "StageProgress", "check_checkpoint", "replace_progress_bars"]
 
 PROGRESS_FILE = "thinkgate.json"
 """In a checkpoint's directory: the stage's progress, and digests of what the checkpoint belongs to."""
+
+
+class _Arguments(Protocol):
+    """What the callback reads of the trainer's configuration."""
+
+    output_dir: str
+
+
+class _State(Protocol):
+    """What the callback reads of the trainer's state."""
+
+    global_step: int
+    max_steps: int
+
+
+class _Control(Protocol):
+    """How the callback ends the training."""
+
+    should_training_stop: bool
 
 
 @dataclass(slots=True)
@@ -62,21 +82,21 @@ class _ProgressBar(TrainerCallback):
     def __init__(self) -> None:
         self._progress = Progress(transient=True)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: object, state: _State, control: object, **kwargs: object) -> None:
         """Show the bar, at the step where a resumed run continues."""
         self._task = self._progress.add_task("training", total=state.max_steps, completed=state.global_step)
         self._progress.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: object, state: _State, control: _Control, **kwargs: object) -> None:
         """Advance by one step."""
         self._progress.update(self._task, completed=state.global_step)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(self, args: object, state: _State, control: object, **kwargs: object) -> None:
         """Remove the bar from the screen."""
         self._progress.stop()
 
 
-def replace_progress_bars(trainer: Any) -> None:
+def replace_progress_bars(trainer: HFTrainer) -> None:
     """Show one bar instead of transformers' line for every step: the metrics file has the figures."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
@@ -105,7 +125,7 @@ class StageCallback(TrainerCallback):
         evaluate: Callable[[], Mapping[str, float]],
         metrics: Path,
         *,
-        step_figures: Callable[[], Mapping[str, Any]] = dict,
+        step_figures: Callable[[], Mapping[str, object]] = dict,
         save_state: Callable[[], dict[str, Any]] = dict,
         restore_state: Callable[[dict[str, Any]], None] = lambda state: None,
         save_best: Callable[[], None] = lambda: None,
@@ -153,7 +173,7 @@ class StageCallback(TrainerCallback):
         if self.progress.ending is None:  # today's rules decide, which may have changed since
             self.progress.ending = self._ending_at_checkpoint()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(self, args: object, state: _State, control: object, **kwargs: object) -> None:
         """Evaluate the start model, unless a checkpoint holds its figures. Raises StageFinished."""
         if self._group.rank == 0:
             self._cut_metrics(state.global_step)
@@ -163,7 +183,7 @@ class StageCallback(TrainerCallback):
             self._run_evaluation(state.global_step)
         self._last_time = self._clock()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(self, args: object, state: _State, control: _Control, **kwargs: object) -> None:
         """Count the time. Evaluate if this step is due, the last one, or the one at which time is up."""
         self._count_time()
         late = out_of_time(self._rules, self.progress.trained)
@@ -173,13 +193,15 @@ class StageCallback(TrainerCallback):
             self._last_time = self._clock()
             self._end(ending, control)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
+    def on_log(
+        self, args: object, state: _State, control: _Control, logs: Mapping[str, float], **kwargs: object
+    ) -> None:
         """Write one line a step, with the trainer's figures and ours, and apply the rules to it."""
         if "loss" not in logs:
             return
         figures = self._step_figures()
-        if "total" in figures:
-            self._rewards.append(figures["total"])
+        if isinstance(total := figures.get("total"), float):
+            self._rewards.append(total)
         self._write(
             {
                 "step": state.global_step,
@@ -194,7 +216,7 @@ class StageCallback(TrainerCallback):
         )
         self._end(ending, control)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: _Arguments, state: _State, control: object, **kwargs: object) -> None:
         """Save the progress beside the checkpoint."""
         if self._group.rank != 0:
             return
@@ -237,7 +259,7 @@ class StageCallback(TrainerCallback):
         _, ending = after_evaluation(rules, progress.divergence, progress.accuracies, 0)
         return ending or out_of_time(rules, progress.trained)
 
-    def _end(self, ending: Ending | None, control: Any) -> None:
+    def _end(self, ending: Ending | None, control: _Control) -> None:
         """End the stage for the first reason given; divergence replaces any other reason."""
         if ending is None:
             return
@@ -256,7 +278,7 @@ class StageCallback(TrainerCallback):
         if self._group.rank == 0:
             self._report(line)
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def _write(self, line: Mapping[str, object]) -> None:
         if self._group.rank != 0:
             return
         with self._metrics.open("a", encoding="utf-8") as file:
@@ -271,7 +293,7 @@ class StageCallback(TrainerCallback):
             self._metrics.write_text("".join(earlier if step else []), encoding="utf-8")
 
 
-def _trainer_figures(logs: Mapping[str, Any]) -> dict[str, float]:
+def _trainer_figures(logs: Mapping[str, float]) -> dict[str, float]:
     """Return those of the trainer's figures that belong in the metrics file."""
     names = ("loss", "grad_norm", "learning_rate", "entropy", "kl", "clip_ratio/region_mean")
     return {name: float(logs[name]) for name in names if logs.get(name) is not None}

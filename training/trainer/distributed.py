@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 
 from training.config import ConfigError
 from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, world_size
+from training.trainer.untyped import HFTrainer
 
 __all__ = ["process_group", "refuse_unsupported_sharding"]
 
@@ -52,7 +53,7 @@ def process_group() -> ProcessGroup:
     return _LaunchedProcesses(PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT))
 
 
-def refuse_unsupported_sharding(trainer: Any) -> None:
+def refuse_unsupported_sharding(trainer: HFTrainer) -> None:
     """Raise ConfigError for ways of sharding a model that can't be sampled from or saved here.
 
     Supported are whole weights in every process (data parallel, ZeRO 1 and 2) and FSDP 2.

@@ -25,6 +25,7 @@ from training.trainer.transformers_compat import (
     fused_attention,
     has_only_layers,
 )
+from training.trainer.untyped import Model
 from training.types import Completion
 
 __all__ = ["generate_ids", "sample_completions"]
@@ -34,7 +35,7 @@ _CHUNK_TOKENS = 8
 
 
 def sample_completions(
-    model: Any,
+    model: Model,
     prompter: Prompter,
     prompts: Sequence[Prompt],
     *,
@@ -66,7 +67,7 @@ def sample_completions(
 
 
 def _sample_part(
-    model: Any,
+    model: Model,
     prompter: Prompter,
     prompts: Sequence[Prompt],
     first: int,
@@ -98,7 +99,7 @@ def _sample_part(
 
 
 def generate_ids(
-    model: Any,
+    model: Model,
     prompts: Sequence[Sequence[int]],
     temperature: float,
     max_tokens: int,
@@ -159,7 +160,7 @@ class _Batch:
     pad: int
 
     @classmethod
-    def of(cls, model: Any, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Batch:
+    def of(cls, model: Model, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Batch:
         """Return the batch of all prompts, before the first token."""
         pad = model.generation_config.pad_token_id
         pad = min(ends) if pad is None else pad
@@ -183,7 +184,7 @@ class _Batch:
         return replace(self, prompt_indices=self.prompt_indices[running], ids=sequences[running], mask=mask)
 
 
-def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
+def _settings(model: Model, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
     """Return how to generate. Above temperature 0 transformers samples, by the process's random numbers."""
     sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
     return {
@@ -199,7 +200,7 @@ def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -
 
 
 def _prefill_shared_prompts(
-    model: Any, prompts: Sequence[Sequence[int]], ids: torch.Tensor, mask: torch.Tensor
+    model: Model, prompts: Sequence[Sequence[int]], ids: torch.Tensor, mask: torch.Tensor
 ) -> DynamicCache | None:
     """Return the cache of all but the prompts' last tokens, computed once for each different prompt.
 
@@ -227,7 +228,7 @@ def _prefill_shared_prompts(
     return cache
 
 
-def _can_drop_sequences(model: Any) -> bool:
+def _can_drop_sequences(model: Model) -> bool:
     """Return whether sequences can be copied and dropped during generation.
 
     That needs a cache of keys and values alone, and no other process that has to take every step together
@@ -275,6 +276,6 @@ def _random_numbers(seeds: Sequence[str], count: int) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def _is_sharded(model: Any) -> bool:
+def _is_sharded(model: Model) -> bool:
     """Return whether the weights are sharded over processes, which then must take every step together."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -19,8 +18,14 @@ from training.trainer.packing import PackedBatch, attention_bias, pack_shared_pr
 from training.trainer.process_group import rl_batch, world_size
 from training.trainer.rollout import Rollout
 from training.trainer.run_trainer import run_trainer
-from training.trainer.trl_compat import OpenGRPOTrainer, fused_log_probs, silence_experimental_warning
+from training.trainer.trl_compat import (
+    OpenGRPOTrainer,
+    TokenScores,
+    fused_log_probs,
+    silence_experimental_warning,
+)
 from training.trainer.trl_settings import merged_settings
+from training.trainer.untyped import Batch, HFTokenizer, Model
 
 __all__ = ["Trainer", "advantage_reward", "drop_zero_advantages", "grpo_config", "train_grpo"]
 
@@ -45,7 +50,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
         with self.generation_model() as model:
             return generate_ids(model, prompts, self.temperature, limit, ends, seeds=seeds), None
 
-    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def prepare_batch(self, batch: Batch) -> Batch:
         """Add the share of completions, over all processes, that the loss is taken on."""
         mask = batch["completion_mask"] * batch.get("tool_mask", 1)
         batch["taught"] = self.accelerator.gather(mask.any(dim=1)).float().mean()
@@ -53,15 +58,15 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
 
     def token_logprobs(
         self,
-        model: Any,
+        model: Model,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         completion_length: int,
         batch_size: int | None,
         *,
         compute_entropy: bool,
-        **options: Any,
-    ) -> tuple[Any, Any, Any]:
+        **options: object,
+    ) -> TokenScores:
         """Return what TRL returns. Pass a prompt once for all its completions, if that is cheaper."""
         whole = len(input_ids) if batch_size is None else batch_size
         inner = self.accelerator.unwrap_model(model)
@@ -93,7 +98,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
             log_probs, entropy = fused_log_probs(model, batch.ids, mask, batch.positions, batch.labels)
         return batch.unpacked(log_probs), batch.unpacked(entropy) if compute_entropy else None, None
 
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> Any:
+    def batch_loss(self, model: Model, batch: Batch) -> torch.Tensor:
         """Return TRL's loss, without passing what adds nothing to it."""
         if self._may_drop_completions():
             batch = drop_zero_advantages(batch)
@@ -114,7 +119,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
         )
 
 
-def drop_zero_advantages(batch: dict[str, Any]) -> dict[str, Any]:
+def drop_zero_advantages(batch: Batch) -> Batch:
     """Return a pass's tensors without completions of advantage 0, and without columns that are all padding.
 
     Without a KL term, and with a divisor known beforehand, such a completion adds nothing to the loss nor to
@@ -143,8 +148,8 @@ def drop_zero_advantages(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_grpo(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: HFTokenizer,
     *,
     rollout: Rollout,
     table: RlTable,
@@ -177,7 +182,7 @@ def train_grpo(
     run_trainer(trainer, callback, resume)
 
 
-def advantage_reward(advantage: list[float], **_: Any) -> list[float]:
+def advantage_reward(advantage: list[float], **_: object) -> list[float]:
     """Return the rollout's own advantages, as TRL's reward function.
 
     They are handed over as rewards with `scale_rewards="none"`. TRL then subtracts each group's mean, which

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,6 +16,7 @@ from training.config import Lora, ModelSource
 from training.data.problems import DataError
 from training.trainer.distributed import process_group
 from training.trainer.transformers_compat import mark_dequantized, shared_weight_names
+from training.trainer.untyped import HFTokenizer, Model
 
 __all__ = [
     "classifier_of",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def load_tokenizer(source: ModelSource) -> Any:
+def load_tokenizer(source: ModelSource) -> HFTokenizer:
     """Return the tokenizer, which pads on the left, as generation needs it."""
     arguments, options = _location(source)
     tokenizer = AutoTokenizer.from_pretrained(*arguments, **options)
@@ -39,7 +39,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def load_model(source: ModelSource, *, train: bool = True) -> Any:
+def load_model(source: ModelSource, *, train: bool = True) -> Model:
     """Return the model in its precision, with its adapter, on this process's GPU if there is one.
 
     `source.lora` without `source.adapter` puts a fresh adapter on the base model.
@@ -61,12 +61,12 @@ def load_model(source: ModelSource, *, train: bool = True) -> Any:
     return model.to(device())
 
 
-def inner_model(model: Any) -> Any:
+def inner_model(model: Model) -> Model:
     """Return the causal model itself, with its adapter's layers in it, without PEFT's wrapper."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def mixed_precision(model: Any) -> bool:
+def mixed_precision(model: Model) -> bool:
     """Return whether the trainers compute in bfloat16: always on a GPU, on a CPU if the model's dtype is so.
 
     A CPU with matrix units for bfloat16 is three to four times faster so, one without three times slower.
@@ -74,7 +74,7 @@ def mixed_precision(model: Any) -> bool:
     return bool(model.device.type != "cpu" or model.dtype == torch.bfloat16)
 
 
-def classifier_of(model: Any) -> Any:
+def classifier_of(model: Model) -> Model:
     """Return a causal model's weights under a new scalar head, in float32, with an adapter merged into them.
 
     The given model must not be used any more. Raises DataError if its kind has no such form.
@@ -97,14 +97,14 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+def save_model(model: Model, tokenizer: HFTokenizer, directory: Path) -> None:
     """Save the tokenizer, and the weights (of an adapter only it) as safetensors in Hugging Face's form.
 
     The frozen copy of an adapter that the KL term compares with is not saved. Rank 0 writes. All processes
     must call this, because sharded weights are gathered.
     """
     group = process_group()
-    options: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+    options: dict[str, object] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
     if any(isinstance(weight, DTensor) for weight in model.parameters()):
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(model, options=whole)
@@ -127,7 +127,7 @@ def _lora(settings: Lora) -> LoraConfig:
     )
 
 
-def _location(source: ModelSource) -> tuple[tuple[str], dict[str, Any]]:
+def _location(source: ModelSource) -> tuple[tuple[str], dict[str, str]]:
     """Return the positional and named arguments by which transformers finds the model."""
     path = Path(source.path).expanduser()
     if path.suffix == ".gguf":

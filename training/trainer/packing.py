@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
 
 import torch
 
 from training.trainer.models import inner_model
 from training.trainer.transformers_compat import DynamicLayer, attention_implementation, has_only_layers
+from training.trainer.untyped import Model
 
 __all__ = [
     "PackedBatch",
@@ -48,7 +48,7 @@ class PackedBatch:
 
 
 def pack_shared_prompts(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, completion_length: int
+    model: Model, ids: torch.Tensor, mask: torch.Tensor, completion_length: int
 ) -> PackedBatch | None:
     """Pack sequences [S, W]: a prompt, padded on the left, and the last `completion_length` columns.
 
@@ -115,7 +115,7 @@ def pack_groups(
     return PackedBatch(*(tensor.to(device) for tensor in (ids, positions, labels, visible[:, None], places)))
 
 
-def supports_packing(model: Any) -> bool:
+def supports_packing(model: Model) -> bool:
     """Return whether the model accepts a mask and positions of our own.
 
     Its layers must see everything before a token, by torch's attention, and tell positions by rotary
@@ -154,7 +154,7 @@ def attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
-def _costs(model: Any) -> tuple[int, int]:
+def _costs(model: Model) -> tuple[int, int]:
     """Return the layers' weights, and the cost of a token's attention to another (`packing_is_cheaper`)."""
     inner = inner_model(model)
     weights = sum(weight.numel() for name, weight in inner.named_parameters() if ".layers." in name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
@@ -17,6 +16,7 @@ from training.trainer.models import mixed_precision
 from training.trainer.process_group import sft_batch, world_size
 from training.trainer.run_trainer import run_trainer
 from training.trainer.trl_settings import merged_settings
+from training.trainer.untyped import HFTokenizer, Model
 
 __all__ = ["sft_config", "train_sft"]
 
@@ -28,8 +28,8 @@ class _Trainer(TimedSchedule, SFTTrainer):
 
 
 def train_sft(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: HFTokenizer,
     examples: Sequence[Example],
     *,
     table: SftTable,

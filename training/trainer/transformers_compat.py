@@ -12,6 +12,8 @@ from typing import Any
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from training.trainer.untyped import HFTrainer, Model
+
 __all__ = [
     "DynamicLayer",
     "DynamicSlidingWindowLayer",
@@ -24,14 +26,14 @@ __all__ = [
 ]
 
 
-def attention_implementation(model: Any) -> str:
+def attention_implementation(model: Model) -> str:
     """Return the name of the attention that a model computes with."""
     name: str = model.config._attn_implementation
     return name
 
 
 @contextmanager
-def fused_attention(model: Any) -> Iterator[None]:
+def fused_attention(model: Model) -> Iterator[None]:
     """Compute by torch's fused attention within, if the model computes by the eager one and knows the other.
 
     The eager one copies keys by head, which makes generation slow.
@@ -47,12 +49,12 @@ def fused_attention(model: Any) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-def has_only_layers(model: Any, kinds: Collection[type]) -> bool:
+def has_only_layers(model: Model, kinds: Collection[type]) -> bool:
     """Return whether the model's cache has layers of these kinds alone."""
     return all(type(layer) in kinds for layer in DynamicCache(config=model.config).layers)
 
 
-def mark_dequantized(model: Any) -> None:
+def mark_dequantized(model: Model) -> None:
     """Take the mark of a quantized model off one that was dequantized while loading, as GGUF files are.
 
     The trainers refuse marked models, and saving one would write its quantization.
@@ -62,13 +64,13 @@ def mark_dequantized(model: Any) -> None:
         del model.config.quantization_config
 
 
-def shared_weight_names(model: Any) -> Collection[str]:
+def shared_weight_names(model: Model) -> Collection[str]:
     """Return the names of weights that are other weights under a second name, as tied embeddings are."""
     names: Collection[str] = getattr(model, "all_tied_weights_keys", {})
     return names
 
 
-def set_scheduler(trainer: Any, scheduler: Any) -> Any:
+def set_scheduler(trainer: HFTrainer, scheduler: Any) -> Any:
     """Give a trainer its learning-rate scheduler, which it then saves and restores as its own."""
     trainer.lr_scheduler = scheduler
     trainer._created_lr_scheduler = True

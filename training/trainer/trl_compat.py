@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TypeAlias
 from unittest.mock import patch
 
 import torch
@@ -17,12 +17,18 @@ import trl.trainer.utils
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
+from training.trainer.untyped import Batch, Model
+
 __all__ = [
     "OpenGRPOTrainer",
+    "TokenScores",
     "fused_log_probs",
     "score_completions_only",
     "silence_experimental_warning",
 ]
+
+TokenScores: TypeAlias = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""Log probabilities, entropies or None, and an auxiliary loss or None."""
 
 
 class OpenGRPOTrainer(GRPOTrainer):
@@ -42,53 +48,53 @@ class OpenGRPOTrainer(GRPOTrainer):
         ids, logprobs = self._generate_single_turn(list(prompts), None, {}, self.num_generations)
         return ids, logprobs
 
-    def generation_model(self) -> AbstractContextManager[Any]:
+    def generation_model(self) -> AbstractContextManager[Model]:
         """Return a context with the model that generates: unwrapped, without gradient checkpointing."""
-        context: AbstractContextManager[Any] = unwrap_model_for_generation(
+        context: AbstractContextManager[Model] = unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         )
         return context
 
-    def prepare_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def prepare_batch(self, batch: Batch) -> Batch:
         """Return a generated and scored batch as the loss takes it."""
         return batch
 
     def token_logprobs(
         self,
-        model: Any,
+        model: Model,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         completion_length: int,
         batch_size: int | None,
         *,
         compute_entropy: bool,
-        **options: Any,
-    ) -> tuple[Any, Any, Any]:
+        **options: object,
+    ) -> TokenScores:
         """Return (logprobs, entropies or None, auxiliary loss or None) of the completions' tokens."""
-        scores: tuple[Any, Any, Any] = super()._get_per_token_logps_and_entropies(
+        scores: TokenScores = super()._get_per_token_logps_and_entropies(
             model, input_ids, attention_mask, completion_length, batch_size, compute_entropy, **options
         )
         return scores
 
-    def batch_loss(self, model: Any, batch: dict[str, Any]) -> Any:
+    def batch_loss(self, model: Model, batch: Batch) -> torch.Tensor:
         """Return the loss of one pass."""
         return super()._compute_loss(model, batch)
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: Batch) -> Batch:
         return self.prepare_batch(super()._generate_and_score_completions(inputs))
 
     def _get_per_token_logps_and_entropies(  # noqa: PLR0917 - TRL's own signature
         self,
-        model: Any,
+        model: Model,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
         compute_entropy: bool = False,
-        **options: Any,
-    ) -> tuple[Any, Any, Any]:
+        **options: object,
+    ) -> TokenScores:
         return self.token_logprobs(
             model,
             input_ids,
@@ -99,12 +105,12 @@ class OpenGRPOTrainer(GRPOTrainer):
             **options,
         )
 
-    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+    def _compute_loss(self, model: Model, inputs: Batch) -> torch.Tensor:
         return self.batch_loss(model, inputs)
 
 
 def fused_log_probs(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor
+    model: Model, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (log probabilities, entropies) of `labels`, by the output head that TRL puts on a model.
 
@@ -116,7 +122,7 @@ def fused_log_probs(
     return output.log_probs, output.entropy
 
 
-def score_completions_only() -> AbstractContextManager[Any]:
+def score_completions_only() -> AbstractContextManager[object]:
     """Return a context in which TRL scores completion tokens alone, also on devices without Triton.
 
     There it scores prompts and padding too, for devices that need tensors of one shape; CPUs don't. With a

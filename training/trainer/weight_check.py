@@ -12,7 +12,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Literal
+
+from training.trainer.untyped import Model
 
 __all__ = [
     "ROLLOUT_TOLERANCE",
@@ -57,9 +59,10 @@ def compare_logprobs(
 
     `previous` are the trainer's own with the weights that a server still has if the new ones never arrived.
     These are the weights of the last sync, or an adapter's base model, because LoRA adapters were once lost
-    on their way to the rollouts. They tell such a server from mere differences of kernels. If training changed less than these
-    do, nothing can be told, and that counts as agreeing. No tokens, and values that are no numbers, never
-    agree. Raises ValueError if the lengths differ.
+    on their way to the rollouts. They tell such a server from mere differences of kernels. If training
+    changed less than these do, nothing can be told, and that counts as agreeing.
+
+    No tokens, and values that are no numbers, never agree. Raises ValueError if the lengths differ.
     """
     distances = [abs(ours - theirs) for ours, theirs in zip(trainer, server, strict=True)]
     if not distances or not all(map(math.isfinite, distances)):
@@ -75,7 +78,7 @@ def compare_logprobs(
 
 
 def token_logprobs(
-    model: Any, prompt: Sequence[int], ids: Sequence[int], temperature: float = 1.0
+    model: Model, prompt: Sequence[int], ids: Sequence[int], temperature: float = 1.0
 ) -> list[float]:
     """Return a Hugging Face causal model's log probabilities of `ids` after `prompt`, in one forward pass.
 
