@@ -260,14 +260,14 @@ def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 def test_every_setting_is_documented() -> None:
     """docs/training-settings.md names each one, in a row of its own or with others."""
     page = (Path(__file__).parents[2] / "docs" / "training-settings.md").read_text(encoding="utf-8")
-    found = {name for table in tables(type(parse_config(RUN_VALUES))) for name in table.model_fields} - {
+    settings = {name for table in tables(type(parse_config(RUN_VALUES))) for name in table.model_fields} - {
         "cold_start"
     }
-    assert len(found) > 80
+    assert len(settings) > 80
     rows = [line.partition(" |")[0] for line in page.splitlines() if line.startswith("|")]
     named = set(re.findall(r"\[?\[?([a-z_]+)(?:\.NAME)?\]?\]?`", " ".join(rows)))
     inside = {"rank", "alpha", "low", "high", "url", "model", "weight_decay"}  # of tables that stand in a row
-    assert found - named - inside == set()
+    assert settings - named - inside == set()
 
 
 def test_other_runs_are_found_beside_this_one(tmp_path: Path) -> None:
@@ -278,8 +278,8 @@ def test_other_runs_are_found_beside_this_one(tmp_path: Path) -> None:
     path = written(tmp_path, RUN.replace(held, own))
     config = read_config(path)
     assert config.held_out.other_runs == (other,)
-    kept = StageData(config, "rl", config.table("rl")).excluded()
-    assert {row.source for row in kept} == {"additions", "stories"}
+    excluded = StageData(config, "rl", config.table("rl")).excluded()
+    assert {problem.source for problem in excluded} == {"additions", "stories"}
     other.unlink()
     with pytest.raises(ConfigError, match=r"held_out\.other_runs: there is no file .*other\.toml"):
         read_config(path)

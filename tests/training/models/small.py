@@ -1,4 +1,4 @@
-"""A run on a model of a few thousand weights: settings, and what the stages of a run left behind."""
+"""A run on a model of a few thousand weights: its settings, and what its stages leave behind."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ STAGES = {"cold_start": SFT, "rl": RL, "rejection": SFT, "mixed": RL}
 
 
 def configured(directory: Path, **tables: Any) -> TrainConfig:
-    """A run in this directory, from a start model beside it that is made when it is first asked for."""
+    """Return a run in this directory; the start model is made beside it when it is first needed."""
     start = directory / "start"
     if not start.exists():
         build(start, width=64, layers=1)
@@ -36,12 +36,12 @@ def configured(directory: Path, **tables: Any) -> TrainConfig:
 
 
 def card(config: TrainConfig, stage: str) -> dict[str, Any]:
-    """What a stage wrote of itself."""
+    """Return a stage's run card."""
     text = (config.output / stage / "card.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
 def steps(config: TrainConfig, stage: str) -> list[dict[str, Any]]:
-    """A stage's metrics of its steps, without what depends on the clock."""
+    """Return a stage's metrics of its steps, without the figures that depend on the clock."""
     lines = read_metrics(config.output / stage / "metrics.jsonl")
     return [{key: line[key] for key in line if key != "seconds"} for line in lines if "loss" in line]

@@ -1,4 +1,4 @@
-"""Stages that are stopped and go on: nothing that they gathered is gathered again."""
+"""Stages that are stopped and resume: nothing that they collected is collected again."""
 
 import random
 from collections.abc import Callable
@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 
 class Stopped(Exception):
-    """Somebody pulled the plug."""
+    """The power was cut."""
 
 
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int], None]:
-    """Runs a stage that is stopped behind a step."""
+    """Return a function that runs a stage and stops it after a step."""
     log = StageCallback.on_log
 
     def stop(config: TrainConfig, stage: Any, step: int) -> None:
@@ -60,17 +60,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_stage_that_was_stopped_anywhere_takes_the_steps_of_one_that_was_not(
+def test_a_stopped_stage_takes_the_same_steps_as_one_that_was_not(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], case: str
 ) -> None:
-    """The same rows, replies and losses, whichever step it was stopped at."""
+    """The same problems, completions and losses, whichever step it was stopped at."""
     stage, tables = CASES[case]
 
     def run(name: str) -> TrainConfig:
-        given = dict(tables)
+        fields = dict(tables)
         directory = tmp_path / name
-        model = {"path": str(directory / "start"), "family": "thinkgate", "lora": given.pop("lora", None)}
-        return configured(directory, model=model, **given)
+        model = {"path": str(directory / "start"), "family": "thinkgate", "lora": fields.pop("lora", None)}
+        return configured(directory, model=model, **fields)
 
     whole, broken = run("whole"), run("broken")
     run_stage(whole, stage)
@@ -82,10 +82,10 @@ def test_a_stage_that_was_stopped_anywhere_takes_the_steps_of_one_that_was_not(
     assert len(taken) >= 5
 
 
-def test_a_stage_goes_on_over_its_own_data_alone(
+def test_a_stage_resumes_with_its_own_data_alone(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """Other rows, or steps of another size, are another run; how fast it learns may change on the way."""
+    """Other problems, or steps of another size, are another run; the learning rate may change."""
     stopped(configured(tmp_path, rl=RL), "rl", 3)
     held_out = {"sources": [{"kind": "additions", "digits": 1}], "count": 2, "max_tokens": 4}
     for change in (
@@ -103,7 +103,7 @@ def test_a_stage_goes_on_over_its_own_data_alone(
 def test_a_resumed_stage_asks_no_teacher_again(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], step: int
 ) -> None:
-    """Before the first checkpoint or behind it; the steps are those of a run that was never stopped."""
+    """Before the first checkpoint or after it; the steps are those of a run that was never stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with Teacher() as teacher:
         table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
@@ -121,10 +121,10 @@ def test_a_resumed_stage_asks_no_teacher_again(
     assert card(config, "cold-start")["wrong"] == 0
 
 
-def test_what_a_checkpoint_came_from_is_not_overwritten_by_other_settings(
+def test_other_settings_overwrite_nothing_that_a_checkpoint_needs(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """They are refused before a teacher is asked anything; with the old ones it goes on."""
+    """They are refused before the teacher is asked; with the old ones the stage resumes."""
     with Teacher() as teacher:
         table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 3)
@@ -135,10 +135,10 @@ def test_what_a_checkpoint_came_from_is_not_overwritten_by_other_settings(
     assert set(teacher.asked.values()) == {1}
 
 
-def test_other_settings_are_asked_for_anew(
+def test_other_settings_ask_the_teacher_again(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """How it trains may change on the way; what is asked may not, or it is asked."""
+    """Settings of the training may change without that; settings of the collection may not."""
     with Teacher() as teacher:
         table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 1)
@@ -148,10 +148,10 @@ def test_other_settings_are_asked_for_anew(
     assert set(teacher.asked.values()) == {2}
 
 
-def test_a_difficulty_filter_is_drawn_once(
+def test_a_difficulty_filter_samples_once(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """Its verdict lies beside the stage, and its time counts once it is read as when it was taken."""
+    """Its result is saved beside the stage and counts the same time when it is read again."""
     rl = {
         "max_steps": 4,
         "groups": 2,

@@ -96,7 +96,7 @@ def test_a_function_that_is_called_or_overridden_has_its_parameters(
 
 
 @pytest.mark.parametrize("name", ["rollout_func", "reward_funcs", "processing_class", "callbacks"])
-def test_the_grpo_trainer_takes_what_we_hand_it(name: str) -> None:
+def test_the_grpo_trainer_accepts_our_arguments(name: str) -> None:
     """`rollout_func` is experimental in TRL: without it nothing of ours is trained on."""
     assert name in inspect.signature(GRPOTrainer.__init__).parameters, f"GRPOTrainer takes no {name}"
 
@@ -113,13 +113,13 @@ def test_the_grpo_trainer_takes_what_we_hand_it(name: str) -> None:
     ids=["env_mask", "silence", "vllm limit", "compact", "scheduler"],
 )
 def test_the_source_still_reads_what_we_set(owner: Any, text: str, purpose: str) -> None:
-    """For what has no name that could be asked for."""
+    """For dependencies that have no name to look up."""
     assert text in inspect.getsource(owner), f"{owner.__name__} no longer has {text!r}: {purpose}"
 
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> OpenGRPOTrainer:
-    """TRL's trainer, opened, on a model of a few thousand weights."""
+    """Return TRL's trainer, opened, on a model of a few thousand weights."""
     directory = tmp_path_factory.mktemp("model")
     build(directory, width=64, layers=1)
     source = ModelSource(path=str(directory))
@@ -149,20 +149,22 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> OpenGRPOTrainer:
         ("top_entropy_quantile", "whether completions without advantage may be dropped"),
     ],
 )
-def test_the_trainer_has_what_we_read_of_it(trainer: OpenGRPOTrainer, name: str, purpose: str) -> None:
-    """Attributes that TRL's documentation does not list."""
+def test_the_trainer_has_the_attributes_that_we_read(
+    trainer: OpenGRPOTrainer, name: str, purpose: str
+) -> None:
+    """TRL's documentation does not list them."""
     assert hasattr(trainer, name), f"GRPOTrainer has no {name}, which says {purpose}"
 
 
-def test_accelerate_has_what_we_read_of_it() -> None:
-    """Unsupported sharding is refused by it, and the process group is made of it."""
+def test_accelerate_has_the_attributes_that_we_read() -> None:
+    """By them unsupported sharding is refused, and processes communicate."""
     assert hasattr(Accelerator, "is_fsdp2"), "FSDP 1 could not be told from FSDP 2"
     for name in ("process_index", "num_processes", "wait_for_everyone"):
         assert hasattr(PartialState(cpu=True), name), f"the process group has no {name}"
 
 
 def test_the_fused_head_scores_labels_where_they_stand(trainer: OpenGRPOTrainer) -> None:
-    """TRL puts the head on the model; packed completions are scored by it at positions of our own."""
+    """TRL adds this head to the model; it scores packed completions at positions of our own."""
     ids = torch.tensor([[5, 6, 7, 8]])
     labels = torch.tensor([[-100, 7, 8, -100]])
     mask = torch.zeros(1, 1, 4, 4).masked_fill(~torch.ones(4, 4, dtype=torch.bool).tril(), -1e9)
@@ -183,8 +185,8 @@ def test_a_model_has_the_private_fields_that_we_read(trainer: OpenGRPOTrainer) -
     assert hasattr(model.generation_config, "cache_implementation")
 
 
-def test_a_cache_tells_its_layers(trainer: OpenGRPOTrainer) -> None:
-    """By their kind it is known whether a model sees everything before a token."""
+def test_a_cache_names_its_layers(trainer: OpenGRPOTrainer) -> None:
+    """Their kind says whether a model sees everything before a token."""
     layers = DynamicCache(config=trainer.model.config).layers
     assert [type(layer) for layer in layers] == [DynamicLayer]
     assert DynamicSlidingWindowLayer is not DynamicLayer

@@ -1,4 +1,4 @@
-"""The `[STAGE.trl]` tables: what is handed to TRL, and what is refused."""
+"""The `[STAGE.trl]` tables: what TRL gets, and what is refused."""
 
 import dataclasses
 from pathlib import Path
@@ -30,17 +30,17 @@ RUN = {
 
 
 def config(**trl: Any) -> TrainConfig:
-    """A run whose stage of reinforcement learning has this table."""
+    """Return a run whose stage of reinforcement learning has this table."""
     return parse_config({**RUN, "rl": {"max_steps": 1, "trl": trl}})
 
 
 def test_a_setting_of_trl_reaches_its_configuration(tmp_path: Path) -> None:
-    """What only has a default here can be changed, and what has no name here can be set."""
+    """The table changes defaults, and sets what has no name here."""
     trl = {"weight_decay": 0.1, "importance_sampling_level": "sequence", "report_to": "none"}
     check_trl_tables(config(**trl))
     table = RlTable(max_steps=1, trl=trl)
-    found = grpo_config(table, tmp_path, 1, cpu=True, mixed=False)
-    assert (found.weight_decay, found.importance_sampling_level) == (0.1, "sequence")
+    settings_ = grpo_config(table, tmp_path, 1, cpu=True, mixed=False)
+    assert (settings_.weight_decay, settings_.importance_sampling_level) == (0.1, "sequence")
     sft = SftTable(max_steps=1, trl={"loss_type": "dft", "neftune_noise_alpha": 5.0})
     other = sft_config(sft, tmp_path, 1, cpu=True, mixed=False)
     assert (other.loss_type, other.neftune_noise_alpha) == ("dft", 5.0)
@@ -48,16 +48,16 @@ def test_a_setting_of_trl_reaches_its_configuration(tmp_path: Path) -> None:
 
 def test_without_a_table_the_defaults_are_ours(tmp_path: Path) -> None:
     """The documentation lists those that differ from TRL's."""
-    for found, saved in (
+    for settings_, saved in (
         (grpo_config(RlTable(max_steps=1), tmp_path, 1, cpu=True, mixed=False), 3),
         (sft_config(SftTable(max_steps=1), tmp_path, 1, cpu=True, mixed=False), 2),
     ):
-        assert (found.weight_decay, found.max_grad_norm, found.save_total_limit) == (0, 1, saved)
-        assert (found.gradient_checkpointing, found.report_to) == (False, [])
+        assert (settings_.weight_decay, settings_.max_grad_norm, settings_.save_total_limit) == (0, 1, saved)
+        assert (settings_.gradient_checkpointing, settings_.report_to) == (False, [])
 
 
 def test_an_unknown_setting_is_an_error_with_the_nearest_names() -> None:
-    """Before anything is loaded: a run says it at its start."""
+    """The error comes at the start of a run, before anything is loaded."""
     message = r"\[rl\.trl\] importance_sampling: TRL's GRPOConfig has no such setting; .*importance_sampling_"
     with pytest.raises(ConfigError, match=message):
         Run(config(importance_sampling="sequence"))
@@ -83,7 +83,7 @@ def test_a_setting_that_the_stage_decides_is_refused(name: str, reason: str) -> 
 
 
 def test_fine_tuning_has_a_table_of_its_own() -> None:
-    """A setting without effect on examples that are tokens already is refused; so it is for the judge's."""
+    """A setting without effect on tokenized examples is refused, in the judge's table too."""
     values = {**RUN, "pipeline": [], "cold-start": {"max_steps": 1, "trl": {"packing": True}}}
     with pytest.raises(ConfigError, match=r"\[cold-start\.trl\] packing can't be set here: .*no effect"):
         check_trl_tables(parse_config(values))
@@ -93,7 +93,7 @@ def test_fine_tuning_has_a_table_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("table", "kind"), [(RlTable, GRPOConfig), (SftTable, SFTConfig)])
-def test_every_refused_setting_is_one_of_trl_or_ours(table: Any, kind: Any) -> None:
+def test_every_refused_setting_exists(table: Any, kind: Any) -> None:
     """A setting that TRL has dropped would make a message that misleads."""
     names = {field.name for field in dataclasses.fields(kind)}
     assert refused_settings(table).keys() - names - table.model_fields.keys() == set()
@@ -103,20 +103,20 @@ def test_every_refused_setting_is_one_of_trl_or_ours(table: Any, kind: Any) -> N
 def test_all_that_a_stage_decides_is_refused(
     kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing that a table sets is overwritten in silence."""
+    """No setting is overwritten in silence."""
     decided: dict[str, Any] = {}
 
-    def noted(_: Any, defaults: Any, trl: Any, settings: dict[str, Any]) -> None:
+    def note_settings(_: Any, defaults: Any, trl: Any, settings: dict[str, Any]) -> None:
         decided.update(settings)
 
     module, make = ("grpo", grpo_config) if kind is RlTable else ("sft", sft_config)
-    monkeypatch.setattr(f"training.trainer.{module}.merged_settings", noted)
+    monkeypatch.setattr(f"training.trainer.{module}.merged_settings", note_settings)
     make(kind(max_steps=1), tmp_path, 1, cpu=True, mixed=False)
     assert len(decided) > 10
     assert decided.keys() - refused_settings(kind).keys() == set()
 
 
 def test_a_value_that_trl_refuses_is_an_error_in_the_settings(tmp_path: Path) -> None:
-    """It has TRL's own reason."""
+    """The message has TRL's own reason."""
     with pytest.raises(ConfigError, match=r"TRL refuses the settings: .*fastest"):
         merged_settings(GRPOConfig, {"output_dir": str(tmp_path)}, {"optim": "fastest"}, {"use_cpu": True})

@@ -1,4 +1,4 @@
-"""What a stage gathered, kept over a restart."""
+"""What a stage collects, saved over a restart."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ print(sum(answer == row.gold for row, [(_, answer)] in zip(rows, replies)))
 """
 
 
-def test_it_is_made_once_and_anew_for_other_settings(tmp_path: Path) -> None:
+def test_a_result_is_computed_once_and_again_for_other_settings(tmp_path: Path) -> None:
     """The value and its cost come back from the file, whole or not at all."""
     made, now = count(), count()
     path = tmp_path / "gathered.json"
@@ -43,16 +43,16 @@ def test_it_is_made_once_and_anew_for_other_settings(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["gathered.json"]
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
-    """The next try makes it."""
+def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
+    """The next try computes the result."""
     path = tmp_path / "gathered.json"
     with pytest.raises(ZeroDivisionError):
         cached(path, "a", lambda: 1 // 0, float)
     assert cached(path, "a", lambda: 5, float)[0] == 5
 
 
-def test_a_binding_is_of_all_that_it_is_told(tmp_path: Path) -> None:
-    """The order in which it is told is no matter; weights are told apart by what they are."""
+def test_a_digest_depends_on_all_its_parts(tmp_path: Path) -> None:
+    """Their order does not matter; weights differ by their content."""
     assert digest(a=1, b=[2]) == digest(b=[2], a=1) != digest(a=1, b=[3])
     for name, weights in (("x", b"1"), ("y", b"1"), ("z", b"2")):
         (tmp_path / name).mkdir()
@@ -62,8 +62,8 @@ def test_a_binding_is_of_all_that_it_is_told(tmp_path: Path) -> None:
     assert weights_digest(None) == ""
 
 
-def test_a_journal_drops_what_was_cut_off(tmp_path: Path) -> None:
-    """What was written whole is known; one that is bound to something else is empty."""
+def test_a_reply_log_drops_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    """It keeps whole lines; a log with another digest is empty."""
     path = tmp_path / "asked.jsonl"
     journal = ReplyLog(path, "a")
     journal.add("1", [["t", "a"]])
@@ -78,8 +78,8 @@ def test_a_journal_drops_what_was_cut_off(tmp_path: Path) -> None:
     assert ReplyLog(path, "a").replies == {}
 
 
-def test_a_teacher_that_was_being_asked_is_asked_only_the_rest(tmp_path: Path) -> None:
-    """Killed in the middle of its questions, the asker knows afterwards what had been answered."""
+def test_a_killed_stage_asks_the_teacher_only_the_rest(tmp_path: Path) -> None:
+    """The log holds what was answered before."""
     with Teacher(patience=20) as teacher:
         command = [sys.executable, "-c", ASKS, teacher.url, str(tmp_path / "asked.jsonl")]
         asker = subprocess.Popen(command)

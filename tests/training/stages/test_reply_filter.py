@@ -1,4 +1,4 @@
-"""What is fit to be imitated."""
+"""Which replies are fit to be imitated."""
 
 import pytest
 
@@ -21,10 +21,10 @@ ROW = Problem("1", "How many apples are left when Ann eats two of her five apple
         ("Пять яблок минус два яблока будет ровно три яблока", "3", "high", False),
     ],
 )
-def test_readable_chains_in_the_budgets_form_are_kept(
+def test_readable_chains_in_the_budgets_form_are_fit(
     thinking: str, answer: str, budget: str, fit: bool
 ) -> None:
-    """A loop, a stray tag, another script, thinking where none was allowed, or no answer is not imitated."""
+    """A loop, a stray tag, another script, thinking where none was allowed, or no answer is not."""
     assert is_fit_to_imitate(ROW, thinking, answer, budget) is fit
 
 

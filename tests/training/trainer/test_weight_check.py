@@ -41,7 +41,7 @@ def test_a_server_with_old_weights_is_stale(trainer: list[float], step: float) -
     ("trainer", "server"), [([], []), ([-math.inf], [-1.0]), ([math.nan], [-1.0]), ([-1.0], [math.nan])]
 )
 def test_nothing_and_infinity_prove_nothing(trainer: list[float], server: list[float]) -> None:
-    """Neither no tokens, nor a token that one side holds impossible, nor a value that is no number agrees."""
+    """No tokens never agree, nor do a token that one side holds impossible and a value that is no number."""
     check = compare_logprobs(trainer, server, tolerance=100.0)
     assert (check.verdict, check.mean) == ("differs", math.inf)
 
