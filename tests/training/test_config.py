@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -241,11 +242,12 @@ def test_fingerprints_hold_the_first_names_of_settings() -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_line_in_stages_is_all_that_the_settings_need(name: str) -> None:
-    """Each stage has a table of its own type, under its own name, and can be in the pipeline."""
+    """Each stage has a module, a table of its type under its name, and a place in the pipeline."""
     values = {**RUN_VALUES, "pipeline": [name], name: {"max_steps": 3}}
     table = parse_config(values).table(name)
     assert type(table) is STAGES[name].table
     assert table.max_steps == 3
+    assert find_spec(STAGES[name].module) is not None
 
 
 def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
