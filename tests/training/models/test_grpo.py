@@ -59,6 +59,14 @@ def test_advantages_are_used_as_they_are_and_nothing_is_truncated(tmp_path: Path
     assert (settings.beta, settings.mask_truncated_completions) == (0.02, True)
 
 
+def test_a_server_samples_where_one_is_named(tmp_path: Path) -> None:
+    """TRL would otherwise start a vLLM engine in the training process."""
+    url = "http://127.0.0.1:8000"
+    served = config(tmp_path, vllm_server_base_url=url)
+    assert (served.use_vllm, served.vllm_mode, served.vllm_server_base_url) == (True, "server", url)
+    assert not config(tmp_path).use_vllm
+
+
 def test_a_step_is_divided_among_the_processes(tmp_path: Path) -> None:
     """A step has as many groups and completions on any number of processes, or is refused."""
     sizes = {"max_steps": 4, "num_generations": 4, "per_device_train_batch_size": 8}
@@ -254,6 +262,23 @@ def test_dropping_completions_changes_neither_loss_nor_gradient(
     assert less["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-3)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("trl", [{"entropy_coef": 0.5}, {"top_entropy_quantile": 0.5}])
+def test_settings_over_all_completions_see_those_without_advantage(
+    start: ModelSource, tmp_path: Path, trl: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entropy bonus, and a quantile of entropies, change with the completions that they are taken over."""
+
+    def refuse(_: Any) -> None:
+        raise AssertionError("a completion was dropped")
+
+    monkeypatch.setattr("training.trainer.grpo.drop_zero_advantages", refuse)
+    replies = [(LONG, 0.0), (SHORT, 0.0), *LIVE]
+    _, (logged,) = trained(start, tmp_path, replies, trl=trl)
+    monkeypatch.undo()
+    _, (plain,) = trained(start, tmp_path, replies)
+    assert logged["loss"] != pytest.approx(plain["loss"], abs=1e-3)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
