@@ -25,9 +25,9 @@ BEGIN, END = "<!-- ablations:begin -->", "<!-- ablations:end -->"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "group advantages": {},
     "online filter": {"rounds": 2},
-    "batch advantages": {"normalise": "batch"},
-    "plain advantages": {"normalise": "none"},
-    "KL 0.04": {"kl": 0.04},
+    "batch advantages": {"scale_rewards": "batch"},
+    "plain advantages": {"scale_rewards": "none"},
+    "KL 0.04": {"beta": 0.04},
     "length penalty 0.3": {"rewards": {"format": 0.1, "short": 0.3}},
 }
 """By name: what differs from the first."""
@@ -91,7 +91,7 @@ def _one(runs: Path, seed: int, name: str, steps: int) -> None:
     from training.config import RlTable, read_config
     from training.stages import run_stage
     from training.stages.measure import measure
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
     place = _place(runs, seed, name)
     start = place / "cold-start"
@@ -101,12 +101,14 @@ def _one(runs: Path, seed: int, name: str, steps: int) -> None:
         shutil.copy(runs / f"seed-{seed}" / "cold-start" / "card.json", start / "card.json")
     config = read_config(CONFIG, seed=seed, output=place, threads=1)
     assert config.rl is not None
-    table = RlTable.model_validate({**config.rl.model_dump(), "steps": steps, "every": 25, **VARIANTS[name]})
+    table = RlTable.model_validate(
+        {**config.rl.model_dump(), "max_steps": steps, "eval_steps": 25, **VARIANTS[name]}
+    )
     config = config.model_copy(update={"pipeline": ("cold-start", "rl"), "rl": table})
     model = run_stage(config, "rl")
     card = json.loads((place / "rl" / "card.json").read_text(encoding="utf-8"))
     with Run(config) as run:
-        figures = measure(run.stage("rl"), model, ["high"], voted=("high",))["high"]
+        figures = measure(run.stage("rl", table), model, ["high"], voted=("high",))["high"]
     told = {**figures, "seconds": card["seconds"], "ended": card["ended"]}
     (place / "figures.json").write_text(json.dumps(told) + "\n")
 

@@ -24,15 +24,15 @@ from typing import Any
 from unittest.mock import patch
 
 SAVINGS = {
-    "each prompt is read once": ("training.trainer.generation._read_once", lambda *_: None),
-    "what has ended is written no further": ("training.trainer.generation._STRETCH", 10**9),
+    "each prompt is read once": ("training.trainer.generation._prefill_shared_prompts", lambda *_: None),
+    "what has ended is written no further": ("training.trainer.generation._CHUNK_TOKENS", 10**9),
     "drawing has torch's own attention": (
-        "training.trainer.generation._fused_attention",
+        "training.trainer.generation.fused_attention",
         lambda _: nullcontext(),
     ),
-    "only replies are scored": ("training.trainer.running.replies_alone", nullcontext),
-    "each prompt is passed once": ("training.trainer.grpo.packed", lambda *_: None),
-    "only what teaches is passed": ("training.trainer.grpo.taught_only", lambda inputs: inputs),
+    "only replies are scored": ("training.trainer.run_trainer.score_completions_only", nullcontext),
+    "each prompt is passed once": ("training.trainer.grpo.pack_shared_prompts", lambda *_: None),
+    "only what teaches is passed": ("training.trainer.grpo.drop_zero_advantages", lambda inputs: inputs),
 }
 """Each saving, and what stands in its place without it."""
 
@@ -97,27 +97,32 @@ def _figures(costs: Sequence[Cost], least: Sequence[Cost]) -> dict[str, float]:
 def _cost(chosen: argparse.Namespace, without: Sequence[str]) -> Cost:
     """What a step costs, the evaluations at both ends left out."""
     from training.config import read_config
-    from training.stages.reinforce import reinforce
-    from training.stages.run import Run
+    from training.stages.grpo_stage import run_grpo
+    from training.stages.stage import Run
     from training.trainer.grpo import Trainer
 
     with tempfile.TemporaryDirectory() as folder:
         config = read_config(chosen.config, output=Path(folder), threads=1)
         held = config.held_out.model_copy(update={"count": 1})
-        changed = {"steps": chosen.steps, "every": chosen.steps, "save_every": 10**6, "difficulty": None}
+        changed = {
+            "max_steps": chosen.steps,
+            "eval_steps": chosen.steps,
+            "save_steps": 10**6,
+            "difficulty": None,
+        }
         table = config.rl.model_copy(update=changed | ({"groups": chosen.groups} if chosen.groups else {}))
         config = config.model_copy(update={"held_out": held, "rl": table})
         with Run(config) as run, _left_out(without):
-            stage = run.stage("rl")
+            stage = run.stage("rl", table)
             stage.directory.mkdir(parents=True, exist_ok=True)
             spent: list[float] = []
             drawing: list[float] = []
             with (
-                patch("training.stages.reinforce.save_model"),
-                patch("training.stages.run.Stage.accuracy", _instant(spent)),
-                patch("training.trainer.grpo.Trainer.draw", _timed(Trainer.draw, drawing)),
+                patch("training.stages.grpo_stage.save_model"),
+                patch("training.stages.stage.Stage.evaluate", _instant(spent)),
+                patch("training.trainer.grpo.Trainer.sample", _timed(Trainer.sample, drawing)),
             ):
-                reinforce(stage, chosen.start, stage.rows(table.steps * table.groups))
+                run_grpo(stage, chosen.start, stage.problems(table.max_steps * table.groups))
             whole = spent[-1] - spent[0]
             return Cost(sum(drawing) / chosen.steps, (whole - sum(drawing)) / chosen.steps)
 

@@ -83,7 +83,7 @@ def _one(seed: int, output: Path) -> None:
     from training.config import read_config
     from training.stages import pipeline, run_stage
     from training.stages.measure import measure
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
     config = read_config(CONFIG, seed=seed, output=output, threads=1)
     began = time.monotonic()
@@ -94,12 +94,12 @@ def _one(seed: int, output: Path) -> None:
     models = {name: output / name / "model" for name in config.pipeline}
 
     # The rate falls to 0 over that time, as RL's does.
-    clocked = {"steps": 100_000, "seconds": seconds, "decay": config.rl.decay}
+    clocked = {"max_steps": 100_000, "max_seconds": seconds, "lr_scheduler_type": config.rl.lr_scheduler_type}
     # Rejection sampling for as long as RL took, from the same cold-started model.
     beside = output / "instead-rejection"
     _lend(output / "cold-start", beside / "cold-start")
     table = config.rejection.model_copy(
-        update=clocked | {"rows": 1200, "samples": 8, "keep": 4, "general": 0.0}
+        update=clocked | {"problems": 1200, "samples": 8, "keep": 4, "general": 0.0}
     )
     other = config.model_copy(
         update={"output": beside, "pipeline": ("cold-start", "rejection"), "rejection": table}
@@ -109,7 +109,7 @@ def _one(seed: int, output: Path) -> None:
     # More supervised steps on the teacher's chains, other ones than before, for as long.
     beside = output / "instead-sft"
     _lend(output / "cold-start", beside / "base")
-    table = config.cold_start.model_copy(update=clocked | {"until": None})
+    table = config.cold_start.model_copy(update=clocked | {"target_accuracy": None})
     other = config.model_copy(
         update={
             "output": beside,
@@ -121,7 +121,7 @@ def _one(seed: int, output: Path) -> None:
     models["more cold start for RL's time"] = run_stage(other, "cold-start")
 
     with Run(config) as run:
-        stage = run.stage("rl")
+        stage = run.stage("rl", config.rl)
         figures = {
             "minutes": round(minutes, 1),
             "rl_seconds": seconds,

@@ -1,4 +1,4 @@
-"""`python -m training COMMAND`: what `thinkgate` hands over to."""
+"""`python -m training COMMAND`: the commands of training, which `thinkgate` starts as child processes."""
 
 from __future__ import annotations
 

@@ -29,26 +29,26 @@ model = {{ path = "{model}", family = "thinkgate", lora = {{ rank = 4, alpha = 8
 held_out = {{ sources = [{{ kind = "additions", digits = 1 }}], count = 6, budget = "high" }}
 
 [rl]
-rows = 40
-steps = 6
-warmup = 2
-rate = 2e-4
+problems = 40
+max_steps = 6
+warmup_steps = 2
+learning_rate = 2e-4
 groups = 2
-samples = 4
-batch = 4
+num_generations = 4
+per_device_train_batch_size = 4
 rounds = 2
-updates = 2
-save_every = 4
-kl = 0.01
-length = 24
-length_most = 48
+num_iterations = 2
+save_steps = 4
+beta = 0.01
+max_completion_length = 24
+final_completion_length = 48
 budgets = {{ off = 1, high = 1, none = 1 }}
 rewards = {{ format = 0.25, budget = 0.5 }}
-vllm = "http://127.0.0.1:8123"
+vllm_server_base_url = "http://127.0.0.1:8123"
 
 [cold-start]
-rows = 20
-steps = 4
+problems = 20
+max_steps = 4
 batch = 4
 budgets = {{ off = 1, low = 1 }}
 general = 0.2

@@ -27,13 +27,13 @@ statuses = [
 ]
 
 CHANGES = [
-    ("verl", "rl", "steps = 6", 'steps = 6\nnormalise = "magistral"'),
-    ("verl", "rl", "steps = 6", 'steps = 6\ndecay = "linear"'),
-    ("verl", "rl", "steps = 6", "steps = 6\nleave_out_unfinished = true"),
+    ("verl", "rl", "max_steps = 6", 'max_steps = 6\nscale_rewards = "magistral"'),
+    ("verl", "rl", "max_steps = 6", 'max_steps = 6\nlr_scheduler_type = "linear"'),
+    ("verl", "rl", "max_steps = 6", "max_steps = 6\nmask_truncated_completions = true"),
     ("verl", "rl", "format = 0.25", "short = 0.25"),
-    ("openrlhf", "rl", "steps = 6", 'steps = 6\nloss = "dr_grpo"'),
-    ("openrlhf", "rl", "steps = 6", 'steps = 6\nnormalise = "batch"'),
-    ("openrlhf", "cold-start", "rows = 20", 'rows = 20\nteacher = "policy"'),
+    ("openrlhf", "rl", "max_steps = 6", 'max_steps = 6\nloss_type = "dr_grpo"'),
+    ("openrlhf", "rl", "max_steps = 6", 'max_steps = 6\nscale_rewards = "batch"'),
+    ("openrlhf", "cold-start", "problems = 20", 'problems = 20\nteacher = "policy"'),
 ]
 refused = {}
 for target, stage, was, becomes in CHANGES:

@@ -17,6 +17,6 @@ def test_what_does_not_carry_over_is_said_beside_the_export(exported: Path) -> N
     """The progressive limit and the guards are this project's own; accelerate runs its own trainer."""
     for target in ("verl", "openrlhf"):
         notes = (exported / f"{target}-rl" / "README.md").read_text(encoding="utf-8")
-        assert "length_most: the limit does not grow" in notes
+        assert "final_completion_length: the limit does not grow" in notes
         assert "rounds: " in notes
     assert "it is the same trainer" in (exported / "accelerate-rl" / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from training.config import RlTable
 from training.export.job import Exported, ExportError, Job
-from training.trainer.ranks import rl_share, sft_share
+from training.trainer.process_group import rl_batch, sft_batch
 
 __all__ = ["export"]
 
@@ -38,9 +38,9 @@ def export(job: Job) -> Exported:
     table = job.table
     try:
         if isinstance(table, RlTable):
-            rl_share(table.groups, table.samples, table.batch, job.processes)
+            rl_batch(table.groups, table.num_generations, table.per_device_train_batch_size, job.processes)
         else:
-            sft_share(table.batch, job.processes)
+            sft_batch(table.batch, job.processes)
     except ValueError as error:
         raise ExportError(str(error)) from error
     files: dict[str, str | bytes] = {
@@ -55,12 +55,14 @@ def export(job: Job) -> Exported:
         "Nothing: it is the same trainer. A step is shared out, and stays as large as in one process.",
         "ZeRO 3 and FSDP 1 are refused: their weights can't be drawn from and saved as a whole.",
     ]
-    if isinstance(table, RlTable) and table.vllm is not None:
-        files["serve.sh"] = _serve(job, table, table.vllm)
+    if isinstance(table, RlTable) and table.vllm_server_base_url is not None:
+        files["serve.sh"] = _serve(job, table, table.vllm_server_base_url)
         start = "`./serve.sh` on other GPUs (or another machine), then `./train.sh`."
         left.append("The server draws by random numbers of its own: a resumed step draws other replies.")
     elif isinstance(table, RlTable):
-        left.append(f"[{job.stage}] has no vllm = URL: the training processes draw the samples themselves.")
+        left.append(
+            f"[{job.stage}] has no vllm_server_base_url: the training processes draw the samples themselves."
+        )
     return Exported(files, left, start)
 
 
@@ -96,7 +98,7 @@ def _common(job: Job) -> dict[str, Any]:
 
 def _serve(job: Job, table: RlTable, url: str) -> str:
     place = urlsplit(url)
-    longest = (table.length_most or table.length) + _PROMPT_ROOM
+    longest = (table.final_completion_length or table.max_completion_length) + _PROMPT_ROOM
     return SERVE.format(model=shlex.quote(job.model), port=place.port or 8000, length=longest)
 
 

@@ -14,6 +14,7 @@ from training.export import TARGETS
 from training.export.job import Exported, ExportError, Job
 from training.export.notes import readme
 from training.rewards import RewardError
+from training.stages.reward_context import check_reward_names
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="thinkgate train export", description=__doc__)
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("config", type=Path, help="the run's TOML file")
-    parser.add_argument("--stage", choices=STAGES, default="rl")
+    parser.add_argument("--stage", choices=list(STAGES), default="rl")
     parser.add_argument("--out", type=Path, required=True, help="the directory to write into")
     parser.add_argument("--processes", type=int, default=8, help="GPUs that train (8)")
     parser.add_argument("--model", help="what to start from, in place of what the stages before have made")
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         config = read_config(chosen.config, seed=chosen.seed, output=chosen.output)
+        check_reward_names(config)
         try:
             config.table(chosen.stage)
         except ValueError as error:

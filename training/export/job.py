@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.config import StageName, TrainConfig
+from training.config import STAGES, RlTable, SftTable, TrainConfig
 from training.data.budgets import BudgetSampler
 from training.data.mixing import general_count, problem_order
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.stages.stage_data import StageData, model_before, start_model
-from training.stages.worked_replies import worked
+from training.stages.worked_examples import worked_examples
 from training.types import Problem
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "whole_model",
 ]
 
-RL: tuple[StageName, ...] = ("zero", "rl", "mixed")
-SFT: tuple[StageName, ...] = ("base", "cold-start", "rejection")
+RL = tuple(name for name, entry in STAGES.items() if entry.table is RlTable)
+SFT = tuple(name for name, entry in STAGES.items() if entry.table is SftTable)
 
 
 class ExportError(Exception):
@@ -43,23 +43,21 @@ class Job:
     """One stage to export. `file` is the run's TOML, `processes` how many GPUs train."""
 
     config: TrainConfig
-    stage: StageName
+    stage: str
     file: Path
     processes: int
     model: str
 
     @classmethod
-    def of(
-        cls, config: TrainConfig, stage: StageName, file: Path, processes: int, model: str | None = None
-    ) -> Job:
+    def of(cls, config: TrainConfig, stage: str, file: Path, processes: int, model: str | None = None) -> Job:
         """The job; without `model` it starts from what the stages before have made, as the stage would."""
         made = start_model(config) if stage in ("zero", "cold-start") else model_before(config, stage)
         return cls(config, stage, file.resolve(), processes, model or str(made or config.model.path))
 
     @property
-    def data(self) -> StageData:
+    def data(self) -> StageData[Any]:
         """The stage's settings and rows."""
-        return StageData(self.config, self.stage)
+        return StageData(self.config, self.stage, self.config.table(self.stage))
 
     @property
     def table(self) -> Any:
@@ -127,14 +125,14 @@ def questions(job: Job, prompter: Prompter, rounds: int = 1) -> list[Asked]:
     `rounds` times as many as the steps have groups, for an engine that takes others in place of some.
     """
     table, data = job.table, job.data
-    rows = data.rows(table.rows)
+    rows = data.problems(table.problems)
     if job.stage == "mixed":
-        rows += data.general(general_count(len(rows), table.general))
-    batches = -(-table.steps // table.updates)
+        rows += data.general_problems(general_count(len(rows), table.general))
+    batches = -(-table.max_steps // table.num_iterations)
     asked = problem_order(rows, batches * table.groups * rounds, table.general, data.seed)
     budgets = BudgetSampler(table.budgets, data.seed, job.config.budgets)
     return [
-        Asked(row, prompter.prompt(row, budgets.level(row, place // table.groups * table.updates)))
+        Asked(row, prompter.prompt(row, budgets.level(row, place // table.groups * table.num_iterations)))
         for place, row in enumerate(asked)
     ]
 
@@ -153,8 +151,10 @@ def examples(job: Job, prompter: Prompter) -> list[Example]:
             "only worked chains (teacher = 'worked') can be exported: other teachers' replies are drawn and "
             "verified by the stage itself; run it here, or under accelerate"
         )
-    rows = data.rows(table.rows)
-    found = worked(data, prompter, rows, data.general(general_count(len(rows), table.general)))
+    rows = data.problems(table.problems)
+    found = worked_examples(
+        data, prompter, rows, data.general_problems(general_count(len(rows), table.general))
+    )
     if not found:
         raise DataError(f"{job.stage}: none of {len(rows)} rows has a worked chain or a written answer")
     return found

@@ -11,11 +11,12 @@ __all__ = ["BEYOND", "left_over", "readme"]
 
 BEYOND: Mapping[str, str] = {
     "difficulty": "difficulty: the offline filter needs the start policy's replies; all questions are asked.",
-    "length_most": "length_most: the limit does not grow, it is length_most from the first step on.",
-    "converged": "converged: no rule ends the stage; look at held-out accuracy.",
-    "fall": "fall: nothing goes back to the best weights where held-out accuracy falls.",
-    "until": "until: no rule ends the stage; look at held-out accuracy.",
-    "seconds": "seconds: the clock does not end the stage.",
+    "final_completion_length": "final_completion_length: the limit does not grow but is this from the start.",
+    "convergence_window": "convergence_window: no rule ends the stage; look at held-out accuracy.",
+    "max_accuracy_drop": "max_accuracy_drop: no fall of held-out accuracy brings the best weights back.",
+    "target_accuracy": "target_accuracy: no rule ends the stage; look at held-out accuracy.",
+    "max_seconds": "max_seconds: the clock does not end the stage.",
+    "trl": "trl: settings of TRL alone are left out.",
 }
 """Options that only this project's own trainer has, where the table sets them."""
 

@@ -93,15 +93,15 @@ def _rl(job: Job) -> Exported:
         "A reply that no reward could judge counts 0; one whose rewards fail is logged and left without any.",
         "Advantages, the loss and the weights are computed in bfloat16 by DeepSpeed.",
         "The canary that compares the server's logprobs, and the guards, are this project's own trainer's.",
-        f"every: held-out accuracy is measured at temperature 0 every {_saves(table, 'every')} steps.",
+        f"eval_steps: held-out accuracy is measured greedily every {_saves(table, 'eval_steps')} steps.",
     ]
     if table.rounds > 1:
         left.append(
             "rounds: groups that are all right or all wrong are replaced without a bound, by the next "
             "questions; when those are used up it ends, after fewer steps than asked for."
         )
-    if table.loss == "bnpo":
-        left.append("loss: bnpo's tokens are averaged over the whole batch, not over one pass.")
+    if table.loss_type == "bnpo":
+        left.append("loss_type: bnpo's tokens are averaged over the whole batch, not over one pass.")
     return Exported(
         {
             "train.jsonl": _jsonl(_asked(each) for each in asked),
@@ -121,17 +121,19 @@ def _asked(each: Any) -> dict[str, Any]:
 
 
 def _rl_options(job: Job, table: RlTable, model: str, prompt: int) -> dict[str, Any]:
-    if table.loss not in _LOSSES:
-        raise ExportError(f"loss = {table.loss!r}: OpenRLHF has {', '.join(_LOSSES)}")
-    if table.normalise not in _ESTIMATORS:
-        raise ExportError(f"normalise = {table.normalise!r}: OpenRLHF divides by the group's spread or not")
-    drawn = table.groups * table.samples
+    if table.loss_type not in _LOSSES:
+        raise ExportError(f"loss_type = {table.loss_type!r}: OpenRLHF has {', '.join(_LOSSES)}")
+    if table.scale_rewards not in _ESTIMATORS:
+        raise ExportError(
+            f"scale_rewards = {table.scale_rewards!r}: OpenRLHF divides by the group's spread or not"
+        )
+    drawn = table.groups * table.num_generations
     if drawn % job.processes:
-        raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
-    length = table.length_most or table.length
-    micro = min(table.batch, drawn // job.processes)
-    kl: dict[str, Any] = {"algo.kl.init_coef": table.kl}
-    if table.kl:
+        raise ExportError(f"groups * num_generations must be a multiple of the processes ({job.processes})")
+    length = table.final_completion_length or table.max_completion_length
+    micro = min(table.per_device_train_batch_size, drawn // job.processes)
+    kl: dict[str, Any] = {"algo.kl.init_coef": table.beta}
+    if table.beta:
         kl |= {"algo.kl.use_loss": True, "algo.kl.estimator": "k3"}
     return {
         "actor.model_name_or_path": model,
@@ -153,47 +155,47 @@ def _rl_options(job: Job, table: RlTable, model: str, prompt: int) -> dict[str, 
         "eval.dataset": "@here@/held-out.jsonl",
         "eval.temperature": 0.0,
         "eval.n_samples_per_prompt": 1,
-        "eval.steps": _saves(table, "every"),
+        "eval.steps": _saves(table, "eval_steps"),
         "reward.remote_url": "@here@/reward.py",
         "rollout.batch_size": table.groups,
-        "rollout.n_samples_per_prompt": table.samples,
+        "rollout.n_samples_per_prompt": table.num_generations,
         "rollout.micro_batch_size": micro,
         "rollout.max_new_tokens": length,
         "rollout.temperature": table.temperature,
         "rollout.top_p": 1.0,
         "train.batch_size": drawn,
         "train.micro_batch_size": micro,
-        "train.max_epochs": table.updates,
+        "train.max_epochs": table.num_iterations,
         "train.num_episodes": 1,
         "train.seed": job.data.seed,
-        "algo.advantage.estimator": _ESTIMATORS[table.normalise],
+        "algo.advantage.estimator": _ESTIMATORS[table.scale_rewards],
         "algo.advantage.gamma": 1.0,
         **kl,
         "algo.dynamic_filtering_enable": table.rounds > 1,
         "algo.dynamic_filtering_range": [0, 1],
-        "actor.eps_clip_low_high": [table.clip, table.clip if table.clip_high is None else table.clip_high],
-        "actor.loss_agg_mode": _LOSSES[table.loss],
+        "actor.eps_clip_low_high": [table.epsilon, table.epsilon_above],
+        "actor.loss_agg_mode": _LOSSES[table.loss_type],
         **{f"actor.{name}": value for name, value in _optimizer(table).items()},
         **_lora(job),
         "ckpt.path": str(job.output / "openrlhf" / "checkpoints"),
         "ckpt.output_dir": str(job.output / "openrlhf" / "model"),
-        "ckpt.save_steps": _saves(table, "save_every"),
+        "ckpt.save_steps": _saves(table, "save_steps"),
         "ckpt.load_enable": True,
     }
 
 
 def _saves(table: RlTable, name: str) -> int:
     """Optimizer steps as batches of samples."""
-    return max(1, getattr(table, name) // table.updates)
+    return max(1, getattr(table, name) // table.num_iterations)
 
 
 def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
     return {
-        "adam.lr": table.rate,
+        "adam.lr": table.learning_rate,
         "adam.betas": [0.9, 0.999],
         "adam.weight_decay": 0.0,
-        "lr_scheduler": _DECAYS[table.decay],
-        "lr_warmup_ratio": min(1.0, table.warmup / table.steps),
+        "lr_scheduler": _DECAYS[table.lr_scheduler_type],
+        "lr_warmup_ratio": min(1.0, table.warmup_steps / table.max_steps),
         "max_norm": 1.0,
     }
 
@@ -225,14 +227,14 @@ def _sft(job: Job) -> Exported:
         "data.max_len": max(len(each.prompt.ids) + len(each.target) for each in taught) + 2,
         "train.batch_size": table.batch,
         "train.micro_batch_size": table.batch // job.processes,
-        "train.max_epochs": -(-table.steps * table.batch // len(rows)),
+        "train.max_epochs": -(-table.max_steps * table.batch // len(rows)),
         "train.seed": job.data.seed,
         "ds.zero_stage": 2,
         **_optimizer(table),
         **_lora(job),
         "ckpt.path": str(job.output / "openrlhf" / "checkpoints"),
         "ckpt.output_dir": str(job.output / "openrlhf" / "model"),
-        "ckpt.save_steps": table.save_every,
+        "ckpt.save_steps": table.save_steps,
         "ckpt.load_enable": True,
     }
     return Exported(

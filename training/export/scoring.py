@@ -14,12 +14,12 @@ from typing import Any, Self
 
 from policies.thinking import Markup
 from scorers.grader.pool import WorkerPool
-from training.config import TrainConfig
+from training.config import parse_config
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_problems, problem_json
 from training.export.job import Asked, ExportError, Job
 from training.rewards import RewardContext, reward_plan
-from training.stages.reward_context import at_limit, reward_setting
+from training.stages.reward_context import stage_reward_context, with_token_limit
 
 __all__ = ["Scoring", "kinds_of", "settings", "told"]
 
@@ -41,8 +41,8 @@ def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:
             raise ExportError(f"the reward {kind!r} {_GROUPS[kind]}, which the engine can't do")
     if job.table.rewards.get("short"):
         raise ExportError("rewards.short compares a question's replies, but the engine judges each alone")
-    if job.table.leave_out_unfinished:
-        raise ExportError("leave_out_unfinished: the engine can't leave single replies out")
+    if job.table.mask_truncated_completions:
+        raise ExportError("mask_truncated_completions: the engine can't leave single replies out")
     return kinds
 
 
@@ -57,12 +57,12 @@ class Scoring:
     """Judges single replies. `close` ends the grader's worker; a process that ends takes it along."""
 
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        config = TrainConfig.model_validate(fields["config"])
+        config = parse_config(fields["config"])
         table: Any = config.table(fields["stage"])
         self._pool = WorkerPool(1).start()
-        setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
-        limit = table.length_most or table.length
-        self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)
+        setting = stage_reward_context(config, table, fields["kinds"], RewardContext(pool=self._pool))
+        limit = table.final_completion_length or table.max_completion_length
+        self._plan = reward_plan(with_token_limit(setting, limit), fields["kinds"], table.rewards)
         self._prompter = Prompter(tokenizer, config.family, config.budgets, fields["ends"])
 
     @classmethod

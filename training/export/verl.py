@@ -103,8 +103,8 @@ def _rl(job: Job) -> Exported:
     ]
     if table.rounds > 1:
         left.append("rounds: groups without a spread are replaced until the batch is full, without a bound.")
-    if table.loss == "bnpo":
-        left.append("loss: bnpo's tokens are averaged over the whole batch, not over one pass.")
+    if table.loss_type == "bnpo":
+        left.append("loss_type: bnpo's tokens are averaged over the whole batch, not over one pass.")
     left.append(
         "The tokenizer that verl saves has the template that adds nothing: serve with the start model's."
     )
@@ -134,11 +134,13 @@ def _rl_row(place: int, asked: Asked, split: str) -> dict[str, Any]:
 
 
 def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) -> dict[str, Any]:
-    if table.normalise not in ("group", "none"):
-        raise ExportError(f"normalise = {table.normalise!r}: verl divides by the group's spread or not")
-    if table.groups * table.samples % job.processes:
-        raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
-    batch = min(table.batch, table.groups * table.samples // job.processes)
+    if table.scale_rewards not in ("group", "none"):
+        raise ExportError(
+            f"scale_rewards = {table.scale_rewards!r}: verl divides by the group's spread or not"
+        )
+    if table.groups * table.num_generations % job.processes:
+        raise ExportError(f"groups * num_generations must be a multiple of the processes ({job.processes})")
+    batch = min(table.per_device_train_batch_size, table.groups * table.num_generations // job.processes)
     return {
         "data.train_files": "@here@/train.parquet",
         "data.val_files": "@here@/held-out.parquet",
@@ -146,9 +148,9 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         "data.seed": job.data.seed,
         "data.train_batch_size": table.groups,
         "data.max_prompt_length": max(len(each.prompt.ids) for each in asked),
-        "data.max_response_length": table.length_most or table.length,
+        "data.max_response_length": table.final_completion_length or table.max_completion_length,
         "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": table.normalise == "group",
+        "algorithm.norm_adv_by_std_in_grpo": table.scale_rewards == "group",
         "algorithm.use_kl_in_reward": False,
         "algorithm.filter_groups.enable": table.rounds > 1,
         "algorithm.filter_groups.metric": "acc",
@@ -161,10 +163,10 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         **{f"actor_rollout_ref.actor.{name}": value for name, value in _actor(job, table, batch).items()},
         **{f"actor_rollout_ref.rollout.{name}": value for name, value in _rollout(job, table, batch).items()},
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": batch,
-        "trainer.total_training_steps": -(-table.steps // table.updates),
+        "trainer.total_training_steps": -(-table.max_steps // table.num_iterations),
         "trainer.total_epochs": 1,
-        "trainer.test_freq": max(1, table.every // table.updates),
-        "trainer.save_freq": max(1, table.save_every // table.updates),
+        "trainer.test_freq": max(1, table.eval_steps // table.num_iterations),
+        "trainer.save_freq": max(1, table.save_steps // table.num_iterations),
         "trainer.n_gpus_per_node": job.processes,
         "trainer.logger": ["console"],
         "trainer.project_name": job.config.name,
@@ -175,22 +177,22 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
 
 def _actor(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
     """How the policy learns; `batch` are the replies of one pass on one GPU."""
-    low, high = table.clip, table.clip if table.clip_high is None else table.clip_high
-    if table.loss == "cispo":
+    low, high = table.epsilon, table.epsilon_above
+    if table.loss_type == "cispo":
         low = 1.0  # TRL's CISPO clips the ratio from above alone
     return {
         "ppo_mini_batch_size": table.groups,
         "ppo_micro_batch_size_per_gpu": batch,
-        "ppo_epochs": table.updates,
+        "ppo_epochs": table.num_iterations,
         "clip_ratio": low,
         "clip_ratio_low": low,
         "clip_ratio_high": high,
         "clip_ratio_c": 1e6,  # no second bound for replies that were worse than the mean
-        "policy_loss.loss_mode": "cispo" if table.loss == "cispo" else "vanilla",
-        "loss_agg_mode": _LOSSES[table.loss],
-        "loss_scale_factor": table.length if table.loss == "dr_grpo" else None,
-        "use_kl_loss": table.kl > 0,
-        "kl_loss_coef": table.kl,
+        "policy_loss.loss_mode": "cispo" if table.loss_type == "cispo" else "vanilla",
+        "loss_agg_mode": _LOSSES[table.loss_type],
+        "loss_scale_factor": table.max_completion_length if table.loss_type == "dr_grpo" else None,
+        "use_kl_loss": table.beta > 0,
+        "kl_loss_coef": table.beta,
         "kl_loss_type": "low_var_kl",
         "entropy_coeff": 0,
         "grad_clip": 1.0,
@@ -204,7 +206,7 @@ def _rollout(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
     """How replies are drawn."""
     rollout: dict[str, Any] = {
         "name": "vllm",
-        "n": table.samples,
+        "n": table.num_generations,
         "temperature": table.temperature,
         "top_p": 1.0,
         "top_k": -1,
@@ -225,9 +227,15 @@ def _model(job: Job, model: str) -> dict[str, Any]:
 
 
 def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
-    if table.decay == "linear":
-        raise ExportError("decay = 'linear': verl's learning rate is constant or falls along a cosine")
-    return {"lr": table.rate, "lr_warmup_steps": table.warmup, "lr_scheduler_type": table.decay}
+    if table.lr_scheduler_type == "linear":
+        raise ExportError(
+            "lr_scheduler_type = 'linear': verl's learning rate is constant or falls along a cosine"
+        )
+    return {
+        "lr": table.learning_rate,
+        "lr_warmup_steps": table.warmup_steps,
+        "lr_scheduler_type": table.lr_scheduler_type,
+    }
 
 
 def _sft(job: Job) -> Exported:
@@ -247,9 +255,9 @@ def _sft(job: Job) -> Exported:
         **{f"model.{name}": value for name, value in _model(job, model).items()},
         "optim.weight_decay": 0.0,
         **{f"optim.{name}": value for name, value in _optimizer(table).items()},
-        "trainer.total_training_steps": table.steps,
-        "trainer.total_epochs": -(-table.steps * table.batch // max(1, len(rows))),
-        "trainer.save_freq": table.save_every,
+        "trainer.total_training_steps": table.max_steps,
+        "trainer.total_epochs": -(-table.max_steps * table.batch // max(1, len(rows))),
+        "trainer.save_freq": table.save_steps,
         "trainer.seed": job.data.seed,
         "trainer.n_gpus_per_node": job.processes,
         "trainer.logger": ["console"],
@@ -264,7 +272,7 @@ def _sft(job: Job) -> Exported:
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command=command),
         },
-        [*left_over(table), "every: held-out accuracy is not measured while it trains."],
+        [*left_over(table), "eval_steps: held-out accuracy is not measured while it trains."],
         "`./train.sh`.",
     )
 

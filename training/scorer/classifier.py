@@ -68,15 +68,17 @@ def train_classifier(
     if torch.cuda.is_available():
         model.to("cuda")
     encoded, held = ([_encoded(tokenizer, each) for each in part] for part in (train, validation))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=table.rate, weight_decay=table.decay)
-    rising = min(0.5, max(2, table.warmup) / table.steps)  # torch divides by one step less than it rises
+    optimizer = torch.optim.AdamW(model.parameters(), lr=table.learning_rate, weight_decay=table.weight_decay)
+    rising = min(
+        0.5, max(2, table.warmup_steps) / table.max_steps
+    )  # torch divides by one step less than it rises
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, table.rate, total_steps=table.steps, pct_start=rising
+        optimizer, table.learning_rate, total_steps=table.max_steps, pct_start=rising
     )
     chance = random.Random(f"classifier {seed}")
     best, kept = float("inf"), {}
     losses = []
-    for step in range(1, table.steps + 1):
+    for step in range(1, table.max_steps + 1):
         model.train()
         loss = _loss(model, chance.sample(encoded, min(table.batch, len(encoded))))
         loss.backward()
@@ -84,7 +86,7 @@ def train_classifier(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % table.every == 0 or step == table.steps:
+        if step % table.eval_steps == 0 or step == table.max_steps:
             losses.append(_validation_loss(model, held))
             print(f"scorer: step {step}: validation loss {losses[-1]:.4f}", flush=True)
             if losses[-1] < best:

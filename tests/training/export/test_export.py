@@ -33,13 +33,13 @@ model = {{ path = "somewhere", family = "qwen3" }}
 pipeline = ["rl"]
 held_out = {{ sources = [{{ kind = "additions" }}] }}
 [rl]
-steps = 8
+max_steps = 8
 groups = 4
-samples = 4
-batch = 8
-length = 64
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 64
 rewards = {{ format = 0.5 }}
-vllm = "http://127.0.0.1:8123"
+vllm_server_base_url = "http://127.0.0.1:8123"
 {more}
 """
 
@@ -152,7 +152,14 @@ def test_a_step_that_cannot_be_shared_out_is_refused(
 
 
 @pytest.mark.parametrize(
-    "more", ["difficulty = {}", "length_most = 128", "converged = 3", "seconds = 9.0", "fall = 0.2"]
+    "more",
+    [
+        "difficulty = {}",
+        "final_completion_length = 128",
+        "convergence_window = 3",
+        "max_seconds = 9.0",
+        "max_accuracy_drop = 0.2",
+    ],
 )
 def test_every_option_of_this_trainer_alone_is_said(tmp_path: Path, more: str) -> None:
     """Where the table sets it, the notes have its sentence."""
