@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluating import evaluated, write_questions
+from benchmarks.evaluation_figures import evaluated, write_questions
 from gateway.app import create_app
 from gateway.config import load_settings
 from gateway.demo.bundled import CHECKER, JUDGE, checker

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import HttpUrl
 
-from benchmarks.evaluating import evaluated, write_questions
+from benchmarks.evaluation_figures import evaluated, write_questions
 from gateway.app import create_app
 from gateway.config import Settings, load_settings
 from scorers.gate import GATE_FILE, read_gate

@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from training.config import read_config
-from training.export.job import Job, examples, prompter, questions
+from training.export.stage_export import Job, examples, prompter, questions
 
 told, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 export = folder / f"openrlhf-{stage}"

@@ -21,7 +21,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from training.config import read_config
-from training.export.job import Job, examples, held_out, prompter, questions
+from training.export.stage_export import Job, examples, held_out, prompter, questions
 
 told, folder = map(Path, sys.argv[1:])
 CONFIGS = Path(verl.__file__).parent / "trainer" / "config"

@@ -21,12 +21,12 @@ from rich.console import Console
 
 from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
 from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import AskFailed, connected
+from training.evaluation.gateway_process import ServingFailed, served
 from training.evaluation.metrics import Figure, frontier, summarise
 from training.evaluation.plots import picture
 from training.evaluation.replies import Replies, ResultsError, open_replies
-from training.evaluation.serving import ServingFailed, served
+from training.evaluation.runner import EvaluationFailed, Work, ask_all
 from training.evaluation.settings import EvaluationSetting, grid
 from training.evaluation.table import table
 

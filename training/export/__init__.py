@@ -14,4 +14,4 @@ TARGETS: Mapping[str, str] = {
     "openrlhf": "training.export.openrlhf",
     "verl": "training.export.verl",
 }
-"""Each module has `export(job)`, which gives the files (see `training.export.job`)."""
+"""Each module has `export(job)`, which gives the files (see `training.export.stage_export`)."""

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from training.config import RlTable
-from training.export.job import Exported, ExportError, Job
+from training.export.stage_export import Exported, ExportError, Job
 from training.trainer.ranks import rl_share, sft_share
 
 __all__ = ["export"]

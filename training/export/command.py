@@ -11,8 +11,8 @@ from pathlib import Path
 from training.config import STAGES, ConfigError, read_config
 from training.data.problems import DataError
 from training.export import TARGETS
-from training.export.job import Exported, ExportError, Job
 from training.export.notes import readme
+from training.export.stage_export import Exported, ExportError, Job
 from training.rewards import RewardError
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from training.config import RlTable, SftTable
-from training.export.job import Exported
+from training.export.stage_export import Exported
 
 __all__ = ["BEYOND", "left_over", "readme"]
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.config import RlTable, SftTable
-from training.export.job import (
+from training.export.notes import left_over
+from training.export.scoring import kinds_of, settings, told
+from training.export.stage_export import (
     RL,
     Exported,
     ExportError,
@@ -18,8 +20,6 @@ from training.export.job import (
     questions,
     whole_model,
 )
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
 
 __all__ = ["export"]
 

@@ -17,7 +17,7 @@ from scorers.grader.pool import MathPool
 from training.config import TrainConfig
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_rows, row_json
-from training.export.job import Asked, ExportError, Job
+from training.export.stage_export import Asked, ExportError, Job
 from training.rewards import RewardContext, reward_plan
 from training.stages.reward_context import at_limit, reward_setting
 

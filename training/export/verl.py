@@ -9,7 +9,9 @@ from typing import Any
 
 from training.config import RlTable, SftTable
 from training.data.prompts import Example, Prompter
-from training.export.job import (
+from training.export.notes import left_over
+from training.export.scoring import kinds_of, settings, told
+from training.export.stage_export import (
     RL,
     Asked,
     Exported,
@@ -21,8 +23,6 @@ from training.export.job import (
     questions,
     whole_model,
 )
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
 
 __all__ = ["export"]
 

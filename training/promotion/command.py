@@ -29,10 +29,10 @@ import aiohttp
 
 from training.data.problems import DataError
 from training.evaluation.answer_forms import FORMS
-from training.evaluation.ask import EvaluationFailed
 from training.evaluation.client import AskFailed, connected
 from training.evaluation.metrics import By
 from training.evaluation.replies import ResultsError
+from training.evaluation.runner import EvaluationFailed
 from training.evaluation.settings import grid
 from training.promotion.compare import DataSet, Terms, ask_both, data_set
 from training.promotion.decisions import (
@@ -44,7 +44,7 @@ from training.promotion.decisions import (
     shared,
     verdict,
 )
-from training.promotion.publishing import (
+from training.promotion.deployment import (
     PublishFailed,
     State,
     load_adapter,

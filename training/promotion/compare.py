@@ -10,10 +10,10 @@ from typing import Any
 
 from training.data.problems import EvaluationProblem, choose, digest, gym_problems, read_problems
 from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.ask import EvaluationFailed, Work, ask_all
 from training.evaluation.client import Client
 from training.evaluation.metrics import By
 from training.evaluation.replies import EvaluatedReply, open_replies
+from training.evaluation.runner import EvaluationFailed, Work, ask_all
 from training.evaluation.settings import EvaluationSetting
 from training.promotion.decisions import Paired
 

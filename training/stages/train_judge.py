@@ -15,7 +15,7 @@ from typing import Any
 from scorers.answers import extract
 from scorers.judge import belief
 from training.data.prompts import Prompter
-from training.scorer.judge_data import check, checks_of, checks_to_imitate
+from training.scorer.judge_problems import check, checks_of, checks_to_imitate
 from training.scorer.samples import Asked
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce

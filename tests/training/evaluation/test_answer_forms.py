@@ -5,7 +5,7 @@ import pytest
 from scorers.answers import extract
 from training.data.problems import EvaluationProblem
 from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.ask import mark
+from training.evaluation.runner import mark
 
 SEVEN = EvaluationProblem("1", "3 + 4?", "7")
 

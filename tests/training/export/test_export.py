@@ -20,9 +20,9 @@ from tests.training.trainer.test_rollout import END, Letters
 from training.config import read_config
 from training.data.prompts import Prompt
 from training.export.command import main
-from training.export.job import Asked, ExportError, Job
 from training.export.notes import BEYOND, left_over
 from training.export.scoring import Scoring, kinds_of, settings, told
+from training.export.stage_export import Asked, ExportError, Job
 from training.types import Problem
 
 RUN = """

@@ -19,7 +19,7 @@ from training.promotion.decisions import (
     shared,
     verdict,
 )
-from training.promotion.publishing import (
+from training.promotion.deployment import (
     PublishFailed,
     State,
     read_aliases,

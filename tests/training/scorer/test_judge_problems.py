@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.training.scorer.asking import WORKED, asked, row
 from training.config import Miss
-from training.scorer.judge_data import (
+from training.scorer.judge_problems import (
     check,
     checks_by_rule,
     checks_of,
