@@ -10,7 +10,7 @@ from typing import Any
 from training.evaluation.command import main as evaluate
 from training.types import Problem
 
-__all__ = ["evaluated", "write_questions"]
+__all__ = ["evaluate_gateway", "write_questions"]
 
 
 def write_questions(path: Path, rows: Iterable[Problem]) -> None:
@@ -18,7 +18,7 @@ def write_questions(path: Path, rows: Iterable[Problem]) -> None:
     path.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
 
 
-def evaluated(out: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
+def evaluate_gateway(out: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
     """What it finds at each setting. Replies that are missing are asked for once more, then it ends."""
     told = [*arguments, "--json", "--out", str(out)]
     if evaluate(told) and (status := evaluate(told)):

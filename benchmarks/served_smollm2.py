@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation_figures import evaluated, write_questions
+from benchmarks.evaluation_figures import evaluate_gateway, write_questions
 from gateway.app import create_app
 from gateway.config import load_settings
 from gateway.demo.bundled import CHECKER, JUDGE, checker
@@ -112,7 +112,7 @@ def _ask(
             common += ["--model", model]
             common += ["--max-tokens", str(most), "--stops", "none", "--concurrency", "2"]
             for name in drawn:
-                told = evaluated(place / f"{data}-{name}.jsonl", [*common, *ASKED[name]])
+                told = evaluate_gateway(place / f"{data}-{name}.jsonl", [*common, *ASKED[name]])
                 found[data] += [{"drawn": name, **figure} for figure in told]
     return found
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import HttpUrl
 
-from benchmarks.evaluation_figures import evaluated, write_questions
+from benchmarks.evaluation_figures import evaluate_gateway, write_questions
 from gateway.app import create_app
 from gateway.config import Settings, load_settings
 from scorers.gate import GATE_FILE, read_gate
@@ -130,7 +130,7 @@ def _evaluated(url: str, out: Path, count: int, options: Sequence[str]) -> list[
     write_questions(data, rows)
     common = ["--data", str(data), "--form", "any", "--url", f"{url}/v1", "--by", "lenient"]
     common += ["--concurrency", "8", "--stops", "none", "--max-tokens", "96"]
-    return evaluated(out, [*common, *options])
+    return evaluate_gateway(out, [*common, *options])
 
 
 def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

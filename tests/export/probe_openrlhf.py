@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 from training.config import read_config
-from training.export.stage_export import Job, examples, prompter, questions
+from training.export.stage_export import StageExport, load_prompter, rollout_problems, sft_examples
 
 told, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 export = folder / f"openrlhf-{stage}"
@@ -65,8 +65,8 @@ def parsed(name: str, words: Sequence[str]) -> Any:
 
 
 words = (export / "options.txt").read_text(encoding="utf-8").replace("@here@", str(export)).split("\n")[:-1]
-job = Job.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
-own = prompter(job)
+job = StageExport.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
+own = load_prompter(job)
 
 
 def plain(namespace: Any) -> Any:
@@ -105,7 +105,7 @@ def rl() -> dict[str, Any]:
     data = blending_datasets(args.data.prompt_dataset, None, strategy(args), dataset_split="train")
     dataset = PromptDataset(data, tokenizer, strategy(args), input_template=args.data.input_template)
     kept = blending_datasets(args.eval.dataset, None, strategy(args), dataset_split=args.eval.split)
-    asked = questions(job, own)
+    asked = rollout_problems(job, own)
     texts = [dataset[place][1] for place in range(len(dataset))]
     high = next(place for place, each in enumerate(asked) if each.prompt.budget == "high")
     gold, end = int(asked[high].row.gold or ""), tokenizer.eos_token
@@ -158,7 +158,7 @@ def sft() -> dict[str, Any]:
         num_processors=1,
     )
     agree = []
-    for place, example in enumerate(examples(job, own)):
+    for place, example in enumerate(sft_examples(job, own)):
         ids, _, mask = dataset[place]
         # its mask marks the places from which the reply's tokens are foretold
         learned = ids[0][1:][mask[0][:-1].bool()].tolist()

@@ -21,7 +21,13 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from training.config import read_config
-from training.export.stage_export import Job, examples, held_out, prompter, questions
+from training.export.stage_export import (
+    StageExport,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
+)
 
 told, folder = map(Path, sys.argv[1:])
 CONFIGS = Path(verl.__file__).parent / "trainer" / "config"
@@ -34,9 +40,9 @@ def composed(name: str, export: Path) -> tuple[DictConfig, list[str]]:
         return compose(name, overrides=text.splitlines()), [x.partition("=")[0] for x in text.splitlines()]
 
 
-def job(stage: str) -> Job:
+def job(stage: str) -> StageExport:
     """What was exported."""
-    return Job.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
+    return StageExport.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
 
 
 def rl() -> dict[str, Any]:
@@ -51,8 +57,8 @@ def rl() -> dict[str, Any]:
     )
     validate_config(bare, use_reference_policy=True, use_critic=False)
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
-    own = prompter(job("rl"))
-    asked = questions(job("rl"), own, rounds=2)
+    own = load_prompter(job("rl"))
+    asked = rollout_problems(job("rl"), own, rounds=2)
     tokenizer.chat_template = config.actor_rollout_ref.model.custom_chat_template
     dataset = RLHFDataset([config.data.train_files], tokenizer, config.data)
     kept = RLHFDataset([config.data.val_files], tokenizer, config.data)
@@ -66,7 +72,7 @@ def rl() -> dict[str, Any]:
         "prompts_agree": prompts == [list(each.prompt.ids) for each in asked],
         "budgets": sorted({each.prompt.budget or "none" for each in asked}),
         "longest": max(map(len, prompts)),
-        "held_out": len(kept) == len(held_out(job("rl"), own)),
+        "held_out": len(kept) == len(held_out_problems(job("rl"), own)),
         "scores": asyncio.run(scores(config, tokenizer, dataset[high], asked[high].row.gold or "")),
     }
 
@@ -109,7 +115,7 @@ def sft() -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     tokenizer.chat_template = config.model.custom_chat_template
     dataset = MultiTurnSFTDataset([config.data.train_files], tokenizer, config.data)
-    own = examples(job("cold-start"), prompter(job("cold-start")))
+    own = sft_examples(job("cold-start"), load_prompter(job("cold-start")))
     agree = []
     for place, example in enumerate(own):
         row = dataset[place]

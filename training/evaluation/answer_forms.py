@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from training.data.problems import EvaluationProblem
 
-__all__ = ["FORMS", "Form", "chat_for"]
+__all__ = ["ANSWER_FORMS", "AnswerForm", "chat_messages"]
 
 _PHRASE = re.compile(r"\banswer is:?[ \t]*", re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.{1,4000}?)</answer>", re.IGNORECASE | re.DOTALL)
@@ -16,7 +16,7 @@ _BOX = "\\boxed{"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerForm:
     """One way to declare an answer.
 
     `request` is what the model is told, `example` a reply with {answer} in its place, and
@@ -28,8 +28,8 @@ class Form:
     find: Callable[[str], str | None]
 
 
-def chat_for(
-    problem: EvaluationProblem, form: Form, examples: Sequence[EvaluationProblem] = ()
+def chat_messages(
+    problem: EvaluationProblem, form: AnswerForm, examples: Sequence[EvaluationProblem] = ()
 ) -> list[dict[str, str]]:
     """The chat that asks a problem: the examples as turns answered rightly, then the question."""
     chat = []
@@ -69,10 +69,14 @@ def _any(text: str) -> str | None:
     return _boxed(text) or _tagged(text) or _phrased(text)
 
 
-FORMS: Mapping[str, Form] = {
-    "boxed": Form("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _boxed),
-    "phrase": Form('End with "The answer is" and the final answer.', "The answer is {answer}.", _phrased),
-    "tag": Form("Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _tagged),
-    "any": Form("", "The answer is {answer}.", _any),
+ANSWER_FORMS: Mapping[str, AnswerForm] = {
+    "boxed": AnswerForm("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _boxed),
+    "phrase": AnswerForm(
+        'End with "The answer is" and the final answer.', "The answer is {answer}.", _phrased
+    ),
+    "tag": AnswerForm(
+        "Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _tagged
+    ),
+    "any": AnswerForm("", "The answer is {answer}.", _any),
 }
 """To add a form: one row."""

@@ -20,15 +20,15 @@ from typing import Any
 from rich.console import Console
 
 from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
-from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.client import AskFailed, connected
-from training.evaluation.gateway_process import ServingFailed, served
-from training.evaluation.metrics import Figure, frontier, summarise
+from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
+from training.evaluation.client import RequestFailed, open_client
+from training.evaluation.gateway_process import GatewayStartFailed, run_gateway
+from training.evaluation.metrics import SettingMetrics, pareto_frontier, summarise
 from training.evaluation.plots import picture
-from training.evaluation.replies import Replies, ResultsError, open_replies
-from training.evaluation.runner import EvaluationFailed, Work, ask_all
-from training.evaluation.settings import EvaluationSetting, grid
-from training.evaluation.table import table
+from training.evaluation.replies import ReplyLog, ReplyLogError, open_reply_log
+from training.evaluation.runner import EvaluationFailed, EvaluationRequest, evaluate_all
+from training.evaluation.settings import EvaluationSetting, setting_grid
+from training.evaluation.table import metrics_table
 
 __all__ = ["main"]
 
@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DataError, ValueError) as error:
         return _told(error, 2)
     try:
-        with open_replies(plan.out, plan.about) as replies:
+        with open_reply_log(plan.out, plan.about) as replies:
             failed = _answer(plan, replies, args)
             return _report(plan, replies, args) or (1 if failed else 0)
-    except ResultsError as error:
+    except ReplyLogError as error:
         return _told(error, 2)
-    except (AskFailed, EvaluationFailed, ServingFailed, OSError) as error:
+    except (RequestFailed, EvaluationFailed, GatewayStartFailed, OSError) as error:
         return _told(error, 1)
     except KeyboardInterrupt:
         return _told(f"stopped; the same command goes on from {plan.out}", _INTERRUPTED)
@@ -90,7 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=0, help="questions (all of a file, 50 of a task)")
     parser.add_argument("--seed", type=int, default=1, help="which questions, and how samples are drawn")
     parser.add_argument("--shots", type=int, default=0, help="other questions shown with their answers (0)")
-    parser.add_argument("--form", choices=FORMS, default="boxed", help="how the answer is asked for (boxed)")
+    parser.add_argument(
+        "--form", choices=ANSWER_FORMS, default="boxed", help="how the answer is asked for (boxed)"
+    )
     what = parser.add_argument_group("the grid, each a list with commas")
     what.add_argument("--budgets", default="off", help="levels, numbers of tokens, auto, or default (off)")
     what.add_argument("--samples", default="1", help="numbers of samples (1)")
@@ -123,15 +125,15 @@ def _plan(args: argparse.Namespace) -> _Plan:
     if args.concurrency < 1:
         raise ValueError("--concurrency is at least 1")
     counts = [_whole(text) for text in _listed(args.samples)]
-    settings = grid(_listed(args.budgets), counts, _listed(args.votes), _listed(args.stops))
+    settings = setting_grid(_listed(args.budgets), counts, _listed(args.votes), _listed(args.stops))
     if args.task:
         count = args.count or 50
         pool, source = gym_problems(args.task, count + args.shots, args.seed), args.task
     else:
         count, pool, source = args.count, read_problems(args.data), args.data.name
     examples, problems = choose(pool, count, args.shots, args.seed)
-    form = FORMS[args.form]
-    chats = {problem.id: chat_for(problem, form, examples) for problem in problems}
+    form = ANSWER_FORMS[args.form]
+    chats = {problem.id: chat_messages(problem, form, examples) for problem in problems}
     about = {
         "data": source,
         "questions": len(problems),
@@ -148,7 +150,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
     return _Plan(problems, chats, seeds, settings, about, args.out or Path(f"eval-{name}.jsonl"))
 
 
-def _answer(plan: _Plan, replies: Replies, args: argparse.Namespace) -> bool:
+def _answer(plan: _Plan, replies: ReplyLog, args: argparse.Namespace) -> bool:
     """Asks what is missing, on a gateway of its own where none is named; whether some stayed missing."""
     missing = [
         (problem, setting)
@@ -162,24 +164,28 @@ def _answer(plan: _Plan, replies: Replies, args: argparse.Namespace) -> bool:
         return asyncio.run(_ask(plan, replies, missing, args.url, args))
     if not args.serve:
         raise EvaluationFailed("no gateway is named; give its address with --url")
-    with served(args.serve) as url:
+    with run_gateway(args.serve) as url:
         return asyncio.run(_ask(plan, replies, missing, url, args))
 
 
 async def _ask(
     plan: _Plan,
-    replies: Replies,
+    replies: ReplyLog,
     missing: Sequence[tuple[EvaluationProblem, EvaluationSetting]],
     url: str,
     args: argparse.Namespace,
 ) -> bool:
-    async with connected(url, args.timeout) as client:
+    async with open_client(url, args.timeout) as client:
         model = replies.about["model"] or await client.served_model()
         replies.begin(model)
-        work = [Work(setting, problem, plan.body(problem, model)) for problem, setting in missing]
+        work = [
+            EvaluationRequest(setting, problem, plan.body(problem, model)) for problem, setting in missing
+        ]
         done = len(plan.problems) * len(plan.settings) - len(work)
-        find = FORMS[args.form].find
-        failures = await ask_all(client, work, find, replies.add, concurrency=args.concurrency, done=done)
+        find = ANSWER_FORMS[args.form].find
+        failures = await evaluate_all(
+            client, work, find, replies.add, concurrency=args.concurrency, done=done
+        )
     for work_failed, reason in failures[:5]:
         _told(f"question {work_failed.problem.id} at {work_failed.setting.name}: {reason}", 1)
     if failures:
@@ -187,13 +193,14 @@ async def _ask(
     return bool(failures)
 
 
-def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
+def _report(plan: _Plan, replies: ReplyLog, args: argparse.Namespace) -> int:
     asked = plan.chats.keys()
     figures = summarise(plan.settings, (reply for reply in replies if reply.id in asked))
     if not figures:
         return _told("no replies, so no figures", 1)
     best = [
-        figures[place].setting for place in frontier([(f.tokens, f.share(args.by).percent) for f in figures])
+        figures[place].setting
+        for place in pareto_frontier([(f.tokens, f.share(args.by).percent) for f in figures])
     ]
     summary = json.dumps(_summary(replies.about, figures, best, args.by), indent=1)
     (args.summary or plan.out.with_suffix(".json")).write_text(summary + "\n", encoding="utf-8")
@@ -203,19 +210,19 @@ def _report(plan: _Plan, replies: Replies, args: argparse.Namespace) -> int:
         return 0
     console = Console()
     console.print(
-        table(
+        metrics_table(
             figures,
             best,
             args.by,
             f"{replies.about['model']}: {len(asked)} questions of {plan.about['data']}",
         )
     )
-    console.print(f"On the frontier by {args.by}: {'; '.join(setting.name for setting in best)}.")
+    console.print(f"On the pareto_frontier by {args.by}: {'; '.join(setting.name for setting in best)}.")
     return 0
 
 
 def _summary(
-    about: Mapping[str, Any], figures: Sequence[Figure], best: Sequence[EvaluationSetting], by: str
+    about: Mapping[str, Any], figures: Sequence[SettingMetrics], best: Sequence[EvaluationSetting], by: str
 ) -> dict[str, Any]:
     rows = []
     for figure in figures:

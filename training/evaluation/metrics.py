@@ -10,14 +10,14 @@ from typing import Literal
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["By", "Figure", "Share", "frontier", "summarise", "wilson"]
+__all__ = ["GradingMode", "Proportion", "SettingMetrics", "pareto_frontier", "summarise", "wilson_interval"]
 
-By = Literal["strict", "lenient"]
+GradingMode = Literal["strict", "lenient"]
 Z95 = 1.959964  # the normal quantile that leaves 2.5% on either side
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Proportion:
     """A part of all questions with its 95% Wilson interval, in percent."""
 
     percent: float
@@ -26,7 +26,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class SettingMetrics:
     """One setting over all questions that it has replies to; tokens, samples, seconds are means a question.
 
     `reasoning` is the part of the tokens spent thinking; `truncated` counts replies cut by a
@@ -35,8 +35,8 @@ class Figure:
 
     setting: EvaluationSetting
     questions: int
-    strict: Share
-    lenient: Share
+    strict: Proportion
+    lenient: Proportion
     tokens: float
     reasoning: float
     samples: float
@@ -44,24 +44,26 @@ class Figure:
     truncated: int
     undecided: int
 
-    def share(self, by: By) -> Share:
+    def share(self, by: GradingMode) -> Proportion:
         """The accuracy by one of the two readings."""
         return self.strict if by == "strict" else self.lenient
 
 
-def wilson(right: int, count: int) -> Share:
+def wilson_interval(right: int, count: int) -> Proportion:
     """The Wilson score interval (Wilson 1927), which stays in [0, 100] and is no point at either end."""
     if not count:
-        return Share(0.0, 0.0, 100.0)
+        return Proportion(0.0, 0.0, 100.0)
     p, z2 = right / count, Z95 * Z95
     centre = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * sqrt(p * (1 - p) / count + z2 / (4 * count * count))
     low = 0.0 if not right else max(0.0, centre - half)
     high = 1.0 if right == count else min(1.0, centre + half)
-    return Share(100 * p, 100 * low, 100 * high)
+    return Proportion(100 * p, 100 * low, 100 * high)
 
 
-def summarise(settings: Iterable[EvaluationSetting], replies: Iterable[EvaluatedReply]) -> list[Figure]:
+def summarise(
+    settings: Iterable[EvaluationSetting], replies: Iterable[EvaluatedReply]
+) -> list[SettingMetrics]:
     """One figure for each setting that has replies; replies at other settings are passed over."""
     by_name: dict[str, list[EvaluatedReply]] = {}
     for reply in replies:
@@ -69,7 +71,7 @@ def summarise(settings: Iterable[EvaluationSetting], replies: Iterable[Evaluated
     return [_figure(setting, by_name[setting.name]) for setting in settings if setting.name in by_name]
 
 
-def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """The places of the (cost, accuracy) points that no other beats, from the cheapest to the dearest.
 
     A point is beaten by one that costs no more and is no less accurate, and better in one of the
@@ -84,17 +86,17 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _figure(setting: EvaluationSetting, replies: Sequence[EvaluatedReply]) -> Figure:
+def _figure(setting: EvaluationSetting, replies: Sequence[EvaluatedReply]) -> SettingMetrics:
     count = len(replies)
 
     def mean(values: Iterable[float]) -> float:
         return fsum(values) / count
 
-    return Figure(
+    return SettingMetrics(
         setting,
         count,
-        wilson(sum(reply.strict is True for reply in replies), count),
-        wilson(sum(reply.lenient is True for reply in replies), count),
+        wilson_interval(sum(reply.strict is True for reply in replies), count),
+        wilson_interval(sum(reply.lenient is True for reply in replies), count),
         mean(reply.tokens for reply in replies),
         mean(reply.reasoning for reply in replies),
         mean(reply.samples for reply in replies),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from policies.chart import COLOURS, Entry, Line, Panel, Point, chart
-from training.evaluation.metrics import By, Figure, Share
+from training.evaluation.metrics import GradingMode, Proportion, SettingMetrics
 from training.evaluation.settings import EvaluationSetting
 
 __all__ = ["picture"]
 
 
-def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By) -> str:
+def picture(figures: Sequence[SettingMetrics], best: Collection[EvaluationSetting], by: GradingMode) -> str:
     """The SVG; settings on the frontier are ringed, vertical bars are 95% Wilson intervals.
 
     A line is a budget, a vote and a stopping rule over the numbers of samples, one sample being where
@@ -34,12 +34,12 @@ def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: 
     return chart([Panel("tokens", points, joined)], legend, legend_width=260)
 
 
-def _point(figure: Figure, share: Share, colour: str, ring: bool) -> Point:
+def _point(figure: SettingMetrics, share: Proportion, colour: str, ring: bool) -> Point:
     name = figure.setting.name
     return Point(name, figure.tokens, share.percent, share.low, share.high, colour, ring)
 
 
-def _over_samples(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
+def _over_samples(figures: Sequence[SettingMetrics]) -> dict[str, list[SettingMetrics]]:
     single = {figure.setting.budget: figure for figure in figures if figure.setting.samples == 1}
     drawn = {figure.setting.budget for figure in figures if figure.setting.samples > 1}
     lines = {budget: [figure] for budget, figure in single.items() if budget not in drawn}
@@ -52,8 +52,8 @@ def _over_samples(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     return lines
 
 
-def _over_budgets(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    lines: dict[str, list[Figure]] = {}
+def _over_budgets(figures: Sequence[SettingMetrics]) -> dict[str, list[SettingMetrics]]:
+    lines: dict[str, list[SettingMetrics]] = {}
     for figure in figures:
         setting = figure.setting
         one = setting.samples == 1

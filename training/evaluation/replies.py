@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["EvaluatedReply", "Replies", "ResultsError", "open_replies"]
+__all__ = ["EvaluatedReply", "ReplyLog", "ReplyLogError", "open_reply_log"]
 
 
 _HEAD = b'{"about": '
 
 
-class ResultsError(Exception):
+class ReplyLogError(Exception):
     """The file can't be gone on with; the message says why."""
 
 
@@ -40,7 +40,7 @@ class EvaluatedReply:
     text: str
 
 
-class Replies:
+class ReplyLog:
     """The replies so far, and the file that more are appended to."""
 
     def __init__(
@@ -74,16 +74,16 @@ class Replies:
 
 
 @contextmanager
-def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
+def open_reply_log(path: Path, about: Mapping[str, Any]) -> Iterator[ReplyLog]:
     """The file's replies, if it belongs to the same evaluation; a new file, if there is none.
 
     `about` is all that bears on a reply beside its setting, the "model" included; a value of
     None isn't known yet and is taken from the file. A line that was cut off in the middle of being
-    written is dropped. Raises ResultsError and OSError.
+    written is dropped. Raises ReplyLogError and OSError.
     """
     held = path.read_bytes() if path.exists() else b""
     if held[: len(_HEAD)] != _HEAD[: len(held)]:
-        raise ResultsError(f"{path} is no file of an evaluation; choose another with --out")
+        raise ReplyLogError(f"{path} is no file of an evaluation; choose another with --out")
     whole = held[: held.rfind(b"\n") + 1]
     lines = whole.splitlines()
     known: dict[tuple[str, str], EvaluatedReply] = {}
@@ -95,12 +95,12 @@ def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.truncate(len(whole))
         file.seek(len(whole))
-        yield Replies(about, known, file)
+        yield ReplyLog(about, known, file)
 
 
 def _same(path: Path, ours: Mapping[str, Any], theirs: object) -> Mapping[str, Any]:
     if not isinstance(theirs, dict):
-        raise ResultsError(f"{path}, line 1: says nothing of an evaluation")
+        raise ReplyLogError(f"{path}, line 1: says nothing of an evaluation")
     differing = [
         f"{name}: {theirs.get(name)!r}, not {value!r}"
         for name, value in ours.items()
@@ -108,7 +108,7 @@ def _same(path: Path, ours: Mapping[str, Any], theirs: object) -> Mapping[str, A
     ]
     if differing or theirs.keys() != ours.keys():
         told = "; ".join(differing) or "written by another version"
-        raise ResultsError(f"{path} holds another evaluation ({told}); choose another file with --out")
+        raise ReplyLogError(f"{path} holds another evaluation ({told}); choose another file with --out")
     return theirs
 
 
@@ -116,7 +116,7 @@ def _reply(path: Path, number: int, line: bytes) -> EvaluatedReply:
     held = _object(path, number, line)
     names = {field.name for field in fields(EvaluatedReply)}
     if held.keys() != names:
-        raise ResultsError(f"{path}, line {number}: no reply of an evaluation")
+        raise ReplyLogError(f"{path}, line {number}: no reply of an evaluation")
     return EvaluatedReply(**held)
 
 
@@ -124,9 +124,9 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         held = json.loads(line)
     except ValueError as error:
-        raise ResultsError(f"{path}, line {number}: not valid JSON") from error
+        raise ReplyLogError(f"{path}, line {number}: not valid JSON") from error
     if not isinstance(held, dict):
-        raise ResultsError(f"{path}, line {number}: not a JSON object")
+        raise ReplyLogError(f"{path}, line {number}: not a JSON object")
     return held
 
 

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scorers.answers import verify_async
 from scorers.grader.pool import MathPool
 from training.data.problems import EvaluationProblem
-from training.evaluation.client import AskFailed, Client
+from training.evaluation.client import Client, RequestFailed
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["EvaluationFailed", "Work", "ask_all", "mark"]
+__all__ = ["EvaluationFailed", "EvaluationRequest", "evaluate_all", "grade_reply"]
 
 _IN_A_ROW = 5
 _FAILED = re.compile(r'^the scorer ".*" (failed|took longer)')
@@ -30,7 +30,7 @@ class EvaluationFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EvaluationRequest:
     """One question to be asked at one setting, with the chat request for it."""
 
     setting: EvaluationSetting
@@ -38,22 +38,22 @@ class Work:
     body: Mapping[str, Any]
 
 
-async def ask_all(
+async def evaluate_all(
     client: Client,
-    work: Sequence[Work],
+    work: Sequence[EvaluationRequest],
     find: Callable[[str], str | None],
     keep: Callable[[EvaluatedReply], None],
     *,
     concurrency: int,
     done: int = 0,
-) -> list[tuple[Work, AskFailed]]:
+) -> list[tuple[EvaluationRequest, RequestFailed]]:
     """Hands every reply to `keep` once it is marked; returns what stayed without one.
 
     `find` is the strict reading; `done` replies were there before, for the progress bar.
     Raises EvaluationFailed where several questions in a row could not be asked.
     """
     left = iter(work)
-    failures: list[tuple[Work, AskFailed]] = []
+    failures: list[tuple[EvaluationRequest, RequestFailed]] = []
     in_a_row = 0
 
     async def worker() -> None:
@@ -61,7 +61,7 @@ async def ask_all(
         for item in left:
             try:
                 reply = await _ask(client, item, find, pool)
-            except AskFailed as error:
+            except RequestFailed as error:
                 failures.append((item, error))
                 in_a_row += 1
                 if in_a_row >= _IN_A_ROW:
@@ -83,7 +83,7 @@ async def ask_all(
 
 
 async def _ask(
-    client: Client, work: Work, find: Callable[[str], str | None], pool: MathPool
+    client: Client, work: EvaluationRequest, find: Callable[[str], str | None], pool: MathPool
 ) -> EvaluatedReply:
     body, seconds = await client.ask(work.setting, work.body)
     try:
@@ -94,10 +94,10 @@ async def _ask(
         samples, finish = body["scaling"]["samples"]["launched"], choice.get("finish_reason") or ""
         notes = [str(note) for note in body["scaling"].get("notes") or ()]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise AskFailed(f"the reply can't be read ({type(error).__name__}: {error})") from error
+        raise RequestFailed(f"the reply can't be read ({type(error).__name__}: {error})") from error
     if "X-Scorer" in work.setting.headers and (failed := [note for note in notes if _FAILED.search(note)]):
-        raise AskFailed(failed[0])  # the vote is another one than the setting says
-    strict, lenient = await mark(text, work.problem, find, pool)
+        raise RequestFailed(failed[0])  # the vote is another one than the setting says
+    strict, lenient = await grade_reply(text, work.problem, find, pool)
     return EvaluatedReply(
         work.setting.name,
         work.problem.id,
@@ -112,7 +112,7 @@ async def _ask(
     )
 
 
-async def mark(
+async def grade_reply(
     text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: MathPool | None = None
 ) -> tuple[bool | None, bool | None]:
     """Whether the reply is right (strictly, leniently); None where the grader could not decide."""

@@ -9,7 +9,7 @@ from itertools import product
 from policies.stopping import parse_stop
 from policies.voting import parse_vote
 
-__all__ = ["DEFAULT", "EvaluationSetting", "grid"]
+__all__ = ["DEFAULT", "EvaluationSetting", "setting_grid"]
 
 DEFAULT = "default"
 """The budget of a request that says nothing about thinking."""
@@ -50,7 +50,7 @@ class EvaluationSetting:
         return {**said, "X-Vote": vote, "X-Stop": self.stop} | ({"X-Scorer": scorer} if scorer else {})
 
 
-def grid(
+def setting_grid(
     budgets: Iterable[str], samples: Iterable[int], votes: Sequence[str], stops: Sequence[str]
 ) -> list[EvaluationSetting]:
     """Every combination once. Raises ValueError for an unknown vote or stopping rule, or no samples."""

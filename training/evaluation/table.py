@@ -6,13 +6,15 @@ from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
-from training.evaluation.metrics import By, Figure, Share
+from training.evaluation.metrics import GradingMode, Proportion, SettingMetrics
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["table"]
+__all__ = ["metrics_table"]
 
 
-def table(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By, title: str) -> Table:
+def metrics_table(
+    figures: Sequence[SettingMetrics], best: Collection[EvaluationSetting], by: GradingMode, title: str
+) -> Table:
     """One row a setting; a star stands before those that no other beats by the reading compared."""
     made = Table(
         title=title,
@@ -37,5 +39,5 @@ def table(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By
     return made
 
 
-def _share(share: Share) -> str:
+def _share(share: Proportion) -> str:
     return f"{share.percent:.1f} ({share.low:.0f}-{share.high:.0f})"

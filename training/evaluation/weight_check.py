@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.client import AskFailed, Client, connected
+from training.evaluation.client import Client, RequestFailed, open_client
 
 __all__ = [
     "TOLERANCE",
@@ -74,7 +74,7 @@ def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
 async def draw(client: Client, model: str, prompt: Sequence[int], tokens: int = 32, seed: int = 1) -> Drawn:
     """Has a server (vLLM, llama.cpp, the gateway before them) go on from token ids, at temperature 1.
 
-    Drawn at temperature 1, because greedy tokens alone say little about the other ones. Raises AskFailed.
+    Drawn at temperature 1, because greedy tokens alone say little about the other ones. Raises RequestFailed.
     """
     body = {
         "model": model,
@@ -90,7 +90,7 @@ async def draw(client: Client, model: str, prompt: Sequence[int], tokens: int = 
 
 
 def drawn_from(reply: Mapping[str, Any]) -> Drawn:
-    """Tokens and log probabilities of a completion, as vLLM or llama.cpp writes them. Raises AskFailed."""
+    """Tokens and log probabilities of a completion of vLLM or llama.cpp. Raises RequestFailed."""
     try:
         choice = reply["choices"][0]
         logprobs = choice["logprobs"]
@@ -100,7 +100,7 @@ def drawn_from(reply: Mapping[str, Any]) -> Drawn:
         ids, values = choice["token_ids"], logprobs["token_logprobs"]
         return Drawn(tuple(ids[: len(values)]), tuple(map(float, values[: len(ids)])))
     except (KeyError, IndexError, TypeError) as error:
-        raise AskFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
+        raise RequestFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
 
 
 def token_logprobs(
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prompts = [tokenizer(text)["input_ids"] for text in _PROMPTS]
     try:
         drawn = asyncio.run(_draw_all(args.url, args.model, prompts))
-    except AskFailed as error:
+    except RequestFailed as error:
         print(f"canary: {error}", file=sys.stderr)
         return 2
     ours = [p for prompt, d in zip(prompts, drawn, strict=True) for p in token_logprobs(model, prompt, d.ids)]
@@ -162,6 +162,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _draw_all(url: str, model: str | None, prompts: Sequence[Sequence[int]]) -> list[Drawn]:
-    async with connected(url, 120) as client:
+    async with open_client(url, 120) as client:
         name = model or await client.served_model()
         return [await draw(client, name, prompt) for prompt in prompts]

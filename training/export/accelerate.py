@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from training.config import RlTable
-from training.export.stage_export import Exported, ExportError, Job
+from training.export.stage_export import ExportedFiles, ExportError, StageExport
 from training.trainer.ranks import rl_share, sft_share
 
 __all__ = ["export"]
@@ -33,7 +33,7 @@ exec trl vllm-serve --model {model} --port {port} --max-model-len {length} "$@"
 """
 
 
-def export(job: Job) -> Exported:
+def export(job: StageExport) -> ExportedFiles:
     """The files. Raises ExportError where a step can't be shared out among the processes."""
     table = job.table
     try:
@@ -61,7 +61,7 @@ def export(job: Job) -> Exported:
         left.append("The server draws by random numbers of its own: a resumed step draws other replies.")
     elif isinstance(table, RlTable):
         left.append(f"[{job.stage}] has no vllm = URL: the training processes draw the samples themselves.")
-    return Exported(files, left, start)
+    return ExportedFiles(files, left, start)
 
 
 _FSDP: dict[str, Any] = {
@@ -83,7 +83,7 @@ _ZERO: dict[str, Any] = {
 }
 
 
-def _common(job: Job) -> dict[str, Any]:
+def _common(job: StageExport) -> dict[str, Any]:
     return {
         "compute_environment": "LOCAL_MACHINE",
         "mixed_precision": "bf16",
@@ -94,7 +94,7 @@ def _common(job: Job) -> dict[str, Any]:
     }
 
 
-def _serve(job: Job, table: RlTable, url: str) -> str:
+def _serve(job: StageExport, table: RlTable, url: str) -> str:
     place = urlsplit(url)
     longest = (table.length_most or table.length) + _PROMPT_ROOM
     return SERVE.format(model=shlex.quote(job.model), port=place.port or 8000, length=longest)

@@ -12,7 +12,7 @@ from training.config import STAGES, ConfigError, read_config
 from training.data.problems import DataError
 from training.export import TARGETS
 from training.export.notes import readme
-from training.export.stage_export import Exported, ExportError, Job
+from training.export.stage_export import ExportedFiles, ExportError, StageExport
 from training.rewards import RewardError
 
 __all__ = ["main"]
@@ -36,8 +36,10 @@ def main(arguments: list[str]) -> int:
             config.table(chosen.stage)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        job = Job.of(config, chosen.stage, chosen.config, chosen.processes, chosen.model)
-        export: Callable[[Job], Exported] = importlib.import_module(TARGETS[chosen.target]).export
+        job = StageExport.of(config, chosen.stage, chosen.config, chosen.processes, chosen.model)
+        export: Callable[[StageExport], ExportedFiles] = importlib.import_module(
+            TARGETS[chosen.target]
+        ).export
         exported = export(job)
     except ExportError as error:
         print(f"{chosen.target}: {error}", file=sys.stderr)
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _write(directory: Path, exported: Exported, notes: str) -> None:
+def _write(directory: Path, exported: ExportedFiles, notes: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in {**exported.files, "README.md": notes}.items():
         path = directory / name

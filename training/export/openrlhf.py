@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.config import RlTable, SftTable
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
+from training.export.notes import unsupported_options
+from training.export.scoring import grading_record, reward_names, scoring_file
 from training.export.stage_export import (
-    RL,
-    Exported,
+    RL_STAGES,
+    ExportedFiles,
     ExportError,
-    Job,
-    examples,
-    held_out,
-    prompter,
-    questions,
-    whole_model,
+    StageExport,
+    full_model,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
 )
 
 __all__ = ["export"]
@@ -76,19 +76,19 @@ _ESTIMATORS = {"group": "group_norm", "none": "dr_grpo"}
 _DECAYS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
-def export(job: Job) -> Exported:
+def export(job: StageExport) -> ExportedFiles:
     """The files. Raises ExportError for what OpenRLHF can't do."""
-    return _rl(job) if job.stage in RL else _sft(job)
+    return _rl(job) if job.stage in RL_STAGES else _sft(job)
 
 
-def _rl(job: Job) -> Exported:
+def _rl(job: StageExport) -> ExportedFiles:
     table: RlTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    asked, kept = questions(job, renders), held_out(job, renders)
-    kinds = kinds_of(job, [*asked, *kept])
+    model, renders = full_model(job), load_prompter(job)
+    asked, kept = rollout_problems(job, renders), held_out_problems(job, renders)
+    kinds = reward_names(job, [*asked, *kept])
     most = max(len(each.prompt.ids) for each in [*asked, *kept])
     left = [
-        *left_over(table),
+        *unsupported_options(table),
         "Questions are asked in an order that OpenRLHF shuffles; each keeps its budget.",
         "A reply that no reward could judge counts 0; one whose rewards fail is logged and left without any.",
         "Advantages, the loss and the weights are computed in bfloat16 by DeepSpeed.",
@@ -102,12 +102,12 @@ def _rl(job: Job) -> Exported:
         )
     if table.loss == "bnpo":
         left.append("loss: bnpo's tokens are averaged over the whole batch, not over one pass.")
-    return Exported(
+    return ExportedFiles(
         {
             "train.jsonl": _jsonl(_asked(each) for each in asked),
             "held-out.jsonl": _jsonl(_asked(each) for each in kept),
             "reward.py": REWARD,
-            "scoring.json": settings(job, kinds, renders.all_ends),
+            "scoring.json": scoring_file(job, kinds, renders.all_ends),
             "options.txt": _lines(_rl_options(job, table, model, most)),
             "train.sh": TRAIN.format(command="python3 -m openrlhf.cli.train_ppo_ray"),
         },
@@ -117,10 +117,14 @@ def _rl(job: Job) -> Exported:
 
 
 def _asked(each: Any) -> dict[str, Any]:
-    return {"input": each.prompt.text, "label": told(each), "datasource": each.row.source or "thinkgate"}
+    return {
+        "input": each.prompt.text,
+        "label": grading_record(each),
+        "datasource": each.row.source or "thinkgate",
+    }
 
 
-def _rl_options(job: Job, table: RlTable, model: str, prompt: int) -> dict[str, Any]:
+def _rl_options(job: StageExport, table: RlTable, model: str, prompt: int) -> dict[str, Any]:
     if table.loss not in _LOSSES:
         raise ExportError(f"loss = {table.loss!r}: OpenRLHF has {', '.join(_LOSSES)}")
     if table.normalise not in _ESTIMATORS:
@@ -198,15 +202,15 @@ def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
     }
 
 
-def _lora(job: Job) -> dict[str, Any]:
+def _lora(job: StageExport) -> dict[str, Any]:
     lora = job.config.model.lora
     return {} if lora is None else {"ds.lora.rank": lora.rank, "ds.lora.alpha": lora.alpha}
 
 
-def _sft(job: Job) -> Exported:
+def _sft(job: StageExport) -> ExportedFiles:
     table: SftTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    taught = examples(job, renders)
+    model, renders = full_model(job), load_prompter(job)
+    taught = sft_examples(job, renders)
     if table.batch % job.processes:
         raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({job.processes})")
     rows = []
@@ -235,7 +239,7 @@ def _sft(job: Job) -> Exported:
         "ckpt.save_steps": table.save_every,
         "ckpt.load_enable": True,
     }
-    return Exported(
+    return ExportedFiles(
         {
             "train.jsonl": _jsonl(rows),
             "options.txt": _lines(options),
@@ -244,7 +248,7 @@ def _sft(job: Job) -> Exported:
             ),
         },
         [
-            *left_over(table),
+            *unsupported_options(table),
             f"steps: whole epochs are made, {options['train.max_epochs']} of {len(rows)} replies.",
             "every: held-out accuracy is not measured while it trains.",
         ],

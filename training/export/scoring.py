@@ -17,23 +17,23 @@ from scorers.grader.pool import MathPool
 from training.config import TrainConfig
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_rows, row_json
-from training.export.stage_export import Asked, ExportError, Job
+from training.export.stage_export import ExportError, PromptedProblem, StageExport
 from training.rewards import RewardContext, reward_plan
 from training.stages.reward_context import at_limit, reward_setting
 
-__all__ = ["Scoring", "kinds_of", "settings", "told"]
+__all__ = ["Scoring", "grading_record", "reward_names", "scoring_file"]
 
 _GROUPS = {"majority": "compares a question's replies", "preference": "needs a model that the stage trains"}
 
 
-def told(asked: Asked) -> str:
+def grading_record(asked: PromptedProblem) -> str:
     """What judging a reply to this question needs."""
     row = row_json(replace(asked.row, extra={}, pairs=()))
     markup = asdict(asked.prompt.markup)
     return json.dumps({"row": row, "budget": asked.prompt.budget, "markup": markup}, ensure_ascii=False)
 
 
-def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:
+def reward_names(job: StageExport, asked: Sequence[PromptedProblem]) -> list[str]:
     """The rewards that the rows name. Raises ExportError where one can't be had a reply at a time."""
     kinds = sorted({each.row.reward for each in asked})
     for kind in kinds:
@@ -46,7 +46,7 @@ def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:
     return kinds
 
 
-def settings(job: Job, kinds: Collection[str], ends: Collection[int]) -> str:
+def scoring_file(job: StageExport, kinds: Collection[str], ends: Collection[int]) -> str:
     """The file from which `Scoring.open` makes the rewards again."""
     config = json.loads(job.config.model_dump_json(by_alias=True))
     fields = {"stage": job.stage, "model": job.model, "kinds": sorted(kinds), "ends": sorted(ends)}
@@ -75,13 +75,13 @@ class Scoring:
             tokenizer = AutoTokenizer.from_pretrained(fields["model"])
         return cls(fields, tokenizer)
 
-    def score(self, told: str, reply: Sequence[int] | str) -> dict[str, float]:
+    def score(self, grading_record: str, reply: Sequence[int] | str) -> dict[str, float]:
         """`score` to train on, `acc` by the row's own reward alone, and every part, all plain numbers.
 
         `reply` is token ids or text with special tokens kept; the token that ended it belongs to it, for
         a reply without one was cut off. What a reward has no value for is 0.
         """
-        fields = json.loads(told)
+        fields = json.loads(grading_record)
         answer = fields["markup"]["answer"]
         markup = Markup(**fields["markup"] | {"answer": tuple(answer) if answer else None})
         (row,) = parse_rows([json.dumps(fields["row"])], "")

@@ -17,21 +17,21 @@ from training.stages.worked_replies import worked
 from training.types import Problem
 
 __all__ = [
-    "RL",
-    "SFT",
-    "Asked",
+    "RL_STAGES",
+    "SFT_STAGES",
     "ExportError",
-    "Exported",
-    "Job",
-    "examples",
-    "held_out",
-    "prompter",
-    "questions",
-    "whole_model",
+    "ExportedFiles",
+    "PromptedProblem",
+    "StageExport",
+    "full_model",
+    "held_out_problems",
+    "load_prompter",
+    "rollout_problems",
+    "sft_examples",
 ]
 
-RL: tuple[StageName, ...] = ("zero", "rl", "mixed")
-SFT: tuple[StageName, ...] = ("base", "cold-start", "rejection")
+RL_STAGES: tuple[StageName, ...] = ("zero", "rl", "mixed")
+SFT_STAGES: tuple[StageName, ...] = ("base", "cold-start", "rejection")
 
 
 class ExportError(Exception):
@@ -39,7 +39,7 @@ class ExportError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class StageExport:
     """One stage to export. `file` is the run's TOML, `processes` how many GPUs train."""
 
     config: TrainConfig
@@ -51,7 +51,7 @@ class Job:
     @classmethod
     def of(
         cls, config: TrainConfig, stage: StageName, file: Path, processes: int, model: str | None = None
-    ) -> Job:
+    ) -> StageExport:
         """The job; without `model` it starts from what the stages before have made, as the stage would."""
         made = start_model(config) if stage in ("zero", "cold-start") else model_before(config, stage)
         return cls(config, stage, file.resolve(), processes, model or str(made or config.model.path))
@@ -78,7 +78,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportedFiles:
     """The files of an export by name, and in sentences what the engine does otherwise than this trainer."""
 
     files: Mapping[str, str | bytes]
@@ -88,14 +88,14 @@ class Exported:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PromptedProblem:
     """A row, and the prompt that asks it."""
 
     row: Problem
     prompt: Prompt
 
 
-def whole_model(job: Job) -> str:
+def full_model(job: StageExport) -> str:
     """The model's place for an engine that loads directories in Hugging Face's form. Raises ExportError."""
     if job.model.endswith(".gguf"):
         raise ExportError("a GGUF file can't be trained there: name the original model with --model")
@@ -105,7 +105,7 @@ def whole_model(job: Job) -> str:
     return str(directory.resolve()) if directory.exists() else job.model
 
 
-def prompter(job: Job) -> Prompter:
+def load_prompter(job: StageExport) -> Prompter:
     """Renders as the gateway does, with the model's own tokenizer. Raises DataError where it has none."""
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -121,7 +121,7 @@ def prompter(job: Job) -> Prompter:
     return Prompter(tokenizer, job.config.family, job.config.budgets, ends)
 
 
-def questions(job: Job, prompter: Prompter, rounds: int = 1) -> list[Asked]:
+def rollout_problems(job: StageExport, load_prompter: Prompter, rounds: int = 1) -> list[PromptedProblem]:
     """What a stage of reinforcement learning asks, in its order, each at the budget that it would have there.
 
     `rounds` times as many as the steps have groups, for an engine that takes others in place of some.
@@ -134,18 +134,20 @@ def questions(job: Job, prompter: Prompter, rounds: int = 1) -> list[Asked]:
     asked = ordered(rows, batches * table.groups * rounds, table.general, data.seed)
     budgets = BudgetSampler(table.budgets, data.seed, job.config.budgets)
     return [
-        Asked(row, prompter.prompt(row, budgets.level(row, place // table.groups * table.updates)))
+        PromptedProblem(
+            row, load_prompter.prompt(row, budgets.level(row, place // table.groups * table.updates))
+        )
         for place, row in enumerate(asked)
     ]
 
 
-def held_out(job: Job, prompter: Prompter) -> list[Asked]:
+def held_out_problems(job: StageExport, load_prompter: Prompter) -> list[PromptedProblem]:
     """The held-out questions, at their budget."""
     budget = job.config.held_out.budget
-    return [Asked(row, prompter.prompt(row, budget)) for row in job.data.held_out()]
+    return [PromptedProblem(row, load_prompter.prompt(row, budget)) for row in job.data.held_out()]
 
 
-def examples(job: Job, prompter: Prompter) -> list[Example]:
+def sft_examples(job: StageExport, load_prompter: Prompter) -> list[Example]:
     """What a stage of imitation learns from. Raises ExportError where a model must draw that first."""
     table, data = job.table, job.data
     if job.stage == "rejection" or table.teacher != "worked":
@@ -154,7 +156,7 @@ def examples(job: Job, prompter: Prompter) -> list[Example]:
             "verified by the stage itself; run it here, or under accelerate"
         )
     rows = data.rows(table.rows)
-    found = worked(data, prompter, rows, data.general(beside(len(rows), table.general)))
+    found = worked(data, load_prompter, rows, data.general(beside(len(rows), table.general)))
     if not found:
         raise DataError(f"{job.stage}: none of {len(rows)} rows has a worked chain or a written answer")
     return found

@@ -9,19 +9,19 @@ from typing import Any
 
 from training.config import RlTable, SftTable
 from training.data.prompts import Example, Prompter
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
+from training.export.notes import unsupported_options
+from training.export.scoring import grading_record, reward_names, scoring_file
 from training.export.stage_export import (
-    RL,
-    Asked,
-    Exported,
+    RL_STAGES,
+    ExportedFiles,
     ExportError,
-    Job,
-    examples,
-    held_out,
-    prompter,
-    questions,
-    whole_model,
+    PromptedProblem,
+    StageExport,
+    full_model,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
 )
 
 __all__ = ["export"]
@@ -85,19 +85,19 @@ _LOSSES = {
 }
 
 
-def export(job: Job) -> Exported:
+def export(job: StageExport) -> ExportedFiles:
     """The files. Raises ExportError for what verl can't do."""
-    return _rl(job) if job.stage in RL else _sft(job)
+    return _rl(job) if job.stage in RL_STAGES else _sft(job)
 
 
-def _rl(job: Job) -> Exported:
+def _rl(job: StageExport) -> ExportedFiles:
     table: RlTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    asked, kept = questions(job, renders, rounds=table.rounds), held_out(job, renders)
-    kinds = kinds_of(job, [*asked, *kept])
+    model, renders = full_model(job), load_prompter(job)
+    asked, kept = rollout_problems(job, renders, rounds=table.rounds), held_out_problems(job, renders)
+    kinds = reward_names(job, [*asked, *kept])
     overrides = _rl_overrides(job, table, model, asked + kept)
     left = [
-        *left_over(table),
+        *unsupported_options(table),
         "The canary that compares the server's logprobs, and the guards, are this project's own trainer's.",
         "Replies are drawn by random numbers of vLLM's own; a reply that no reward could judge counts 0.",
     ]
@@ -108,12 +108,12 @@ def _rl(job: Job) -> Exported:
     left.append(
         "The tokenizer that verl saves has the template that adds nothing: serve with the start model's."
     )
-    return Exported(
+    return ExportedFiles(
         {
             "train.parquet": _parquet([_rl_row(place, each, "train") for place, each in enumerate(asked)]),
             "held-out.parquet": _parquet([_rl_row(place, each, "test") for place, each in enumerate(kept)]),
             "reward.py": REWARD,
-            "scoring.json": settings(job, kinds, renders.all_ends),
+            "scoring.json": scoring_file(job, kinds, renders.all_ends),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command="python3 -m verl.trainer.main_ppo"),
         },
@@ -122,18 +122,20 @@ def _rl(job: Job) -> Exported:
     )
 
 
-def _rl_row(place: int, asked: Asked, split: str) -> dict[str, Any]:
+def _rl_row(place: int, asked: PromptedProblem, split: str) -> dict[str, Any]:
     row = asked.row
     return {
         "data_source": row.source or "thinkgate",
         "prompt": [{"role": "user", "content": asked.prompt.text}],
         "ability": row.reward,
         "reward_model": {"style": "rule", "ground_truth": row.gold or ""},
-        "extra_info": {"index": place, "split": split, "thinkgate": told(asked)},
+        "extra_info": {"index": place, "split": split, "thinkgate": grading_record(asked)},
     }
 
 
-def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) -> dict[str, Any]:
+def _rl_overrides(
+    job: StageExport, table: RlTable, model: str, asked: Sequence[PromptedProblem]
+) -> dict[str, Any]:
     if table.normalise not in ("group", "none"):
         raise ExportError(f"normalise = {table.normalise!r}: verl divides by the group's spread or not")
     if table.groups * table.samples % job.processes:
@@ -173,7 +175,7 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
     }
 
 
-def _actor(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
+def _actor(job: StageExport, table: RlTable, batch: int) -> dict[str, Any]:
     """How the policy learns; `batch` are the replies of one pass on one GPU."""
     low, high = table.clip, table.clip if table.clip_high is None else table.clip_high
     if table.loss == "cispo":
@@ -200,7 +202,7 @@ def _actor(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
     }
 
 
-def _rollout(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
+def _rollout(job: StageExport, table: RlTable, batch: int) -> dict[str, Any]:
     """How replies are drawn."""
     rollout: dict[str, Any] = {
         "name": "vllm",
@@ -217,11 +219,11 @@ def _rollout(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
     return rollout
 
 
-def _model(job: Job, model: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"path": model, "custom_chat_template": THROUGH}
+def _model(job: StageExport, model: str) -> dict[str, Any]:
+    grading_record: dict[str, Any] = {"path": model, "custom_chat_template": THROUGH}
     if (lora := job.config.model.lora) is not None:
-        told |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": "all-linear"}
-    return told
+        grading_record |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": "all-linear"}
+    return grading_record
 
 
 def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
@@ -230,14 +232,14 @@ def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
     return {"lr": table.rate, "lr_warmup_steps": table.warmup, "lr_scheduler_type": table.decay}
 
 
-def _sft(job: Job) -> Exported:
+def _sft(job: StageExport) -> ExportedFiles:
     table: SftTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    told = examples(job, renders)
-    rows = [_sft_row(each, renders) for each in told]
+    model, renders = full_model(job), load_prompter(job)
+    grading_record = sft_examples(job, renders)
+    rows = [_sft_row(each, renders) for each in grading_record]
     if table.batch % job.processes:
         raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({job.processes})")
-    most = max(len(each.prompt.ids) + len(each.target) for each in told)
+    most = max(len(each.prompt.ids) + len(each.target) for each in grading_record)
     overrides = {
         "data.train_files": "@here@/train.parquet",
         "data.train_batch_size": table.batch,
@@ -258,13 +260,13 @@ def _sft(job: Job) -> Exported:
         "trainer.default_local_dir": str(job.output / "verl"),
     }
     command = f"torchrun --standalone --nproc-per-node {job.processes} -m verl.trainer.sft_trainer"
-    return Exported(
+    return ExportedFiles(
         {
             "train.parquet": _parquet(rows),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command=command),
         },
-        [*left_over(table), "every: held-out accuracy is not measured while it trains."],
+        [*unsupported_options(table), "every: held-out accuracy is not measured while it trains."],
         "`./train.sh`.",
     )
 

@@ -28,31 +28,31 @@ from urllib.parse import quote
 import aiohttp
 
 from training.data.problems import DataError
-from training.evaluation.answer_forms import FORMS
-from training.evaluation.client import AskFailed, connected
-from training.evaluation.metrics import By
-from training.evaluation.replies import ResultsError
+from training.evaluation.answer_forms import ANSWER_FORMS
+from training.evaluation.client import RequestFailed, open_client
+from training.evaluation.metrics import GradingMode
+from training.evaluation.replies import ReplyLogError
 from training.evaluation.runner import EvaluationFailed
-from training.evaluation.settings import grid
-from training.promotion.compare import DataSet, Terms, ask_both, data_set
+from training.evaluation.settings import setting_grid
+from training.promotion.compare import ComparisonSettings, DataSet, evaluate_both, load_data_set
 from training.promotion.decisions import (
     PromotionDecision,
     Targets,
     TrafficLimits,
     assess_traffic,
+    decide_promotion,
     next_share,
-    shared,
-    verdict,
+    split_traffic,
 )
 from training.promotion.deployment import (
-    PublishFailed,
-    State,
+    DeploymentFailed,
+    PromotionState,
     load_adapter,
     read_aliases,
     read_state,
     read_traffic,
+    replace_alias,
     save_state,
-    with_alias,
     write_aliases,
 )
 
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         job = _job(args)
-    except (DataError, PublishFailed, ValueError) as error:
+    except (DataError, DeploymentFailed, ValueError) as error:
         return _told(error, _MISUSED)
     try:
         return asyncio.run(_rollback(job, "by hand") if args.rollback else _promote(job, args))
-    except (AskFailed, EvaluationFailed, PublishFailed, ResultsError, OSError) as error:
+    except (RequestFailed, EvaluationFailed, DeploymentFailed, ReplyLogError, OSError) as error:
         return _told(error, _FAILED)
     except KeyboardInterrupt:
         return _told(f"stopped; the same command goes on from {job.out}, --rollback goes back", _INTERRUPTED)
@@ -89,7 +89,7 @@ class _Job:
     candidate: str
     current: str
     data: tuple[DataSet, ...]
-    terms: Terms
+    terms: ComparisonSettings
     limits: TrafficLimits
     steps: tuple[float, ...]
     watch: float
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--samples", type=int, default=1)
     what.add_argument("--vote", default="majority")
     what.add_argument("--stop", default="adaptive")
-    what.add_argument("--form", choices=FORMS, default="boxed")
+    what.add_argument("--form", choices=ANSWER_FORMS, default="boxed")
     what.add_argument("--by", choices=("strict", "lenient"), default="lenient")
     what.add_argument("--seed", type=int, default=1)
     what.add_argument("--temperature", type=float, default=0.7)
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _job(args: argparse.Namespace) -> _Job:
-    """Everything that can be known without asking. Raises DataError, PublishFailed and ValueError."""
+    """Everything that can be known without asking. Raises DataError, DeploymentFailed and ValueError."""
     if args.out is None and args.candidate is None:
         raise ValueError("name the candidate, or with --rollback the directory --out")
     out = args.out or Path(f"promote-{args.candidate.replace('/', '_')}")
@@ -185,9 +185,9 @@ def _job(args: argparse.Namespace) -> _Job:
         alias,
         candidate,
         current,
-        tuple(data_set(source, args.count, args.seed, trained=trained) for source, trained in sources),
-        Terms(
-            grid([args.budget], [args.samples], [args.vote], [args.stop])[0],
+        tuple(load_data_set(source, args.count, args.seed, trained=trained) for source, trained in sources),
+        ComparisonSettings(
+            setting_grid([args.budget], [args.samples], [args.vote], [args.stop])[0],
             args.form,
             args.seed,
             args.temperature,
@@ -217,20 +217,20 @@ async def _promote(job: _Job, args: argparse.Namespace) -> int:
             if args.evaluate_only:
                 return 0
             before = read_aliases(job.aliases).get(job.alias, ())
-            state = State(job.alias, job.current, job.candidate, before)
+            state = PromotionState(job.alias, job.current, job.candidate, before)
             save_state(job.state_file, state)
         elif (state.alias, state.candidate) != (job.alias, job.candidate):
-            raise PublishFailed(
+            raise DeploymentFailed(
                 f"{job.out} is about {state.candidate} for {state.alias}; choose another --out"
             )
         return await _move(job, state, http)
 
 
-async def _evaluate(job: _Job, gain: float, loss: float, by: By) -> PromotionDecision:
+async def _evaluate(job: _Job, gain: float, loss: float, by: GradingMode) -> PromotionDecision:
     models = (job.current, job.candidate)
-    async with connected(job.url, 600) as client:
-        sets = [await ask_both(client, data, models, job.terms, job.out, by=by) for data in job.data]
-    found = verdict(sets, gain=gain, loss=loss, seed=job.terms.seed)
+    async with open_client(job.url, 600) as client:
+        sets = [await evaluate_both(client, data, models, job.terms, job.out, by=by) for data in job.data]
+    found = decide_promotion(sets, gain=gain, loss=loss, seed=job.terms.seed)
     for each in found.comparisons:
         kind = "trained" if each.trained else "untouched"
         figures = f"{job.current} {each.current:.1f}%, {job.candidate} {each.candidate:.1f}%"
@@ -242,12 +242,12 @@ async def _evaluate(job: _Job, gain: float, loss: float, by: By) -> PromotionDec
     return found
 
 
-async def _move(job: _Job, state: State, http: aiohttp.ClientSession) -> int:
+async def _move(job: _Job, state: PromotionState, http: aiohttp.ClientSession) -> int:
     """Step by step to the last share; rolls back where a step turns out bad."""
     usual = read_traffic(await _metrics(job, http), job.alias, job.current)
     while (share := next_share(job.steps, state.share)) is not None:
         seen = read_traffic(await _metrics(job, http), job.alias, job.candidate)
-        await _put(job, http, shared(job.current, job.candidate, share))
+        await _put(job, http, split_traffic(job.current, job.candidate, share))
         print(f"{job.alias}: {share:g}% to {job.candidate}", flush=True)
         waited, found, why = 0.0, "wait", ""
         while found != "bad" and (waited < job.watch or (found == "wait" and waited < job.patience)):
@@ -261,7 +261,7 @@ async def _move(job: _Job, state: State, http: aiohttp.ClientSession) -> int:
         if found == "bad":
             return await _rollback(job, why)
         if found == "wait":
-            raise PublishFailed(
+            raise DeploymentFailed(
                 f"too little traffic to go on from {share:g}% ({why}); the same command goes on"
             )
         state = state.moved(share)
@@ -275,8 +275,8 @@ async def _rollback(job: _Job, reason: str) -> int:
     """Gives the alias back to what it stood for before; by hand that is what was asked for."""
     state = read_state(job.state_file)
     if state is None:
-        raise PublishFailed(f"{job.out} holds no promotion to go back from")
-    write_aliases(job.aliases, with_alias(read_aliases(job.aliases), state.alias, state.before))
+        raise DeploymentFailed(f"{job.out} holds no promotion to go back from")
+    write_aliases(job.aliases, replace_alias(read_aliases(job.aliases), state.alias, state.before))
     save_state(job.state_file, replace(state, status="rolled back", reason=reason))
     async with _session("THINKGATE_KEY") as http:
         await _taken_up(job, http, state.before)
@@ -286,12 +286,12 @@ async def _rollback(job: _Job, reason: str) -> int:
 
 async def _put(job: _Job, http: aiohttp.ClientSession, targets: Targets) -> None:
     """Replaces the alias's targets and waits until the gateway has read them."""
-    write_aliases(job.aliases, with_alias(read_aliases(job.aliases), job.alias, targets))
+    write_aliases(job.aliases, replace_alias(read_aliases(job.aliases), job.alias, targets))
     await _taken_up(job, http, targets)
 
 
 async def _taken_up(job: _Job, http: aiohttp.ClientSession, targets: Targets) -> None:
-    """Returns once the gateway says that the alias stands for these. Raises PublishFailed."""
+    """Returns once the gateway says that the alias stands for these. Raises DeploymentFailed."""
     wanted = dict(targets) or None
     told: object = None
     waited = 0.0
@@ -303,7 +303,7 @@ async def _taken_up(job: _Job, http: aiohttp.ClientSession, targets: Targets) ->
             return
         await asyncio.sleep(min(job.poll, 0.25))
         waited += min(job.poll, 0.25)
-    raise PublishFailed(f"{job.url} has not taken up {job.aliases}: {job.alias} is {told}, not {wanted}")
+    raise DeploymentFailed(f"{job.url} has not taken up {job.aliases}: {job.alias} is {told}, not {wanted}")
 
 
 async def _metrics(job: _Job, http: aiohttp.ClientSession) -> str:
@@ -313,7 +313,7 @@ async def _metrics(job: _Job, http: aiohttp.ClientSession) -> str:
             reply.raise_for_status()
             return await reply.text()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise PublishFailed(f"{job.url} shows no metrics ({error or type(error).__name__})") from error
+        raise DeploymentFailed(f"{job.url} shows no metrics ({error or type(error).__name__})") from error
 
 
 def _session(variable: str) -> aiohttp.ClientSession:

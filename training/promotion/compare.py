@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from training.data.problems import EvaluationProblem, choose, digest, gym_problems, read_problems
-from training.evaluation.answer_forms import FORMS, chat_for
+from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import Client
-from training.evaluation.metrics import By
-from training.evaluation.replies import EvaluatedReply, open_replies
-from training.evaluation.runner import EvaluationFailed, Work, ask_all
+from training.evaluation.metrics import GradingMode
+from training.evaluation.replies import EvaluatedReply, open_reply_log
+from training.evaluation.runner import EvaluationFailed, EvaluationRequest, evaluate_all
 from training.evaluation.settings import EvaluationSetting
-from training.promotion.decisions import Paired
+from training.promotion.decisions import PairedOutcomes
 
-__all__ = ["DataSet", "Terms", "ask_both", "data_set", "paired"]
+__all__ = ["ComparisonSettings", "DataSet", "evaluate_both", "load_data_set", "pair_replies"]
 
 _TASK_COUNT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ComparisonSettings:
     """How both are asked."""
 
     setting: EvaluationSetting
@@ -43,7 +43,7 @@ class DataSet:
     problems: tuple[EvaluationProblem, ...]
 
 
-def data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
+def load_data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
     """A file of JSON lines where there is one of this name, else a reasoning-gym task. Raises DataError."""
     path = Path(source)
     pool = read_problems(path) if path.exists() else gym_problems(source, count or _TASK_COUNT, seed)
@@ -51,9 +51,15 @@ def data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
     return DataSet(path.name if path.exists() else source, trained, tuple(problems))
 
 
-async def ask_both(
-    client: Client, data: DataSet, models: Sequence[str], terms: Terms, directory: Path, *, by: By
-) -> Paired:
+async def evaluate_both(
+    client: Client,
+    data: DataSet,
+    models: Sequence[str],
+    terms: ComparisonSettings,
+    directory: Path,
+    *,
+    by: GradingMode,
+) -> PairedOutcomes:
     """Asks what the directory has no replies to yet, and pairs all of them.
 
     Raises EvaluationFailed where replies stay missing, AskFailed, ResultsError, OSError.
@@ -62,15 +68,18 @@ async def ask_both(
     for model in models:
         path = directory / f"{_filename(data.name)}-{_filename(model)}.jsonl"
         replies.append(await _ask(client, data, model, terms, path))
-    return paired(data, replies[0], replies[1], by)
+    return pair_replies(data, replies[0], replies[1], by)
 
 
-def paired(
-    data: DataSet, current: Mapping[str, EvaluatedReply], candidate: Mapping[str, EvaluatedReply], by: By
-) -> Paired:
+def pair_replies(
+    data: DataSet,
+    current: Mapping[str, EvaluatedReply],
+    candidate: Mapping[str, EvaluatedReply],
+    by: GradingMode,
+) -> PairedOutcomes:
     """What both made of each problem; one that the grader could not decide counts as wrong."""
     both = [problem.id for problem in data.problems if problem.id in current and problem.id in candidate]
-    return Paired(
+    return PairedOutcomes(
         data.name,
         data.trained,
         tuple((getattr(current[key], by) is True, getattr(candidate[key], by) is True) for key in both),
@@ -78,10 +87,10 @@ def paired(
 
 
 async def _ask(
-    client: Client, data: DataSet, model: str, terms: Terms, path: Path
+    client: Client, data: DataSet, model: str, terms: ComparisonSettings, path: Path
 ) -> Mapping[str, EvaluatedReply]:
-    form = FORMS[terms.form]
-    chats = {problem.id: chat_for(problem, form, []) for problem in data.problems}
+    form = ANSWER_FORMS[terms.form]
+    chats = {problem.id: chat_messages(problem, form, []) for problem in data.problems}
     about: dict[str, Any] = {
         "data": data.name,
         "digest": digest(data.problems, chats),
@@ -92,16 +101,16 @@ async def _ask(
         "max_tokens": terms.max_tokens,
         "model": model,
     }
-    with open_replies(path, about) as held:
+    with open_reply_log(path, about) as held:
         held.begin(model)
         work = [
-            Work(terms.setting, problem, _body(model, chats[problem.id], terms, place))
+            EvaluationRequest(terms.setting, problem, _body(model, chats[problem.id], terms, place))
             for place, problem in enumerate(data.problems)
             if (terms.setting.name, problem.id) not in held
         ]
         if work:
             done = len(data.problems) - len(work)
-            failures = await ask_all(
+            failures = await evaluate_all(
                 client, work, form.find, held.add, concurrency=terms.concurrency, done=done
             )
             if failures:
@@ -110,7 +119,7 @@ async def _ask(
         return {reply.id: reply for reply in held}
 
 
-def _body(model: str, chat: list[dict[str, str]], terms: Terms, place: int) -> dict[str, Any]:
+def _body(model: str, chat: list[dict[str, str]], terms: ComparisonSettings, place: int) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": chat, "temperature": terms.temperature}
     if terms.max_tokens:
         body["max_tokens"] = terms.max_tokens

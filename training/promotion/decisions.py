@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from math import comb, fsum
 from typing import Literal
 
-from training.evaluation.metrics import wilson
+from training.evaluation.metrics import wilson_interval
 
 __all__ = [
     "Comparison",
-    "Paired",
+    "PairedOutcomes",
     "PromotionDecision",
     "Targets",
     "Traffic",
     "TrafficLimits",
     "assess_traffic",
-    "compare",
+    "compare_outcomes",
+    "decide_promotion",
     "next_share",
-    "shared",
-    "verdict",
+    "split_traffic",
 ]
 
 Targets = tuple[tuple[str, float], ...]
@@ -32,7 +32,7 @@ _ENOUGH_TO_FAIL = 5  # requests before errors alone may end a promotion
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedOutcomes:
     """One data set asked of both models: problem by problem, whether each was right."""
 
     name: str
@@ -69,7 +69,7 @@ class PromotionDecision:
     reasons: tuple[str, ...] = ()
 
 
-def compare(paired: Paired, *, seed: int = 0, resamples: int = _RESAMPLES) -> Comparison:
+def compare_outcomes(paired: PairedOutcomes, *, seed: int = 0, resamples: int = _RESAMPLES) -> Comparison:
     """The paired percentile bootstrap over problems (Efron 1979), and McNemar's exact test (1947).
 
     Raises ValueError where there are no problems.
@@ -92,19 +92,19 @@ def compare(paired: Paired, *, seed: int = 0, resamples: int = _RESAMPLES) -> Co
         100 * (gained - lost) / count,
         means[int(0.025 * (resamples - 1))],
         means[-1 - int(0.025 * (resamples - 1))],
-        mcnemar(gained, lost),
+        mcnemar_p_value(gained, lost),
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
+def mcnemar_p_value(gained: int, lost: int) -> float:
     """The exact two-sided p-value: of the problems that differ, half would be gained by chance."""
     differing = gained + lost
     tail = sum(comb(differing, k) for k in range(min(gained, lost) + 1)) / int(2**differing)
     return min(1.0, 2 * tail)
 
 
-def verdict(
-    sets: Sequence[Paired], *, gain: float = 0.0, loss: float = 5.0, seed: int = 0
+def decide_promotion(
+    sets: Sequence[PairedOutcomes], *, gain: float = 0.0, loss: float = 5.0, seed: int = 0
 ) -> PromotionDecision:
     """Whether the candidate may take over.
 
@@ -112,7 +112,7 @@ def verdict(
     negative one lets through what is no better), on each untouched one above -`loss`: what
     can't be shown to be harmless with so few questions is refused as well.
     """
-    comparisons = tuple(compare(each, seed=seed) for each in sets)
+    comparisons = tuple(compare_outcomes(each, seed=seed) for each in sets)
     reasons = []
     for each in comparisons:
         needed = gain if each.trained else -loss
@@ -128,7 +128,7 @@ def next_share(steps: Sequence[float], done: float) -> float | None:
     return next((step for step in steps if step > done), None)
 
 
-def shared(current: str, candidate: str, percent: float) -> Targets:
+def split_traffic(current: str, candidate: str, percent: float) -> Targets:
     """An alias's targets with so many percent of the requests going to the candidate."""
     return ((current, 100 - percent), (candidate, percent))
 
@@ -187,7 +187,7 @@ def assess_traffic(
     Failures count as soon as they are beyond chance (Wilson's interval lies above what is
     allowed), the means only once there are enough requests on both sides.
     """
-    failing = wilson(round(candidate.failed), round(candidate.total))
+    failing = wilson_interval(round(candidate.failed), round(candidate.total))
     usual = 100 * current.failed / current.total if current.total else 0.0
     if candidate.total >= _ENOUGH_TO_FAIL and failing.low > usual + limits.errors:
         return "bad", f"{candidate.failed:g} of {candidate.total:g} requests failed ({usual:.1f}% before)"

@@ -17,26 +17,26 @@ from prometheus_client.parser import text_string_to_metric_families
 from training.promotion.decisions import Targets, Traffic
 
 __all__ = [
-    "PublishFailed",
-    "State",
+    "DeploymentFailed",
+    "PromotionState",
     "load_adapter",
     "read_aliases",
     "read_state",
     "read_traffic",
+    "replace_alias",
     "save_state",
-    "with_alias",
     "write_aliases",
 ]
 
-Table = Mapping[str, Targets]
+AliasTable = Mapping[str, Targets]
 
 
-class PublishFailed(Exception):
+class DeploymentFailed(Exception):
     """A step can't be done; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class PromotionState:
     """How far a promotion has come. `before` is what the alias stood for, empty where it was none."""
 
     alias: str
@@ -47,27 +47,27 @@ class State:
     status: Literal["moving", "done", "rolled back"] = "moving"
     reason: str = ""
 
-    def moved(self, share: float) -> State:
+    def moved(self, share: float) -> PromotionState:
         """The state with the candidate at this share, in percent."""
         return replace(self, share=share)
 
 
-def read_aliases(path: Path) -> Table:
-    """The aliases of the gateway's file, none where there is no file yet. Raises PublishFailed."""
+def read_aliases(path: Path) -> AliasTable:
+    """The aliases of the gateway's file, none where there is no file yet. Raises DeploymentFailed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise PublishFailed(f"{path} can't be read: {error}") from error
+        raise DeploymentFailed(f"{path} can't be read: {error}") from error
     try:
         held: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         return {name: tuple((t["model"], t.get("share", 1.0)) for t in held[name]) for name in held}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise PublishFailed(f"{path} is no file of aliases: {error}") from error
+        raise DeploymentFailed(f"{path} is no file of aliases: {error}") from error
 
 
-def write_aliases(path: Path, table: Table) -> None:
+def write_aliases(path: Path, table: AliasTable) -> None:
     """Replaces the file atomically, in the format that its name says. Raises OSError."""
     if path.suffix == ".json":
         held = {
@@ -83,24 +83,24 @@ def write_aliases(path: Path, table: Table) -> None:
     _replace(path, text)
 
 
-def with_alias(table: Table, alias: str, targets: Targets) -> Table:
+def replace_alias(table: AliasTable, alias: str, targets: Targets) -> AliasTable:
     """The table with this alias; without targets, the table without it."""
     others = {name: held for name, held in table.items() if name != alias}
     return {**others, alias: targets} if targets else others
 
 
-def read_state(path: Path) -> State | None:
-    """The state that was saved; None where none was. Raises PublishFailed."""
+def read_state(path: Path) -> PromotionState | None:
+    """The state that was saved; None where none was. Raises DeploymentFailed."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
-        return State(**{**held, "before": tuple((model, share) for model, share in held["before"])})
+        return PromotionState(**{**held, "before": tuple((model, share) for model, share in held["before"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PublishFailed(f"{path} is no state of a promotion: {error}") from error
+        raise DeploymentFailed(f"{path} is no state of a promotion: {error}") from error
 
 
-def save_state(path: Path, state: State) -> None:
+def save_state(path: Path, state: PromotionState) -> None:
     """Replaces the file atomically. Raises OSError."""
     _replace(path, json.dumps(asdict(state), indent=1) + "\n")
 
@@ -128,7 +128,7 @@ def read_traffic(metrics: str, alias: str, target: str) -> Traffic:
 
 
 async def load_adapter(http: aiohttp.ClientSession, engine: str, name: str, directory: str) -> None:
-    """Has a running vLLM serve a LoRA under this name, unless it does. Raises PublishFailed.
+    """Has a running vLLM serve a LoRA under this name, unless it does. Raises DeploymentFailed.
 
     `engine` is its address without /v1, `directory` the adapter as that machine sees it. vLLM
     has to run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
@@ -144,11 +144,11 @@ async def load_adapter(http: aiohttp.ClientSession, engine: str, name: str, dire
             told = (await reply.text())[:300]
             if reply.status == 404:
                 needs = "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                raise PublishFailed(f"{root} loads no adapters while it runs; vLLM needs {needs}")
+                raise DeploymentFailed(f"{root} loads no adapters while it runs; vLLM needs {needs}")
             if reply.status >= 400:
-                raise PublishFailed(f"{root} did not load {directory}: {reply.status} {told}")
+                raise DeploymentFailed(f"{root} did not load {directory}: {reply.status} {told}")
     except (aiohttp.ClientError, TimeoutError, KeyError, ValueError) as error:
-        raise PublishFailed(
+        raise DeploymentFailed(
             f"{root} does not answer as vLLM does ({error or type(error).__name__})"
         ) from error
 

@@ -24,17 +24,17 @@ from scorers.trained import Case
 from training.config import ClassifierTable
 from training.data.problems import DataError
 from training.data.prompts import Prompter
-from training.scorer.labels import Marked
+from training.scorer.labels import LabelledText
 from training.types import Problem
 
-__all__ = ["calibrate", "classified", "template_of", "train_classifier"]
+__all__ = ["classification_template", "classify", "train_classifier", "write_calibration"]
 
 _BATCH = 64  # texts in a forward pass without gradients
 Encoded = tuple[list[int], list[int], list[bool]]
 """A text's ids, the places of its marks among them, and their labels."""
 
 
-def template_of(prompter: Prompter) -> str:
+def classification_template(prompter: Prompter) -> str:
     """The text to classify: the question and the reply as the policy itself sees and writes them.
 
     It is the template that serving has to be given, and begins with no budget's system prompt, which a
@@ -49,8 +49,8 @@ def template_of(prompter: Prompter) -> str:
 def train_classifier(
     backbone: Path,
     tokenizer: Any,
-    train: Sequence[Marked],
-    validation: Sequence[Marked],
+    train: Sequence[LabelledText],
+    validation: Sequence[LabelledText],
     *,
     table: ClassifierTable,
     directory: Path,
@@ -97,7 +97,7 @@ def train_classifier(
     return {"texts": len(train), "marks": sum(len(e.marks) for e in train), "validation_losses": losses}
 
 
-def classified(directory: Path, template: str, cases: Sequence[Case]) -> list[float]:
+def classify(directory: Path, template: str, cases: Sequence[Case]) -> list[float]:
     """The probabilities that the embedded classifier gives, the one that serves; equal cases are run once."""
     different = list(dict.fromkeys(cases))
     local = LocalClassifier(directory, template=template, batch=_BATCH)
@@ -108,13 +108,13 @@ def classified(directory: Path, template: str, cases: Sequence[Case]) -> list[fl
     return [found[case] for case in cases]
 
 
-def calibrate(directory: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
+def write_calibration(directory: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
     """Writes the calibration beside the weights, where serving looks for it."""
     path = directory / "calibration.json"
     path.write_text(json.dumps(asdict(fit(probabilities, labels))) + "\n", encoding="utf-8")
 
 
-def _encoded(tokenizer: Any, marked: Marked) -> Encoded:
+def _encoded(tokenizer: Any, marked: LabelledText) -> Encoded:
     """Tokenized as it is in serving; a mark falls on the token that holds its last character."""
     found = tokenizer(marked.text, return_offsets_mapping=True)
     ends = [end for _, end in found["offset_mapping"]]

@@ -20,15 +20,15 @@ from scorers.types import Answer, Group, Sample, VoteOptions
 from scorers.votes import VOTES
 
 __all__ = [
-    "Rule",
+    "GateThresholds",
     "SampledProblem",
-    "brier",
-    "calibration_error",
+    "bootstrap_interval",
+    "brier_score",
     "check_gate",
-    "curve",
-    "interval",
+    "expected_calibration_error",
     "pooled_auc",
-    "within_auc",
+    "vote_curve",
+    "within_problem_auc",
 ]
 
 _VOTES = ("majority", "weighted", "best")
@@ -44,7 +44,7 @@ class SampledProblem:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class GateThresholds:
     """What a scorer has to reach.
 
     `auc` is the least AUC within problems, `error` the greatest calibration error. At every N of
@@ -62,7 +62,7 @@ class Rule:
     seed: int = 0
 
 
-def within_auc(problems: Sequence[SampledProblem]) -> float | None:
+def within_problem_auc(problems: Sequence[SampledProblem]) -> float | None:
     """The mean AUC over the problems that have right and wrong samples; None where there is none.
 
     A problem's is the chance that a right sample of it scores above a wrong one, ties counting half.
@@ -78,7 +78,7 @@ def pooled_auc(problems: Sequence[SampledProblem]) -> float | None:
     return _auc(scores, [right for problem in problems for right in problem.correct])
 
 
-def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> float:
+def expected_calibration_error(scores: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> float:
     """The expected calibration error over bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
     held: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for score, label in zip(scores, labels, strict=True):
@@ -87,12 +87,12 @@ def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, bins: 
     return sum(gaps) / len(scores)
 
 
-def brier(scores: Sequence[float], labels: Sequence[bool]) -> float:
+def brier_score(scores: Sequence[float], labels: Sequence[bool]) -> float:
     """The mean squared error of the probabilities (Brier 1950)."""
     return fmean((score - label) ** 2 for score, label in zip(scores, labels, strict=True))
 
 
-def curve(problems: Sequence[SampledProblem], vote: str, rule: Rule) -> dict[int, list[float]]:
+def vote_curve(problems: Sequence[SampledProblem], vote: str, rule: GateThresholds) -> dict[int, list[float]]:
     """By N each problem's accuracy under a vote of `scorers.votes`, over the first N of shuffled samples.
 
     The orders depend on the rule's seed and the problem's place alone, so the curves of two votes, or of
@@ -107,7 +107,7 @@ def curve(problems: Sequence[SampledProblem], vote: str, rule: Rule) -> dict[int
     return found
 
 
-def interval(values: Sequence[float], rule: Rule) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], rule: GateThresholds) -> tuple[float, float]:
     """The percentile bootstrap's interval of the mean, resampling problems (Efron 1979)."""
     chance = random.Random(f"{rule.seed} bootstrap")
     means = sorted(fmean(chance.choices(values, k=len(values))) for _ in range(rule.resamples))
@@ -116,15 +116,15 @@ def interval(values: Sequence[float], rule: Rule) -> tuple[float, float]:
 
 
 def check_gate(
-    problems: Sequence[SampledProblem], rule: Rule = Rule()
+    problems: Sequence[SampledProblem], rule: GateThresholds = GateThresholds()
 ) -> tuple[tuple[Check, ...], dict[str, Any]]:
     """The gate's checks, and all figures for the report. Raises ValueError without problems."""
     if not any(problem.correct for problem in problems):
         raise ValueError("the gate needs held-out problems with samples that can vote")
     scores = [score for problem in problems for score in problem.scores]
     labels = [right for problem in problems for right in problem.correct]
-    auc, error = within_auc(problems), calibration_error(scores, labels)
-    curves = {vote: curve(problems, vote, rule) for vote in _VOTES}
+    auc, error = within_problem_auc(problems), expected_calibration_error(scores, labels)
+    curves = {vote: vote_curve(problems, vote, rule) for vote in _VOTES}
     checks = [
         Check("within-problem AUC", _rounded(auc or 0.0), rule.auc, (auc or 0.0) >= rule.auc),
         Check("calibration error, at most", _rounded(error), rule.error, error <= rule.error),
@@ -137,7 +137,7 @@ def check_gate(
             for size in rule.sizes
         }
         least = min(fmean(gain[size]) for size in rule.sizes if size > 1)
-        low, high = interval(gain[most], rule)
+        low, high = bootstrap_interval(gain[most], rule)
         checks += [
             Check(f"{vote} over majority, least gain of any N", _rounded(least), 0.0, least >= 0),
             Check(f"{vote} over majority at N={most}, lower end", _rounded(low), 0.0, low > 0),
@@ -151,7 +151,7 @@ def check_gate(
         "within_auc": None if auc is None else _rounded(auc),
         "pooled_auc": None if pooled is None else _rounded(pooled),
         "calibration_error": _rounded(error),
-        "brier": _rounded(brier(scores, labels)),
+        "brier": _rounded(brier_score(scores, labels)),
         "curves": {vote: _means(curves[vote]) for vote in _VOTES} | {"oracle": _oracle(problems, rule)},
         f"gain_at_{most}": gains,
         "confidence": rule.confidence,
@@ -185,12 +185,12 @@ def _elected(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
     return winner is not None and problem.correct[winner]
 
 
-def _oracle(problems: Sequence[SampledProblem], rule: Rule) -> dict[str, float]:
+def _oracle(problems: Sequence[SampledProblem], rule: GateThresholds) -> dict[str, float]:
     """What a scorer without fault would reach: its best-of-N."""
     perfect = [
         SampledProblem(each.classes, each.correct, tuple(map(float, each.correct))) for each in problems
     ]
-    return _means(curve(perfect, "best", rule))
+    return _means(vote_curve(perfect, "best", rule))
 
 
 def _means(found: Mapping[int, Sequence[float]]) -> dict[str, float]:

@@ -17,33 +17,33 @@ from itertools import zip_longest
 
 from scorers.trained import Case, filled
 from training.config import Miss
-from training.scorer.labels import near_miss
+from training.scorer.labels import change_digit
 from training.scorer.samples import Asked
 from training.types import Problem
 
 __all__ = [
-    "DIGIT",
-    "check",
-    "checks_by_rule",
-    "checks_of",
-    "checks_to_imitate",
-    "missed",
-    "side_by_side",
+    "DIGIT_ONLY",
+    "compare_characters",
+    "judge_problem",
+    "judge_problems_by_rule",
+    "judge_problems_from_replies",
+    "judge_problems_to_imitate",
+    "perturb_answer",
 ]
 
-DIGIT: tuple[Miss, ...] = ("digit",)
+DIGIT_ONLY: tuple[Miss, ...] = ("digit",)
 
 
-def check(form: str, row: Problem, answer: str, right: bool) -> Problem:
+def judge_problem(form: str, row: Problem, answer: str, right: bool) -> Problem:
     """One check of an answer, as a row of its own; `form` has {question} and {answer}."""
     chains: Mapping[str, str] = row.extra.get("chains", {})
-    beside = side_by_side(row.gold or "", answer.strip())
+    beside = compare_characters(row.gold or "", answer.strip())
     extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
     question = filled(form, Case(row.question, answer))
     return Problem(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
 
 
-def side_by_side(result: str, answer: str) -> str:
+def compare_characters(result: str, answer: str) -> str:
     """The result, and its characters against the answer's up to the first that differs.
 
     "579" against "589" gives "579" and "5:5 yes 7:8 no"; "-" stands for a character that isn't there.
@@ -56,7 +56,7 @@ def side_by_side(result: str, answer: str) -> str:
     return f"{result}\n{' '.join(pairs)}"
 
 
-def missed(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | None:
+def perturb_answer(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | None:
     """A wrong answer near the right one, in one of these ways; None where it has no digit.
 
     Only a whole number can miss by its sign or its length, 0 by neither; other answers do by a digit.
@@ -64,7 +64,7 @@ def missed(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | 
     miss = misses[0] if len(misses) == 1 else chance.choice(misses)
     found = re.fullmatch(r"(-?)([1-9]\d*)", answer)
     if miss == "digit" or found is None:
-        return near_miss(answer, chance)
+        return change_digit(answer, chance)
     sign, digits = found.groups()
     if miss == "sign":
         return digits if sign else f"-{digits}"
@@ -74,8 +74,8 @@ def missed(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | 
     return sign + digits[: place + 1] + chance.choice("0123456789") + digits[place + 1 :]
 
 
-def checks_by_rule(
-    form: str, rows: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT
+def judge_problems_by_rule(
+    form: str, rows: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
 ) -> list[Problem]:
     """A check of each row: of its own answer, or, half of the time, of one that misses it in such a way.
 
@@ -85,13 +85,15 @@ def checks_by_rule(
     found = []
     for row in rows:
         gold = row.gold or ""
-        wrong = missed(gold, misses, chance) if row.tolerance is None and chance.random() < 0.5 else None
-        found.append(check(form, row, wrong or gold, wrong is None))
+        wrong = (
+            perturb_answer(gold, misses, chance) if row.tolerance is None and chance.random() < 0.5 else None
+        )
+        found.append(judge_problem(form, row, wrong or gold, wrong is None))
     return found
 
 
-def checks_of(
-    form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT, *, most: int = 2
+def judge_problems_from_replies(
+    form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT_ONLY, *, most: int = 2
 ) -> list[Problem]:
     """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
 
@@ -104,16 +106,19 @@ def checks_of(
         wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
         answers = [answer for answer, _ in wrong.most_common() if answer][:most]
         gold = each.row.gold or ""
-        near = missed(gold, misses, chance) if each.row.tolerance is None else None
+        near = perturb_answer(gold, misses, chance) if each.row.tolerance is None else None
         if not answers and near is not None:
             answers = [near]
-        found += [check(form, each.row, answer, False) for answer in answers]
-        found.append(check(form, each.row, gold, True))
+        found += [judge_problem(form, each.row, answer, False) for answer in answers]
+        found.append(judge_problem(form, each.row, gold, True))
     return found
 
 
-def checks_to_imitate(
-    form: str, rows: Sequence[Problem], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT
+def judge_problems_to_imitate(
+    form: str, rows: Sequence[Problem], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
 ) -> list[Problem]:
     """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
-    return [*checks_by_rule(form, rows, seed, misses), *checks_of(form, asked, seed, misses)]
+    return [
+        *judge_problems_by_rule(form, rows, seed, misses),
+        *judge_problems_from_replies(form, asked, seed, misses),
+    ]

@@ -16,11 +16,11 @@ from scorers.trained import Case, filled
 from training.data.chains import LENGTHS
 from training.scorer.samples import Asked, LabelledReply, classes
 
-__all__ = ["Marked", "harder", "marked", "near_miss", "step_labels"]
+__all__ = ["LabelledText", "change_digit", "labelled_texts", "step_labels", "with_hard_negatives"]
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class LabelledText:
     """A text and its marks (end, right so far); the last one is the whole reply's label."""
 
     text: str
@@ -43,7 +43,7 @@ def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
     return found
 
 
-def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> list[Marked]:
+def labelled_texts(template: str, asked: Iterable[Asked], *, steps: bool = False) -> list[LabelledText]:
     """Every reply with an answer as it will be classified, and its label; with `steps` those of its steps."""
     return [
         _marked(template, each, reply, steps)
@@ -53,7 +53,7 @@ def marked(template: str, asked: Iterable[Asked], *, steps: bool = False) -> lis
     ]
 
 
-def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> Marked:
+def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> LabelledText:
     case = Case(asked.row.question, reply.answer, reply.thinking)
     text = filled(template, case)
     marks: list[tuple[int, bool]] = []
@@ -63,10 +63,10 @@ def _marked(template: str, asked: Asked, reply: LabelledReply, steps: bool) -> M
         start = len(filled(before, case))
         labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.budget or "high", "high")])
         marks = [(start + end, right) for end, right in labels]
-    return Marked(text, (*marks, (len(text), reply.correct)))
+    return LabelledText(text, (*marks, (len(text), reply.correct)))
 
 
-def near_miss(answer: str, chance: random.Random) -> str | None:
+def change_digit(answer: str, chance: random.Random) -> str | None:
     """The answer with one digit changed; None where it has none."""
     places = [place for place, character in enumerate(answer) if character in "0123456789"]
     if not places:
@@ -76,7 +76,7 @@ def near_miss(answer: str, chance: random.Random) -> str | None:
     return answer[:place] + digit + answer[place + 1 :]
 
 
-def harder(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
+def with_hard_negatives(asked: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
     """The same with more and harder negatives, as many as there are right replies.
 
     They are the wrong replies that would win their question's vote, once more, and near misses: right
@@ -97,7 +97,7 @@ def _negatives(asked: Asked, chance: random.Random, pool: MathPool | None) -> li
     ]
     misses = []
     for reply in asked.replies:
-        changed = near_miss(reply.answer, chance) if reply.correct else None
+        changed = change_digit(reply.answer, chance) if reply.correct else None
         if changed is not None:
             misses.append(replace(reply, answer=changed, correct=False))
     return [*wins, *misses]

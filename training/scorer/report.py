@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_table"]
+__all__ = ["results_table"]
 
 
-def as_table(results: Sequence[Mapping[str, Any]]) -> str:
+def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     """A line a try: what it reached, and which checks it failed."""
     if not results:
         return ""

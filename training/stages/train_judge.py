@@ -15,7 +15,11 @@ from typing import Any
 from scorers.answers import extract
 from scorers.judge import belief
 from training.data.prompts import Prompter
-from training.scorer.judge_problems import check, checks_of, checks_to_imitate
+from training.scorer.judge_problems import (
+    judge_problem,
+    judge_problems_from_replies,
+    judge_problems_to_imitate,
+)
 from training.scorer.samples import Asked
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce
@@ -70,12 +74,12 @@ def train_judge(
     """
     table = stage.table
     form = table.question
-    kept = tuple(checks_of(form, validation, stage.seed, table.misses, most=1))
+    kept = tuple(judge_problems_from_replies(form, validation, stage.seed, table.misses, most=1))
     folder = stage.directory / "generative"
     imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)
     own_too = train if table.judge is None else ()
-    imitated = checks_to_imitate(form, rows, own_too, imitating.seed, table.misses)
+    imitated = judge_problems_to_imitate(form, rows, own_too, imitating.seed, table.misses)
 
     def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Problem], dict[str, Any]]:
         return worked(imitating, prompter, imitated, ()), imitated, {}
@@ -87,7 +91,7 @@ def train_judge(
         return model, {"imitated": len(imitated)}
     learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
     learning.directory.mkdir(parents=True, exist_ok=True)
-    own = checks_of(form, train, learning.seed, table.misses)
+    own = judge_problems_from_replies(form, train, learning.seed, table.misses)
     if not _done(learning):
         reinforce(learning, model, own)
     return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}
@@ -106,7 +110,9 @@ def judged(
     """
     model, _, prompter = stage.load(directory)
     different = {
-        (row.id, answer): check(manner.question, row, answer, False)  # what is right plays no part in asking
+        (row.id, answer): judge_problem(
+            manner.question, row, answer, False
+        )  # what is right plays no part in asking
         for row, each in zip(rows, answers, strict=True)
         for answer in each
         if answer.strip()

@@ -24,10 +24,10 @@ from training.data.contamination import clean
 from training.data.problems import DataError
 from training.data.readers import fingerprint
 from training.data.sources import collect
-from training.scorer.classifier import calibrate, classified, template_of, train_classifier
-from training.scorer.gate import Rule, check_gate
-from training.scorer.labels import harder, marked
-from training.scorer.report import as_table
+from training.scorer.classifier import classification_template, classify, train_classifier, write_calibration
+from training.scorer.gate import GateThresholds, check_gate
+from training.scorer.labels import labelled_texts, with_hard_negatives
+from training.scorer.report import results_table
 from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
 from training.stages.run import Run, Stage
 from training.stages.train_judge import Manner, judged, train_judge
@@ -141,14 +141,14 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
         for reply, score in zip(each.replies, scores, strict=True)
         if score is not None
     ]
-    calibrate(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
+    write_calibration(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
     problems = [
         problem(each, [None if score is None else calibration(score) for score in scores], stage.run.pool)
         for each, scores in zip(samples.test, scoring(samples.test), strict=True)
     ]
     table = stage.table
-    rule = Rule(
+    rule = GateThresholds(
         auc=table.auc,
         error=table.error,
         sizes=tuple(2**power for power in range(table.samples.bit_length())),
@@ -212,11 +212,11 @@ def _classifier(
     table = stage.table
     backbone = policy if name == "classifier" else _backbone(stage)
     _, tokenizer, prompter = stage.load(backbone)
-    template = template_of(prompter)
+    template = classification_template(prompter)
     hard = name in ("negatives", "steps")
-    train = marked(
+    train = labelled_texts(
         template,
-        harder(samples.train, stage.seed, stage.run.pool) if hard else samples.train,
+        with_hard_negatives(samples.train, stage.seed, stage.run.pool) if hard else samples.train,
         steps=name == "steps",
     )
     directory = stage.directory / name / "model"
@@ -224,7 +224,7 @@ def _classifier(
         backbone,
         tokenizer,
         train,
-        marked(template, samples.validation),
+        labelled_texts(template, samples.validation),
         table=table.classifier,
         directory=directory,
         seed=stage.seed,
@@ -232,7 +232,7 @@ def _classifier(
     _tell_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
 
     def scoring(asked: Sequence[Asked]) -> Scores:
-        found = iter(classified(directory, template, [case for each in asked for case in each.cases()]))
+        found = iter(classify(directory, template, [case for each in asked for case in each.cases()]))
         return [[next(found) for _ in each.replies] for each in asked]
 
     return directory, {"backbone": str(backbone), **told}, scoring
@@ -279,4 +279,4 @@ def _report(stage: Stage, samples: _Samples, results: Sequence[Mapping[str, Any]
         "settings": json.loads(stage.table.model_dump_json()),
     }
     (stage.directory / "results.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (stage.directory / "results.md").write_text(as_table(results), encoding="utf-8")
+    (stage.directory / "results.md").write_text(results_table(results), encoding="utf-8")

@@ -4,8 +4,8 @@ import pytest
 
 from scorers.answers import extract
 from training.data.problems import EvaluationProblem
-from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.runner import mark
+from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
+from training.evaluation.runner import grade_reply
 
 SEVEN = EvaluationProblem("1", "3 + 4?", "7")
 
@@ -29,14 +29,14 @@ SEVEN = EvaluationProblem("1", "3 + 4?", "7")
 )
 def test_what_each_form_finds(form: str, text: str, found: str | None) -> None:
     """The last answer in the form; nothing where it is missing or cut off."""
-    assert FORMS[form].find(text) == found
+    assert ANSWER_FORMS[form].find(text) == found
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ANSWER_FORMS)
 def test_an_example_is_right_by_both_readings(name: str) -> None:
     """What a model is shown is what it is marked by, strictly and leniently."""
-    form = FORMS[name]
-    shown = chat_for(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
+    form = ANSWER_FORMS[name]
+    shown = chat_messages(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
     assert form.find(shown) == "7"
     answer = extract(shown)
     assert answer is not None
@@ -55,12 +55,12 @@ def test_an_example_is_right_by_both_readings(name: str) -> None:
 )
 async def test_the_two_marks(text: str, strict: bool, lenient: bool) -> None:
     """Strict wants the form, lenient takes what the gateway's grader finds; both compare values."""
-    assert await mark(text, SEVEN, FORMS["boxed"].find) == (strict, lenient)
+    assert await grade_reply(text, SEVEN, ANSWER_FORMS["boxed"].find) == (strict, lenient)
 
 
 def test_the_chat_shows_examples_and_asks_for_the_form() -> None:
     """Examples are turns with their answers; every question says how to answer."""
-    chat = chat_for(EvaluationProblem("2", "1 + 1?", "2"), FORMS["tag"], [SEVEN])
+    chat = chat_messages(EvaluationProblem("2", "1 + 1?", "2"), ANSWER_FORMS["tag"], [SEVEN])
     assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
     assert chat[1]["content"] == "<answer>7</answer>"
     assert chat[2]["content"].startswith("1 + 1?")

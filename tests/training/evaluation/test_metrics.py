@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.metrics import frontier, summarise, wilson
+from training.evaluation.metrics import pareto_frontier, summarise, wilson_interval
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
 
@@ -19,7 +19,7 @@ def beats(one: tuple[float, float], other: tuple[float, float]) -> bool:
 @given(POINTS)
 def test_nothing_on_the_frontier_is_beaten_and_all_else_is(points: list[tuple[float, float]]) -> None:
     """A place is on the frontier exactly where no point beats it."""
-    kept = frontier(points)
+    kept = pareto_frontier(points)
     unbeaten = {i for i, point in enumerate(points) if not any(beats(other, point) for other in points)}
     assert set(kept) == unbeaten
     assert len(kept) == len(unbeaten)
@@ -28,7 +28,7 @@ def test_nothing_on_the_frontier_is_beaten_and_all_else_is(points: list[tuple[fl
 @given(POINTS)
 def test_the_frontier_goes_from_cheap_to_dear(points: list[tuple[float, float]]) -> None:
     """Along it neither cost nor accuracy ever falls."""
-    along = [points[place] for place in frontier(points)]
+    along = [points[place] for place in pareto_frontier(points)]
     assert along == sorted(along)
     assert [accuracy for _, accuracy in along] == sorted(accuracy for _, accuracy in along)
 
@@ -37,7 +37,7 @@ def test_the_frontier_goes_from_cheap_to_dear(points: list[tuple[float, float]])
 def test_a_wilson_interval_holds_its_share(counts: tuple[int, int]) -> None:
     """The interval lies in [0, 100], holds the share, is never a point, and mirrors the wrong ones'."""
     right, count = counts
-    share, mirrored = wilson(right, count), wilson(count - right, count)
+    share, mirrored = wilson_interval(right, count), wilson_interval(count - right, count)
     assert 0 <= share.low <= share.percent <= share.high <= 100
     assert share.low < share.high
     assert share.low == pytest.approx(100 - mirrored.high)
@@ -45,9 +45,9 @@ def test_a_wilson_interval_holds_its_share(counts: tuple[int, int]) -> None:
 
 def test_wilson_at_a_known_place() -> None:
     """8 of 10: 49.0% to 94.3%, as published calculators have it; nothing asked leaves everything open."""
-    share = wilson(8, 10)
+    share = wilson_interval(8, 10)
     assert (round(share.low, 1), round(share.high, 1)) == (49.0, 94.3)
-    assert (wilson(0, 0).low, wilson(0, 0).high) == (0, 100)
+    assert (wilson_interval(0, 0).low, wilson_interval(0, 0).high) == (0, 100)
 
 
 def test_a_figure_is_its_settings_replies() -> None:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from training.evaluation.settings import EvaluationSetting, grid
+from training.evaluation.settings import EvaluationSetting, setting_grid
 
 
 def test_every_combination_once() -> None:
     """A single sample has no vote and no rule, so it stands once for each budget."""
-    settings = grid(["off", "low"], [1, 8], ["majority", "best"], ["none", "adaptive"])
+    settings = setting_grid(["off", "low"], [1, 8], ["majority", "best"], ["none", "adaptive"])
     assert len(settings) == len({setting.name for setting in settings}) == 2 * (1 + 4)
     assert settings[0] == EvaluationSetting("off")
     assert EvaluationSetting("low", 8, "best", "none") in settings
@@ -23,11 +23,11 @@ def test_a_setting_is_asked_by_headers() -> None:
 
 def test_a_vote_may_name_its_scorer() -> None:
     """As a client does, in a header; the name tells it from the same vote by another."""
-    setting = grid(["high"], [8], ["weighted:checker"], ["none"])[0]
+    setting = setting_grid(["high"], [8], ["weighted:checker"], ["none"])[0]
     assert setting.headers["X-Vote"] == "weighted"
     assert setting.headers["X-Scorer"] == "checker"
     assert setting.name == "high@8 weighted:checker"
-    assert "X-Scorer" not in grid(["high"], [8], ["weighted"], ["none"])[0].headers
+    assert "X-Scorer" not in setting_grid(["high"], [8], ["weighted"], ["none"])[0].headers
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_a_vote_may_name_its_scorer() -> None:
 def test_a_mistake_is_told(samples: list[int], votes: list[str], stops: list[str], told: str) -> None:
     """Before anything is asked of anyone."""
     with pytest.raises(ValueError, match=told):
-        grid(["off"], samples, votes, stops)
+        setting_grid(["off"], samples, votes, stops)

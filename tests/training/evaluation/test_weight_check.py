@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from training.evaluation.client import AskFailed
+from training.evaluation.client import RequestFailed
 from training.evaluation.weight_check import agreement, drawn_from
 from training.export.gguf_adapter import AdapterError, gguf_name, scaling
 
@@ -32,7 +32,7 @@ def test_both_engines_replies_are_read() -> None:
     llama = {"logprobs": {"content": [{"id": 5, "logprob": -0.1}, {"id": 6, "logprob": -0.2}]}}
     assert drawn_from({"choices": [vllm]}) == drawn_from({"choices": [llama]})
     for reply in ({}, {"choices": []}, {"choices": [{"logprobs": None}]}):
-        with pytest.raises(AskFailed, match="no token ids"):
+        with pytest.raises(RequestFailed, match="no token ids"):
             drawn_from(reply)
 
 

@@ -20,9 +20,9 @@ from tests.training.trainer.test_rollout import END, Letters
 from training.config import read_config
 from training.data.prompts import Prompt
 from training.export.command import main
-from training.export.notes import BEYOND, left_over
-from training.export.scoring import Scoring, kinds_of, settings, told
-from training.export.stage_export import Asked, ExportError, Job
+from training.export.notes import UNSUPPORTED, unsupported_options
+from training.export.scoring import Scoring, grading_record, reward_names, scoring_file
+from training.export.stage_export import ExportError, PromptedProblem, StageExport
 from training.types import Problem
 
 RUN = """
@@ -52,20 +52,20 @@ def file(directory: Path, more: str = "") -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> StageExport:
     """The stage `rl` of that run, for two processes."""
     path = file(tmp_path_factory.mktemp("run"))
-    return Job.of(read_config(path), "rl", path, 2)
+    return StageExport.of(read_config(path), "rl", path, 2)
 
 
 @pytest.fixture(scope="module")
-def scored(job: Job) -> Iterator[Callable[[Problem, str], dict[str, float]]]:
+def scored(job: StageExport) -> Iterator[Callable[[Problem, str], dict[str, float]]]:
     """Scores a reply, given as another engine's process gives it."""
-    scoring = Scoring(json.loads(settings(job, ["correct"], [END])), Letters())
+    scoring = Scoring(json.loads(scoring_file(job, ["correct"], [END])), Letters())
 
     def score(row: Problem, reply: str) -> dict[str, float]:
-        asked = Asked(row, Prompt("", (), Markup(), "high"))
-        return scoring.score(told(asked), [*map(ord, reply), END])
+        asked = PromptedProblem(row, Prompt("", (), Markup(), "high"))
+        return scoring.score(grading_record(asked), [*map(ord, reply), END])
 
     yield score
     scoring.close()
@@ -82,9 +82,9 @@ def test_a_reply_is_right_elsewhere_where_serving_finds_the_answer_equal(
     assert found["score"] == found["acc"] + 0.5 * found["format"] == found["acc"] + 0.5
 
 
-def test_the_reply_of_a_text_is_what_follows_its_prompt(job: Job) -> None:
+def test_the_reply_of_a_text_is_what_follows_its_prompt(job: StageExport) -> None:
     """And a text that begins otherwise is refused rather than misread."""
-    scoring = Scoring(json.loads(settings(job, ["correct"], [END])), Letters())
+    scoring = Scoring(json.loads(scoring_file(job, ["correct"], [END])), Letters())
     assert scoring.reply("question: answer", "question: ") == "answer"
     with pytest.raises(ValueError, match="does not begin with its prompt"):
         scoring.reply("answer", "question: ")
@@ -92,11 +92,11 @@ def test_the_reply_of_a_text_is_what_follows_its_prompt(job: Job) -> None:
 
 
 @pytest.mark.parametrize("reward", ["majority", "preference"])
-def test_rewards_that_need_more_than_a_reply_are_refused(job: Job, reward: str) -> None:
+def test_rewards_that_need_more_than_a_reply_are_refused(job: StageExport, reward: str) -> None:
     """Other engines judge one reply at a time, without a model that the stage trains."""
-    asked = Asked(replace(Problem("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
+    asked = PromptedProblem(replace(Problem("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
     with pytest.raises(ExportError, match=reward):
-        kinds_of(job, [asked])
+        reward_names(job, [asked])
 
 
 def test_an_export_for_accelerate_is_written_whole(
@@ -157,4 +157,4 @@ def test_a_step_that_cannot_be_shared_out_is_refused(
 def test_every_option_of_this_trainer_alone_is_said(tmp_path: Path, more: str) -> None:
     """Where the table sets it, the notes have its sentence."""
     table: Any = read_config(file(tmp_path, more)).rl
-    assert BEYOND[more.partition(" ")[0]] in left_over(table)
+    assert UNSUPPORTED[more.partition(" ")[0]] in unsupported_options(table)

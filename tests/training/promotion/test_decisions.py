@@ -9,41 +9,41 @@ from hypothesis import strategies as st
 
 from gateway.aliases import parse_aliases
 from training.promotion.decisions import (
-    Paired,
+    PairedOutcomes,
     Traffic,
     TrafficLimits,
     assess_traffic,
-    compare,
-    mcnemar,
+    compare_outcomes,
+    decide_promotion,
+    mcnemar_p_value,
     next_share,
-    shared,
-    verdict,
+    split_traffic,
 )
 from training.promotion.deployment import (
-    PublishFailed,
-    State,
+    DeploymentFailed,
+    PromotionState,
     read_aliases,
     read_state,
     read_traffic,
+    replace_alias,
     save_state,
-    with_alias,
     write_aliases,
 )
 
 results = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
 
-def data(both: int, gained: int, lost: int, neither: int, *, trained: bool = True) -> Paired:
+def data(both: int, gained: int, lost: int, neither: int, *, trained: bool = True) -> PairedOutcomes:
     """A data set with so many problems of each kind."""
     pairs = [(True, True)] * both + [(False, True)] * gained + [(True, False)] * lost
-    return Paired("sums", trained, tuple(pairs + [(False, False)] * neither))
+    return PairedOutcomes("sums", trained, tuple(pairs + [(False, False)] * neither))
 
 
 @given(results)
 def test_the_difference_lies_in_its_interval(pairs: list[tuple[bool, bool]]) -> None:
     """It is the candidate's accuracy less the current one's, and swapping the two turns it round."""
-    there = compare(Paired("x", True, tuple(pairs)))
-    back = compare(Paired("x", True, tuple((new, old) for old, new in pairs)))
+    there = compare_outcomes(PairedOutcomes("x", True, tuple(pairs)))
+    back = compare_outcomes(PairedOutcomes("x", True, tuple((new, old) for old, new in pairs)))
     assert there.low <= there.difference + 1e-9
     assert there.difference <= there.high + 1e-9
     assert there.difference == pytest.approx(there.candidate - there.current)
@@ -54,44 +54,44 @@ def test_the_difference_lies_in_its_interval(pairs: list[tuple[bool, bool]]) -> 
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_mcnemars_test_is_a_fair_coin(gained: int, lost: int) -> None:
     """No difference is no evidence; the more one-sided, the smaller p."""
-    assert 0 < mcnemar(gained, lost) <= 1
-    assert mcnemar(gained, gained) == 1
-    assert mcnemar(gained + 1, 0) <= mcnemar(gained, 0)
-    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
+    assert 0 < mcnemar_p_value(gained, lost) <= 1
+    assert mcnemar_p_value(gained, gained) == 1
+    assert mcnemar_p_value(gained + 1, 0) <= mcnemar_p_value(gained, 0)
+    assert mcnemar_p_value(10, 0) == pytest.approx(2 / 1024)
 
 
 def test_a_gain_passes_and_a_loss_does_not() -> None:
     """The trained set has to gain beyond chance; the reason names the set and the interval."""
-    assert verdict([data(40, 30, 2, 28)]).passed
-    worse = verdict([data(40, 2, 30, 28)])
+    assert decide_promotion([data(40, 30, 2, 28)]).passed
+    worse = decide_promotion([data(40, 2, 30, 28)])
     assert not worse.passed
     assert worse.reasons[0].startswith("sums: -28.0 points (95%: ")
     assert worse.reasons[0].endswith("is worse")
-    unclear = verdict([data(3, 2, 1, 3)])
+    unclear = decide_promotion([data(3, 2, 1, 3)])
     assert "not shown to be above +0.0" in unclear.reasons[0]
 
 
 def test_untouched_sets_may_lose_a_little() -> None:
     """Equal replies pass; a real loss is refused though the trained set gained, and so is too small a set."""
     good = data(40, 30, 2, 28)
-    assert verdict([good, data(60, 0, 0, 40, trained=False)]).passed
-    lost = verdict([good, data(40, 1, 25, 34, trained=False)])
+    assert decide_promotion([good, data(60, 0, 0, 40, trained=False)]).passed
+    lost = decide_promotion([good, data(40, 1, 25, 34, trained=False)])
     assert [reason.endswith("is worse") for reason in lost.reasons] == [True]
-    assert not verdict([good, data(4, 2, 2, 2, trained=False)]).passed
-    assert verdict([data(60, 0, 0, 40)], gain=-1).passed
+    assert not decide_promotion([good, data(4, 2, 2, 2, trained=False)]).passed
+    assert decide_promotion([data(60, 0, 0, 40)], gain=-1).passed
 
 
 def test_nothing_answered_is_no_verdict() -> None:
     """Rather an error than a promotion on no evidence."""
     with pytest.raises(ValueError, match="no question was answered by both"):
-        verdict([data(0, 0, 0, 0)])
+        decide_promotion([data(0, 0, 0, 0)])
 
 
 def test_shares_go_up_step_by_step() -> None:
     """From any share to the next larger step; after the last there is none."""
     steps = (5.0, 25.0, 100.0)
     assert [next_share(steps, done) for done in (0, 5, 10, 25, 100)] == [5, 25, 25, 100, None]
-    assert shared("old", "new", 5) == (("old", 95), ("new", 5))
+    assert split_traffic("old", "new", 5) == (("old", 95), ("new", 5))
 
 
 def traffic(good: int, bad: int = 0, *, seconds: float = 1.0, agreed: float = 0.8) -> Traffic:
@@ -170,11 +170,11 @@ def test_the_gateway_reads_what_promote_writes(
 def test_one_alias_is_changed_and_the_others_stay(tmp_path: Path) -> None:
     """Without targets it is taken away; no file is no aliases, another file is an error."""
     table = read_aliases(tmp_path / "missing.toml")
-    table = with_alias(with_alias(table, "a", (("x", 1),)), "b", (("y", 1),))
-    assert with_alias(table, "a", (("z", 2),)) == {"a": (("z", 2),), "b": (("y", 1),)}
-    assert with_alias(table, "a", ()) == {"b": (("y", 1),)}
+    table = replace_alias(replace_alias(table, "a", (("x", 1),)), "b", (("y", 1),))
+    assert replace_alias(table, "a", (("z", 2),)) == {"a": (("z", 2),), "b": (("y", 1),)}
+    assert replace_alias(table, "a", ()) == {"b": (("y", 1),)}
     (tmp_path / "other.json").write_text("[1]")
-    with pytest.raises(PublishFailed, match="no file of aliases"):
+    with pytest.raises(DeploymentFailed, match="no file of aliases"):
         read_aliases(tmp_path / "other.json")
 
 
@@ -182,9 +182,9 @@ def test_the_state_survives(tmp_path: Path) -> None:
     """As it was saved; none is None, and something else is an error."""
     path = tmp_path / "promotion.json"
     assert read_state(path) is None
-    state = State("best", "old", "new", (("old", 100.0),)).moved(25)
+    state = PromotionState("best", "old", "new", (("old", 100.0),)).moved(25)
     save_state(path, state)
     assert read_state(path) == state
     path.write_text(json.dumps({"alias": "best"}))
-    with pytest.raises(PublishFailed, match="no state"):
+    with pytest.raises(DeploymentFailed, match="no state"):
         read_state(path)

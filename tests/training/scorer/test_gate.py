@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.scorer.gate import (
-    Rule,
+    GateThresholds,
     SampledProblem,
-    brier,
-    calibration_error,
+    bootstrap_interval,
+    brier_score,
     check_gate,
-    curve,
-    interval,
+    expected_calibration_error,
     pooled_auc,
-    within_auc,
+    vote_curve,
+    within_problem_auc,
 )
 
-QUICK = Rule(shuffles=3, resamples=200, sizes=(1, 2, 4, 8))
+QUICK = GateThresholds(shuffles=3, resamples=200, sizes=(1, 2, 4, 8))
 
 
 @st.composite
@@ -58,7 +58,7 @@ def test_only_the_order_of_scores_counts_for_the_auc(given: list[SampledProblem]
     """Any growing function of them leaves it; their negatives turn it round."""
     grown = [replace(p, scores=tuple(math.exp(3 * s) for s in p.scores)) for p in given]
     turned = [replace(p, scores=tuple(-s for s in p.scores)) for p in given]
-    for auc in (within_auc, pooled_auc):
+    for auc in (within_problem_auc, pooled_auc):
         value = auc(given)
         assert auc(grown) == value
         if value is not None:
@@ -69,15 +69,15 @@ def test_only_the_order_of_scores_counts_for_the_auc(given: list[SampledProblem]
 def test_the_auc_of_who_knows_is_one_and_of_who_cannot_tell_a_half(given: list[SampledProblem]) -> None:
     """Where there is one at all: with right and wrong samples of one problem."""
     mixed = any(0 < sum(p.correct) < 8 for p in given)
-    assert within_auc(scored(given)) == (1.0 if mixed else None)
-    assert within_auc(scored(given, 0.7)) == (0.5 if mixed else None)
+    assert within_problem_auc(scored(given)) == (1.0 if mixed else None)
+    assert within_problem_auc(scored(given, 0.7)) == (0.5 if mixed else None)
 
 
 def test_telling_problems_apart_is_no_merit_within_them() -> None:
     """The pooled AUC rewards a score that only says how hard the problem is; the gate's doesn't."""
     easy = SampledProblem((0,) * 7 + (1,), (True,) * 7 + (False,), (0.9,) * 8)
     hard = SampledProblem((0,) + (1,) * 7, (True,) + (False,) * 7, (0.1,) * 8)
-    assert within_auc([easy, hard]) == 0.5
+    assert within_problem_auc([easy, hard]) == 0.5
     assert pooled_auc([easy, hard]) == pytest.approx(0.875)
 
 
@@ -85,26 +85,26 @@ def test_telling_problems_apart_is_no_merit_within_them() -> None:
 def test_the_base_rate_is_calibrated(labels: list[bool]) -> None:
     """Said of every sample; and certainty is where it is right."""
     rate = fmean(labels)
-    assert calibration_error([rate] * len(labels), labels) == pytest.approx(0, abs=1e-9)
-    assert brier([rate] * len(labels), labels) == pytest.approx(rate * (1 - rate))
-    assert calibration_error([float(label) for label in labels], labels) == 0
-    assert calibration_error([float(not label) for label in labels], labels) == 1
+    assert expected_calibration_error([rate] * len(labels), labels) == pytest.approx(0, abs=1e-9)
+    assert brier_score([rate] * len(labels), labels) == pytest.approx(rate * (1 - rate))
+    assert expected_calibration_error([float(label) for label in labels], labels) == 0
+    assert expected_calibration_error([float(not label) for label in labels], labels) == 1
 
 
 @given(problems())
 def test_equal_scores_vote_as_the_majority_does(given: list[SampledProblem]) -> None:
     """Weighted or best-of-N: nothing is gained, nothing lost."""
     flat = scored(given, 0.5)
-    plain = curve(flat, "majority", QUICK)
-    assert curve(flat, "weighted", QUICK) == plain
-    assert curve(flat, "best", QUICK) == plain
+    plain = vote_curve(flat, "majority", QUICK)
+    assert vote_curve(flat, "weighted", QUICK) == plain
+    assert vote_curve(flat, "best", QUICK) == plain
 
 
 @given(problems())
 def test_who_knows_what_is_right_is_never_beaten(given: list[SampledProblem]) -> None:
     """Best-of-N finds a right sample where one was drawn, so its curve can only rise."""
     known = scored(given)
-    best, plain = curve(known, "best", QUICK), curve(given, "majority", QUICK)
+    best, plain = vote_curve(known, "best", QUICK), vote_curve(given, "majority", QUICK)
     for size in QUICK.sizes:
         assert all(x >= y for x, y in zip(best[size], plain[size], strict=True))
     assert all(x <= y for x, y in zip(best[2], best[8], strict=True))
@@ -114,15 +114,15 @@ def test_who_knows_what_is_right_is_never_beaten(given: list[SampledProblem]) ->
 @given(problems())
 def test_one_sample_leaves_no_choice(given: list[SampledProblem]) -> None:
     """At N = 1 every vote is the same."""
-    assert curve(given, "best", QUICK)[1] == curve(given, "majority", QUICK)[1]
+    assert vote_curve(given, "best", QUICK)[1] == vote_curve(given, "majority", QUICK)[1]
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
 def test_an_interval_lies_within_the_values(values: list[float]) -> None:
     """And is the same for the same seed."""
-    low, high = interval(values, QUICK)
+    low, high = bootstrap_interval(values, QUICK)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
-    assert interval(values, QUICK) == (low, high)
+    assert bootstrap_interval(values, QUICK) == (low, high)
 
 
 def test_a_scorer_that_knows_passes() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.training.scorer.asking import WORKED, asked, row
 from training.config import Miss
 from training.scorer.judge_problems import (
-    check,
-    checks_by_rule,
-    checks_of,
-    checks_to_imitate,
-    missed,
-    side_by_side,
+    compare_characters,
+    judge_problem,
+    judge_problems_by_rule,
+    judge_problems_from_replies,
+    judge_problems_to_imitate,
+    perturb_answer,
 )
 
 FORM = "{question} Is it {answer}?"
@@ -22,7 +22,7 @@ FORM = "{question} Is it {answer}?"
 
 def test_a_check_is_a_verifiable_row_whose_chain_ends_with_a_comparison() -> None:
     """The result, and its characters against the answer's; the last pair's verdict is the reply."""
-    found = check(FORM, row(), "580", right=False)
+    found = judge_problem(FORM, row(), "580", right=False)
     assert found.question == "What is 123+456? Is it 580?"
     assert (found.gold, found.reward) == ("no", "correct")
     assert found.extra["chains"]["high"] == f"{WORKED}\n579\n5:5 yes 7:8 no"
@@ -30,16 +30,16 @@ def test_a_check_is_a_verifiable_row_whose_chain_ends_with_a_comparison() -> Non
 
 def test_answers_of_other_lengths_are_set_beside_the_result_too() -> None:
     """What is missing on either side differs from what is there; a long answer adds one pair at most."""
-    assert side_by_side("12", "1").endswith("1:1 yes 2:- no")
-    assert side_by_side("12", "12345").endswith("1:1 yes 2:2 yes -:3 no")
-    assert side_by_side("12", "12").endswith("1:1 yes 2:2 yes")
+    assert compare_characters("12", "1").endswith("1:1 yes 2:- no")
+    assert compare_characters("12", "12345").endswith("1:1 yes 2:2 yes -:3 no")
+    assert compare_characters("12", "12").endswith("1:1 yes 2:2 yes")
 
 
 def test_by_rule_about_half_are_right() -> None:
     """The others are near misses; deterministic."""
     rows = [row(f"What is {n}+0?", str(n)) for n in range(1000, 1200)]
-    found = checks_by_rule(FORM, rows, seed=1)
-    assert found == checks_by_rule(FORM, rows, seed=1)
+    found = judge_problems_by_rule(FORM, rows, seed=1)
+    assert found == judge_problems_by_rule(FORM, rows, seed=1)
     assert 70 < sum(each.gold == "yes" for each in found) < 130
     for each, source in zip(found, rows, strict=True):
         assert (each.question.endswith(f"Is it {source.gold}?")) == (each.gold == "yes")
@@ -47,7 +47,7 @@ def test_by_rule_about_half_are_right() -> None:
 
 def test_of_a_policy_its_commonest_mistakes_are_checked() -> None:
     """Beside the right answer, so that the judge can't tell by the question alone."""
-    found = checks_of(FORM, [asked("1", "580", "580", "2", "580", "2", "579")], seed=0)
+    found = judge_problems_from_replies(FORM, [asked("1", "580", "580", "2", "580", "2", "579")], seed=0)
     assert [(each.question.split()[-1], each.gold) for each in found] == [
         ("580?", "no"),
         ("2?", "no"),
@@ -57,15 +57,19 @@ def test_of_a_policy_its_commonest_mistakes_are_checked() -> None:
 
 def test_where_there_is_no_mistake_a_near_miss_is_checked() -> None:
     """Both verdicts stay equally likely."""
-    found = checks_of(FORM, [asked("579", "579")], seed=0)
+    found = judge_problems_from_replies(FORM, [asked("579", "579")], seed=0)
     assert [each.gold for each in found] == ["no", "yes"]
 
 
 def test_both_are_imitated_where_no_reinforcement_follows() -> None:
     """Rows by rule and the policy's own mistakes, each with a chain; without replies the rows alone."""
     rows = [row(f"What is {n}+0?", str(n)) for n in range(3)]
-    found = checks_to_imitate(FORM, rows, [asked("580", "579")], seed=0)
-    assert found[:3] == checks_by_rule(FORM, rows, seed=0) == checks_to_imitate(FORM, rows, [], seed=0)
+    found = judge_problems_to_imitate(FORM, rows, [asked("580", "579")], seed=0)
+    assert (
+        found[:3]
+        == judge_problems_by_rule(FORM, rows, seed=0)
+        == judge_problems_to_imitate(FORM, rows, [], seed=0)
+    )
     assert [each.question.split()[-1] for each in found[3:]] == ["580?", "579?"]
     assert all(each.extra["chains"] for each in found)
 
@@ -75,7 +79,7 @@ def test_a_miss_is_another_number_that_differs_as_it_says(number: int, seed: int
     """By its sign, by one digit too many or too few, or by one other digit; 0 by a digit alone."""
     answer = str(number)
     for miss in get_args(Miss):
-        wrong = missed(answer, (miss,), random.Random(seed))
+        wrong = perturb_answer(answer, (miss,), random.Random(seed))
         assert wrong is not None
         assert wrong != answer
         if miss == "sign" and number:
@@ -89,7 +93,7 @@ def test_a_miss_is_another_number_that_differs_as_it_says(number: int, seed: int
 
 def test_other_answers_miss_by_a_digit_or_not_at_all() -> None:
     """A fraction has no sign to flip that would be surely wrong; a word has no digit."""
-    assert missed("1/2", ("sign",), random.Random(0)) in {f"{n}/2" for n in range(10)} | {
+    assert perturb_answer("1/2", ("sign",), random.Random(0)) in {f"{n}/2" for n in range(10)} | {
         f"1/{n}" for n in range(10)
     }
-    assert missed("blue", ("sign", "length"), random.Random(0)) is None
+    assert perturb_answer("blue", ("sign", "length"), random.Random(0)) is None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.scorer.asking import LOW, WORKED, asked
-from training.scorer.labels import harder, marked, near_miss, step_labels
+from training.scorer.labels import change_digit, labelled_texts, step_labels, with_hard_negatives
 
 TEMPLATE = "Q {question}\n{reasoning}\nA {answer}."
 
@@ -42,10 +42,10 @@ def test_steps_end_in_order_and_never_recover(thinking: str, chain: str) -> None
 
 def test_a_reply_is_marked_as_serving_fills_the_template() -> None:
     """At its end with the verifier's label, and, where asked to, at the end of each step."""
-    (whole,) = marked(TEMPLATE, [asked("579")])
+    (whole,) = labelled_texts(TEMPLATE, [asked("579")])
     assert whole.text == f"Q What is 123+456?\n{WORKED}\nA 579."
     assert whole.marks == ((len(whole.text), True),)
-    (stepwise,) = marked(TEMPLATE, [asked("578", thinking="3+6=9\n2+5=8")], steps=True)
+    (stepwise,) = labelled_texts(TEMPLATE, [asked("578", thinking="3+6=9\n2+5=8")], steps=True)
     assert [(stepwise.text[:end].split("\n")[-1], right) for end, right in stepwise.marks] == [
         ("3+6=9", True),
         ("2+5=8", False),
@@ -55,19 +55,19 @@ def test_a_reply_is_marked_as_serving_fills_the_template() -> None:
 
 def test_steps_are_compared_with_the_chain_of_the_budget() -> None:
     """A short budget's chain is the short one."""
-    (short,) = marked(TEMPLATE, [asked("579", thinking=LOW, budget="low")], steps=True)
+    (short,) = labelled_texts(TEMPLATE, [asked("579", thinking=LOW, budget="low")], steps=True)
     assert [right for _, right in short.marks] == [True] * 4
 
 
 def test_a_reply_without_an_answer_is_no_example() -> None:
     """Serving doesn't score it either."""
-    assert marked(TEMPLATE, [asked(" ")]) == []
+    assert labelled_texts(TEMPLATE, [asked(" ")]) == []
 
 
 @given(st.text(max_size=20), st.integers())
 def test_a_near_miss_differs_in_one_digit(answer: str, seed: int) -> None:
     """And there is none where there is no digit."""
-    missed = near_miss(answer, random.Random(seed))
+    missed = change_digit(answer, random.Random(seed))
     if missed is None:
         assert not set(answer) & set("0123456789")
     else:
@@ -77,7 +77,7 @@ def test_a_near_miss_differs_in_one_digit(answer: str, seed: int) -> None:
 
 def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
     """The leading wrong answer once more for each of its samples, and each right reply spoilt."""
-    (more,) = harder([asked("578", "578", "579", "1")], seed=0)
+    (more,) = with_hard_negatives([asked("578", "578", "579", "1")], seed=0)
     added = more.replies[4:]
     assert [reply.answer for reply in added[:2]] == ["578", "578"]
     assert len(added) == 3
@@ -88,5 +88,5 @@ def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
 
 def test_a_vote_that_is_right_has_no_winning_mistake() -> None:
     """Then only near misses are added."""
-    (more,) = harder([asked("579", "579", "1")], seed=0)
+    (more,) = with_hard_negatives([asked("579", "579", "1")], seed=0)
     assert len(more.replies) == 5
