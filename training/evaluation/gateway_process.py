@@ -1,4 +1,4 @@
-"""A gateway of the evaluation's own, for as long as it needs one."""
+"""Run a gateway for the duration of one evaluation."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _ADDRESS = re.compile(r"https?://\S+/v1\b")
 
 
 class GatewayStartFailed(Exception):
-    """The gateway did not start; its own words are on stderr."""
+    """The gateway did not start; its own messages are on stderr."""
 
 
 @contextmanager
 def run_gateway(command: str) -> Iterator[str]:
-    """Runs a command that serves and prints its address, ending in /v1; gives that address.
+    """Run a command that starts a gateway, and yield the address that it prints, ending in /v1.
 
-    Raises GatewayStartFailed where it ends without having printed one.
+    Raises GatewayStartFailed if the command ends before it prints an address.
     """
     try:
         process = subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise GatewayStartFailed(f"{command!r} can't be run: {error.strerror}") from error
-    # What it prints beside its address is read away, so that it never waits for a full pipe.
+    # The thread discards all later output, so that the gateway never blocks on a full pipe.
     drain = threading.Thread(target=deque, args=(process.stdout, 0), daemon=True)
     with process:
         try:
-            found = next(filter(None, map(_ADDRESS.search, process.stdout or ())), None)
-            if found is None:
+            address = next(filter(None, map(_ADDRESS.search, process.stdout or ())), None)
+            if address is None:
                 raise GatewayStartFailed(f"{command!r} ended without serving")
             drain.start()
-            yield found[0]
+            yield address[0]
         finally:
             process.terminate()
             if drain.is_alive():

@@ -1,4 +1,4 @@
-"""From replies to figures: accuracy, what it cost, and which settings are worth it. Pure."""
+"""Compute metrics from graded replies: accuracy, cost, and the Pareto frontier of the settings. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Z95 = 1.959964  # the normal quantile that leaves 2.5% on either side
 
 @dataclass(frozen=True, slots=True)
 class Proportion:
-    """A part of all questions with its 95% Wilson interval, in percent."""
+    """A proportion and its 95% Wilson interval, in percent."""
 
     percent: float
     low: float
@@ -27,10 +27,10 @@ class Proportion:
 
 @dataclass(frozen=True, slots=True)
 class SettingMetrics:
-    """One setting over all questions that it has replies to; tokens, samples, seconds are means a question.
+    """The metrics of one setting; tokens, samples and seconds are means per question.
 
-    `reasoning` is the part of the tokens spent thinking; `truncated` counts replies cut by a
-    token limit, `undecided` those the grader could not decide, which count as wrong.
+    `reasoning` is the part of the tokens that was spent thinking. `truncated` counts replies that a token
+    limit cut off. `undecided` counts replies that the grader could not decide; they count as wrong.
     """
 
     setting: EvaluationSetting
@@ -44,49 +44,52 @@ class SettingMetrics:
     truncated: int
     undecided: int
 
-    def share(self, by: GradingMode) -> Proportion:
-        """The accuracy by one of the two readings."""
-        return self.strict if by == "strict" else self.lenient
+    def accuracy(self, mode: GradingMode) -> Proportion:
+        """Return the strict or the lenient accuracy."""
+        return self.strict if mode == "strict" else self.lenient
 
 
-def wilson_interval(right: int, count: int) -> Proportion:
-    """The Wilson score interval (Wilson 1927), which stays in [0, 100] and is no point at either end."""
+def wilson_interval(successes: int, count: int) -> Proportion:
+    """Return the proportion with its Wilson score interval (Wilson 1927).
+
+    The interval stays within [0, 100], and keeps a width at 0 and at 100 percent.
+    """
     if not count:
         return Proportion(0.0, 0.0, 100.0)
-    p, z2 = right / count, Z95 * Z95
+    p, z2 = successes / count, Z95 * Z95
     centre = (p + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * sqrt(p * (1 - p) / count + z2 / (4 * count * count))
-    low = 0.0 if not right else max(0.0, centre - half)
-    high = 1.0 if right == count else min(1.0, centre + half)
+    low = 0.0 if not successes else max(0.0, centre - half)
+    high = 1.0 if successes == count else min(1.0, centre + half)
     return Proportion(100 * p, 100 * low, 100 * high)
 
 
 def summarise(
     settings: Iterable[EvaluationSetting], replies: Iterable[EvaluatedReply]
 ) -> list[SettingMetrics]:
-    """One figure for each setting that has replies; replies at other settings are passed over."""
-    by_name: dict[str, list[EvaluatedReply]] = {}
+    """Return the metrics of every setting that has replies; replies at other settings are ignored."""
+    by_setting: dict[str, list[EvaluatedReply]] = {}
     for reply in replies:
-        by_name.setdefault(reply.setting, []).append(reply)
-    return [_figure(setting, by_name[setting.name]) for setting in settings if setting.name in by_name]
+        by_setting.setdefault(reply.setting, []).append(reply)
+    return [_metrics(setting, by_setting[setting.name]) for setting in settings if setting.name in by_setting]
 
 
 def pareto_frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The places of the (cost, accuracy) points that no other beats, from the cheapest to the dearest.
+    """Return the indices of the (cost, accuracy) points on the Pareto frontier, cheapest first.
 
-    A point is beaten by one that costs no more and is no less accurate, and better in one of the
-    two; of equal points all stay.
+    A point is dominated by another that costs no more and is no less accurate, and is better in one of the
+    two. Equal points all stay.
     """
-    best, kept = -inf, list[int]()
-    ordered = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
-    for place in ordered:
-        if points[place][1] > best or (kept and points[place] == points[kept[-1]]):
-            best = points[place][1]
-            kept.append(place)
-    return kept
+    best_accuracy, frontier = -inf, list[int]()
+    by_cost = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    for index in by_cost:
+        if points[index][1] > best_accuracy or (frontier and points[index] == points[frontier[-1]]):
+            best_accuracy = points[index][1]
+            frontier.append(index)
+    return frontier
 
 
-def _figure(setting: EvaluationSetting, replies: Sequence[EvaluatedReply]) -> SettingMetrics:
+def _metrics(setting: EvaluationSetting, replies: Sequence[EvaluatedReply]) -> SettingMetrics:
     count = len(replies)
 
     def mean(values: Iterable[float]) -> float:

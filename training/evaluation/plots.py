@@ -1,4 +1,4 @@
-"""What people want to see of an evaluation: accuracy against tokens a question, one line a policy."""
+"""The chart of an evaluation: accuracy against tokens per question, one line a policy."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ __all__ = ["picture"]
 
 
 def picture(figures: Sequence[SettingMetrics], best: Collection[EvaluationSetting], by: GradingMode) -> str:
-    """The SVG; settings on the frontier are ringed, vertical bars are 95% Wilson intervals.
+    """Return the SVG; rings mark the frontier, and vertical bars are 95% Wilson intervals.
 
-    A line is a budget, a vote and a stopping rule over the numbers of samples, one sample being where
-    all lines of its budget begin; with one number of samples it is a vote and a rule over the budgets.
+    A line joins the numbers of samples of one budget, vote and stopping rule. All lines of a budget start
+    at its single sample. If there is only one number of samples, a line joins the budgets of one vote
+    and stopping rule instead.
     """
     counts = {figure.setting.samples for figure in figures}
     lines = _over_samples(figures) if len(counts) > 1 else _over_budgets(figures)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(lines)}
     points = [
-        _point(figure, figure.share(by), colours[name], figure.setting in best)
+        _point(figure, figure.accuracy(by), colours[name], figure.setting in best)
         for name, members in lines.items()
         for figure in members
     ]
     joined = [
-        Line([(figure.tokens, figure.share(by).percent) for figure in members], colours[name])
+        Line([(figure.tokens, figure.accuracy(by).percent) for figure in members], colours[name])
         for name, members in lines.items()
     ]
     legend = [Entry(name, colour) for name, colour in colours.items()]

@@ -1,4 +1,4 @@
-"""Asks many questions at once, but not too many, and marks what comes back."""
+"""Send evaluation requests concurrently and grade the replies."""
 
 from __future__ import annotations
 
@@ -18,74 +18,97 @@ from training.evaluation.client import Client, RequestFailed
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["EvaluationFailed", "EvaluationRequest", "evaluate_all", "grade_reply"]
+__all__ = ["EvaluationFailed", "EvaluationRequest", "chat_body", "evaluate_all", "grade_reply"]
 
-_IN_A_ROW = 5
-_FAILED = re.compile(r'^the scorer ".*" (failed|took longer)')
-"""What the gateway notes where a vote went on without its scorer (`gateway.runs.voting`)."""
+_MAX_CONSECUTIVE_FAILURES = 5
+_SEED_STRIDE = 1009  # the samples of a problem take consecutive seeds; those of two problems must not overlap
+_SCORER_FAILURE = re.compile(r'^the scorer ".*" (failed|took longer)')
+"""The note that the gateway adds when a vote continued without its scorer (`gateway.runs.voting`)."""
 
 
 class EvaluationFailed(Exception):
-    """The evaluation can't go on; the message says why."""
+    """The evaluation cannot continue; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """One question to be asked at one setting, with the chat request for it."""
+    """One problem at one setting, with the body of its chat request."""
 
     setting: EvaluationSetting
     problem: EvaluationProblem
     body: Mapping[str, Any]
 
 
+def chat_body(
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    index: int,
+    seed: int,
+    temperature: float,
+    max_tokens: int,
+) -> dict[str, Any]:
+    """Return the body of a chat request for the problem at `index`; `max_tokens` 0 sets no limit.
+
+    Each problem has its own seed, the same at all settings and for all models.
+    """
+    body: dict[str, Any] = {"model": model, "messages": messages, "temperature": temperature}
+    if max_tokens:
+        body["max_tokens"] = max_tokens
+    return {**body, "seed": seed + _SEED_STRIDE * index}
+
+
 async def evaluate_all(
     client: Client,
-    work: Sequence[EvaluationRequest],
-    find: Callable[[str], str | None],
-    keep: Callable[[EvaluatedReply], None],
+    requests: Sequence[EvaluationRequest],
+    extract: Callable[[str], str | None],
+    on_reply: Callable[[EvaluatedReply], None],
     *,
     concurrency: int,
-    done: int = 0,
+    completed: int = 0,
 ) -> list[tuple[EvaluationRequest, RequestFailed]]:
-    """Hands every reply to `keep` once it is marked; returns what stayed without one.
+    """Send every request, pass each graded reply to `on_reply`, and return the requests that failed.
 
-    `find` is the strict reading; `done` replies were there before, for the progress bar.
-    Raises EvaluationFailed where several questions in a row could not be asked.
+    `extract` is the strict extraction of the answer form. `completed` is the number of replies from earlier
+    runs, for the progress bar. Raises EvaluationFailed after several consecutive failures.
     """
-    left = iter(work)
+    pending = iter(requests)
     failures: list[tuple[EvaluationRequest, RequestFailed]] = []
-    in_a_row = 0
+    consecutive_failures = 0
 
     async def worker() -> None:
-        nonlocal in_a_row
-        for item in left:
+        nonlocal consecutive_failures
+        for request in pending:
             try:
-                reply = await _ask(client, item, find, pool)
+                reply = await _evaluate(client, request, extract, pool)
             except RequestFailed as error:
-                failures.append((item, error))
-                in_a_row += 1
-                if in_a_row >= _IN_A_ROW:
+                failures.append((request, error))
+                consecutive_failures += 1
+                if consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
                     return
                 continue
-            in_a_row = 0
-            keep(reply)
-            bar.update(task, advance=1)
+            consecutive_failures = 0
+            on_reply(reply)
+            progress.update(task, advance=1)
 
     async with MathPool() as pool:
-        with _bar() as bar:
-            task = bar.add_task("asking", total=len(work) + done, completed=done)
+        with _progress_bar() as progress:
+            task = progress.add_task("asking", total=len(requests) + completed, completed=completed)
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(work))):
+                for _ in range(min(concurrency, len(requests))):
                     group.create_task(worker())
-    if in_a_row >= _IN_A_ROW:
-        raise EvaluationFailed(f"{in_a_row} questions in a row failed: {failures[-1][1]}")
+    if consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+        raise EvaluationFailed(f"{consecutive_failures} questions in a row failed: {failures[-1][1]}")
     return failures
 
 
-async def _ask(
-    client: Client, work: EvaluationRequest, find: Callable[[str], str | None], pool: MathPool
+async def _evaluate(
+    client: Client,
+    request: EvaluationRequest,
+    extract: Callable[[str], str | None],
+    pool: MathPool,
 ) -> EvaluatedReply:
-    body, seconds = await client.ask(work.setting, work.body)
+    body, seconds = await client.complete(request.setting, request.body)
     try:
         choice, usage = body["choices"][0], body["usage"]
         text = choice["message"].get("content") or ""
@@ -95,12 +118,15 @@ async def _ask(
         notes = [str(note) for note in body["scaling"].get("notes") or ()]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise RequestFailed(f"the reply can't be read ({type(error).__name__}: {error})") from error
-    if "X-Scorer" in work.setting.headers and (failed := [note for note in notes if _FAILED.search(note)]):
-        raise RequestFailed(failed[0])  # the vote is another one than the setting says
-    strict, lenient = await grade_reply(text, work.problem, find, pool)
+    if "X-Scorer" in request.setting.headers:
+        # Without its scorer the vote is not the one that the setting names.
+        for note in notes:
+            if _SCORER_FAILURE.search(note):
+                raise RequestFailed(note)
+    strict, lenient = await grade_reply(text, request.problem, extract, pool)
     return EvaluatedReply(
-        work.setting.name,
-        work.problem.id,
+        request.setting.name,
+        request.problem.id,
         strict,
         lenient,
         tokens,
@@ -113,19 +139,22 @@ async def _ask(
 
 
 async def grade_reply(
-    text: str, problem: EvaluationProblem, find: Callable[[str], str | None], pool: MathPool | None = None
+    text: str,
+    problem: EvaluationProblem,
+    extract: Callable[[str], str | None],
+    pool: MathPool | None = None,
 ) -> tuple[bool | None, bool | None]:
-    """Whether the reply is right (strictly, leniently); None where the grader could not decide."""
+    """Return whether the reply is right, strictly and leniently; None where the grader can't decide."""
 
-    async def right(reply: str) -> bool | None:
+    async def is_right(reply: str) -> bool | None:
         return await verify_async(reply, problem.gold, pool, tolerance=problem.tolerance)
 
-    declared = find(text)
-    strict = declared is not None and await right(f"\\boxed{{{declared}}}")
-    return strict, await right(text)
+    answer = extract(text)
+    strict = answer is not None and await is_right(f"\\boxed{{{answer}}}")
+    return strict, await is_right(text)
 
 
-def _bar() -> Progress:
+def _progress_bar() -> Progress:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

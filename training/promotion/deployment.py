@@ -1,4 +1,4 @@
-"""What `thinkgate promote` touches: the aliases file, its state, the gateway's metrics, the engine."""
+"""The outside world of `thinkgate promote`: aliases file, saved state, gateway metrics, engine."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ AliasTable = Mapping[str, Targets]
 
 
 class DeploymentFailed(Exception):
-    """A step can't be done; the message is one sentence."""
+    """A step of the promotion failed; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionState:
-    """How far a promotion has come. `before` is what the alias stood for, empty where it was none."""
+    """The progress of a promotion; `before` holds the alias's original targets, empty if it is new."""
 
     alias: str
     current: str
@@ -48,12 +48,12 @@ class PromotionState:
     reason: str = ""
 
     def moved(self, share: float) -> PromotionState:
-        """The state with the candidate at this share, in percent."""
+        """Return the state with the candidate at this share, in percent."""
         return replace(self, share=share)
 
 
 def read_aliases(path: Path) -> AliasTable:
-    """The aliases of the gateway's file, none where there is no file yet. Raises DeploymentFailed."""
+    """Read the gateway's aliases file; a missing file has no aliases. Raises DeploymentFailed."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -61,52 +61,56 @@ def read_aliases(path: Path) -> AliasTable:
     except (OSError, UnicodeDecodeError) as error:
         raise DeploymentFailed(f"{path} can't be read: {error}") from error
     try:
-        held: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return {name: tuple((t["model"], t.get("share", 1.0)) for t in held[name]) for name in held}
+        table: Any = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return {name: tuple((t["model"], t.get("share", 1.0)) for t in table[name]) for name in table}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise DeploymentFailed(f"{path} is no file of aliases: {error}") from error
+        raise DeploymentFailed(f"{path} is not a file of aliases: {error}") from error
 
 
 def write_aliases(path: Path, table: AliasTable) -> None:
-    """Replaces the file atomically, in the format that its name says. Raises OSError."""
+    """Replace the aliases file atomically, as JSON or TOML by its suffix. Raises OSError."""
     if path.suffix == ".json":
-        held = {
-            name: [{"model": m, "share": share} for m, share in targets] for name, targets in table.items()
+        content = {
+            name: [{"model": model, "share": share} for model, share in targets]
+            for name, targets in table.items()
         }
-        text = json.dumps(held, indent=1) + "\n"
+        text = json.dumps(content, indent=1) + "\n"
     else:
         lines = []
         for name, targets in table.items():
-            told = ", ".join(f"{{model = {_quoted(m)}, share = {share!r}}}" for m, share in targets)
-            lines.append(f"{_quoted(name)} = [{told}]\n")
+            entries = ", ".join(
+                f"{{model = {_toml_string(model)}, share = {share!r}}}" for model, share in targets
+            )
+            lines.append(f"{_toml_string(name)} = [{entries}]\n")
         text = "".join(lines)
-    _replace(path, text)
+    _replace_file(path, text)
 
 
 def replace_alias(table: AliasTable, alias: str, targets: Targets) -> AliasTable:
-    """The table with this alias; without targets, the table without it."""
-    others = {name: held for name, held in table.items() if name != alias}
+    """Return the table with this alias set to `targets`; without targets, the table without the alias."""
+    others = {name: value for name, value in table.items() if name != alias}
     return {**others, alias: targets} if targets else others
 
 
 def read_state(path: Path) -> PromotionState | None:
-    """The state that was saved; None where none was. Raises DeploymentFailed."""
+    """Read the saved state, None if there is none. Raises DeploymentFailed."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return PromotionState(**{**held, "before": tuple((model, share) for model, share in held["before"])})
+        content = json.loads(path.read_text(encoding="utf-8"))
+        before = tuple((model, share) for model, share in content["before"])
+        return PromotionState(**{**content, "before": before})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DeploymentFailed(f"{path} is no state of a promotion: {error}") from error
+        raise DeploymentFailed(f"{path} is not the state of a promotion: {error}") from error
 
 
 def save_state(path: Path, state: PromotionState) -> None:
-    """Replaces the file atomically. Raises OSError."""
-    _replace(path, json.dumps(asdict(state), indent=1) + "\n")
+    """Replace the state file atomically. Raises OSError."""
+    _replace_file(path, json.dumps(asdict(state), indent=1) + "\n")
 
 
 def read_traffic(metrics: str, alias: str, target: str) -> Traffic:
-    """What the gateway's exposition says of one of an alias's targets."""
+    """Return the traffic of one target of an alias, from the gateway's Prometheus metrics."""
     requests: dict[str, float] = {}
     sums = dict.fromkeys(("seconds_sum", "seconds_count", "agreement_sum", "agreement_count"), 0.0)
     for family in text_string_to_metric_families(metrics):
@@ -128,45 +132,45 @@ def read_traffic(metrics: str, alias: str, target: str) -> Traffic:
 
 
 async def load_adapter(http: aiohttp.ClientSession, engine: str, name: str, directory: str) -> None:
-    """Has a running vLLM serve a LoRA under this name, unless it does. Raises DeploymentFailed.
+    """Load a LoRA adapter into a running vLLM under this name, unless it is loaded already.
 
-    `engine` is its address without /v1, `directory` the adapter as that machine sees it. vLLM
-    has to run with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
+    `engine` is vLLM's address without /v1; `directory` is the adapter's path on that machine. vLLM needs
+    --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True. Raises DeploymentFailed.
     """
     root = engine.rstrip("/").removesuffix("/v1")
     try:
         async with http.get(f"{root}/v1/models") as reply:
-            served = {model["id"] for model in (await reply.json())["data"]}
-        if name in served:
+            models = {model["id"] for model in (await reply.json())["data"]}
+        if name in models:
             return
         body = {"lora_name": name, "lora_path": directory}
         async with http.post(f"{root}/v1/load_lora_adapter", json=body) as reply:
-            told = (await reply.text())[:300]
+            message = (await reply.text())[:300]
             if reply.status == 404:
                 needs = "--enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                raise DeploymentFailed(f"{root} loads no adapters while it runs; vLLM needs {needs}")
+                raise DeploymentFailed(f"{root} can't load adapters while it runs; start vLLM with {needs}")
             if reply.status >= 400:
-                raise DeploymentFailed(f"{root} did not load {directory}: {reply.status} {told}")
+                raise DeploymentFailed(f"{root} did not load {directory}: {reply.status} {message}")
     except (aiohttp.ClientError, TimeoutError, KeyError, ValueError) as error:
         raise DeploymentFailed(
             f"{root} does not answer as vLLM does ({error or type(error).__name__})"
         ) from error
 
 
-def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's, but for DEL, which TOML wants escaped."""
+def _toml_string(text: str) -> str:
+    """Return a TOML basic string: a JSON string, with DEL escaped as TOML requires."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _replace(path: Path, text: str) -> None:
-    """Writes beside the file and renames over it, so that nobody ever reads half of it."""
-    descriptor, part = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+def _replace_file(path: Path, text: str) -> None:
+    """Write beside the file and rename over it, so that no reader sees half of it."""
+    descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     if path.exists():
-        os.chmod(part, path.stat().st_mode & 0o7777)
+        os.chmod(temporary, path.stat().st_mode & 0o7777)
     else:
-        os.chmod(part, 0o644)
-    os.replace(part, path)
+        os.chmod(temporary, 0o644)
+    os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""The strict reading: an answer counts only in the form that was asked for."""
+"""Strict extraction: an answer counts only in the form that the prompt asked for."""
 
 import pytest
 
@@ -11,7 +11,7 @@ SEVEN = EvaluationProblem("1", "3 + 4?", "7")
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "found"),
+    ("form", "text", "answer"),
     [
         ("boxed", "So \\boxed{3}, no, \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
         ("boxed", "It is \\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
@@ -27,17 +27,17 @@ SEVEN = EvaluationProblem("1", "3 + 4?", "7")
         ("any", "7", None),
     ],
 )
-def test_what_each_form_finds(form: str, text: str, found: str | None) -> None:
-    """The last answer in the form; nothing where it is missing or cut off."""
-    assert ANSWER_FORMS[form].find(text) == found
+def test_each_form_extracts_its_own_answers(form: str, text: str, answer: str | None) -> None:
+    """The last answer in the form counts; a missing or unfinished one is None."""
+    assert ANSWER_FORMS[form].extract(text) == answer
 
 
 @pytest.mark.parametrize("name", ANSWER_FORMS)
-def test_an_example_is_right_by_both_readings(name: str) -> None:
-    """What a model is shown is what it is marked by, strictly and leniently."""
+def test_an_example_is_right_strictly_and_leniently(name: str) -> None:
+    """The examples that a model sees pass both gradings."""
     form = ANSWER_FORMS[name]
     shown = chat_messages(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
-    assert form.find(shown) == "7"
+    assert form.extract(shown) == "7"
     answer = extract(shown)
     assert answer is not None
     assert answer.key == "7"
@@ -53,13 +53,13 @@ def test_an_example_is_right_by_both_readings(name: str) -> None:
         ("", False, False),
     ],
 )
-async def test_the_two_marks(text: str, strict: bool, lenient: bool) -> None:
-    """Strict wants the form, lenient takes what the gateway's grader finds; both compare values."""
-    assert await grade_reply(text, SEVEN, ANSWER_FORMS["boxed"].find) == (strict, lenient)
+async def test_strict_and_lenient_grading(text: str, strict: bool, lenient: bool) -> None:
+    """Strict requires the form, lenient accepts what the gateway's grader finds; both compare values."""
+    assert await grade_reply(text, SEVEN, ANSWER_FORMS["boxed"].extract) == (strict, lenient)
 
 
 def test_the_chat_shows_examples_and_asks_for_the_form() -> None:
-    """Examples are turns with their answers; every question says how to answer."""
+    """Each example is a turn with its answer; every question says how to answer."""
     chat = chat_messages(EvaluationProblem("2", "1 + 1?", "2"), ANSWER_FORMS["tag"], [SEVEN])
     assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
     assert chat[1]["content"] == "<answer>7</answer>"
