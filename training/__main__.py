@@ -30,8 +30,8 @@ def _main(arguments: list[str]) -> int:
     return status
 
 
-def _print_retry(retry: RetryDetails) -> None:
-    print(f"{retry.caused_by}; trying again in {retry.wait_for:.1f} s", file=sys.stderr)
+def _print_retry(details: RetryDetails) -> None:
+    print(f"{details.caused_by}; trying again in {details.wait_for:.1f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
