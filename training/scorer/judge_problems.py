@@ -1,10 +1,12 @@
-"""Questions about answers: what a generative judge learns from. Pure.
+"""The problems that a generative judge learns from: is this the answer to that question? Pure.
 
-A check asks whether a question's answer is so and so; the thinking that is taught works the question out
-anew, compares the result and the answer character by character as far as they agree, and the reply is yes
-or no. So the row is verifiable like any other. A small model that is to compare two numbers at once learns
-the working out alone and says yes or no by chance; even with the characters side by side it does, unless
-each pair has a verdict of its own, of which the last is the reply.
+The worked chain of such a problem solves the question again, then compares the result with the answer
+character by character, up to the first difference. The reply is yes or no, so the grader can verify it like
+that of any other problem.
+
+A small model that must compare two numbers at once learns to solve the question, but says yes or no by
+chance. Characters side by side do not help either, unless each pair has its own yes or no; the last one is
+then the reply.
 """
 
 from __future__ import annotations
@@ -34,19 +36,20 @@ __all__ = [
 DIGIT_ONLY: tuple[Miss, ...] = ("digit",)
 
 
-def judge_problem(form: str, row: Problem, answer: str, right: bool) -> Problem:
-    """One check of an answer, as a row of its own; `form` has {question} and {answer}."""
-    chains: Mapping[str, str] = row.extra.get("chains", {})
-    beside = compare_characters(row.gold or "", answer.strip())
-    extra = {"chains": {name: f"{chain}\n{beside}" for name, chain in chains.items()}} if chains else {}
-    question = filled(form, Case(row.question, answer))
-    return Problem(f"{row.id}/{answer}", question, "yes" if right else "no", source="checks", extra=extra)
+def judge_problem(form: str, problem: Problem, answer: str, right: bool) -> Problem:
+    """Return the problem of judging one answer; `form` contains {question} and {answer}."""
+    chains: Mapping[str, str] = problem.extra.get("chains", {})
+    comparison = compare_characters(problem.gold or "", answer.strip())
+    extra = {"chains": {name: f"{chain}\n{comparison}" for name, chain in chains.items()}} if chains else {}
+    question = filled(form, Case(problem.question, answer))
+    gold = "yes" if right else "no"
+    return Problem(f"{problem.id}/{answer}", question, gold, source="checks", extra=extra)
 
 
 def compare_characters(result: str, answer: str) -> str:
-    """The result, and its characters against the answer's up to the first that differs.
+    """Return the result, then its characters against the answer's up to the first difference.
 
-    "579" against "589" gives "579" and "5:5 yes 7:8 no"; "-" stands for a character that isn't there.
+    "579" against "589" gives "579" and "5:5 yes 7:8 no"; "-" stands for a missing character.
     """
     pairs = []
     for left, right in zip_longest(result, answer[: len(result) + 1], fillvalue="-"):
@@ -56,69 +59,81 @@ def compare_characters(result: str, answer: str) -> str:
     return f"{result}\n{' '.join(pairs)}"
 
 
-def perturb_answer(answer: str, misses: Sequence[Miss], chance: random.Random) -> str | None:
-    """A wrong answer near the right one, in one of these ways; None where it has no digit.
+def perturb_answer(answer: str, misses: Sequence[Miss], rng: random.Random) -> str | None:
+    """Return a wrong answer that differs from the right one in one of these ways, or None if it has no digit.
 
-    Only a whole number can miss by its sign or its length, 0 by neither; other answers do by a digit.
+    Only a whole number can differ by its sign or its length, and 0 by neither; other answers differ by a
+    digit.
     """
-    miss = misses[0] if len(misses) == 1 else chance.choice(misses)
-    found = re.fullmatch(r"(-?)([1-9]\d*)", answer)
-    if miss == "digit" or found is None:
-        return change_digit(answer, chance)
-    sign, digits = found.groups()
+    miss = misses[0] if len(misses) == 1 else rng.choice(misses)
+    number = re.fullmatch(r"(-?)([1-9]\d*)", answer)
+    if miss == "digit" or number is None:
+        return change_digit(answer, rng)
+    sign, digits = number.groups()
     if miss == "sign":
         return digits if sign else f"-{digits}"
-    place = chance.randrange(len(digits))
-    if len(digits) > 1 and chance.random() < 0.5:
-        return sign + digits[:place] + digits[place + 1 :]
-    return sign + digits[: place + 1] + chance.choice("0123456789") + digits[place + 1 :]
+    position = rng.randrange(len(digits))
+    if len(digits) > 1 and rng.random() < 0.5:
+        return sign + digits[:position] + digits[position + 1 :]
+    return sign + digits[: position + 1] + rng.choice("0123456789") + digits[position + 1 :]
 
 
 def judge_problems_by_rule(
-    form: str, rows: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
+    form: str, problems: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
 ) -> list[Problem]:
-    """A check of each row: of its own answer, or, half of the time, of one that misses it in such a way.
+    """Return one problem of judging an answer for each problem: half right answers, half perturbed ones.
 
-    Rows with a tolerance are asked of their own answer alone: another number may be right too.
+    A problem with a tolerance always gets its right answer, because another number may be right too.
     """
-    chance = random.Random(f"checks {seed}")
-    found = []
-    for row in rows:
-        gold = row.gold or ""
-        wrong = (
-            perturb_answer(gold, misses, chance) if row.tolerance is None and chance.random() < 0.5 else None
-        )
-        found.append(judge_problem(form, row, wrong or gold, wrong is None))
-    return found
+    rng = random.Random(f"checks {seed}")
+    judged = []
+    for problem in problems:
+        gold = problem.gold or ""
+        wrong = None
+        if problem.tolerance is None and rng.random() < 0.5:
+            wrong = perturb_answer(gold, misses, rng)
+        judged.append(judge_problem(form, problem, wrong or gold, wrong is None))
+    return judged
 
 
 def judge_problems_from_replies(
-    form: str, asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT_ONLY, *, most: int = 2
+    form: str,
+    labelled: Sequence[Asked],
+    seed: int,
+    misses: Sequence[Miss] = DIGIT_ONLY,
+    *,
+    most: int = 2,
 ) -> list[Problem]:
-    """Checks of a policy's own replies: of each question its right answer, and as many wrong ones.
+    """Return problems of judging the policy's own answers: the right one, and up to `most` wrong ones.
 
-    The wrong ones are those given most often, which are those that win votes; where the policy made no
-    mistake it is a near miss.
+    The wrong ones are the most frequent, since those win votes. If the policy made no mistake, a perturbed
+    answer takes their place.
     """
-    chance = random.Random(f"checks {seed}")
-    found = []
-    for each in asked:
-        wrong = Counter(r.answer.strip() for r in each.replies if r.finished and not r.correct)
-        answers = [answer for answer, _ in wrong.most_common() if answer][:most]
-        gold = each.row.gold or ""
-        near = perturb_answer(gold, misses, chance) if each.row.tolerance is None else None
-        if not answers and near is not None:
-            answers = [near]
-        found += [judge_problem(form, each.row, answer, False) for answer in answers]
-        found.append(judge_problem(form, each.row, gold, True))
-    return found
+    rng = random.Random(f"checks {seed}")
+    judged = []
+    for sampled in labelled:
+        counts = Counter(
+            reply.answer.strip() for reply in sampled.replies if reply.finished and not reply.correct
+        )
+        answers = [answer for answer, _ in counts.most_common() if answer][:most]
+        gold = sampled.row.gold or ""
+        perturbed = perturb_answer(gold, misses, rng) if sampled.row.tolerance is None else None
+        if not answers and perturbed is not None:
+            answers = [perturbed]
+        judged += [judge_problem(form, sampled.row, answer, False) for answer in answers]
+        judged.append(judge_problem(form, sampled.row, gold, True))
+    return judged
 
 
 def judge_problems_to_imitate(
-    form: str, rows: Sequence[Problem], asked: Sequence[Asked], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
+    form: str,
+    problems: Sequence[Problem],
+    labelled: Sequence[Asked],
+    seed: int,
+    misses: Sequence[Miss] = DIGIT_ONLY,
 ) -> list[Problem]:
-    """Checks of rows by rule, and behind them those of a policy's replies, whose mistakes are harder."""
+    """Return problems by rule, then problems from a policy's replies, whose mistakes are harder to see."""
     return [
-        *judge_problems_by_rule(form, rows, seed, misses),
-        *judge_problems_from_replies(form, asked, seed, misses),
+        *judge_problems_by_rule(form, problems, seed, misses),
+        *judge_problems_from_replies(form, labelled, seed, misses),
     ]
