@@ -1,4 +1,4 @@
-"""Train a classifier that estimates how likely a reply is right: one label, cross-entropy on verified samples.
+"""Train a classifier that estimates whether a reply is right: one label, cross-entropy on verified samples.
 
 Source: the verifiers of Cobbe et al. 2021, arXiv:2110.14168. With step labels (process supervision,
 arXiv:2305.20050) the head that reads the last token is trained at the end of each step too. The same weights
@@ -133,7 +133,7 @@ def _encode(tokenizer: Any, labelled: LabelledText) -> Encoded:
 
 
 def _loss(model: Any, batch: Sequence[Encoded]) -> Any:
-    """Return the cross-entropy at the labels; all steps of a text together weigh as much as the whole reply."""
+    """Return the cross-entropy at the labels; a text's steps together weigh as much as its whole reply."""
     width = max(len(ids) for ids, _, _ in batch)
     pad = model.config.pad_token_id
     device = model.device

@@ -43,7 +43,7 @@ def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
 
 
 def labelled_texts(template: str, labelled: Iterable[Asked], *, steps: bool = False) -> list[LabelledText]:
-    """Return every reply that has an answer, as serving will classify it; with `steps`, label its steps too."""
+    """Return every reply that has an answer, as serving classifies it; with `steps`, label its steps too."""
     return [
         _labelled_text(template, problem, reply, steps)
         for problem in labelled
