@@ -1,38 +1,40 @@
-"""What an engine does otherwise than this project's own trainer, in sentences; nothing is dropped unsaid."""
+"""The notes of an export: every way in which the engine differs from this project's trainer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from training.config import RlTable, SftTable
-from training.export.stage_export import ExportedFiles
+from training.export.plan import ExportedFiles
 
 __all__ = ["UNSUPPORTED", "readme", "unsupported_options"]
 
 UNSUPPORTED: Mapping[str, str] = {
-    "difficulty": "difficulty: the offline filter needs the start policy's replies; all questions are asked.",
-    "length_most": "length_most: the limit does not grow, it is length_most from the first step on.",
-    "converged": "converged: no rule ends the stage; look at held-out accuracy.",
-    "fall": "fall: nothing goes back to the best weights where held-out accuracy falls.",
-    "until": "until: no rule ends the stage; look at held-out accuracy.",
+    "difficulty": (
+        "difficulty: the offline filter needs the start policy's replies, so all questions are asked."
+    ),
+    "length_most": "length_most: the limit does not grow; it is length_most from the first step.",
+    "converged": "converged: no rule ends the stage; watch the held-out accuracy.",
+    "fall": "fall: a drop in held-out accuracy does not restore the best weights.",
+    "until": "until: no rule ends the stage; watch the held-out accuracy.",
     "seconds": "seconds: the clock does not end the stage.",
 }
-"""Options that only this project's own trainer has, where the table sets them."""
+"""Options that only this project's trainer has, with the sentence for the notes."""
 
 
 def unsupported_options(table: RlTable | SftTable) -> list[str]:
-    """Sentences on those of the table's options that another engine does not carry."""
+    """Return a sentence for each option of the table that another engine lacks."""
     return [text for name, text in UNSUPPORTED.items() if getattr(table, name, None)]
 
 
 def readme(name: str, stage: str, target: str, exported: ExportedFiles) -> str:
-    """The notes that are written beside an export."""
-    points = "\n".join(f"- {sentence}" for sentence in exported.left)
+    """Return the notes that stand beside an export."""
+    differences = "\n".join(f"- {sentence}" for sentence in exported.differences)
     return f"""# {name}: {stage} on {target}
 
-Start: {exported.start}
+Start: {exported.launch}
 
-What is otherwise than in `thinkgate train {stage}`:
+Differences from `thinkgate train {stage}`:
 
-{points}
+{differences}
 """
