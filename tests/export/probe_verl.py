@@ -36,10 +36,9 @@ CONFIGS = Path(verl.__file__).parent / "trainer" / "config"
 def composed(name: str, export: Path) -> tuple[DictConfig, list[str]]:
     """Compose verl's configuration with our overrides; an unknown override raises an error."""
     text = (export / "overrides.txt").read_text(encoding="utf-8").replace("@here@", str(export))
+    overrides = text.splitlines()
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose(name, overrides=text.splitlines()), [
-            line.partition("=")[0] for line in text.splitlines()
-        ]
+        return compose(name, overrides=overrides), [line.partition("=")[0] for line in overrides]
 
 
 def plan_of(stage: str) -> ExportPlan:

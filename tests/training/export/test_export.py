@@ -117,12 +117,8 @@ def test_an_export_for_accelerate_runs_the_installed_module(
 ) -> None:
     """`-m training` ignores a folder named `training` beside the run's file."""
     monkeypatch.chdir(tmp_path)
-    assert (
-        main(
-            ["accelerate", str(config_file(tmp_path)), "--out", str(tmp_path / "export"), "--processes", "2"]
-        )
-        == 0
-    )
+    out = tmp_path / "export"
+    assert main(["accelerate", str(config_file(tmp_path)), "--out", str(out), "--processes", "2"]) == 0
     (tmp_path / "training").mkdir()
     for module in ("__init__", "__main__"):
         (tmp_path / "training" / f"{module}.py").write_text("raise SystemExit('an impostor ran')")
