@@ -1,4 +1,4 @@
-"""`thinkgate eval` as the benchmarks of served models use it."""
+"""`thinkgate eval`, as the benchmarks of served models use it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from training.types import Problem
 __all__ = ["evaluate_gateway", "write_questions"]
 
 
-def write_questions(path: Path, rows: Iterable[Problem]) -> None:
-    """The rows as a file that `--data` takes."""
-    path.write_text("".join(json.dumps({"question": r.question, "answer": r.gold}) + "\n" for r in rows))
+def write_questions(path: Path, problems: Iterable[Problem]) -> None:
+    """Write the problems as a file for `--data`."""
+    lines = (json.dumps({"question": problem.question, "answer": problem.gold}) for problem in problems)
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def evaluate_gateway(out: Path, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """What it finds at each setting. Replies that are missing are asked for once more, then it ends."""
-    told = [*arguments, "--json", "--out", str(out)]
-    if evaluate(told) and (status := evaluate(told)):
+    """Return the metrics of each setting. Asks once more for missing replies, then gives up."""
+    command = [*arguments, "--json", "--out", str(out)]
+    if evaluate(command) and (status := evaluate(command)):
         raise SystemExit(f"{out.stem}: the evaluation ended with status {status}, twice")
     return list(json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["settings"])
