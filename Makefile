@@ -1,15 +1,15 @@
-# make install    set up .venv, nothing more: the `thinkgate` command, the embedded engine, the tools for tests
+# make install    set up .venv: the `thinkgate` command, the embedded engine, the tools for tests
 # make demo       ask the embedded model ten questions at several budgets, then keep serving
-# make test       all tests but those of real vLLM
-# make lint       formatting, style, types, complexity of functions, length of sentences
-# make test-vllm  the tests against real vLLM on the CPU, in a cached environment of its own
-# make test-training  the tests of training that need torch and TRL, in an environment of its own
+# make test       all tests that need no further environment
+# make lint       check formatting, style, types, complexity of functions, and length of sentences
+# make test-vllm  the tests against real vLLM on the CPU, in a cached environment
+# make test-training  the training tests that need torch and TRL, in an environment of their own
 # make test-export    the exports against verl's, OpenRLHF's, accelerate's and DeepSpeed's own code, without a GPU
 # make test-wheel     every command of the wheel, installed into an empty environment
-# make train-tiny     all stages of training on a tiny model, three seeds; see docs/training.md
+# make train-tiny     all stages of training on a tiny model, three seeds; see benchmarks/training-runs.md
 #
-# Needs Python 3.11 or newer and nothing else. ARGS="--once" and the like go to the demo,
-# TESTS="-k vote" and the like to pytest; PYTHON=... and VENV=... choose others.
+# Needs only Python 3.11 or newer. ARGS="--once" is passed to the demo, TESTS="-k vote" to pytest;
+# PYTHON=... and VENV=... choose another Python and environment.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing ThinkGate, its embedded engine and the tools for its tests into $(VENV) (some 300 MB, once)."
 	@$(PIP_INSTALL) -e '.[local,dev]'
-	@$(PIP_INSTALL) --no-deps trl  # for the chat templates that it carries; its own needs are many and heavy
+	@$(PIP_INSTALL) --no-deps trl  # for the chat templates that it carries; its dependencies are many and heavy
 	@touch $@
 
 $(TRAIN_INSTALLED): pyproject.toml constraints.txt

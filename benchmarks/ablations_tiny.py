@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/ablations-tiny.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    parser.add_argument("--page", type=Path, default=Path("benchmarks/training-runs.md"))
     parser.add_argument("--one", nargs=2, metavar=("SEED", "VARIANT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

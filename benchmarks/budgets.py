@@ -1,6 +1,6 @@
 """Request every budget, streamed and not; fail if a sample exceeds its limit or has an empty answer.
 
-    python -m benchmarks.budgets --page docs/budgets.md --json benchmarks/results/budgets.json
+    python -m benchmarks.budgets --page docs/reference/budgets.md --json benchmarks/results/budgets.json
     python -m benchmarks.budgets --only embedded              # without the real vLLM
 
 Engines: the embedded one, and the real vLLM with the tiny model of its tests (see
@@ -183,15 +183,16 @@ async def measure(target: Target) -> list[BudgetResult]:
 
 def table(results: list[BudgetResult]) -> str:
     lines = [
-        "| engine | budget | limit | enforced by | requests (samples) | used, whole | used, streamed | recounted |"
-        " over the limit | empty answers |",
+        "| engine | budget | limit | enforced by | requests (samples) | used, whole | used, streamed "
+        "| recounted | over the limit | empty answers |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for whole, streamed in zip(results[::2], results[1::2], strict=True):
         both = (whole, streamed)
         enforced = "+".join(sorted({name for each in both for name in each.enforced.split("+")}))
         lines.append(
-            f"| {whole.engine} | `{whole.asked}` | {'–' if whole.limit is None else whole.limit} | {enforced} "
+            f"| {whole.engine} | `{whole.asked}` "
+            f"| {'–' if whole.limit is None else whole.limit} | {enforced} "
             f"| {sum(each.requests for each in both)} ({sum(each.samples for each in both)}) "
             f"| {whole.used} | {streamed.used} | {max(each.recounted for each in both)} "
             f"| {sum(each.over for each in both)} | {sum(each.empty for each in both)} |"

@@ -76,6 +76,10 @@ class Blocks:
         for block in self._blocks:
             yield block
 
+    async def read(self) -> bytes:
+        """Return the end tag's token ids, the only reply that is not streamed."""
+        return b'{"tokens": [0]}'
+
 
 class CannedUpstream(HTTPUpstream):
     """The client for OpenAI-compatible engines, with replies from memory."""
@@ -157,7 +161,7 @@ async def in_process(rounds: int) -> list[dict[str, Any]]:
 
 
 def over_http(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Measure whole processes, system time included; return medians over the rounds, and the range of `added`."""
+    """Measure whole processes, system time included; return medians over rounds, and the range of `added`."""
     first, second = cores()
     turns: list[dict[str, Any]] = []
     with ExitStack() as stack:

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import uvloop
 
-from gateway.cli import yield_soon
+from gateway.commands.serve import yield_soon
 from scorers.answers import equivalent, extract, verify, verify_async
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 
 NUMERIC = (
     "basic_arithmetic chain_sum decimal_arithmetic gcd gsm_symbolic leg_counting number_sequence "
@@ -93,7 +93,7 @@ def cases(data: Path) -> Iterable[Case]:
                 )
 
 
-def agreement(found: list[Case], pool: MathPool) -> dict[str, Any]:
+def agreement(found: list[Case], pool: WorkerPool) -> dict[str, Any]:
     """How often the verdict is the label, by data set, and every case where it is not.
 
     Each set is graded by its own stated rule; what has a tolerance, without it as well.
@@ -127,7 +127,7 @@ def _empty() -> dict[str, Any]:
     return {"replies": 0, "agree": 0, "asked_workers": 0, "disagreements": []}
 
 
-def _count(row: dict[str, Any], case: Case, pool: MathPool, tolerance: float | None) -> None:
+def _count(row: dict[str, Any], case: Case, pool: WorkerPool, tolerance: float | None) -> None:
     row["replies"] += 1
     verdict = verify(case.text, case.gold, tolerance=tolerance)
     if verdict is None:
@@ -188,14 +188,14 @@ def time_texts(which: str) -> None:
     print(json.dumps(figures | {"mean": round(statistics.fmean(spent), 1)}))
 
 
-def served_lag(pool: MathPool, seconds: float) -> dict[str, Any]:
+def served_lag(pool: WorkerPool, seconds: float) -> dict[str, Any]:
     """`loop_lag` on the loop that `thinkgate serve` runs, with the interpreter set as it sets it."""
     yield_soon()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(loop_lag(pool, seconds))
 
 
-async def loop_lag(pool: MathPool, seconds: float) -> dict[str, Any]:
+async def loop_lag(pool: WorkerPool, seconds: float) -> dict[str, Any]:
     """How late the event loop wakes, idle and while hostile replies are verified; in milliseconds.
 
     Idle and hostile stretches take turns, so that what else the machine does falls on both.
@@ -274,11 +274,11 @@ def main() -> None:
         time_texts(arguments.time)
         return
     if arguments.lag:
-        with MathPool() as pool:
+        with WorkerPool() as pool:
             print(json.dumps(served_lag(pool, arguments.seconds), indent=2))
         return
     found = list(cases(arguments.data))
-    with MathPool() as pool:
+    with WorkerPool() as pool:
         table = agreement(found, pool)
         lag = served_lag(pool, arguments.seconds)
     asked = sum(row["asked_workers"] for name, row in table.items() if ", " not in name)

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.replay import compare
-from gateway.recordings.reader import parse_questions
-from policies.escalation import AutoPolicy, Rung
-from policies.replay import Question, ReplayFigure, ReplaySetting, replay
+from gateway.recordings.grading import grade
+from policies.escalation import AutoPolicy, Tier
+from policies.recordings import parse_recording
+from policies.replay import GradedQuestion, ReplayMetrics, ReplaySetting, replay
 from policies.types import SamplingRequest
 from scorers.confidence import ConfidenceScorer
 
@@ -86,25 +87,26 @@ def converted(path: Path, convert: Callable[[Row], Row]) -> Iterator[str]:
             yield json.dumps(convert(json.loads(line)))
 
 
-def rows(figures: Iterable[ReplayFigure], *, tokens: bool = True) -> list[Row]:
+def rows(figures: Iterable[ReplayMetrics], *, tokens: bool = True) -> list[Row]:
     """What is committed; without tokens where the thinking was not recorded, so that they'd mean nothing."""
     table = [{k: v if k == "name" else round(v, 2) for k, v in asdict(f).items()} for f in figures]
     return table if tokens else [{k: v for k, v in row.items() if k != "tokens"} for row in table]
 
 
-def read(folder: Path, name: str) -> list[Question]:
+def read(folder: Path, name: str) -> list[GradedQuestion]:
     file, convert = SOURCES[name]
-    return parse_questions(converted(folder / file, convert), ConfidenceScorer())
+    return grade(parse_recording(converted(folder / file, convert)), ConfidenceScorer())
 
 
-def escalation(folder: Path) -> list[ReplayFigure]:
+def escalation(folder: Path) -> list[ReplayMetrics]:
     """Three samples of a model that hardly thinks, and where they disagree up to three of one that does."""
     weak, strong = "llama-3.3-70b", "qwq-32b"
     convert = gym(weak, strong, level={weak: "low", strong: "high"})
-    both = parse_questions(converted(folder / SOURCES["gym-all"][0], convert), ConfidenceScorer())
-    ladder = (Rung("low", 3), Rung("high"))
+    recording = parse_recording(converted(folder / SOURCES["gym-all"][0], convert))
+    both = grade(recording, ConfidenceScorer())
+    tiers = (Tier("low", 3), Tier("high"))
     auto = ReplaySetting(
-        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(ladder)
+        f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(tiers)
     )
     everything = ReplaySetting("majority over both", SamplingRequest(samples=6, stop="none"))
     alone = {

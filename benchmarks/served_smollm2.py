@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="questions of each trained kind")
     parser.add_argument("--untouched", type=int, default=16, help="questions of GSM8K")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-smollm2.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    parser.add_argument("--page", type=Path, default=Path("benchmarks/training-runs.md"))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sets = {

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/served-tiny.json"))
-    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    parser.add_argument("--page", type=Path, default=Path("benchmarks/training-runs.md"))
     parser.add_argument("--judge", type=Path, help="a judge's directory, with its gate")
     chosen = parser.parse_args()
     python = os.environ["THINKGATE_VLLM_PYTHON"]

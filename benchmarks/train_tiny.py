@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--page", type=Path, default=Path("docs/training.md"))
+    parser.add_argument("--page", type=Path, default=Path("benchmarks/training-runs.md"))
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.one is not None:

@@ -28,7 +28,7 @@ from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_req
 from gateway.runs.voting import Election, VoteSettings
 from gateway.upstreams.base import ModelCard
 from policies.families import find_family
-from scorers.confidence import compact
+from scorers.confidence import compact_tokens
 from scorers.types import Sample, ScorerModel, Usage
 
 RATES = {"embedded": 170, "tiny in vLLM": 4_400}
@@ -81,7 +81,7 @@ def logged(sample: Sample, chance: random.Random) -> Sample:
     """The sample with 20 log probabilities a token, kept as the gateway keeps them while it streams."""
     tops = [[{"logprob": -chance.random() * 9} for _ in range(20)] for _ in range(TOKENS)]
     content = [{"logprob": top[0]["logprob"], "top_logprobs": top} for top in tops]
-    return replace(sample, logprobs={"content": compact(content)})
+    return replace(sample, logprobs={"content": compact_tokens(content)})
 
 
 CASES: dict[str, tuple[dict[str, str], Callable[[random.Random, int], Sample]]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.aliases import Aliases, AliasesError
 from gateway.config import ConfigError, Settings
 from gateway.errors import GatewayError, internal_error
 from gateway.http.auth import Keys, secured
 from gateway.http.error_bodies import error_response
+from gateway.http.request_ids import RequestIds
 from gateway.recordings.writer import Recorder
 from gateway.routes.chat import chat_router
 from gateway.routes.completions import completions_router
@@ -27,7 +26,6 @@ from gateway.routes.messages import messages_router
 from gateway.routes.models import models_router
 from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
-from gateway.routes.runner import REQUEST_ID
 from gateway.runs.run import Runner
 from gateway.runs.scorers import Scorers
 from gateway.runs.voting import LatePool, VoteSettings
@@ -71,7 +69,9 @@ def make_vote_settings(settings: Settings, scoring: Scorers, pool: LatePool | No
 
 def make_recorder(settings: Settings) -> Recorder | None:
     """The recorder that the settings ask for, if they do."""
-    return Recorder(settings.record_to, settings.record_redact) if settings.record_to else None
+    if settings.record_to is None:
+        return None
+    return Recorder(settings.record_to, settings.record_redact, settings.record_images)
 
 
 def make_aliases(settings: Settings) -> Aliases:
@@ -148,32 +148,8 @@ def create_app(
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
         app.openapi_schema = secured(app.openapi())
-    app.add_middleware(RequestId)
+    app.add_middleware(RequestIds)
     return app
-
-
-class RequestId:
-    """Gives every reply an `X-Request-Id`: the client's own where it sent one, else a new one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on; adds the header to the reply's start."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        usable = 0 < len(sent) <= 128 and sent.isascii() and sent.decode("ascii").isprintable()
-        request_id = sent if usable else b"%032x" % random.getrandbits(128)
-        scope[REQUEST_ID] = request_id.decode("ascii")
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
 
 
 async def _gateway_error(request: Request, error: Any) -> Response:

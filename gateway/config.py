@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.runs.scorers import SCORERS, AnyScorer, check_scorers
+from gateway.scorer_settings import SCORERS, AnyScorer, check_scorers
 from policies.stopping import parse_stop
 from scorers.confidence import WINDOW
 from scorers.votes import VOTES
@@ -111,6 +110,8 @@ class KeySettings(Allowance):
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     models: tuple[str, ...] = ("*",)
     """Patterns of the models' names that it may ask; for it, there are no others."""
+    training_allowed: bool = True
+    """Whether training may use what is recorded of the key's requests."""
 
 
 class Settings(BaseModel):
@@ -124,7 +125,7 @@ class Settings(BaseModel):
     """Base URL of an OpenAI-compatible engine, ending in /v1. None: the embedded engine."""
     upstream_key: SecretStr | None = None
     family: str | None = None
-    """Model family, where its name doesn't tell (see docs/families.md)."""
+    """Model family, where its name doesn't tell (see docs/reference/families.md)."""
     idle_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds the upstream may stay silent before a request is given up."""
     max_samples: Annotated[int, Field(ge=1)] = 64
@@ -152,7 +153,7 @@ class Settings(BaseModel):
     list_variants: bool = False
     """Whether /v1/models lists `name:low` and so on, for clients that can send no header."""
     scorers: dict[str, AnyScorer] = {}
-    """By the name that clients say (`X-Scorer`); see docs/votes.md."""
+    """By the name that clients say (`X-Scorer`); see docs/reference/scorers.md."""
     levels: dict[str, LevelSettings] = {}
     models: dict[str, ModelSettings] = {}
     """By pattern ("qwen3-*"); the first that fits a model's name wins over the settings above."""
@@ -161,11 +162,13 @@ class Settings(BaseModel):
     routes: dict[Route, Allowance] = {}
     """Defaults and caps of a route's own."""
     aliases: Path | None = None
-    """A TOML or JSON file of names that stand for models (see docs/publishing.md); reread when replaced."""
+    """A TOML or JSON file of names that stand for models (docs/how-to/publish.md); reread when replaced."""
     record_to: Path | None = None
     """A file that answered requests are appended to, for `thinkgate replay`; gzipped if it ends in .gz."""
     record_redact: tuple[Redactable, ...] = ()
-    """What is left out of it (see docs/replay.md); in the environment a list with commas."""
+    """What is left out of it (see docs/reference/recordings.md); in the environment a list with commas."""
+    record_images: bool = False
+    """Whether images of recorded conversations are stored beside the file, each once."""
     embedded_model: Path | None = None
     """A GGUF file for the embedded engine. None: SmolLM2-135M-Instruct, fetched once."""
     embedded_adapters: tuple[Path, ...] = ()
@@ -200,39 +203,77 @@ class Settings(BaseModel):
 def load_settings(
     path: Path | None = None, environ: Mapping[str, str] | None = None, **overrides: Any
 ) -> Settings:
-    """Reads the settings; the environment beats the file, and `overrides` that aren't None beat both.
+    """Read the settings: `overrides` that aren't None beat the environment, which beats the TOML file.
 
-    Raises `ConfigError`.
+    `environ` stands in for the process's own environment. Raises `ConfigError`.
     """
-    environ = os.environ if environ is None else environ
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: can't be read ({error.strerror}).") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not valid TOML: {error}.") from error
-    for field in Settings.model_fields:
-        if (value := environ.get(_PREFIX + field.upper())) is not None and value != "":
-            values[field] = value
-    values |= {key: value for key, value in overrides.items() if value is not None}
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings.model_validate(values)
+        if path is not None:
+            path.open("rb").close()  # pydantic-settings passes over a file that isn't there
+        loaded = _loader(path, environ)(**given)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}).") from error
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}.") from error
+    return Settings.model_construct(loaded.model_fields_set, **vars(loaded))
+
+
+def _loader(path: Path | None, environ: Mapping[str, str] | None) -> type[Settings]:
+    """Return `Settings` as a class that reads its own values from the environment and the file.
+
+    The import stands here because only commands read settings; the app gets them ready-made.
+    """
+    from pydantic_settings import (
+        BaseSettings,
+        EnvSettingsSource,
+        PydanticBaseSettingsSource,
+        SettingsConfigDict,
+        TomlConfigSettingsSource,
+    )
+
+    class Environment(EnvSettingsSource):
+        def _load_env_vars(self) -> Mapping[str, str | None]:
+            if environ is None:
+                return super()._load_env_vars()
+            return {name.lower(): value for name, value in environ.items() if value != ""}
+
+    class Loader(BaseSettings, Settings):
+        # An empty variable counts as none; lists with commas are the fields' own work, not JSON.
+        model_config = SettingsConfigDict(
+            env_prefix=_PREFIX, env_ignore_empty=True, enable_decoding=False, extra="forbid", frozen=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, Environment(settings_cls), TomlConfigSettingsSource(settings_cls, path)
+
+    return Loader
 
 
 def _explain(error: ValidationError) -> str:
+    """Return one line for each problem: the setting, its variable, what is wrong and what is allowed."""
     lines = []
     for problem in error.errors(include_input=False, include_url=False):
-        field = ".".join(str(part) for part in problem["loc"])
+        location, message = problem["loc"], problem["msg"].removeprefix("Value error, ")
+        field = ".".join(map(str, location))
         if not field:
-            lines.append(f"{problem['msg'].removeprefix('Value error, ')}.")
-        elif problem["type"] == "extra_forbidden" and len(problem["loc"]) > 1:
+            lines.append(f"{message}.")
+        elif problem["type"] == "extra_forbidden" and len(location) > 1:
             lines.append(f"{field}: unknown setting.")
         elif problem["type"] == "extra_forbidden":
             lines.append(f"{field}: unknown setting; known: {', '.join(Settings.model_fields)}.")
+        elif any(isinstance(part, str) for part in location[1:]):  # of a table, which no variable can hold
+            lines.append(f"{field}: {message}.")
         else:
-            lines.append(f"{field} ({_PREFIX}{field.upper()}): {problem['msg']}.")
+            lines.append(f"{field} ({_PREFIX}{str(location[0]).upper()}): {message}.")
     return "\n".join(lines)

@@ -12,7 +12,8 @@ from gateway.aliases import Aliases, Route
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.observability.metrics import Metrics
-from gateway.recordings.writer import Ids, Recorder
+from gateway.recordings.lines import Provenance
+from gateway.recordings.writer import Recorder
 from gateway.runs.budget import AUTO, parse_budget, split_suffix
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest, ServedModel
@@ -20,7 +21,7 @@ from gateway.runs.run import Runner
 from gateway.upstreams.base import ModelCard, Upstream
 from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
-from policies.templates import probes, refine_rendered
+from policies.templates import probe_requests, refine_rendered
 
 __all__ = ["Resolved", "Service", "check_settings", "describe_model", "fits", "levels_with", "limited"]
 
@@ -64,11 +65,11 @@ class Service:
         if self.aliases.configured:
             self.metrics.aliases(lambda: self.aliases.error is not None)
 
-    def finished(self, request: RunRequest, result: RunResult, ids: Ids) -> None:
+    def finished(self, request: RunRequest, result: RunResult, provenance: Provenance) -> None:
         """A request has come to its end: it is counted, and recorded where that is asked for."""
         self.metrics.result(request, result)
         if self.recorder is not None:
-            self.recorder.record(request, result, ids)
+            self.recorder.record(request, result, provenance)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -162,7 +163,7 @@ class Service:
     async def _rendered(self, family: Family, model: str) -> dict[str, str]:
         """The probes' prompts; where the engine doesn't render the first one, no other is tried."""
         prompts: dict[str, str] = {}
-        requests = probes(family)
+        requests = probe_requests(family)
         first = requests.pop("default", None)
         if first is None or (prompt := await self.upstream.prompt_text({**first, "model": model})) is None:
             return prompts

@@ -1,21 +1,60 @@
-"""Accuracy against cost as an SVG written by hand, for replays and for evaluations alike."""
+"""Charts as SVG, drawn by matplotlib (the extra `plot`), in one look for replay, evaluation and training.
+
+matplotlib is loaded when the first chart is drawn, so that a gateway never pays for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["COLOURS", "GREY", "Entry", "Line", "Panel", "Point", "chart"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-PANEL_WIDTH, PANEL_HEIGHT, MARGIN = 420, 320, 56
-GREY = "#777"
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "ChartsUnavailable",
+    "LegendEntry",
+    "Line",
+    "Panel",
+    "Point",
+    "accuracy_chart",
+    "drawing",
+    "require_charts",
+    "to_svg",
+]
+
+GREY = "#777777"
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e0b", "#3aa6a6", "#7a5230", "#5b5f97")
+_RING = "#222222"
+_DASHES = (0, (5, 4))
+_STYLE = {
+    "axes.edgecolor": "#444444",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "svg.hashsalt": "thinkgate",  # the same chart is the same file
+}
+
+
+class ChartsUnavailable(Exception):
+    """matplotlib is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A setting: its mean cost, its percent right, and the interval's ends; `ring` marks it out."""
+    """A setting: its mean cost, its accuracy in percent and the interval's ends; `ring` highlights it."""
 
     name: str
     cost: float
@@ -28,7 +67,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What joins settings of one kind, in the order of their costs: (cost, accuracy) each."""
+    """A line through settings of one kind, as (cost, accuracy) pairs; it is drawn in order of cost."""
 
     points: Sequence[tuple[float, float]]
     colour: str = GREY
@@ -37,7 +76,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One pair of axes: percent right over `unit`, for one question."""
+    """One pair of axes: accuracy in percent over the cost of one question in `unit`."""
 
     unit: str
     points: Sequence[Point]
@@ -45,83 +84,93 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LegendEntry:
     """One row of the legend."""
 
     name: str
     colour: str = GREY
-    mark: str = "dot"
-    """"dot", "line", "dashes" or "ring"."""
+    mark: Literal["dot", "line", "dashes", "ring"] = "dot"
 
 
-def chart(panels: Sequence[Panel], legend: Sequence[Entry], *, legend_width: int = 190) -> str:
-    """The panels side by side and the legend; a vertical bar is a point's interval, its title names it."""
-    step = PANEL_WIDTH + MARGIN
-    width, height = len(panels) * step + legend_width, PANEL_HEIGHT + 2 * MARGIN
-    body = [_panel(panel, MARGIN + place * step) for place, panel in enumerate(panels)]
-    body += [_entry(entry, len(panels) * step + 20, MARGIN + 20 * row) for row, entry in enumerate(legend)]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="12">\n'
-        f'<rect width="{width}" height="{height}" fill="white"/>\n' + "\n".join(body) + "\n</svg>\n"
-    )
+def require_charts() -> None:
+    """Raise ChartsUnavailable where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise ChartsUnavailable("charts need matplotlib: pip install 'thinkgate[plot]'")
 
 
-def _panel(panel: Panel, left: int) -> str:
-    points = panel.points
-    most = max(point.cost for point in points) * 1.05 or 1.0
-    floor = max(0.0, min(point.low for point in points) - 2)
-    ceiling = min(100.0, max(point.high for point in points) + 2)
-    top, bottom = MARGIN, MARGIN + PANEL_HEIGHT
-    span = (ceiling - floor) or 1.0
+def accuracy_chart(panels: Sequence[Panel], legend: Sequence[LegendEntry]) -> str:
+    """Return the SVG of the panels side by side with a legend. Raises ChartsUnavailable.
 
-    def x(cost: float) -> float:
-        return left + PANEL_WIDTH * cost / most
+    A vertical bar is a point's interval. Its tooltip names the point.
+    """
+    tooltips: dict[str, str] = {}
+    with drawing(5.0 * len(panels) + 2.2, 4.4) as figure:
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), number + 1)
+            tooltips |= _draw_panel(axes, panel, f"panel{number}")
+        handles = [_legend_handle(entry) for entry in legend]
+        figure.legend(handles=handles, loc="outside right upper")
+        return to_svg(figure, tooltips)
 
-    def y(accuracy: float) -> float:
-        return bottom - PANEL_HEIGHT * (accuracy - floor) / span
 
-    parts = [f'<path d="M{left} {top}V{bottom}H{left + PANEL_WIDTH}" fill="none" stroke="#444"/>']
-    for tick in range(6):
-        accuracy, cost = floor + span * tick / 5, most * tick / 5
-        parts.append(
-            f'<text x="{left - 6}" y="{y(accuracy) + 4:.1f}" text-anchor="end">{accuracy:.1f}</text>'
-        )
-        parts.append(f'<text x="{x(cost):.1f}" y="{bottom + 18}" text-anchor="middle">{cost:.3g}</text>')
-    parts.append(
-        f'<text x="{left + PANEL_WIDTH / 2}" y="{bottom + 38}" text-anchor="middle">'
-        f"{escape(panel.unit)} for one question</text>"
-        f'<text x="{left}" y="{top - 12}">% right</text>'
-    )
+@contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """Give a figure of this size in inches, in the common style. Raises ChartsUnavailable."""
+    require_charts()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def to_svg(figure: Figure, tooltips: Mapping[str, str] | None = None) -> str:
+    """Return the figure as an SVG element; `tooltips` has the text for the group of each gid."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    svg = text[text.index("<svg") :]
+    for gid, tooltip in (tooltips or {}).items():
+        group = f'<g id="{gid}">'
+        svg = svg.replace(group, f"{group}\n<title>{escape(tooltip)}</title>", 1)
+    return svg
+
+
+def _draw_panel(axes: Axes, panel: Panel, name: str) -> dict[str, str]:
+    """Draw a panel and return its tooltips."""
+    tooltips = {}
     for line in panel.lines:
-        path = " ".join(f"{x(cost):.1f},{y(accuracy):.1f}" for cost, accuracy in sorted(line.points))
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{line.colour}" stroke-width="1.5"'
-            f"{_dashes(line.dashed)}/>"
-        )
-    for point in points:
-        across, up = x(point.cost), y(point.accuracy)
+        if not line.points:
+            continue
+        costs, accuracies = zip(*sorted(line.points), strict=True)
+        axes.plot(costs, accuracies, color=line.colour, linestyle=_DASHES if line.dashed else "-")
+    for number, point in enumerate(panel.points):
         if point.ring:
-            parts.append(f'<circle cx="{across:.1f}" cy="{up:.1f}" r="8" fill="none" stroke="#222"/>')
-        parts.append(
-            f'<path d="M{across:.1f} {y(point.low):.1f}V{y(point.high):.1f}" '
-            f'stroke="{point.colour}" opacity=".4"/>'
-            f'<circle cx="{across:.1f}" cy="{up:.1f}" r="4" fill="{point.colour}">'
-            f"<title>{escape(point.name)}: {point.accuracy:.1f}% at {point.cost:.1f} {escape(panel.unit)}"
-            "</title></circle>"
-        )
-    return "\n".join(parts)
+            axes.plot(point.cost, point.accuracy, "o", markersize=12, fillstyle="none", color=_RING)
+        axes.vlines(point.cost, point.low, point.high, color=point.colour, alpha=0.4)
+        gid = f"{name}-point{number}"
+        axes.plot(point.cost, point.accuracy, "o", markersize=6, color=point.colour, gid=gid)
+        tooltips[gid] = f"{point.name}: {point.accuracy:.1f}% at {point.cost:.1f} {panel.unit}"
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"{panel.unit} for one question")
+    axes.set_ylabel("% right")
+    return tooltips
 
 
-def _entry(entry: Entry, left: int, top: int) -> str:
-    marks = {
-        "line": f'<path d="M{left} {top + 4}h24" stroke="{entry.colour}"/>',
-        "dashes": f'<path d="M{left} {top + 4}h24" stroke="{entry.colour}"{_dashes(True)}/>',
-        "dot": f'<circle cx="{left + 12}" cy="{top + 4}" r="4" fill="{entry.colour}"/>',
-        "ring": f'<circle cx="{left + 12}" cy="{top + 4}" r="8" fill="none" stroke="{entry.colour}"/>',
-    }
-    return f'{marks[entry.mark]}<text x="{left + 32}" y="{top + 8}">{escape(entry.name)}</text>'
+def _legend_handle(entry: LegendEntry) -> Line2D:
+    from matplotlib.lines import Line2D
 
-
-def _dashes(dashed: bool) -> str:
-    return ' stroke-dasharray="5 4"' if dashed else ""
+    if entry.mark in {"line", "dashes"}:
+        linestyle = _DASHES if entry.mark == "dashes" else "-"
+        return Line2D([], [], color=entry.colour, linestyle=linestyle, label=entry.name)
+    ring = entry.mark == "ring"
+    return Line2D(
+        [],
+        [],
+        color=entry.colour,
+        linestyle="none",
+        marker="o",
+        markersize=12 if ring else 6,
+        fillstyle="none" if ring else "full",
+        label=entry.name,
+    )

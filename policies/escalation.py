@@ -1,4 +1,4 @@
-"""`auto`: spend by difficulty. Few samples with little thinking first; more of both where they disagree."""
+"""The `auto` level spends by difficulty: few short samples first, longer ones where they disagree."""
 
 from __future__ import annotations
 
@@ -9,63 +9,66 @@ from policies.prompts import LEVELS
 from policies.stopping import VotePolicy
 from policies.types import Launch, SamplingRequest, Step, VoteState
 
-__all__ = ["LADDER", "AutoPolicy", "Rung"]
+__all__ = ["TIERS", "AutoPolicy", "Tier"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """The next `samples` samples (None: all that are left) are drawn at this level of effort."""
+class Tier:
+    """A level, and how many of the next samples are drawn at it (None: all that remain)."""
 
     level: str
     samples: int | None = None
 
 
-LADDER = (Rung("low", 3), Rung("medium", 5), Rung("high"))
-"""Three unanimous samples end it at the first rung; after the second, six of eight do."""
+TIERS = (Tier("low", 3), Tier("medium", 5), Tier("high"))
+"""Three unanimous samples stop at the first tier; six equal answers of eight stop at the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class AutoPolicy:
-    """Climbs `ladder` until the leader is `sure` enough, within the budget's samples and limits.
+    """Moves up the tiers until the leader is ahead with probability `threshold`.
 
-    It is the adaptive rule with an easier threshold: again only as many samples are drawn
-    at once as could settle it, so a rung is left as soon as its samples can't. All answers
-    count alike, whichever rung they come from. `levels` gives each level's thinking limit
-    for the model at hand, which the budget's own `thinking_tokens` still caps. Where the
-    budget names another effort than "auto", that is kept and only the number of samples is
-    found. One sample alone has nothing to agree with; it is drawn at the middle rung.
+    This is the adaptive rule with an easier threshold. It launches only as many samples at once
+    as could settle the vote, so it leaves a tier as soon as the tier's samples can't. All answers
+    count alike, whichever tier they come from.
+
+    `levels` gives each level's thinking limit for the model at hand; the request's own
+    `thinking_limit` still caps it. A request for another level than "auto" keeps that level, and
+    only the number of samples adapts. A single sample is drawn at the middle tier, because it has
+    nothing to agree with.
     """
 
-    ladder: Sequence[Rung] = LADDER
+    tiers: Sequence[Tier] = TIERS
     levels: Mapping[str, int | None] = field(
         default_factory=lambda: {name: level.tokens for name, level in LEVELS.items()}
     )
-    sure: float = 0.9
+    threshold: float = 0.9
     concurrency: int | None = None
 
     def step(self, state: VoteState) -> Step:
-        """See `Policy`. Raises KeyError where the ladder names a level without a limit."""
-        asked = state.sampling
-        adaptive = replace(asked, stop="adaptive", threshold=self.sure)
+        """See `Policy`. Raises KeyError where a tier names a level without an entry in `levels`."""
+        sampling = state.sampling
+        adaptive = replace(sampling, stop="adaptive", threshold=self.threshold)
         step = VotePolicy(concurrency=self.concurrency).step(replace(state, sampling=adaptive))
-        if asked.level != "auto" or not step.launch:
+        if sampling.level != "auto" or not step.launch:
             return step
-        count = sum(ask.count for ask in step.launch)
-        return replace(step, launch=tuple(self._asks(asked, state.launched, count)))
+        count = sum(launch.count for launch in step.launch)
+        return replace(step, launch=tuple(self._launches(sampling, state.launched, count)))
 
-    def _asks(self, asked: SamplingRequest, launched: int, count: int) -> list[Launch]:
-        """The next `count` samples after the `launched` ones, each at its rung's level."""
-        if asked.samples == 1:
-            return [Launch(self._at(asked, self.ladder[len(self.ladder) // 2]), 1)]
-        asks, start = [], 0
-        for rung in self.ladder:
-            end = asked.samples if rung is self.ladder[-1] or rung.samples is None else start + rung.samples
-            here = min(end, launched + count) - max(start, launched)
-            if here > 0:
-                asks.append(Launch(self._at(asked, rung), here))
+    def _launches(self, sampling: SamplingRequest, launched: int, count: int) -> list[Launch]:
+        """Return launches for the `count` samples after the `launched` ones, each at its tier's level."""
+        if sampling.samples == 1:
+            return [Launch(self._at_tier(sampling, self.tiers[len(self.tiers) // 2]), 1)]
+        launches, start = [], 0
+        for tier in self.tiers:
+            last = tier is self.tiers[-1] or tier.samples is None
+            end = sampling.samples if last else start + (tier.samples or 0)
+            count_here = min(end, launched + count) - max(start, launched)
+            if count_here > 0:
+                launches.append(Launch(self._at_tier(sampling, tier), count_here))
             start = max(start, end)
-        return asks
+        return launches
 
-    def _at(self, asked: SamplingRequest, rung: Rung) -> SamplingRequest:
-        limits = [limit for limit in (self.levels[rung.level], asked.thinking_limit) if limit is not None]
-        return replace(asked, level=rung.level, thinking_limit=min(limits, default=None))
+    def _at_tier(self, sampling: SamplingRequest, tier: Tier) -> SamplingRequest:
+        limits = [limit for limit in (self.levels[tier.level], sampling.thinking_limit) if limit is not None]
+        return replace(sampling, level=tier.level, thinking_limit=min(limits, default=None))

@@ -1,6 +1,6 @@
-"""The budget levels: how much thinking each allows, and the system-prompt policy that asks for it.
+"""The levels: how much thinking each allows, and the system prompt that asks for it.
 
-To add a level or change its prompt: one row of `LEVELS`.
+To add a level or change its prompt: edit one row of `LEVELS`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,34 @@ from fractions import Fraction
 
 from policies.thinking import Markup
 
-__all__ = ["LEAD_IN", "LEVELS", "WAIT", "Level", "closing", "level_near", "policy_prompt", "thinking_limit"]
+__all__ = [
+    "LEAD_IN",
+    "LEVELS",
+    "WAIT",
+    "Level",
+    "closing_text",
+    "nearest_level",
+    "policy_prompt",
+    "thinking_limit",
+]
 
 
 WAIT = "\nWait,"
-"""What stands in place of an end tag that comes too early (s1, arXiv:2501.19393)."""
+"""Replaces an end tag that comes too early (s1, arXiv:2501.19393)."""
 
 
 LEAD_IN = "The answer is"
-"""What a model goes on from that has thought and then says nothing; it is no part of the reply."""
+"""Starts the answer of a model that thinks and then says nothing; it is no part of the reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
     """One named budget.
 
-    `tokens` is the hard limit on thinking tokens (None: what the context leaves), `share`
-    the most of the model's context that may go into thinking, `prompt` what the model is
-    told. `samples`, `vote` and `stop`, where set, come with the level unless the client
-    says otherwise; `waits` bounds how often an early end of thinking is put off.
+    `tokens` is the hard limit on thinking tokens (None: what the context leaves). `share` is the
+    largest part of the model's context that may go into thinking. `prompt` is the system prompt.
+    `samples`, `vote` and `stop`, where set, apply unless the client sets its own. `waits` is how
+    often an early end of thinking may be put off.
     """
 
     name: str
@@ -71,25 +80,26 @@ _ROWS = (
 LEVELS: Mapping[str, Level] = {level.name: level for level in _ROWS}
 
 
-def level_near(tokens: int, levels: Mapping[str, Level] = LEVELS) -> Level:
-    """The level whose prompt fits a bare number of tokens: the smallest that is not exceeded by it."""
-    bounded = sorted((x for x in levels.values() if x.tokens is not None), key=lambda x: x.tokens or 0)
+def nearest_level(tokens: int, levels: Mapping[str, Level] = LEVELS) -> Level:
+    """Return the level whose prompt suits a number of tokens: the smallest that allows as many."""
+    bounded = [level for level in levels.values() if level.tokens is not None]
+    bounded.sort(key=lambda level: level.tokens or 0)
     return next((level for level in bounded if (level.tokens or 0) >= tokens), bounded[-1])
 
 
 def thinking_limit(level: Level, context: int | None) -> int | None:
-    """The level's hard limit in tokens for a model with this context length (None: unknown).
+    """Return the level's hard limit in tokens for a model with this context length (None: unknown).
 
-    Without a context length an open-ended level stays without a limit.
+    A level without a limit of its own has none where the context length is unknown.
     """
     if context is None:
         return level.tokens
-    most = int(context * level.share)
-    return most if level.tokens is None else min(level.tokens, most)
+    cap = int(context * level.share)
+    return cap if level.tokens is None else min(level.tokens, cap)
 
 
 def policy_prompt(level: Level, markup: Markup, *, teach: bool) -> str:
-    """What the model is told. `teach`: also tell it which tags to use, where it doesn't know them."""
+    """Return the level's system prompt; with `teach` it names the tags, for a model that knows none."""
     if not teach or level.tokens == 0:
         return level.prompt
     return (
@@ -98,7 +108,7 @@ def policy_prompt(level: Level, markup: Markup, *, teach: bool) -> str:
     )
 
 
-def closing(markup: Markup, *, limit_reached: bool) -> str:
-    """What is written in the model's place to end its thinking, with the end tag."""
+def closing_text(markup: Markup, *, limit_reached: bool) -> str:
+    """Return the text, with the end tag, that the gateway writes to end the model's thinking."""
     sentence = "\n\nI have thought long enough and will answer now." if limit_reached else ""
     return f"{sentence}\n{markup.close}\n\n"

@@ -1,9 +1,9 @@
-"""What a checkpoint's own chat template tells of its family: its switch, its tags, who opens the block.
+"""Learns about a family from a checkpoint's own chat template: its switch, its tags, who opens the block.
 
-A template is believed by what it renders, not by how it is written: conditions and defaults
-take too many forms to read off. So a few small requests, the probes, are rendered and their
-prompts compared. Who renders is the caller's affair: an engine that offers it (llama.cpp's
-`/apply-template`, vLLM's `/tokenize`), or jinja2 where that is installed.
+A template is judged by what it renders, not by how it is written: conditions and defaults take
+too many forms to read. So a few small probe requests are rendered, and their prompts compared. The
+caller decides who renders: an engine that offers it (llama.cpp's `/apply-template`, vLLM's
+`/tokenize`), or jinja2 where it is installed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from policies.families import FAMILIES, Family, Switch
 from policies.shaping import shape
 from policies.types import SamplingRequest
 
-__all__ = ["probes", "refine", "refine_rendered", "render"]
+__all__ = ["probe_requests", "refine", "refine_rendered", "render"]
 
 _QUESTION = "How many moons has Mars?"
 _KWARGS = ("enable_thinking", "thinking")
 
 
-def probes(family: Family) -> dict[str, dict[str, Any]]:
-    """Requests to render, by name: nothing said, the family's own on and off, and the usual kwargs.
+def probe_requests(family: Family) -> dict[str, dict[str, Any]]:
+    """Return the requests to render, by name: no switch, the family's on and off, the usual kwargs.
 
-    None at all for a family of which a template can tell nothing: one that doesn't think by itself.
+    There are none for a family that does not think by itself: its template can tell nothing.
     """
-    if _untold(family):
+    if _is_fixed(family):
         return {}
     body = {"messages": [{"role": "user", "content": _QUESTION}]}
     on = shape(family, body, SamplingRequest(level="high"), None).body
@@ -43,46 +43,58 @@ def probes(family: Family) -> dict[str, dict[str, Any]]:
 
 
 def refine_rendered(family: Family, prompts: Mapping[str, str]) -> Family:
-    """The family as its template has it, by the probes' prompts; probes that are missing tell nothing.
+    """Return the family as the probes' prompts show it. A missing prompt tells nothing.
 
-    A switch that changes nothing in the prompt is none: it is replaced by one that does, or
-    taken away. Where the row and the prompts say the same, the very same row comes back.
+    A switch that does not change the prompt is replaced by one that does, or removed. If the
+    prompts confirm the row, the same row comes back.
     """
-    if _untold(family) or "default" not in prompts:
+    if _is_fixed(family) or "default" not in prompts:
         return family
-    default, on, off = (prompts.get(name, "") for name in ("default", "on", "off"))
-    if not (family.off and on and off and on != off):
-        works = [name for name in _KWARGS if _differ(prompts, name)]
-        own = [name for name in works if family.off and name in family.off.kwargs]
-        if works and not own:
-            family = replace(
-                family, on=Switch(kwargs={works[0]: True}), off=Switch(kwargs={works[0]: False}), default="on"
-            )
-            on, off = prompts[f"{works[0]}=True"], prompts[f"{works[0]}=False"]
-        elif family.off and family.off.kwargs and on:
-            family = replace(family, on=None, off=None, default="always")
+    family, on, off = _with_working_switch(family, prompts)
+    default = prompts["default"]
     if family.off and on and off:
-        family = replace(family, default=_default(family, default, on, off))
-    if not family.off:
-        on = default
-    opening = next((row for row in (family, *FAMILIES) if on.rstrip().endswith(row.open)), None)
-    if opening is None:
-        return replace(family, opens="model") if on else family
-    family = replace(family, open=opening.open, close=opening.close, opens="template")
-    return family if family.off else replace(family, default="always", without=_without(family))
+        family = replace(family, default=_default_state(family, default, on, off))
+    return _with_opening_tag(family, on if family.off else default)
+
+
+def _with_working_switch(family: Family, prompts: Mapping[str, str]) -> tuple[Family, str, str]:
+    """Return the family with a switch that changes the prompt, and the prompts with it on and off."""
+    on, off = prompts.get("on", ""), prompts.get("off", "")
+    if family.off and on and off and on != off:
+        return family, on, off
+    working = [name for name in _KWARGS if _is_switch(prompts, name)]
+    own_works = family.off is not None and any(name in family.off.kwargs for name in working)
+    if working and not own_works:
+        name = working[0]
+        switched = replace(
+            family, on=Switch(kwargs={name: True}), off=Switch(kwargs={name: False}), default="on"
+        )
+        return switched, prompts[f"{name}=True"], prompts[f"{name}=False"]
+    if family.off and family.off.kwargs and on:
+        family = replace(family, on=None, off=None, default="always")
+    return family, on, off
+
+
+def _with_opening_tag(family: Family, prompt: str) -> Family:
+    """Return the family with who opens the block, and with which tags, by the end of a thinking prompt."""
+    row = next((row for row in (family, *FAMILIES) if prompt.rstrip().endswith(row.open)), None)
+    if row is None:
+        return replace(family, opened_by="model") if prompt else family
+    family = replace(family, open=row.open, close=row.close, opened_by="template")
+    return family if family.off else replace(family, default="always", off_fallback=_off_fallback(family))
 
 
 def refine(family: Family, template: str) -> Family:
-    """The family as a template's text has it; without jinja2 only its tags are read."""
+    """Return the family as a template's text shows it. Without jinja2 only its tags are read."""
     if family.open not in template and family.close not in template:
         row = next((row for row in FAMILIES if row.open in template and row.close in template), family)
         family = replace(family, open=row.open, close=row.close)
-    prompts = {name: render(template, body) for name, body in probes(family).items()}
+    prompts = {name: render(template, body) for name, body in probe_requests(family).items()}
     return refine_rendered(family, {name: prompt for name, prompt in prompts.items() if prompt is not None})
 
 
 def render(template: str, body: Mapping[str, Any]) -> str | None:
-    """A chat request's prompt, rendered in jinja2's sandbox; None without jinja2 or where it fails.
+    """Return a chat request's prompt, rendered in jinja2's sandbox; None without jinja2 or on failure.
 
     The environment is the one that transformers gives to chat templates.
     """
@@ -108,32 +120,37 @@ def render(template: str, body: Mapping[str, Any]) -> str | None:
     return str(text)
 
 
-def _untold(family: Family) -> bool:
-    return family.default == "never" or family.opens == "gateway"
+def _is_fixed(family: Family) -> bool:
+    """Return whether the family does not think by itself, so that a template can tell nothing."""
+    return family.default == "never" or family.opened_by == "gateway"
 
 
 def _raise(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _without(family: Family) -> Literal["prefill", "effort", "prompt"]:
-    """A block that the template opens, the gateway can close: surer than asking for it."""
-    return "prefill" if family.without == "prompt" else family.without
+def _off_fallback(family: Family) -> Literal["prefill", "effort", "prompt"]:
+    """Return a closed block in place of a prompt: the gateway can close a block that the template opens."""
+    return "prefill" if family.off_fallback == "prompt" else family.off_fallback
 
 
-def _differ(prompts: Mapping[str, str], kwarg: str) -> bool:
+def _is_switch(prompts: Mapping[str, str], kwarg: str) -> bool:
+    """Return whether the kwarg changes the prompt."""
     on, off = prompts.get(f"{kwarg}=True"), prompts.get(f"{kwarg}=False")
     return on is not None and off is not None and on != off
 
 
-def _default(family: Family, default: str, on: str, off: str) -> Literal["on", "off", "always", "never"]:
-    """What a prompt without a switch amounts to, by its end behind the question, or else as a whole.
+def _default_state(
+    family: Family, default: str, on: str, off: str
+) -> Literal["on", "off", "always", "never"]:
+    """Return the state without a switch, by the prompt's end behind the question, or else by all of it.
 
-    A prompt that neither opens nor closes anything, where "on" does open, leaves it to the model.
+    Where "on" opens a block and the default prompt does not, the model decides; that counts as off.
     """
     ends = [prompt.rpartition(_QUESTION)[2] for prompt in (default, on, off)]
-    said, if_on, if_off = ends if ends[1] != ends[2] else (default, on, off)
-    if said == if_on:
+    by_default, if_on, if_off = ends if ends[1] != ends[2] else (default, on, off)
+    if by_default == if_on:
         return "on"
     opens = if_on.rstrip().endswith(family.open)
-    return "off" if said == if_off or (opens and not said.rstrip().endswith(family.open)) else family.default
+    is_off = by_default == if_off or (opens and not by_default.rstrip().endswith(family.open))
+    return "off" if is_off else family.default

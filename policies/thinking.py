@@ -1,7 +1,7 @@
 """Splits a model's text into thinking and answer while it streams.
 
-The result depends on the text alone, never on how it was cut into chunks: a tag may be
-split anywhere, and what might still become a tag is held back until it is one or is not.
+The result depends on the text alone, never on how it is cut into chunks. A tag may be split
+anywhere. Text that might still become a tag is held back until that is certain.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FENCE_CHARS = "`~"
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """How a model writes its thinking down.
+    """The tags by which a model marks its thinking.
 
-    `open` and `close` are the tags; `opened` says that the chat template has already
-    written the opening tag, so that the reply starts inside the block. `answer` are the
-    tags around the answer, for families that write some.
+    `open` and `close` are the tags. `opened` says that the chat template has already written the
+    opening tag, so that the reply starts inside the block. `answer` holds the tags around the
+    answer, for families that write them.
     """
 
     open: str = "<think>"
@@ -36,16 +36,19 @@ class Markup:
 
 
 class ThinkSplitter:
-    """Incremental splitter of one reply.
+    """Splits one reply while it streams.
 
-    `feed` returns pieces (kind, text) in order; the kinds are "reasoning", "content" and
-    "markup". The texts of all pieces together are exactly what was fed: tags and the blank
-    space that only sets them off come out as "markup", so nothing is lost or doubled.
+    `feed` returns pieces (kind, text) in order; the kinds are "reasoning", "content" and "markup".
+    Together the pieces are exactly the text that was fed: tags, and the blank space around them,
+    come out as "markup". So nothing is lost or doubled.
 
-    Rules: the first closing tag ends a block, wherever it stands (an opening tag within a
-    block is thinking text, as engines' own parsers have it); later blocks count again. In
-    the answer a tag inside a code fence (CommonMark) or directly after a backtick is text,
-    and so is a closing tag without a block. With no closing tag the rest is thinking.
+    The rules:
+
+    - The first closing tag ends a block, wherever it stands. An opening tag within a block is
+      thinking text, as in the engines' own parsers. Later blocks count again.
+    - In the answer a tag is text inside a code fence (CommonMark) or directly after a backtick.
+      A closing tag without a block is text too.
+    - Without a closing tag the rest is thinking.
     """
 
     __slots__ = (
@@ -66,17 +69,17 @@ class ThinkSplitter:
         self._open, self._close = markup.open, markup.close
         self._template_opened = markup.opened
         self.thinking = markup.opened
-        """Whether the text stands inside a thinking block now."""
+        """Whether the text is inside a thinking block now."""
         self.closed = False
-        """Whether a block has been closed by its tag."""
-        self._buffer = ""  # what can't be told apart yet: a possible tag, or undecided blank space
-        self._start = True  # only blank space so far in this block (or answer)
-        self._line = ""  # the current answer line, as far as fences need it
+        """Whether a closing tag has ended a block."""
+        self._buffer = ""  # text whose kind is open: a possible tag, or blank space before one
+        self._start = True  # only blank space so far in this block, or in this answer
+        self._line = ""  # the current answer line, as far as fences matter
         self._previous = ""
-        self._fence = ""  # the run of ` or ~ that opened the code fence we are in
+        self._fence = ""  # the run of ` or ~ that opened the current code fence
 
     def feed(self, text: str) -> list[Piece]:
-        """Takes the next text and returns what is certain by now; may be empty."""
+        """Take the next text; return the pieces that are certain by now, possibly none."""
         if text and not self._buffer and not self._start:  # the usual chunk: plain text inside a part
             if self.thinking:
                 if self._close[0] not in text and not text[-1].isspace():
@@ -91,14 +94,14 @@ class ThinkSplitter:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """Returns what was held back: at the end of the reply it can't become a tag any more."""
+        """End the reply; return the text that was held back, which can't become a tag any more."""
         rest, self._buffer = self._buffer, ""
         if not rest:
             return []
         return [("reasoning" if self.thinking else "content", rest)]
 
     def _step_thinking(self, pieces: list[Piece]) -> bool:
-        """Handles one stretch of thinking; True where the buffer may hold more to handle."""
+        """Handle one stretch of thinking; return whether the buffer may hold more to handle."""
         if self._start:
             stripped = self._buffer.lstrip()
             blank = len(self._buffer) - len(stripped)
@@ -113,7 +116,7 @@ class ThinkSplitter:
         end = self._buffer.find(self._close)
         closing = end >= 0
         if not closing:
-            end = len(self._buffer) - _overlap(self._buffer, self._close)
+            end = len(self._buffer) - _partial_tag_length(self._buffer, self._close)
         text = self._buffer[:end].rstrip()  # blank space before the closing tag is markup
         self._take(pieces, "reasoning", len(text))
         if not closing:
@@ -124,7 +127,7 @@ class ThinkSplitter:
         return True
 
     def _step_answer(self, pieces: list[Piece]) -> bool:
-        """Handles one stretch of answer; True where the buffer may hold more to handle."""
+        """Handle one stretch of answer; return whether the buffer may hold more to handle."""
         if self._start:
             stripped = self._buffer.lstrip()
             blank = len(self._buffer) - len(stripped)
@@ -137,7 +140,7 @@ class ThinkSplitter:
             self._start = False
         at = self._buffer.find(self._open)
         if at < 0:
-            certain = len(self._buffer) - _overlap(self._buffer, self._open)
+            certain = len(self._buffer) - _partial_tag_length(self._buffer, self._open)
             self._advance(self._buffer[:certain])
             self._take(pieces, "content", certain)
             return False
@@ -153,14 +156,14 @@ class ThinkSplitter:
         return self._take(pieces, "markup", blank + len(self._open))
 
     def _take(self, pieces: list[Piece], kind: Kind, count: int) -> bool:
-        """Moves the buffer's first `count` characters into a piece; always True."""
+        """Move the buffer's first `count` characters into a piece; always return True."""
         if count:
             pieces.append((kind, self._buffer[:count]))
             self._buffer = self._buffer[count:]
         return True
 
     def _advance(self, text: str) -> None:
-        """Keeps track of the answer's lines and code fences."""
+        """Follow the answer's lines and code fences."""
         if not text:
             return
         self._previous = text[-1]
@@ -168,7 +171,7 @@ class ThinkSplitter:
         for line in lines:
             self._end_line(self._line + line)
             self._line = ""
-        # Only a line that may begin or end a fence has to be remembered in full.
+        # Only a line that may begin or end a fence is needed in full.
         if not self._line[3:] or self._line.lstrip(" ")[:1] in _FENCE_CHARS:
             self._line += rest
 
@@ -183,8 +186,8 @@ class ThinkSplitter:
         return bool(self._fence) or self._previous == "`" or _FENCE_OPEN.match(self._line) is not None
 
 
-def _overlap(text: str, tag: str) -> int:
-    """Length of the longest end of `text` that a tag may begin with, shorter than the tag."""
+def _partial_tag_length(text: str, tag: str) -> int:
+    """Return the length of the longest end of `text` that begins a tag without completing it."""
     for size in range(min(len(text), len(tag) - 1), 0, -1):
         if tag.startswith(text[-size:]):
             return size
@@ -194,8 +197,8 @@ def _overlap(text: str, tag: str) -> int:
 class ThinkingText:
     """One reply's thinking and answer as they grow.
 
-    `feed` and `finish` return what is new as (thinking, answer). A second thinking block is
-    set off from the first by a blank line, whether the reply is streamed or not.
+    `feed` and `finish` return the new text as (thinking, answer). A blank line separates a second
+    thinking block from the first, whether the reply is streamed or not.
     """
 
     __slots__ = ("_content", "_gap", "_reasoning", "_stray", "_wrapping", "splitter")
@@ -211,16 +214,16 @@ class ThinkingText:
 
     @property
     def reasoning(self) -> str:
-        """All thinking so far."""
+        """Return all thinking so far."""
         return "".join(self._reasoning)
 
     @property
     def content(self) -> str:
-        """All answer text so far."""
+        """Return all answer text so far."""
         return "".join(self._content)
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Takes raw text; returns the new (thinking, answer)."""
+        """Take raw text; return the new (thinking, answer)."""
         pieces = self.splitter.feed(text)
         if len(pieces) == 1 and not self._gap:  # the usual chunk
             kind, piece = pieces[0]
@@ -233,29 +236,29 @@ class ThinkingText:
         return self._add(pieces)
 
     def feed_answer(self, text: str) -> str:
-        """Takes raw text that is answer, whatever its tags say; they are dropped. Returns what is new."""
-        inside = _unmarked(self.splitter.feed(text))
-        return self._answer(_unmarked(self._stray.feed(inside)))
+        """Take raw text that is answer whatever its tags say; return the new answer, without the tags."""
+        inside = _without_markup(self.splitter.feed(text))
+        return self._answer(_without_markup(self._stray.feed(inside)))
 
     def finish_answer(self) -> str:
-        """Ends a reply whose last text was answer; returns what had been held back."""
-        inside = _unmarked(self.splitter.finish())
-        rest = _unmarked([*self._stray.feed(inside), *self._stray.finish()])
+        """End a reply whose last text was answer; return the text that was held back."""
+        inside = _without_markup(self.splitter.finish())
+        rest = _without_markup([*self._stray.feed(inside), *self._stray.finish()])
         return self._answer(rest) + self._unwrap_rest()
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
-        """Takes text that the engine has already split itself."""
+        """Take text that the engine has split already."""
         self._reasoning.append(reasoning)
         self._content.append(content)
         return reasoning, content
 
     def finish(self) -> tuple[str, str]:
-        """Ends the reply; returns what had been held back."""
+        """End the reply; return the text that was held back."""
         reasoning, content = self._add(self.splitter.finish())
         return reasoning, content + self._unwrap_rest()
 
     def _unwrap_rest(self) -> str:
-        rest = _unmarked(self._wrapping.finish()) if self._wrapping else ""
+        rest = _without_markup(self._wrapping.finish()) if self._wrapping else ""
         self._content.append(rest)
         return rest
 
@@ -274,20 +277,20 @@ class ThinkingText:
         return reasoning, self._answer(content)
 
     def _answer(self, content: str) -> str:
-        """New answer text, freed of the tags around the answer."""
+        """Add answer text and return it without the tags around the answer."""
         if content and self._wrapping is not None:
-            content = _unmarked(self._wrapping.feed(content))
+            content = _without_markup(self._wrapping.feed(content))
         if content:
             self._content.append(content)
         return content
 
 
-def _unmarked(pieces: list[Piece]) -> str:
+def _without_markup(pieces: list[Piece]) -> str:
     return "".join(piece for kind, piece in pieces if kind != "markup")
 
 
 def split_thinking(text: str, markup: Markup | None = None) -> tuple[str, str]:
-    """A whole reply's (thinking, answer)."""
+    """Return a whole reply's (thinking, answer)."""
     reply = ThinkingText(markup)
     reply.feed(text)
     reply.finish()

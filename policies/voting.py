@@ -1,4 +1,4 @@
-"""From finished samples to a verdict: the one way, for serving and for replay."""
+"""Takes the vote over finished samples. Serving and replay share this one way."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from policies.types import SamplingRequest
 from scorers.types import Group, Sample, VoteOptions, VoteResult
 from scorers.votes import VOTES
 
-__all__ = ["decide", "parse_vote"]
+__all__ = ["parse_vote", "take_vote"]
 
 
 def parse_vote(text: str) -> str:
-    """`text`, if it names a vote; else ValueError, listing what is allowed."""
+    """Return `text` if it names a vote. Raise ValueError, with the allowed names, if it does not."""
     if text not in VOTES:
         raise ValueError(f"unknown vote {text!r}; allowed: {', '.join(VOTES)}")
     return text
 
 
-def decide(
+def take_vote(
     sampling: SamplingRequest,
     groups: Sequence[Group],
     samples: Sequence[Sample],
@@ -27,12 +27,11 @@ def decide(
     *,
     min_share: float = 0.0,
 ) -> VoteResult:
-    """The verdict of the budget's vote over what has finished, `samples` in order of finishing.
+    """Return the result of the requested vote over the finished `samples`, in order of finishing.
 
-    `scores` are the scorer's, by sample index. Where the first m decide, ties go to the
-    shortest sample, as short-m@k has it.
+    `scores` are the scorer's, by sample index. With the stopping rule first-m a tie goes to the
+    shortest sample, as in short-m@k.
     """
     shortest_first = parse_stop(sampling.stop) == "first-m"
-    return VOTES[parse_vote(sampling.vote)](
-        groups, samples, VoteOptions(scores or {}, min_share, shortest_first)
-    )
+    options = VoteOptions(scores or {}, min_share, shortest_first)
+    return VOTES[parse_vote(sampling.vote)](groups, samples, options)

@@ -1,1 +1,1 @@
-"""What an answer is and which one wins. Imports nothing else of ThinkGate's."""
+"""Reads answers, scores samples and takes votes. Imports no other package of ThinkGate."""

@@ -1,4 +1,4 @@
-"""How much the other samples agree with each one: by their answers, or else by their words."""
+"""Scores each sample by how much the others agree with it: by answers, or else by words."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["AgreementScorer"]
 
 @dataclass(frozen=True, slots=True)
 class AgreementScorer:
-    """The mean agreement with the other samples, in [0, 1].
+    """Weighs a sample by its mean agreement with the other samples, in [0, 1].
 
-    Two samples that declare an answer agree fully or not at all, by the answers' canonical
-    forms; others by the overlap of their words (`scorers.votes.overlap`), which is the
-    utility of minimum Bayes risk decoding. So it weighs free text and worked answers alike,
-    and can be combined with scorers that look at one sample alone.
+    Two samples that declare an answer agree fully or not at all, by the answers' canonical forms.
+    Other samples agree by the overlap of their words (`scorers.votes.overlap`), the utility of
+    minimum Bayes risk decoding. So the scorer weighs free text and worked answers alike, and
+    combines with scorers that look at one sample alone.
     """
 
     needs_logprobs: bool = field(default=False, init=False)
@@ -31,7 +31,7 @@ class AgreementScorer:
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """See `Scorer`; the model is not asked. N samples take N(N-1)/2 comparisons, in a thread."""
+        """See `Scorer`; asks no model. N samples take N(N-1)/2 comparisons, in a thread."""
         return await asyncio.to_thread(_agreements, samples)
 
 
@@ -39,11 +39,11 @@ def _agreements(samples: Sequence[Sample]) -> list[float | None]:
     if len(samples) < 2:
         return [None for _ in samples]
     answers = [read_answer(sample) for sample in samples]
-    alike = similarities([sample.content for sample in samples])
-    agreed: list[list[float]] = [[] for _ in samples]
+    similarity = similarities([sample.content for sample in samples])
+    agreements: list[list[float]] = [[] for _ in samples]
     for i, j in combinations(range(len(samples)), 2):
-        one, other = answers[i], answers[j]
-        value = alike(i, j) if one is None or other is None else float(one.key == other.key)
-        agreed[i].append(value)
-        agreed[j].append(value)
-    return [fsum(values) / len(values) for values in agreed]
+        first, second = answers[i], answers[j]
+        value = similarity(i, j) if first is None or second is None else float(first.key == second.key)
+        agreements[i].append(value)
+        agreements[j].append(value)
+    return [fsum(values) / len(values) for values in agreements]

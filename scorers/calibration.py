@@ -1,4 +1,4 @@
-"""From a classifier's own probabilities to ones that mean what they say."""
+"""Calibrates a classifier's probabilities, so that 0.8 means right eight times in ten."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from math import exp, fsum, isfinite, log, log1p
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UNCALIBRATED", "Calibration", "fit", "logistic", "logit", "read_calibration"]
+__all__ = ["UNCALIBRATED", "Calibration", "fit_calibration", "logistic", "logit", "read_calibration"]
 
-_EDGE = 1e-7  # as near to 0 and 1 as a probability's logit is taken
+_EDGE = 1e-7  # a probability is kept this far from 0 and 1 before its logit is taken
 
 
 def logistic(value: float) -> float:
-    """1 / (1 + e^-x), without overflow."""
+    """Return 1 / (1 + e^-x), without overflow."""
     return 1 / (1 + exp(-value)) if value >= 0 else exp(value) / (1 + exp(value))
 
 
 def logit(probability: float) -> float:
-    """The inverse of `logistic`, finite also for 0 and 1."""
+    """Return the inverse of `logistic`, finite also for 0 and 1."""
     clipped = min(max(probability, _EDGE), 1 - _EDGE)
     return log(clipped) - log1p(-clipped)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A straight line through the logits: Platt scaling (Platt 1999), of which temperature is a part."""
+    """A straight line in the logits: Platt scaling (Platt 1999), which includes a temperature."""
 
     scale: float = 1.0
     shift: float = 0.0
 
     def __call__(self, probability: float) -> float:
-        """The calibrated probability."""
+        """Return the calibrated probability."""
         if (self.scale, self.shift) == (1.0, 0.0):
             return probability
         return logistic(self.scale * logit(probability) + self.shift)
 
 
 UNCALIBRATED = Calibration()
-"""Takes a probability for what it says."""
+"""Leaves a probability as it is."""
 
 
 def read_calibration(path: Path) -> Calibration:
-    """The calibration in a JSON file: scale and shift, or temperature, or logit_mean and logit_sigma.
+    """Read a JSON file with scale and shift, or temperature, or logit_mean and logit_sigma.
 
-    The last two are vLLM's: the logit less the mean, over sigma. Raises OSError, and ValueError
-    where the file holds something else.
+    The last two are vLLM's: the logit minus the mean, over sigma. Raises OSError, and ValueError
+    for a file of another form.
     """
-    return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    return _parse_calibration(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _parsed(value: Any) -> Calibration:
+def _parse_calibration(value: Any) -> Calibration:
     known = {"scale", "shift", "temperature", "logit_mean", "logit_sigma"}
     if not isinstance(value, Mapping) or not known & value.keys():
         raise ValueError(f"a calibration is an object with some of {', '.join(sorted(known))}")
@@ -64,9 +64,14 @@ def _parsed(value: Any) -> Calibration:
     return Calibration(scale, numbers.get("shift", 0.0) - scale * numbers.get("logit_mean", 0.0))
 
 
-def fit(probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 50) -> Calibration:
-    """Platt's line by Newton's method, with his smoothed targets, which keep it finite on separable data."""
-    values = [logit(each) for each in probabilities]
+def fit_calibration(
+    probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 50
+) -> Calibration:
+    """Fit Platt's line by Newton's method.
+
+    Platt's smoothed targets keep the line finite on separable data.
+    """
+    values = [logit(probability) for probability in probabilities]
     right = sum(labels)
     high, low = (right + 1) / (right + 2), 1 / (len(labels) - right + 2)
     targets = [high if label else low for label in labels]
@@ -92,12 +97,12 @@ def fit(probabilities: Sequence[float], labels: Sequence[bool], *, steps: int = 
     return Calibration(a, b)
 
 
-def _dot(one: Sequence[float], other: Sequence[float]) -> float:
-    """The scalar product."""
-    return fsum(x * y for x, y in zip(one, other, strict=True))
+def _dot(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return the scalar product."""
+    return fsum(x * y for x, y in zip(left, right, strict=True))
 
 
 def _loss(values: Sequence[float], targets: Sequence[float], a: float, b: float) -> float:
-    """The cross-entropy of the targets, without overflow: log(1 + e^z) - t z."""
+    """Return the cross-entropy of the targets, without overflow: log(1 + e^z) - t z."""
     lines = [a * value + b for value in values]
     return fsum(max(z, 0.0) + log1p(exp(-abs(z))) - t * z for z, t in zip(lines, targets, strict=True))

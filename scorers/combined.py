@@ -1,4 +1,4 @@
-"""Several scorers as one, each with its weight."""
+"""Combines several scorers into one, each with its weight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
-from scorers.concurrency import together
+from scorers.concurrency import gather_or_cancel
 from scorers.types import Sample, Scorer, ScorerModel
 
 __all__ = ["CombinedScorer"]
@@ -15,23 +15,23 @@ __all__ = ["CombinedScorer"]
 
 @dataclass(frozen=True, slots=True)
 class CombinedScorer:
-    """The weighted mean of what `parts` say of a sample, over those that have an opinion.
+    """Weighs a sample by the weighted mean of the `parts` that have an opinion on it.
 
-    The parts work side by side. Where one fails, so does the whole.
+    The parts run concurrently. If one fails, so does the whole.
     """
 
     parts: Sequence[tuple[Scorer, float]]
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether one of the parts does."""
+        """Return whether one of the parts needs them."""
         return any(scorer.needs_logprobs for scorer, _ in self.parts)
 
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
         """See `Scorer`."""
-        columns = await together(scorer.score(messages, samples, model) for scorer, _ in self.parts)
+        columns = await gather_or_cancel(scorer.score(messages, samples, model) for scorer, _ in self.parts)
         weights = [weight for _, weight in self.parts]
         return [_mean(row, weights) for row in zip(*columns, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Awaitables side by side, none of which is left running."""
+"""Runs coroutines concurrently and leaves none running."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["together"]
+__all__ = ["gather_or_cancel"]
 
 T = TypeVar("T")
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, in order; the first failure is raised as it is and ends the others."""
-    tasks = [asyncio.create_task(each) for each in coroutines]
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return all results in order. The first error is raised as it is and cancels the others."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
     finally:

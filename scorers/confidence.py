@@ -1,9 +1,9 @@
-"""How sure a model was of its own tokens, read from OpenAI-style log probabilities.
+"""Scores samples by how sure the model was of its tokens, from OpenAI-style log probabilities.
 
 A token's entry is `{"token", "logprob", "top_logprobs": [{"token", "logprob"}, ...]}`. The
-confidence of a token is DeepConf's (Fu et al. 2025): minus the mean of the logged top-k
-log probabilities, high where the model saw one way to go on and low where it saw many. It
-takes k >= 2 to tell anything; tokens logged with fewer are passed over.
+confidence of a token is DeepConf's (Fu et al. 2025): minus the mean of the logged top-k log
+probabilities. It is high where the model saw one way to go on, and low where it saw many. With
+k < 2 it tells nothing, so tokens with fewer logged are skipped.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ __all__ = [
     "WINDOW",
     "ConfidenceScorer",
     "ConfidenceWindow",
-    "compact",
-    "content_of",
+    "compact_tokens",
+    "logged_tokens",
     "mean_logprob",
     "self_certainty",
     "token_confidence",
 ]
 
 WINDOW = 2048
-"""Tokens in a group (and in the tail): DeepConf's."""
+"""Tokens in a window, and in the tail: DeepConf's number."""
 
 Entry = Mapping[str, Any]
 
-IMPOSSIBLE = -9999.0
-"""What engines write for minus infinity, as under a grammar; such a token tells nothing."""
+IMPOSSIBLE_LOGPROB = -9999.0
+"""The value that engines write for minus infinity, as under a grammar; such a token tells nothing."""
 
 
-def content_of(logprobs: Mapping[str, Any] | None) -> Sequence[Entry]:
-    """The tokens of OpenAI's `choices[].logprobs`; empty where there are none."""
+def logged_tokens(logprobs: Mapping[str, Any] | None) -> Sequence[Entry]:
+    """Return the tokens of OpenAI's `choices[].logprobs`; empty where there are none."""
     return (logprobs or {}).get("content") or ()
 
 
-class _Tops(Sequence[Entry]):
-    """The `top_logprobs` of one token without their texts: 4 bytes each."""
+class _TopLogprobs(Sequence[Entry]):
+    """The `top_logprobs` of one token without their texts, at 4 bytes each."""
 
     __slots__ = ("_values",)
 
@@ -56,7 +56,7 @@ class _Tops(Sequence[Entry]):
         return len(self._values)
 
     def values(self) -> list[float]:
-        """The log probabilities, all of them possible ones."""
+        """Return the log probabilities, without impossible ones."""
         return self._values.tolist()
 
     @overload
@@ -65,65 +65,68 @@ class _Tops(Sequence[Entry]):
     def __getitem__(self, place: slice) -> Sequence[Entry]: ...
     def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(place, slice):
-            return _Tops(self._values[place])
+            return _TopLogprobs(self._values[place])
         return {"logprob": self._values[place]}
 
 
-def compact(content: Iterable[Entry]) -> list[Entry]:
-    """The tokens with nothing but the numbers that confidence is read from, in a fraction of the memory."""
-    return [{"logprob": entry["logprob"], "top_logprobs": _Tops(_top(entry))} for entry in content]
+def compact_tokens(content: Iterable[Entry]) -> list[Entry]:
+    """Return the tokens with only the numbers that confidence needs, in a fraction of the memory."""
+    return [
+        {"logprob": entry["logprob"], "top_logprobs": _TopLogprobs(_top_logprobs(entry))} for entry in content
+    ]
 
 
 def token_confidence(entry: Entry) -> float | None:
-    """C = -mean of the logged top-k log probabilities, in nats; None where fewer than two are logged."""
-    logged = _top(entry)
+    """Return minus the mean of the logged top-k log probabilities, in nats; None for fewer than two."""
+    logged = _top_logprobs(entry)
     return -fsum(logged) / len(logged) if len(logged) >= 2 else None
 
 
 def mean_logprob(content: Sequence[Entry]) -> float | None:
-    """The mean log probability of the drawn tokens, in nats; its exponential lies in (0, 1]."""
-    drawn = [float(entry["logprob"]) for entry in content if _possible(entry["logprob"])]
-    return fsum(drawn) / len(drawn) if drawn else None
+    """Return the mean log probability of the tokens, in nats; its exponential lies in (0, 1]."""
+    logprobs = [float(entry["logprob"]) for entry in content if _is_possible(entry["logprob"])]
+    return fsum(logprobs) / len(logprobs) if logprobs else None
 
 
 def self_certainty(content: Sequence[Entry]) -> float | None:
-    """KL(uniform || p) in nats, averaged over tokens (Kang et al. 2025).
+    """Return KL(uniform || p) in nats, averaged over tokens (Kang et al. 2025).
 
-    The paper sums over the whole vocabulary. An engine logs only the top k, so p is taken
-    to be those k, renormalised: KL = -ln k - mean ln p_j. That ranks samples much as the
-    full sum does, but its values can be compared only at one and the same k.
+    The paper sums over the whole vocabulary. An engine logs only the top k, so p is those k,
+    renormalised: KL = -ln k - mean ln p_j. That ranks samples much as the full sum does, but its
+    values compare only at the same k.
     """
     values = []
     for entry in content:
-        logged = _top(entry)
+        logged = _top_logprobs(entry)
         if len(logged) >= 2:
             mass = log(fsum(map(exp, logged)))
             values.append(mass - fsum(logged) / len(logged) - log(len(logged)))
     return fsum(values) / len(values) if values else None
 
 
-def _top(entry: Entry) -> list[float]:
-    if isinstance(compacted := entry.get("top_logprobs"), _Tops):
+def _top_logprobs(entry: Entry) -> list[float]:
+    if isinstance(compacted := entry.get("top_logprobs"), _TopLogprobs):
         return compacted.values()
-    return [float(top["logprob"]) for top in entry.get("top_logprobs") or () if _possible(top["logprob"])]
+    return [float(top["logprob"]) for top in entry.get("top_logprobs") or () if _is_possible(top["logprob"])]
 
 
-def _possible(logprob: float | None) -> bool:
-    return logprob is not None and isfinite(logprob) and logprob > IMPOSSIBLE
+def _is_possible(logprob: float | None) -> bool:
+    return logprob is not None and isfinite(logprob) and logprob > IMPOSSIBLE_LOGPROB
 
 
 @dataclass(slots=True)
 class ConfidenceWindow:
-    """Group confidences of one sample while it streams: O(1) for each token.
+    """The windowed confidence of one sample while it streams, at O(1) for each token.
 
-    A group is the mean confidence of the last `size` tokens; groups shorter than that are
-    not judged, because a few hesitant first words say little about a trace.
+    A window's value is the mean confidence of the last `size` tokens (DeepConf's group
+    confidence). Shorter windows do not count, because a few hesitant first words say little about
+    a sample.
     """
 
     size: int = WINDOW
-    groups: list[float] = field(default_factory=list)
+    full_windows: list[float] = field(default_factory=list)
     lowest: float | None = None
-    """The lowest group so far; None until the first is full."""
+    """The lowest full window so far; None until the first is full."""
     count: int = 0
     total: float = 0.0
     _recent: deque[float] = field(default_factory=deque)
@@ -134,7 +137,7 @@ class ConfidenceWindow:
             raise ValueError("a window holds at least one token")
 
     def feed(self, content: Iterable[Entry]) -> float | None:
-        """Take the next tokens; returns the lowest full group so far."""
+        """Take the next tokens; return the lowest full window so far."""
         for entry in content:
             if (value := token_confidence(entry)) is not None:
                 self._push(value)
@@ -148,37 +151,37 @@ class ConfidenceWindow:
         if len(self._recent) > self.size:
             self._sum -= self._recent.popleft()
         if len(self._recent) == self.size:
-            group = self._sum / self.size
-            self.groups.append(group)
-            self.lowest = group if self.lowest is None else min(self.lowest, group)
+            mean = self._sum / self.size
+            self.full_windows.append(mean)
+            self.lowest = mean if self.lowest is None else min(self.lowest, mean)
 
     @property
     def mean(self) -> float | None:
-        """The mean over all tokens; None where none could be read."""
+        """Return the mean over all tokens; None where no token is logged."""
         return self.total / self.count if self.count else None
 
     @property
-    def trace(self) -> float | None:
-        """A finished sample's confidence: its lowest group, or the mean where it is shorter than one."""
+    def lowest_or_mean(self) -> float | None:
+        """Return a finished sample's confidence: its lowest window, or the mean if it fills none."""
         return self.mean if self.lowest is None else self.lowest
 
     @property
     def tail(self) -> float | None:
-        """The mean over the last `size` tokens, where a trace draws its conclusion."""
+        """Return the mean over the last `size` tokens, where a sample draws its conclusion."""
         return self._sum / len(self._recent) if self._recent else None
 
     def bottom(self, part: float = 0.1) -> float | None:
-        """The mean of the lowest `part` of all groups, of at least one; the mean where none is full."""
-        if not self.groups:
+        """Return the mean of the lowest `part` of the windows, at least one; the mean where none is full."""
+        if not self.full_windows:
             return self.mean
-        lowest = sorted(self.groups)[: max(1, ceil(part * len(self.groups)))]
+        lowest = sorted(self.full_windows)[: max(1, ceil(part * len(self.full_windows)))]
         return fsum(lowest) / len(lowest)
 
 
 MEASURES: Mapping[str, Callable[[ConfidenceWindow], float | None]] = MappingProxyType(
     {
         "bottom": ConfidenceWindow.bottom,
-        "lowest": lambda window: window.trace,
+        "lowest": lambda window: window.lowest_or_mean,
         "mean": lambda window: window.mean,
         "tail": lambda window: window.tail,
     }
@@ -189,10 +192,10 @@ MEASURES: Mapping[str, Callable[[ConfidenceWindow], float | None]] = MappingProx
 class ConfidenceScorer:
     """Weighs samples by one of DeepConf's `MEASURES`, or by "certainty" or "probability".
 
-    "probability" is the geometric mean of the drawn tokens' probabilities, already in
-    (0, 1]. Every other measure is open-ended, so it is divided by the largest among the
-    samples scored together: the weights keep their proportions, as DeepConf's vote needs
-    them, but say nothing across requests. A sample without usable logprobs gets None.
+    "probability" is the geometric mean of the tokens' probabilities, already in (0, 1]. Every
+    other measure is open-ended, so it is divided by the largest among the samples scored together.
+    The weights keep their proportions, as DeepConf's vote needs them, but do not compare across
+    requests. A sample without usable logprobs gets None.
     """
 
     measure: str = "bottom"
@@ -209,11 +212,11 @@ class ConfidenceScorer:
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """See `Scorer`; the model is not asked."""
-        return self.weigh([content_of(sample.logprobs) for sample in samples])
+        """See `Scorer`; asks no model."""
+        return self.weigh([logged_tokens(sample.logprobs) for sample in samples])
 
     def weigh(self, contents: Sequence[Sequence[Entry]]) -> list[float | None]:
-        """The weight of each sample, given its logged tokens."""
+        """Return the weight of each sample, from its logged tokens."""
         values = [self._value(content) for content in contents]
         if self.measure == "probability":
             return [None if value is None else min(1.0, exp(value)) for value in values]

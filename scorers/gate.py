@@ -1,8 +1,8 @@
-"""The release gate of a trained scorer: a file that says what it was measured to do, and if that is enough.
+"""The release gate of a trained scorer: a file with its measurements, and whether they suffice.
 
-Written by whoever trained it, beside its weights (`gate.json`); serving refuses a scorer without
-a passing one. Two scorers with a pooled AUC of .73 lost to a plain majority vote, so what
-counts is told by name, check by check:
+Training writes the file beside the scorer's weights (`gate.json`), and serving refuses a scorer
+without a passing gate. Two scorers with a pooled AUC of .73 lost to a plain majority vote, so the
+file lists every check by name:
 
     {"passed": true, "made": "2026-01-31T12:00:00+00:00", "model_sha256": "...",
      "checks": [{"name": "within-problem AUC", "value": 0.81, "needed": 0.7, "passed": true}, ...],
@@ -19,7 +19,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GATE_FILE", "Check", "Gate", "model_digest", "parse_gate", "read_gate", "released", "write_gate"]
+__all__ = [
+    "GATE_FILE",
+    "Check",
+    "Gate",
+    "model_digest",
+    "parse_gate",
+    "read_gate",
+    "require_release",
+    "write_gate",
+]
 
 GATE_FILE = "gate.json"
 _FIELDS = {"passed", "checks", "data", "made", "model_sha256"}
@@ -27,7 +36,7 @@ _FIELDS = {"passed", "checks", "data", "made", "model_sha256"}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was measured: its value, what was needed, and whether that was reached."""
+    """One measurement: its value, the value it needs, and whether it reached that."""
 
     name: str
     value: float
@@ -37,9 +46,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """All checks; `made` is when (ISO 8601), `data` on what, `model_sha256` of which weights.
+    """All checks of one scorer.
 
-    See `model_digest` for the latter.
+    `made` is the date of the measurement (ISO 8601) and `data` describes its problems.
+    `model_sha256` is the digest of the measured weights (see `model_digest`).
     """
 
     checks: tuple[Check, ...]
@@ -49,47 +59,49 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether there are checks, and every one passed."""
+        """Return whether there are checks and all of them passed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
 
 def parse_gate(text: str) -> Gate:
-    """The gate that a file's text holds. Raises ValueError where it isn't in the form above.
+    """Return the gate in a file's text. Raises ValueError if it is not in the form above.
 
-    A file that says it passed while one of its checks did not contradicts itself, and is none.
+    A file that says it passed while one of its checks did not contradicts itself, and is invalid.
     """
-    held = json.loads(text)
-    if not isinstance(held, dict) or not held.keys() <= _FIELDS or not isinstance(held.get("passed"), bool):
+    fields = json.loads(text)
+    if not isinstance(fields, dict) or not fields.keys() <= _FIELDS:
         raise ValueError(f"a gate is an object of {', '.join(sorted(_FIELDS))}")
-    checks, made, data = held.get("checks"), held.get("made"), held.get("data", {})
+    if not isinstance(fields.get("passed"), bool):
+        raise ValueError("passed is true or false")
+    checks, made, data = fields.get("checks"), fields.get("made"), fields.get("data", {})
     if not isinstance(checks, list) or not isinstance(made, str) or not isinstance(data, dict):
-        raise ValueError("a gate has a list of checks, a date when it was made, and may tell of its data")
+        raise ValueError("checks is a list, made is a date, and data, if present, is an object")
     datetime.fromisoformat(made)
-    digest = held.get("model_sha256")
+    digest = fields.get("model_sha256")
     if digest is not None and not isinstance(digest, str):
         raise ValueError("model_sha256 is a string")
-    gate = Gate(tuple(map(_check, checks)), made, digest, data)
-    if gate.passed != held["passed"]:
-        raise ValueError(f"it says passed: {json.dumps(held['passed'])}, and its checks say otherwise")
+    gate = Gate(tuple(map(_parse_check, checks)), made, digest, data)
+    if gate.passed != fields["passed"]:
+        raise ValueError(f"it says passed: {json.dumps(fields['passed'])}, but its checks say otherwise")
     return gate
 
 
 def read_gate(path: Path) -> Gate:
-    """The gate in a file. Raises OSError, and ValueError where it can't be used."""
+    """Read the gate in a file. Raises OSError, and ValueError if it is invalid."""
     return parse_gate(path.read_text(encoding="utf-8"))
 
 
 def write_gate(path: Path, gate: Gate) -> None:
-    """Writes the file that `read_gate` reads."""
-    held = {**asdict(gate), "passed": gate.passed}
-    path.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    """Write the file that `read_gate` reads."""
+    fields = {**asdict(gate), "passed": gate.passed}
+    path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
 
-def released(name: str, path: Path | None, weights: Path | None = None) -> None:
-    """Raises ValueError, in one sentence, unless the file is a passing gate.
+def require_release(name: str, path: Path | None, weights: Path | None = None) -> None:
+    """Raise ValueError, in one sentence, unless the file is a passing gate.
 
-    Where `weights` lie on this machine (see `model_digest`) it has to be theirs and say so; a
-    server's can't be looked at.
+    If the `weights` are on this machine, the gate must name them (see `model_digest`). A server's
+    weights can't be checked.
     """
     instead = "set unproven = true to serve it all the same"
     if path is None:
@@ -120,9 +132,10 @@ def released(name: str, path: Path | None, weights: Path | None = None) -> None:
 
 
 def model_digest(weights: Path) -> str:
-    """SHA-256 of a model's weights: a GGUF file's own, or a directory's.
+    """Return the SHA-256 of a model's weights: a GGUF file, or a directory.
 
-    That is of its *.safetensors files' bytes, one after the other by name. Raises OSError.
+    A directory's digest is that of its *.safetensors files' bytes, one file after the other by
+    name. Raises OSError.
     """
     digest = hashlib.sha256()
     for path in [weights] if weights.is_file() else sorted(weights.glob("*.safetensors")):
@@ -132,12 +145,12 @@ def model_digest(weights: Path) -> str:
     return digest.hexdigest()
 
 
-def _check(held: object) -> Check:
-    if not isinstance(held, dict) or held.keys() != {"name", "value", "needed", "passed"}:
-        raise ValueError("a check has a name, a value, what was needed, and whether it passed")
-    numbers: Sequence[Any] = held["value"], held["needed"]
-    if any(isinstance(each, bool) or not isinstance(each, int | float) for each in numbers):
-        raise ValueError(f"check {held['name']!r}: value and needed are numbers")
-    if not isinstance(held["name"], str) or not isinstance(held["passed"], bool):
-        raise ValueError("a check's name is a string, its passed true or false")
-    return Check(held["name"], float(held["value"]), float(held["needed"]), held["passed"])
+def _parse_check(fields: object) -> Check:
+    if not isinstance(fields, dict) or fields.keys() != {"name", "value", "needed", "passed"}:
+        raise ValueError("a check is an object of name, value, needed and passed")
+    numbers: Sequence[Any] = fields["value"], fields["needed"]
+    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"check {fields['name']!r}: value and needed are numbers")
+    if not isinstance(fields["name"], str) or not isinstance(fields["passed"], bool):
+        raise ValueError("a check's name is a string, and its passed is true or false")
+    return Check(fields["name"], float(fields["value"]), float(fields["needed"]), fields["passed"])

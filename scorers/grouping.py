@@ -1,4 +1,4 @@
-"""Puts finished samples into classes of equal answers, one at a time."""
+"""Puts finished samples into groups of equal answers, one sample at a time."""
 
 from __future__ import annotations
 
@@ -7,59 +7,59 @@ from dataclasses import dataclass, field
 
 from scorers.types import Answer, Group, Sample
 
-__all__ = ["AsyncGrouper", "Grouper", "each_alone"]
+__all__ = ["AsyncGrouper", "Grouper", "singleton_groups"]
 
 
 @dataclass(slots=True)
-class _Class:
+class _OpenGroup:
+    """A group that may still grow."""
+
     answer: Answer
     members: list[int] = field(default_factory=list)
     weight: float = 0.0
 
+    def add(self, sample: Sample, weight: float) -> None:
+        self.members.append(sample.index)
+        self.weight += weight
 
-class _Classes:
-    """The bookkeeping that both groupers share; they differ only in how they ask for equivalence."""
+
+class _GroupList:
+    """The groups so far. The two groupers share it, and differ only in how they compare answers."""
 
     def __init__(self) -> None:
-        self._classes: list[_Class] = []
-        self._by_key: dict[Hashable, _Class] = {}
+        self._groups: list[_OpenGroup] = []
+        self._by_key: dict[Hashable, _OpenGroup] = {}
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The classes from heaviest to lightest, ties by the earlier first member."""
-        ordered = sorted(self._classes, key=lambda each: -each.weight)
-        return tuple(Group(each.answer, tuple(each.members), each.weight) for each in ordered)
+        """Return the groups from heaviest to lightest; the earlier first member breaks a tie."""
+        ordered = sorted(self._groups, key=lambda group: -group.weight)
+        return tuple(Group(group.answer, tuple(group.members), group.weight) for group in ordered)
 
-    def _place(self, answer: Answer) -> Generator[Answer, bool | None, _Class]:
-        """Find or open the answer's class, yielding each first member to be compared with it.
+    def _find_group(self, answer: Answer) -> Generator[Answer, bool | None, _OpenGroup]:
+        """Find or open the answer's group; yield each group's first answer for a comparison.
 
-        Only first members are compared, because equality of answers is not transitive in
-        practice. A key once placed stays with its class, so it is compared only once. The
-        walk is over a list that may grow meanwhile, so two placements that overlap while
-        they wait for a comparison still can't open two classes for one answer.
+        Only first answers are compared, because equality of answers is not transitive in practice.
+        A key stays with its group, so it is compared only once. The list may grow during the walk,
+        so two walks that overlap while they await a comparison can't open two groups for one answer.
         """
         position = 0
-        while (known := self._by_key.get(answer.key)) is None and position < len(self._classes):
-            candidate = self._classes[position]
+        while (group := self._by_key.get(answer.key)) is None and position < len(self._groups):
+            candidate = self._groups[position]
             if (yield candidate.answer):
                 return self._by_key.setdefault(answer.key, candidate)
             position += 1
-        if known is None:
-            known = self._by_key[answer.key] = _Class(answer)
-            self._classes.append(known)
-        return known
-
-    @staticmethod
-    def _join(joined: _Class, sample: Sample, weight: float) -> None:
-        joined.members.append(sample.index)
-        joined.weight += weight
+        if group is None:
+            group = self._by_key[answer.key] = _OpenGroup(answer)
+            self._groups.append(group)
+        return group
 
 
-class Grouper(_Classes):
-    """Groups with a comparison that answers at once; without one, only equal keys are equal.
+class Grouper(_GroupList):
+    """Groups samples with a comparison that answers at once; without one, only equal keys are equal.
 
-    `equivalent(first, new)` gets a class's first answer and the new one; None (could not
-    be decided) counts as different.
+    `equivalent(first, new)` takes a group's first answer and the new one. None (undecided) counts
+    as different.
     """
 
     def __init__(self, equivalent: Callable[[Answer, Answer], bool | None] | None = None) -> None:
@@ -67,46 +67,46 @@ class Grouper(_Classes):
         self._equivalent = equivalent
 
     def add(self, sample: Sample, answer: Answer | None, weight: float = 1.0) -> bool:
-        """Let a finished sample join its class; False where it has no vote (no answer, or truncated)."""
+        """Add a finished sample to its group. Return False if it has no vote: no answer, or truncated."""
         if answer is None or sample.truncated:
             return False
-        placing = self._place(answer)
+        search = self._find_group(answer)
         try:
-            first = next(placing)
+            first = next(search)
             while True:
-                same = self._equivalent(first, answer) if self._equivalent else None
-                first = placing.send(same)
-        except StopIteration as placed:
-            self._join(placed.value, sample, weight)
+                equal = self._equivalent(first, answer) if self._equivalent else None
+                first = search.send(equal)
+        except StopIteration as end:
+            end.value.add(sample, weight)
         return True
 
 
-class AsyncGrouper(_Classes):
-    """`Grouper` with a comparison that is awaited; calls of `add` may overlap."""
+class AsyncGrouper(_GroupList):
+    """A `Grouper` that awaits its comparison; calls of `add` may overlap."""
 
     def __init__(self, equivalent: Callable[[Answer, Answer], Awaitable[bool | None]]) -> None:
         super().__init__()
         self._equivalent = equivalent
 
     async def add(self, sample: Sample, answer: Answer | None, weight: float = 1.0) -> bool:
-        """Let a finished sample join its class; False where it has no vote (no answer, or truncated)."""
+        """Add a finished sample to its group. Return False if it has no vote: no answer, or truncated."""
         if answer is None or sample.truncated:
             return False
-        placing = self._place(answer)
+        search = self._find_group(answer)
         try:
-            first = next(placing)
+            first = next(search)
             while True:
-                first = placing.send(await self._equivalent(first, answer))
-        except StopIteration as placed:
-            self._join(placed.value, sample, weight)
+                first = search.send(await self._equivalent(first, answer))
+        except StopIteration as end:
+            end.value.add(sample, weight)
         return True
 
 
-def each_alone(samples: Sequence[Sample]) -> tuple[Group, ...]:
-    """Every sample that has text and was not truncated, as a class of its own.
+def singleton_groups(samples: Sequence[Sample]) -> tuple[Group, ...]:
+    """Return every sample with text that was not truncated as a group of its own.
 
-    These are the candidates among free text, where no two samples are equal: "best" and
-    "mbr" can choose among them, every other vote would take the first.
+    These are the candidates among free text, where no two samples are equal. "best" and "mbr" can
+    choose among them; every other vote would take the first.
     """
     return tuple(
         Group(Answer(sample.content, sample.index), (sample.index,), 1.0)

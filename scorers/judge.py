@@ -1,13 +1,13 @@
 """A language model as judge: it picks the most consistent sample, grades each, or checks each answer.
 
-Picking is universal self-consistency (Chen et al. 2023, arXiv:2311.17311): all samples stand
-in one prompt, and the model names the one that agrees best with the majority of them. It
-needs no answer that could be extracted, so it serves free text as well. Judges favour
-places in the list, so every order is shown a second time in reverse. The verdict is read
-by the grader, as any answer is; one that can't be read is no verdict.
+Picking is universal self-consistency (Chen et al. 2023, arXiv:2311.17311). All samples stand in one
+prompt, and the model names the one that agrees best with the majority of them. Picking needs no
+extracted answer, so it works for free text too. Judges favour places in the list, so every order
+appears a second time in reverse. The grader reads the judgement like any answer; a judgement that it
+can't read does not count.
 
-Checking is for a model that was trained to (generative verifiers, arXiv:2408.15240): it is asked
-whether an answer is right, thinks, and says yes or no.
+Checking is for a model trained as a generative verifier (arXiv:2408.15240): it is asked whether an
+answer is right, thinks, and says yes or no.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from scorers.answers import extract
 from scorers.calibration import UNCALIBRATED, Calibration
-from scorers.concurrency import together
-from scorers.conversation import question_of, transcript
-from scorers.trained import Case, filled
+from scorers.concurrency import gather_or_cancel
+from scorers.messages import last_question, transcript
+from scorers.trained import ClassifierInput, fill_template
 from scorers.types import Answer, Sample, ScorerModel
 
-__all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "belief"]
+__all__ = ["QUESTION", "RUBRIC", "JudgeScorer", "yes_probability"]
 
 QUESTION = "{question} Is it {answer}?"
 
@@ -69,14 +69,17 @@ Finish with the grade alone in a box, as \\boxed{{5}}."""
 class JudgeScorer:
     """Asks a model for its judgement, at temperature 0 and with a budget of its own.
 
-    `method` "pick" shows all samples at once, in `rounds` orders, and a sample's weight is
-    the part of the readable verdicts that named it. "grade" asks once for each sample, at
-    most `concurrency` at a time, and the weight is the grade over 10. "check" asks `question`, in
-    the words that the model was trained on, `rounds` times about each different answer (at
-    temperature 1 where that is more than once); the weight is the calibrated `belief`. `model` may name
-    another model than the request's own; `effort` is its reasoning effort, `max_tokens` what
-    it may write. Only `characters` of all candidates together are shown, each cut alike, its
-    end kept. Undecided is None.
+    - "pick" shows all samples at once, in `rounds` orders. A sample's weight is the part of the
+      readable judgements that name it.
+    - "grade" asks once for each sample, at most `concurrency` at a time. The weight is the grade
+      over 10.
+    - "check" asks `question`, in the words of the model's training, about each different answer.
+      It asks `rounds` times, at temperature 1 where that is more than once. The weight is the
+      calibrated `yes_probability`.
+
+    `model` may name another model than the request's own. `effort` is its reasoning effort, and
+    `max_tokens` limits its reply. The prompt shows at most `characters` of all candidates together,
+    each cut to the same length, with its end kept. An undecided sample gets None.
     """
 
     method: Literal["pick", "grade", "check"] = "pick"
@@ -95,9 +98,9 @@ class JudgeScorer:
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """See `Scorer`. One sample alone needs no pick."""
+        """See `Scorer`. A single sample needs no pick."""
         if self.method == "check":
-            return await self._check(question_of(messages), samples, model)
+            return await self._check(last_question(messages), samples, model)
         conversation = transcript(messages)
         if self.method == "grade":
             return await self._grade(conversation, samples, model)
@@ -109,7 +112,7 @@ class JudgeScorer:
         orders = _orders(len(samples), self.rounds, self.seed)
         room = self.characters // len(samples)
 
-        async def picked(order: Sequence[int]) -> int | None:
+        async def pick(order: Sequence[int]) -> int | None:
             candidates = "\n\n".join(
                 f"<reply number={place}>\n{_shown(samples[i], room)}\n</reply>"
                 for place, i in enumerate(order, 1)
@@ -119,48 +122,49 @@ class JudgeScorer:
                 return None
             return order[int(number) - 1]
 
-        named = [index for index in await together(map(picked, orders)) if index is not None]
-        if not named:
+        picks = [index for index in await gather_or_cancel(map(pick, orders)) if index is not None]
+        if not picks:
             return [None] * len(samples)
-        return [named.count(index) / len(named) for index in range(len(samples))]
+        return [picks.count(index) / len(picks) for index in range(len(samples))]
 
     async def _grade(
         self, conversation: str, samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        free = asyncio.Semaphore(self.concurrency)
+        slots = asyncio.Semaphore(self.concurrency)
 
         async def grade(sample: Sample) -> float | None:
             candidate = _shown(sample, self.characters)
             prompt = _GRADE.format(rubric=self.rubric, conversation=conversation, candidate=candidate)
-            async with free:
+            async with slots:
                 number = await self._ask(prompt, model)
             return None if number is None or not 0 <= number <= 10 else float(number / 10)
 
-        return await together(map(grade, samples))
+        return await gather_or_cancel(map(grade, samples))
 
     async def _check(
         self, question: str, samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """Equal texts are asked about once: samples of a vote often agree to the letter."""
-        free = asyncio.Semaphore(self.concurrency)
+        """Check each different text once, because samples of a vote often agree to the letter."""
+        slots = asyncio.Semaphore(self.concurrency)
         texts = list(dict.fromkeys(sample.content for sample in samples if sample.content.strip()))
-        asked = [text for text in texts for _ in range(self.rounds)]
+        checked_texts = [text for text in texts for _ in range(self.rounds)]
 
         async def check(text: str) -> Answer | None:
-            prompt = filled(self.question, Case(question, text[-self.characters :]))
-            async with free:
+            prompt = fill_template(self.question, ClassifierInput(question, text[-self.characters :]))
+            async with slots:
                 return await self._reply(prompt, model, 0 if self.rounds == 1 else 1)
 
-        said: dict[str, list[object]] = {text: [] for text in texts}
-        for text, verdict in zip(asked, await together(map(check, asked)), strict=True):
-            if verdict is not None and verdict.key in ("yes", "no"):
-                said[text].append(verdict.key)
-        believed = {text: belief(each.count("yes"), len(each)) for text, each in said.items()}
-        found = [believed.get(sample.content) for sample in samples]
-        return [None if value is None else self.calibration(value) for value in found]
+        judgements: dict[str, list[object]] = {text: [] for text in texts}
+        answers = await gather_or_cancel(map(check, checked_texts))
+        for text, answer in zip(checked_texts, answers, strict=True):
+            if answer is not None and answer.key in ("yes", "no"):
+                judgements[text].append(answer.key)
+        weights = {text: yes_probability(keys.count("yes"), len(keys)) for text, keys in judgements.items()}
+        values = [weights.get(sample.content) for sample in samples]
+        return [None if value is None else self.calibration(value) for value in values]
 
     async def _ask(self, prompt: str, model: ScorerModel) -> Fraction | None:
-        """The number that the judge ends with; None where it can't be read, or was cut off."""
+        """Return the number at the end of the judge's reply; None if it is unreadable or cut off."""
         answer = await self._reply(prompt, model, 0)
         try:
             return None if answer is None else Fraction(str(answer.key))
@@ -168,38 +172,38 @@ class JudgeScorer:
             return None
 
     async def _reply(self, prompt: str, model: ScorerModel, temperature: float) -> Answer | None:
-        """What the judge answers; None where it can't be read, or was cut off."""
-        named = {"model": self.model, "reasoning_effort": self.effort}
+        """Return the judge's answer; None if it is unreadable or cut off."""
+        fields = {"model": self.model, "reasoning_effort": self.effort}
         reply = await model.complete(
             [{"role": "user", "content": prompt}],
             temperature=temperature,
             max_tokens=self.max_tokens,
-            **{name: value for name, value in named.items() if value is not None},
+            **{name: value for name, value in fields.items() if value is not None},
         )
         return None if reply.truncated else extract(reply.content)
 
 
-def belief(yes: int, asked: int) -> float | None:
-    """How far so many yes among so many verdicts are to be believed; None without any.
+def yes_probability(yes: int, count: int) -> float | None:
+    """Return the probability that the answer is right, from `yes` of `count` judgements; None without any.
 
-    It is (yes + 1/2) / (asked + 1) (Krichevsky and Trofimov 1981), so that a single verdict is neither 0
-    nor 1: samples that are all doubted alike must still be counted.
+    It is (yes + 1/2) / (count + 1) (Krichevsky and Trofimov 1981). So a single judgement gives
+    neither 0 nor 1, and samples that are all doubted alike still count.
     """
-    return (yes + 0.5) / (asked + 1) if asked else None
+    return (yes + 0.5) / (count + 1) if count else None
 
 
 def _orders(count: int, rounds: int, seed: int) -> list[list[int]]:
-    """So many orders, each followed by its reverse: every candidate stands early as often as late."""
-    chance = random.Random(seed)
+    """Return orders, each followed by its reverse: every candidate stands early as often as late."""
+    shuffler = random.Random(seed)
     orders: list[list[int]] = []
     while len(orders) < rounds:
         order = list(range(count))
-        chance.shuffle(order)
+        shuffler.shuffle(order)
         orders += [order, order[::-1]]
     return orders[:rounds]
 
 
 def _shown(sample: Sample, room: int) -> str:
-    """What the judge sees of a sample: its answer text, or its tool calls; the end where it is too long."""
+    """Return what the judge sees of a sample: its answer text or tool calls, and the end of a long one."""
     text = sample.content or "\n".join(str(call.get("function")) for call in sample.tool_calls)
     return text if len(text) <= room else f"[...]{text[-room:]}"

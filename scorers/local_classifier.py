@@ -1,7 +1,7 @@
-"""A sequence classifier from a local directory, on the CPU, in a thread of its own.
+"""Runs a sequence classifier from a local directory, on the CPU, in a thread of its own.
 
-Needs torch and transformers, which are loaded with the first request and not before. The
-weights must be safetensors and the code transformers' own: nothing in the directory is run.
+It needs torch and transformers, which load with the first request. The weights must be safetensors
+and the code transformers' own: no code from the directory runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scorers.trained import TEMPLATE, Case, filled
+from scorers.trained import TEMPLATE, ClassifierInput, fill_template
 from scorers.types import ScorerError
 
 __all__ = ["LocalClassifier"]
@@ -20,8 +20,8 @@ __all__ = ["LocalClassifier"]
 class LocalClassifier:
     """Classifies with a model that `transformers` can load; `close` ends its thread.
 
-    `batch` texts are run at once, each cut to its last `max_tokens` tokens. With one label
-    the probability is its sigmoid, with more the softmax of `label`.
+    `batch` texts run at once, each cut to its last `max_tokens` tokens. With one label the
+    probability is its sigmoid; with more it is the softmax of `label`.
     """
 
     def __init__(
@@ -41,21 +41,21 @@ class LocalClassifier:
         self._threads = ThreadPoolExecutor(1, "classifier")
         self._run: Callable[[Sequence[str]], tuple[list[float], int]] | None = None
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
-        """See `Classifier`. A caller that goes away leaves at most one batch running."""
+    async def classify(self, inputs: Sequence[ClassifierInput]) -> tuple[list[float], int]:
+        """See `Classifier`. After a cancelled call at most one batch keeps running."""
         loop = asyncio.get_running_loop()
-        texts = [filled(self._template, case) for case in cases]
+        texts = [fill_template(self._template, item) for item in inputs]
         probabilities: list[float] = []
         tokens = 0
         for start in range(0, len(texts), self._batch):
-            part = texts[start : start + self._batch]
-            values, used = await loop.run_in_executor(self._threads, self._classify, part)
+            batch = texts[start : start + self._batch]
+            values, batch_tokens = await loop.run_in_executor(self._threads, self._classify, batch)
             probabilities += values
-            tokens += used
+            tokens += batch_tokens
         return probabilities, tokens
 
     def close(self) -> None:
-        """Ends the thread when its work is done."""
+        """End the thread when its work is done."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _classify(self, texts: Sequence[str]) -> tuple[list[float], int]:
@@ -68,7 +68,7 @@ class LocalClassifier:
 
 
 def _load(directory: Path, label: int, max_tokens: int) -> Callable[[Sequence[str]], tuple[list[float], int]]:
-    """The model, ready to give probabilities and the number of tokens read."""
+    """Load the model; return a function that gives probabilities and the number of tokens read."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -88,8 +88,8 @@ def _load(directory: Path, label: int, max_tokens: int) -> Callable[[Sequence[st
         inputs.pop("token_type_ids", None)
         with torch.inference_mode():
             logits = model(**inputs).logits
-        one = logits.shape[-1] == 1
-        values = torch.sigmoid(logits[:, 0]) if one else torch.softmax(logits, -1)[:, label]
+        single_label = logits.shape[-1] == 1
+        values = torch.sigmoid(logits[:, 0]) if single_label else torch.softmax(logits, -1)[:, label]
         return values.tolist(), int(inputs["attention_mask"].sum())
 
     return run

@@ -1,7 +1,7 @@
-"""What a reply is when it is no worked-out answer: tool calls, JSON, or free text.
+"""Reads a sample's answer: its tool calls, its JSON, or the answer that its text declares.
 
-The first two vote by their canonical value; over free text no vote of classes means
-anything, and `is_free_form` says when that is so.
+Tool calls and JSON vote by their canonical value. Free text has no equal answers to group, and
+`is_free_form` says when samples are free text.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Any
 from scorers.answers import canonical_json, extract, extract_async
 from scorers.types import Answer, Sample
 
-__all__ = ["answer_json", "answer_tools", "is_free_form", "read_answer", "read_answer_async"]
+__all__ = ["is_free_form", "json_answer", "read_answer", "read_answer_async", "tool_call_answer"]
 
-MAX_QUICK_JSON = 2_000  # characters of JSON that the event loop may spend time on
+MAX_QUICK_JSON = 2_000  # characters of JSON that are read on the event loop
 
 
 def read_answer(sample: Sample, *, as_json: bool = False) -> Answer | None:
-    """What a sample votes for: its tool calls, else its JSON where asked for, else its declared answer."""
+    """Return a sample's answer: its tool calls, else its JSON with `as_json`, else its declared answer."""
     if sample.tool_calls:
-        return answer_tools(sample)
-    return answer_json(sample.content) if as_json else extract(sample.content)
+        return tool_call_answer(sample)
+    return json_answer(sample.content) if as_json else extract(sample.content)
 
 
 async def read_answer_async(sample: Sample, *, as_json: bool = False) -> Answer | None:
-    """`read_answer` that leaves what may take long to a thread."""
+    """Do the same as `read_answer`, with long texts in a thread."""
     if not sample.tool_calls and not as_json:
         return await extract_async(sample.content)
-    written = [sample.content, *(str(call.get("function")) for call in sample.tool_calls)]
-    if sum(map(len, written)) > MAX_QUICK_JSON:
+    texts = [sample.content, *(str(call.get("function")) for call in sample.tool_calls)]
+    if sum(map(len, texts)) > MAX_QUICK_JSON:
         return await asyncio.to_thread(read_answer, sample, as_json=as_json)
     return read_answer(sample, as_json=as_json)
 
 
-def answer_tools(sample: Sample) -> Answer | None:
-    """What a sample's tool calls ask for: names and arguments, parallel calls in any order.
+def tool_call_answer(sample: Sample) -> Answer | None:
+    """Return a sample's tool calls as an answer: names and arguments, with parallel calls in any order.
 
-    None where it calls nothing, or where a call has no name or arguments that aren't a
-    JSON object: such a call can't be carried out, so it must not win a vote.
+    None if there are no calls, or if a call has no name or arguments that are no JSON object. Such
+    a call can't be carried out, so it must not win a vote.
     """
     calls = []
     for call in sample.tool_calls:
@@ -57,8 +57,8 @@ def answer_tools(sample: Sample) -> Answer | None:
     return Answer("\n".join(calls), ("tools", *sorted(calls))) if calls else None
 
 
-def answer_json(text: str) -> Answer | None:
-    """The JSON value that `text` is, a Markdown fence around it aside; None where it isn't valid JSON."""
+def json_answer(text: str) -> Answer | None:
+    """Return the JSON value of `text`, without a Markdown fence around it; None if it is no valid JSON."""
     body = text.strip()
     if body.startswith("```") and body.endswith("```") and "\n" in body:
         body = body[body.index("\n") : -3].strip()
@@ -67,26 +67,26 @@ def answer_json(text: str) -> Answer | None:
 
 
 def is_free_form(samples: Sequence[Sample], answers: Sequence[Answer | None], *, words: int = 60) -> bool:
-    """Whether the samples are talk, over which no class can be voted on.
+    """Return whether the samples are free text, without answers to group.
 
-    True where most whole samples declare no answer, or declare one that is itself longer
-    than `words` words and no JSON. `answers` go with `samples`, one by one; tool calls are never talk,
-    and truncated samples don't count, because their answer may be what was cut.
+    That is so if most complete samples declare no answer, or one longer than `words` words that is
+    no JSON. `answers` go with `samples`, one by one. Tool calls are never free text. Truncated
+    samples do not count, because the cut may have removed their answer.
     """
-    whole = [
+    complete = [
         answer
         for sample, answer in zip(samples, answers, strict=True)
         if not sample.truncated and not sample.tool_calls
     ]
-    talk = sum(
+    free_form = sum(
         answer is None or (not answer.raw.startswith(("{", "[")) and len(answer.raw.split()) > words)
-        for answer in whole
+        for answer in complete
     )
-    return 2 * talk > len(whole)
+    return 2 * free_form > len(complete)
 
 
 def _canonical(text: str) -> str | None:
-    """One text for equal JSON values; None for what isn't JSON, NaN and endless nesting included."""
+    """Return one text for equal JSON values; None for invalid JSON, NaN and endless nesting."""
     try:
         return canonical_json(json.loads(text, parse_constant=_refuse))
     except (ValueError, RecursionError):
@@ -94,4 +94,4 @@ def _canonical(text: str) -> str | None:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is no JSON value")

@@ -1,8 +1,9 @@
-"""A trained classifier as scorer: the probability that a reply is right, from a server or a local directory.
+"""Scores with a trained classifier: the probability that a reply is right.
 
-The server speaks vLLM's pooling API (`vllm serve MODEL --runner pooling`): `/classify` takes
-texts, which the prompt template makes, `/score` takes pairs of question and reply. One
-label means a sigmoid; with more, `label` says which one means "right".
+The classifier is on a server or in a local directory. A server speaks vLLM's pooling API
+(`vllm serve MODEL --runner pooling`): `/classify` takes texts, which the prompt template makes, and
+`/score` takes pairs of question and reply. With one label the probability is its sigmoid; with more,
+`label` says which one means "right".
 """
 
 from __future__ import annotations
@@ -13,11 +14,19 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from scorers.calibration import UNCALIBRATED, Calibration
-from scorers.concurrency import together
-from scorers.conversation import question_of
+from scorers.concurrency import gather_or_cancel
+from scorers.messages import last_question
 from scorers.types import Sample, ScorerError, ScorerModel
 
-__all__ = ["TEMPLATE", "Case", "Classifier", "Post", "ServedClassifier", "TrainedScorer", "filled"]
+__all__ = [
+    "TEMPLATE",
+    "Classifier",
+    "ClassifierInput",
+    "Post",
+    "ServedClassifier",
+    "TrainedScorer",
+    "fill_template",
+]
 
 TEMPLATE = "{question}\n\n{answer}"
 
@@ -26,8 +35,8 @@ Post = Callable[[str, Mapping[str, Any], Mapping[str, str]], Awaitable[Mapping[s
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One thing to classify: a reply, its thinking, and what was asked."""
+class ClassifierInput:
+    """One reply to classify, with its question and its thinking."""
 
     question: str
     answer: str
@@ -35,16 +44,19 @@ class Case:
 
 
 class Classifier(Protocol):
-    """Says how probable it is that a reply is right."""
+    """Gives the probability that a reply is right."""
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
-        """One probability for each case, and the tokens that it took. Raises `ScorerError`."""
+    async def classify(self, inputs: Sequence[ClassifierInput]) -> tuple[list[float], int]:
+        """Return one probability for each input, and the tokens read. Raises `ScorerError`."""
         ...
 
 
-def filled(template: str, case: Case) -> str:
-    """The template with {question}, {answer} and {reasoning} in their places; nothing in them is replaced."""
-    return re.sub(r"\{(question|answer|reasoning)\}", lambda match: getattr(case, match[1]), template)
+def fill_template(template: str, values: ClassifierInput) -> str:
+    """Return the template with {question}, {answer} and {reasoning} filled in.
+
+    Placeholders within the values stay as they are.
+    """
+    return re.sub(r"\{(question|answer|reasoning)\}", lambda match: getattr(values, match[1]), template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +70,18 @@ class TrainedScorer:
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """See `Scorer`. The classifier's tokens are counted with the request's."""
-        question = question_of(messages)
-        cases = {
-            place: Case(question, sample.content, sample.reasoning)
+        """See `Scorer`. The classifier's tokens count with the request's."""
+        question = last_question(messages)
+        inputs = {
+            place: ClassifierInput(question, sample.content, sample.reasoning)
             for place, sample in enumerate(samples)
             if sample.content.strip()
         }
-        if not cases:
+        if not inputs:
             return [None] * len(samples)
-        probabilities, tokens = await self.classifier.classify(list(cases.values()))
+        probabilities, tokens = await self.classifier.classify(list(inputs.values()))
         model.count(tokens)
-        weights = dict(zip(cases, map(self.calibration, probabilities), strict=True))
+        weights = dict(zip(inputs, map(self.calibration, probabilities), strict=True))
         return [weights.get(place) for place in range(len(samples))]
 
 
@@ -77,9 +89,8 @@ class TrainedScorer:
 class ServedClassifier:
     """A classifier behind vLLM's `/classify` or `/score`; `url` is the server's root, without `/v1`.
 
-    `batch` cases go into one request, and all requests run side by side. Texts longer than
-    the model's context lose their beginning, where `truncate` is set; else the server
-    refuses them.
+    `batch` inputs go into one request, and all requests run concurrently. With `truncate`, texts
+    longer than the model's context lose their beginning; otherwise the server refuses them.
     """
 
     url: str
@@ -92,40 +103,41 @@ class ServedClassifier:
     batch: int = 64
     truncate: bool = True
 
-    async def classify(self, cases: Sequence[Case]) -> tuple[list[float], int]:
+    async def classify(self, inputs: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """See `Classifier`."""
-        batches = [cases[start : start + self.batch] for start in range(0, len(cases), self.batch)]
-        replies = await together(map(self._send, batches))
+        batches = [inputs[start : start + self.batch] for start in range(0, len(inputs), self.batch)]
+        replies = await gather_or_cancel(map(self._send, batches))
         probabilities: list[float] = []
         tokens = 0
         for batch, reply in zip(batches, replies, strict=True):
-            read = _probabilities(reply, self.label)
-            if len(read) != len(batch):
-                raise ScorerError(f"the classifier judged {len(read)} of {len(batch)} texts")
-            probabilities += read
-            used = (reply.get("usage") or {}).get("total_tokens")
-            tokens += used if isinstance(used, int) else 0
+            values = _probabilities(reply, self.label)
+            if len(values) != len(batch):
+                raise ScorerError(f"the classifier scored {len(values)} of {len(batch)} texts")
+            probabilities += values
+            batch_tokens = (reply.get("usage") or {}).get("total_tokens")
+            tokens += batch_tokens if isinstance(batch_tokens, int) else 0
         return probabilities, tokens
 
-    async def _send(self, cases: Sequence[Case]) -> Mapping[str, Any]:
+    async def _send(self, inputs: Sequence[ClassifierInput]) -> Mapping[str, Any]:
         body: dict[str, Any] = {} if self.model is None else {"model": self.model}
         if self.truncate:
             body |= {"truncate_prompt_tokens": -1, "truncation_side": "left"}
         if self.endpoint == "classify":
-            body["input"] = [filled(self.template, case) for case in cases]
+            body["input"] = [fill_template(self.template, item) for item in inputs]
         else:
-            body |= {"text_1": [case.question for case in cases], "text_2": [case.answer for case in cases]}
+            body["text_1"] = [item.question for item in inputs]
+            body["text_2"] = [item.answer for item in inputs]
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return await self.post(f"{self.url.rstrip('/')}/{self.endpoint}", body, headers)
 
 
 def _probabilities(reply: Mapping[str, Any], label: int) -> list[float]:
-    """What a reply says of each text, in the texts' order. Raises ScorerError."""
+    """Return each text's probability from a reply, in the texts' order. Raises ScorerError."""
     try:
         entries = sorted(reply["data"], key=lambda entry: entry["index"])
         values = [float(e["probs"][label] if "probs" in e else e["score"]) for e in entries]
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ScorerError("the classifier's reply can't be understood") from error
+        raise ScorerError("the classifier's reply is not one of vLLM's pooling API") from error
     if not all(0 <= value <= 1 for value in values):
         raise ScorerError("the classifier gives scores outside [0, 1]; it needs a sigmoid or softmax")
     return values

@@ -1,4 +1,4 @@
-"""The words that scorers, votes and everything above them share."""
+"""The types that scorers and votes share with everything above them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one sample: `prompt` as the engine read it, `completion` with the thinking included.
+    """Tokens of one sample: `prompt` as the engine read it, and `completion` with the thinking.
 
-    `reasoning` is the part of `completion` spent thinking; `estimated` says that the
-    engine gave no counts and these are the gateway's own.
+    `reasoning` is the part of `completion` that is thinking. `estimated` says that the engine gave
+    no counts, and that these are the gateway's own.
     """
 
     prompt: int = 0
@@ -36,11 +36,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One finished reply of a model, its thinking and its answer text apart.
+    """One finished reply of a model, with its thinking apart from its answer text.
 
-    `index` is the order of launch; `finish_reason` is the engine's ("stop", "length",
-    "tool_calls", ...); `logprobs` is OpenAI's `choices[].logprobs` as it came; `extra`
-    holds every other field of the upstream choice and message, untouched.
+    `index` is the order of launch. `finish_reason` is the engine's ("stop", "length",
+    "tool_calls", ...). `logprobs` is OpenAI's `choices[].logprobs` as received. `extra` holds every
+    other field of the upstream choice and message, unchanged.
     """
 
     index: int
@@ -54,15 +54,15 @@ class Sample:
 
     @property
     def truncated(self) -> bool:
-        """Whether the reply was cut by a token limit, so that its answer can't be trusted."""
+        """Return whether a token limit cut the reply, so that its answer can't be trusted."""
         return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final answer: `raw` as the model wrote it, `key` its hashable canonical form.
+    """A final answer: `raw` as the model wrote it, and `key`, its hashable canonical form.
 
-    Two answers with equal keys are one class; unequal keys may still be equivalent.
+    Answers with equal keys belong to one group; answers with unequal keys may still be equivalent.
     """
 
     raw: str
@@ -71,7 +71,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One class of equal answers; `members` are sample indices in order of finishing."""
+    """Samples with equal answers; `members` holds their indices in order of finishing."""
 
     answer: Answer
     members: tuple[int, ...]
@@ -80,12 +80,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class VoteResult:
-    """What a vote decided.
+    """The result of a vote.
 
-    `winner` is the index of the sample to return (None where no sample can be chosen),
-    `ranking` all votable samples from best to worst, `share` the winning group's part of
-    all weight in [0, 1], `groups` from heaviest to lightest. `abstained` says that the
-    margin was under the floor asked for; `reason` says in words why, where there is a why.
+    `winner` is the index of the sample to return (None: no sample can be chosen). `ranking` lists
+    all votable samples from best to worst. `share` is the winning group's part of all weight, in
+    [0, 1]. `groups` run from heaviest to lightest. `abstained` says that the share was under the
+    required floor, and `reason` says in words why the vote abstained or has no winner.
     """
 
     winner: int | None
@@ -98,12 +98,12 @@ class VoteResult:
 
 @dataclass(frozen=True, slots=True)
 class VoteOptions:
-    """What a vote may look at beside the classes.
+    """The settings of a vote, and the scores.
 
-    `scores` holds each sample's weight in [0, 1] by its index, without the samples on which
-    the scorer had no opinion. A winning share under `min_share` is an abstention.
-    `shortest_first` gives ties to the sample with the fewest generated tokens, and only
-    then to the first to finish.
+    `scores` holds each sample's weight in [0, 1] by its index, without the samples on which the
+    scorer has no opinion. A winning share under `min_share` is an abstention. With
+    `shortest_first` a tie goes to the sample with the fewest generated tokens, and only then to
+    the first to finish.
     """
 
     scores: Mapping[int, float] = field(default_factory=dict)
@@ -112,41 +112,41 @@ class VoteOptions:
 
 
 class Vote(Protocol):
-    """Picks a winner. Pure: grouping has been done, and nothing is asked of anyone."""
+    """Picks a winner among groups. Pure: it asks no model, and the grouping is done."""
 
     def __call__(
-        self, groups: Sequence[Group], samples: Sequence[Sample], ballot: VoteOptions = ...
+        self, groups: Sequence[Group], samples: Sequence[Sample], options: VoteOptions = ...
     ) -> VoteResult:
-        """`groups` holds only votable samples' classes; `samples` are all that finished, in that order."""
+        """Return the result. `groups` hold the votable samples; `samples` are all finished ones, in order."""
         ...
 
 
 class ScorerError(Exception):
-    """A scorer could not do its work; the vote goes on without it."""
+    """A scorer failed; the vote goes on without it."""
 
 
 class ScorerModel(Protocol):
-    """What a scorer may ask of a model; the engine hands one in, so that limits and usage count."""
+    """The model that a scorer may ask. The caller hands it in, so that limits and usage count."""
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
-        """One plain reply; `params` are OpenAI request fields. Raises what the engine raises."""
+        """Return one plain reply; `params` are OpenAI request fields. Raises the upstream's errors."""
         ...
 
     def count(self, tokens: int) -> None:
-        """Takes down tokens that a scorer has spent elsewhere than by `complete`."""
+        """Count tokens that a scorer spent outside `complete`."""
         ...
 
 
 class Scorer(Protocol):
-    """Gives each sample a weight in [0, 1], or None where it has no opinion."""
+    """Gives each sample a weight in [0, 1], or None for no opinion."""
 
     @property
     def needs_logprobs(self) -> bool:
-        """Whether the samples have to come with `logprobs`."""
+        """Return whether the samples must come with `logprobs`."""
         ...
 
     async def score(
         self, messages: Sequence[Mapping[str, Any]], samples: Sequence[Sample], model: ScorerModel
     ) -> list[float | None]:
-        """One weight for each sample, in their order. Raises `ScorerError` where it can't."""
+        """Return one weight for each sample, in their order. Raises `ScorerError` on failure."""
         ...

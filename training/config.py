@@ -2,7 +2,7 @@
 
 `[model]`, `[data]`, `[levels]` and `[held_out]` are shared by the stages; each stage has a table of
 its own, and `pipeline` says which of them run, in which order. Every option's meaning and
-source paper stands in docs/training-settings.md.
+source paper stands in docs/reference/training-settings.md.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from policies.families import FAMILIES, Family, find_family
 from policies.prompts import LEVELS, Level
-from training.data.budgets import NO_BUDGET
-from training.rewards import SHAPING
+from training.types import NO_BUDGET, SHAPING_REWARDS
 
 __all__ = [
     "STAGES",
@@ -75,7 +74,7 @@ class ModelSource(_Table):
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     family: str | None = None
-    """The model family (see docs/families.md); None: by the path's name."""
+    """The model family (see docs/reference/families.md); None: by the path's name."""
 
 
 class LevelTable(_Table):
@@ -246,8 +245,9 @@ class RlTable(_Steps):
             raise ValueError(
                 f"save_every must be a multiple of updates ({self.updates}): samples aren't kept"
             )
-        if unknown := sorted(set(self.rewards) - set(SHAPING)):
-            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {', '.join(SHAPING)}")
+        if unknown := sorted(set(self.rewards) - set(SHAPING_REWARDS)):
+            names = ", ".join(SHAPING_REWARDS)
+            raise ValueError(f"rewards: {unknown[0]!r} is no shaping reward; there are {names}")
         return self
 
 
@@ -343,7 +343,9 @@ class TrainConfig(_Table):
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.model.family and self.model.family not in {family.name for family in FAMILIES}:
-            raise ValueError(f"model.family: {self.model.family!r} is no family; see docs/families.md")
+            raise ValueError(
+                f"model.family: {self.model.family!r} is no family; see docs/reference/families.md"
+            )
         for name in self.levels:
             if name not in LEVELS:
                 raise ValueError(f"levels: {name!r} is no level; there are {', '.join(LEVELS)}")

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         choices=[*STAGES, "pipeline", "scorer"],
         help="a stage, all of the configured ones, or a scorer",
     )
-    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/training.md")
+    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/how-to/train.md")
     parser.add_argument("--seed", type=int, help="in place of the file's")
     parser.add_argument("--output", type=Path, help="the run's directory, in place of the file's")
     parser.add_argument("--threads", type=int, help="CPU threads for torch")

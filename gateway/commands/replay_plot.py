@@ -1,48 +1,58 @@
-"""Replayed settings as a picture: accuracy against samples and against tokens."""
+"""Draws replayed settings: accuracy against samples and against tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from policies.chart import COLOURS, GREY, Entry, Line, Panel, Point, chart
-from policies.replay import ReplayFigure
+from policies.chart import COLOURS, GREY, LegendEntry, Line, Panel, Point, accuracy_chart
+from policies.replay import ReplayMetrics
 
-__all__ = ["svg"]
+__all__ = ["replay_chart"]
 
 
-def svg(figures: Sequence[ReplayFigure]) -> str:
-    """Two panels: percent right over mean samples, and over mean tokens, for one question.
+def replay_chart(metrics: Sequence[ReplayMetrics]) -> str:
+    """Return an SVG of two panels: accuracy over mean samples and over mean tokens for one question.
 
-    The settings of one family ("pass@k", "majority@k") are joined by a line, and both
-    lines start at pass@1; a vertical bar is the 95% interval.
+    A line joins the settings of one family ("pass@k", "majority@k"), and both lines start at pass@1. A
+    vertical bar is the 95% interval. Raises ChartsUnavailable.
     """
-    alone = [figure.name for figure in figures if not _family(figure.name)]
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(alone)}
-    legend = [Entry("pass@k, oracle", mark="dashes"), Entry("majority@k", mark="line")]
-    legend += [Entry(name, colour) for name, colour in colours.items()]
+    single_names = [row.name for row in metrics if not _family(row.name)]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(single_names)}
+    legend = [LegendEntry("pass@k, oracle", mark="dashes"), LegendEntry("majority@k", mark="line")]
+    legend += [LegendEntry(name, colour) for name, colour in colours.items()]
     panels = [
-        _panel(figures, "samples", lambda figure: figure.samples, colours),
-        _panel(figures, "tokens", lambda figure: figure.tokens, colours),
+        _panel(metrics, "samples", lambda row: row.samples, colours),
+        _panel(metrics, "tokens", lambda row: row.tokens, colours),
     ]
-    return chart(panels, legend)
+    return accuracy_chart(panels, legend)
 
 
 def _family(name: str) -> str:
-    """The line a setting lies on; empty for one that stands alone."""
+    """Return the line on which a setting lies; empty for a setting on no line."""
     if name.startswith("pass@") or name == "oracle":
         return "pass@k"
     return "majority@k" if name.startswith("majority@") or name == "majority" else ""
 
 
 def _panel(
-    figures: Sequence[ReplayFigure], unit: str, cost: Callable[[ReplayFigure], float], colours: dict[str, str]
+    metrics: Sequence[ReplayMetrics],
+    unit: str,
+    cost: Callable[[ReplayMetrics], float],
+    colours: dict[str, str],
 ) -> Panel:
     lines = [
         Line(
-            [(cost(f), f.accuracy) for f in figures if _family(f.name) == family or f.name == "pass@1"],
+            [
+                (cost(row), row.accuracy)
+                for row in metrics
+                if _family(row.name) == family or row.name == "pass@1"
+            ],
             dashed=family == "pass@k",
         )
         for family in ("pass@k", "majority@k")
     ]
-    points = [Point(f.name, cost(f), f.accuracy, f.low, f.high, colours.get(f.name, GREY)) for f in figures]
+    points = [
+        Point(row.name, cost(row), row.accuracy, row.low, row.high, colours.get(row.name, GREY))
+        for row in metrics
+    ]
     return Panel(unit, points, lines)

@@ -1,6 +1,6 @@
-"""What the demo brings along: two adapters for SmolLM2-135M-Instruct, of which one thinks and one checks.
+"""The demo's own adapters for SmolLM2-135M-Instruct: one thinks, the other checks answers.
 
-Both were trained by training/configs/smollm2*.toml: see docs/training.md.
+Training with training/configs/smollm2*.toml made both; see benchmarks/training-runs.md.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from gateway.config import Settings
-from gateway.runs.scorers import JudgeTable
+from gateway.scorer_settings import JudgeTable
 
 __all__ = ["CHECKER", "JUDGE", "REASONER", "checker", "with_bundled"]
 
 REASONER = Path(__file__).with_name("smollm2-reasoner.gguf")
 JUDGE = Path(__file__).with_name("smollm2-judge.gguf")
 CHECKER = "checker"
-"""The scorer by the name that clients say."""
+"""The scorer's name, which clients send as `X-Scorer`."""
 
 
 def checker() -> JudgeTable:
-    """The judge as a scorer of the embedded engine that serves it, released by its own gate."""
+    """Return the settings of the judge that the embedded engine serves, with the gate that released it."""
     return JudgeTable(
         kind="judge",
         method="check",
@@ -33,7 +33,7 @@ def checker() -> JudgeTable:
 
 
 def with_bundled(settings: Settings) -> Settings:
-    """With both adapters on the default model, and the checker; another engine stays as it is."""
+    """Add both adapters and the checker to the default model. Leave any other engine as it is."""
     if settings.upstream or settings.embedded_model or settings.embedded_adapters:
         return settings
     scorers = {CHECKER: checker(), **settings.scorers}

@@ -1,4 +1,4 @@
-"""The demo's side of the wire: a plain HTTP client of the gateway, as any other could be."""
+"""The demo's client: plain HTTP, as any client of the gateway could use."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gateway.upstreams.sse import EventParser
 __all__ = ["DemoFailed", "DemoReply", "SampleSeen", "ask", "served_model"]
 
 _TIMEOUT = 600.0
-_MOST = 160  # tokens of thinking and answer of one sample, should it not end by itself
+_MAX_TOKENS = 160  # thinking and answer of a sample that does not end by itself
 
 
 class DemoFailed(Exception):
-    """The demo can't go on; the message is one sentence."""
+    """The demo can't continue; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSeen:
-    """One sample that came to its end, as a progress event tells of it."""
+    """One finished sample, as a progress event reports it."""
 
     status: str
     answer: str | None
@@ -35,10 +35,10 @@ class SampleSeen:
 
 @dataclass(slots=True)
 class DemoReply:
-    """What has been seen so far of one streamed reply.
+    """One streamed reply, as far as it has arrived.
 
-    `reasoning` and `content` are the reply's own text; `groups` the vote so far, as (answer, count, weight)
-    from the heaviest; `tokens` all that were generated and `seconds` how long it took.
+    `reasoning` and `content` are the reply's own text. `groups` is the vote so far: (answer, count, weight),
+    the heaviest first. `tokens` counts everything generated; `seconds` is the time since the request.
     """
 
     reasoning: str = ""
@@ -50,9 +50,9 @@ class DemoReply:
     seconds: float = 0.0
 
     def feed(self, chunk: Mapping[str, Any]) -> None:
-        """Takes one `chat.completion.chunk`. Raises `DemoFailed` for an error event."""
+        """Take in one `chat.completion.chunk`. Raises `DemoFailed` for an error event."""
         if "error" in chunk:
-            raise DemoFailed(f"The gateway broke off: {chunk['error'].get('message')}")
+            raise DemoFailed(f"The gateway's stream ended with an error: {chunk['error'].get('message')}")
         for choice in chunk.get("choices", ()):
             delta = choice.get("delta") or {}
             self.reasoning += delta.get("reasoning_content") or ""
@@ -62,14 +62,14 @@ class DemoReply:
         self.counts = scaling.get("samples") or self.counts
         if vote := scaling.get("vote"):
             self.groups = [(group["answer"], group["count"], group["weight"]) for group in vote["groups"]]
-        if told := scaling.get("progress"):
+        if progress := scaling.get("progress"):
             self.samples.append(
                 SampleSeen(
-                    told["status"],
-                    told.get("answer"),
-                    told.get("tokens", 0),
-                    told.get("reasoning", ""),
-                    told.get("content", ""),
+                    progress["status"],
+                    progress.get("answer"),
+                    progress.get("tokens", 0),
+                    progress.get("reasoning", ""),
+                    progress.get("content", ""),
                 )
             )
 
@@ -77,7 +77,7 @@ class DemoReply:
 def ask(
     address: tuple[str, int], model: str, question: Question, setting: DemoSetting
 ) -> Iterator[DemoReply]:
-    """Asks one question; yields the same `DemoReply` each time that more of it is there.
+    """Ask one question. Yield the same `DemoReply` each time that more of it has arrived.
 
     Raises `DemoFailed`.
     """
@@ -86,7 +86,7 @@ def ask(
         "messages": [{"role": "user", "content": question.text}],
         "temperature": 1.0,
         "seed": question.seed,
-        "max_tokens": _MOST,
+        "max_tokens": _MAX_TOKENS,
         "stream": True,
         "stream_options": {"include_usage": True},
         "scaling": {"trace": True},
@@ -97,30 +97,30 @@ def ask(
         "X-Samples": str(setting.samples),
         **({"X-Scorer": setting.scorer} if setting.scorer else {}),
     }
-    reply, began = DemoReply(), time.monotonic()
+    reply, start = DemoReply(), time.monotonic()
     for payload in _events(address, body, headers):
         reply.feed(json.loads(payload))
-        reply.seconds = time.monotonic() - began
+        reply.seconds = time.monotonic() - start
         yield reply
 
 
 def served_model(address: tuple[str, int]) -> str:
-    """The first model that the gateway serves. Raises `DemoFailed`."""
+    """Return the first model that the gateway serves. Raises `DemoFailed`."""
     connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
     try:
         connection.request("GET", "/v1/models")
-        listed = json.loads(connection.getresponse().read()).get("data") or []
+        models = json.loads(connection.getresponse().read()).get("data") or []
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DemoFailed(f"The gateway does not answer ({type(error).__name__}).") from error
     finally:
         connection.close()
-    if not listed:
+    if not models:
         raise DemoFailed("The gateway serves no model; is its upstream running?")
-    return str(listed[0]["id"])
+    return str(models[0]["id"])
 
 
 def _events(address: tuple[str, int], body: Mapping[str, Any], headers: dict[str, str]) -> Iterator[bytes]:
-    """The payloads of one streamed request, up to `[DONE]`."""
+    """Send one streamed request and yield the payloads of its reply, up to `[DONE]`."""
     connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -134,7 +134,7 @@ def _events(address: tuple[str, int], body: Mapping[str, Any], headers: dict[str
                 if payload == b"[DONE]":
                     return
                 yield payload
-        raise DemoFailed("The gateway ended its reply before it was complete.")
+        raise DemoFailed("The gateway closed its reply before the end.")
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise DemoFailed(f"The gateway's reply can't be read ({type(error).__name__}: {error}).") from error
     finally:

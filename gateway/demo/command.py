@@ -1,13 +1,11 @@
-"""The demo from beginning to end."""
+"""The demo from start to end: serve, ask, show, keep serving."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -21,27 +19,17 @@ from gateway.demo.server import listen, serving
 from gateway.upstreams.embedded.model_store import ModelUnavailable, ensure_model
 from scorers.answers import verify
 
-__all__ = ["add_parser", "run"]
+__all__ = ["run_demo"]
 
 _INTERRUPTED = 130  # the shell's status for a command that Ctrl-C ended
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds `demo` to the command line."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "demo", help="ask ten questions at several budgets, then keep serving"
-    )
-    parser.add_argument("--port", type=int, help="port to listen on (8000; 0: any free one)")
-    parser.add_argument("--once", action="store_true", help="end after the questions")
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Serves, asks, shows; returns the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` and Ctrl-C are the same
+def run_demo(*, port: int | None, once: bool) -> int:
+    """Run the demo and return its exit status; with `once`, stop after the questions."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then works as Ctrl-C does
     console = Console(highlight=False)
     try:
-        return _demo(console, with_bundled(load_settings(port=arguments.port)), once=arguments.once)
+        return _demo(console, with_bundled(load_settings(port=port)), once=once)
     except (ConfigError, DemoFailed, ModelUnavailable) as error:
         print(f"thinkgate: {error}", file=sys.stderr)
         return 1
@@ -52,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _demo(console: Console, settings: Settings, *, once: bool) -> int:
     with listen(settings) as listener:
         if settings.upstream is None and settings.embedded_model is None:
-            ensure_model()  # here, where pip's progress can be seen
+            ensure_model()  # before the engine starts, so that pip's progress is visible
         console.print("Starting the engine ...", style="dim")
         with serving(settings, listener) as gateway:
-            # Bound to all addresses, the gateway is reached at this machine's own.
+            # A gateway that listens on all addresses is reached at the loopback address.
             host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
             address = (host, listener.getsockname()[1])
             model = served_model(address)
@@ -72,7 +60,7 @@ def _demo(console: Console, settings: Settings, *, once: bool) -> int:
 
 
 def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Sequence[DemoSetting]) -> None:
-    console.print(f"{model} gets ten questions, at {len(rounds)} settings.", style="bold")
+    console.print(f"{model} answers ten questions at each of {len(rounds)} settings.", style="bold")
     results = []
     for setting in rounds:
         console.print(f"\n{setting.describe()}", style="bold cyan")
@@ -85,19 +73,19 @@ def _ask_all(console: Console, address: tuple[str, int], model: str, rounds: Seq
 def _ask(
     console: Console, address: tuple[str, int], model: str, question: Question, setting: DemoSetting
 ) -> Result:
-    """One question: shown live where the terminal can, and for good once it is answered."""
+    """Ask one question: draw it live if the terminal can, then print its final lines."""
     reply = DemoReply()
-    with Live(console=console, transient=True) if _moves(console) else nullcontext() as live:
+    with Live(console=console, transient=True) if _is_live(console) else nullcontext() as live:
         for reply in ask(address, model, question, setting):
             if live is not None:
                 live.update(live_view(question, setting, reply, console.width))
     right = verify(reply.content, question.gold)
-    drawn = reply.counts.get("launched", setting.samples)
-    result = Result(setting, right, reply.tokens, reply.seconds, drawn)
+    launched = reply.counts.get("launched", setting.samples)
+    result = Result(setting, right, reply.tokens, reply.seconds, launched)
     console.print(question_lines(question, reply, result))
     return result
 
 
-def _moves(console: Console) -> bool:
-    """Whether lines can be drawn over: not in a log, nor on a dumb terminal."""
+def _is_live(console: Console) -> bool:
+    """Return whether lines can be redrawn, which neither a log nor a dumb terminal can."""
     return console.is_terminal and not console.is_dumb_terminal

@@ -1,7 +1,7 @@
-"""Ten questions with known answers, and the settings at which they are asked.
+"""Ten questions with known answers, and the settings that the demo asks them at.
 
-They are the first ten that the training of the demo's adapters held out (training/configs/smollm2.toml): not
-what the model happens to get right.
+They are the first ten that the training of the demo's adapters held out (training/configs/smollm2.toml).
+Nobody picked them because the model gets them right.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Question:
 
     @property
     def short(self) -> str:
-        """The question as it is shown: a sum without the words that all sums begin with."""
+        """The question as the screen shows it: a sum without the words that start every sum."""
         return self.text.removeprefix(_SUM.removesuffix("{} ="))
 
 
 @dataclass(frozen=True, slots=True)
 class DemoSetting:
-    """What one round of the demo asks of the gateway: a budget level, a number of samples, and a scorer."""
+    """One round of the demo: a budget level, a number of samples, and a scorer."""
 
     budget: str
     samples: int
@@ -39,25 +39,25 @@ class DemoSetting:
 
     @property
     def thinks(self) -> bool:
-        """Whether any thinking is allowed."""
+        """Whether the budget allows any thinking."""
         return self.budget != "off"
 
     def describe(self) -> str:
         """The setting in words."""
         if self.samples == 1:
             return f"Budget {self.budget}, one sample"
-        vote = "a majority vote" if self.scorer is None else f"a vote weighed by the {self.scorer}"
+        vote = "a majority vote" if self.scorer is None else f"a vote weighted by the {self.scorer}"
         return f"Budget {self.budget}, {self.samples} samples and {vote}"
 
     @property
     def vote(self) -> str:
-        """How the samples are put together, in a word."""
+        """How the samples become one answer, in a word."""
         return "–" if self.samples == 1 else self.scorer or "majority"
 
 
 SETTINGS = (DemoSetting("off", 1), DemoSetting("off", 8), DemoSetting("high", 1), DemoSetting("high", 8))
 CHECKED = DemoSetting("high", 8, CHECKER)
-"""Asked where that scorer is served."""
+"""The round that needs the checker; only a gateway with that scorer gets it."""
 
 _PAIRS = (
     (_SUM.format("36 - 10 + 78 + 24"), "128"),

@@ -1,4 +1,4 @@
-"""What the demo shows: pure functions from what has been seen to what rich draws."""
+"""The demo's screen: pure functions from replies to what rich draws."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One question at one setting; `right` None: the grader could not decide."""
+    """One question at one setting. `right` is None if the grader could not decide."""
 
     setting: DemoSetting
     right: bool | None
     tokens: int
     seconds: float
-    drawn: int
+    samples: int
 
 
 def live_view(question: Question, setting: DemoSetting, reply: DemoReply, width: int) -> RenderableType:
-    """A question while it is being answered: samples as they end, the vote so far, thinking and answer."""
+    """Draw a question while its reply arrives: finished samples, the vote so far, thinking and answer."""
     parts: list[RenderableType] = [Text(f"  {question.short}", "bold")]
     if setting.samples > 1:
         parts += [_samples(reply, setting), *_votes(reply.groups)]
@@ -51,7 +51,7 @@ def live_view(question: Question, setting: DemoSetting, reply: DemoReply, width:
 
 
 def question_lines(question: Question, reply: DemoReply, result: Result) -> RenderableType:
-    """A question once it is answered: for good, so that it reads well in a log too."""
+    """Draw an answered question so that it reads well in a log too."""
     mark, style = {True: ("✓", "bold green"), False: ("✗", "red"), None: ("?", "yellow")}[result.right]
     answer = (_flat(reply.content) or "(no answer)", "bold" if result.right else "")
     lines = Table.grid(expand=True, padding=(0, 1, 0, 0))
@@ -63,7 +63,7 @@ def question_lines(question: Question, reply: DemoReply, result: Result) -> Rend
     )
     if reply.groups:
         votes = ", ".join(
-            f"{_flat(text)[:24]} ×{count}" + (f" weighs {weight:.2f}" if weight != count else "")
+            f"{_flat(text)[:24]} ×{count}" + (f" (weight {weight:.2f})" if weight != count else "")
             for text, count, weight in reply.groups[:5]
         )
         lines.add_row(Text(f"    vote: {votes}", "cyan"))
@@ -73,8 +73,8 @@ def question_lines(question: Question, reply: DemoReply, result: Result) -> Rend
 
 
 def results_table(results: Sequence[Result], settings: Sequence[DemoSetting]) -> Table:
-    """DemoSetting by setting: right answers, and what they cost."""
-    table = Table(title="What each setting brought, and what it cost", title_justify="left")
+    """Draw one row for each setting: right answers, and their cost."""
+    table = Table(title="Right answers and cost of each setting", title_justify="left")
     for name in ("budget", "samples", "vote", "right", "tokens", "samples drawn", "seconds"):
         table.add_column(name, justify="left" if name in ("budget", "vote") else "right")
     for setting in settings:
@@ -87,16 +87,16 @@ def results_table(results: Sequence[Result], settings: Sequence[DemoSetting]) ->
             setting.vote,
             f"{sum(result.right is True for result in own)} of {len(own)}",
             f"{sum(result.tokens for result in own):,}",
-            str(sum(result.drawn for result in own)),
+            str(sum(result.samples for result in own)),
             f"{sum(result.seconds for result in own):.1f}",
         )
     return table
 
 
 def closing_words(base_url: str, model: str) -> str:
-    """What to paste next: a curl line, and the same with OpenAI's client."""
+    """Return what to paste next: a curl command, and the same request with OpenAI's client."""
     return f"""\
-Ask it yourself:
+Ask your own question:
 
 curl {base_url}/chat/completions -H 'Content-Type: application/json' \\
   -H 'X-Reasoning-Budget: high' -H 'X-Samples: 8' \\
@@ -133,12 +133,12 @@ def _label(sample: SampleSeen) -> str:
 
 
 def _votes(groups: Sequence[tuple[str, int, float]]) -> list[Text]:
-    most = max((count for _, count, _ in groups), default=1)
+    largest = max((count for _, count, _ in groups), default=1)
     return [
         Text.assemble(
             ("  vote      " if place == 0 else "            ", "dim"),
             (f"{_flat(answer)[:16]:<16} ", "bold" if place == 0 else ""),
-            ("█" * max(1, _BAR * count // most), "green" if place == 0 else "blue"),
+            ("█" * max(1, _BAR * count // largest), "green" if place == 0 else "blue"),
             f" {count}",
         )
         for place, (answer, count, _) in enumerate(groups[:4])
@@ -146,7 +146,7 @@ def _votes(groups: Sequence[tuple[str, int, float]]) -> list[Text]:
 
 
 def _end_of(label: str, text: str, width: int, style: str) -> Text:
-    """The end of a text, on one line."""
+    """Return the end of a text on one line of the screen."""
     flat, room = _flat(text), max(width - 14, 20)
     if len(flat) > room:
         flat = "…" + flat[-(room - 1) :]

@@ -1,4 +1,4 @@
-"""The gateway in a thread of its own, so that the demo can be its client."""
+"""The gateway in a thread of its own, while the demo is its client."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ __all__ = ["Gateway", "listen", "serving"]
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The socket to serve on. Raises `DemoFailed` where the port is taken."""
+    """Return the socket to serve on. Raises `DemoFailed` if it can't be opened, as when the port is taken."""
     try:
         return socket.create_server((settings.host, settings.port), backlog=2048)
     except OSError as error:
-        where, why = f"{settings.host}:{settings.port}", os.strerror(error.errno or 0)
+        address, reason = f"{settings.host}:{settings.port}", os.strerror(error.errno or 0)
         raise DemoFailed(
-            f"ThinkGate can't listen on {where}: {why}; choose another port with --port."
+            f"ThinkGate can't listen on {address}: {reason}; choose another port with --port."
         ) from error
 
 
 class Gateway(threading.Thread):
-    """Serves the app until `stop`; `wait_until_up` says whether that came about."""
+    """A thread that serves the app until `stop`; `wait_until_up` waits for its first moment."""
 
     def __init__(self, settings: Settings, listener: socket.socket, upstream: Upstream | None = None) -> None:
         super().__init__(name="gateway", daemon=True)
         self._settings = settings
         self._listener = listener
         self._upstream = upstream
-        self._decided = threading.Event()
+        self._settled = threading.Event()
         self._failure: Exception | None = None
         self._server: _Server | None = None
 
     def wait_until_up(self) -> None:
-        """Returns once requests are served. Raises `DemoFailed` where the engine can't start."""
-        self._decided.wait()
+        """Return once the gateway serves requests. Raises `DemoFailed` if it can't start."""
+        self._settled.wait()
         if self._failure is not None:
             raise DemoFailed(str(self._failure)) from self._failure
 
     def stop(self) -> None:
-        """Ends the serving, and waits until the engine is gone too."""
+        """Stop serving, and wait until the engine has ended too."""
         if self._server is not None:
             self._server.should_exit = True
         self.join()
 
     def run(self) -> None:
-        """The thread's work."""
+        """Serve in this thread's own event loop."""
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         upstream = self._upstream or make_upstream(self._settings)
         try:
             app = create_app(self._settings, upstream)
-            # The app would start it as well, but could not say in one sentence what went wrong.
+            # The app would start it too, but could not report a failure in one sentence.
             await upstream.start()
         except (ConfigError, ModelUnavailable, EngineFailed) as error:
             self._failure = error
-            self._decided.set()
+            self._settled.set()
             return
         config = uvicorn.Config(app, access_log=False, log_level="warning", timeout_graceful_shutdown=3)
-        self._server = _Server(config, self._decided)
+        self._server = _Server(config, self._settled)
         await self._server.serve(sockets=[self._listener])
 
 
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def serving(settings: Settings, listener: socket.socket) -> Iterator[Gateway]:
-    """A running gateway; it ends with the block. Raises `DemoFailed`."""
+    """Run a gateway until the block ends. Raises `DemoFailed`."""
     gateway = Gateway(settings, listener)
     gateway.start()
     try:

@@ -1,1 +1,1 @@
-"""Wire formats: one module each, to our request and from our events."""
+"""Wire formats of clients: each turns a body into our request, and our events into its reply."""

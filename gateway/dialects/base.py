@@ -1,4 +1,4 @@
-"""What every dialect has in common: the exchange it makes of a request, and how fields are checked."""
+"""What all dialects share: the exchange that one makes of a request, its writer, and checks of fields."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.errors import BadRequest, one_of
-from gateway.http.streaming import Writer
-from gateway.runs.events import RunResult
+from gateway.errors import BadRequest, GatewayError, one_of
+from gateway.runs.events import Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
 __all__ = [
     "CORRECTION",
     "Exchange",
+    "Writer",
     "json_object",
-    "known",
     "objects",
+    "one_word",
     "positive",
     "refuse",
     "string",
@@ -25,29 +25,54 @@ __all__ = [
 ]
 
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
-"""What stands between a first sample shown live and the vote's winner, where they differ."""
+"""The text between a first sample that was shown live and a winner that differs from it."""
+
+
+class Writer(Protocol):
+    """Writes the events of one streamed reply (see `gateway.dialects.chat.ChatStream`)."""
+
+    @property
+    def id(self) -> str:
+        """The reply's id, or what is known of it so far."""
+        ...
+
+    def delta(self, delta: Delta) -> bytes:
+        """Write new text of a sample; may return nothing."""
+        ...
+
+    def progress(self, progress: Progress) -> bytes:
+        """Write how the vote stands."""
+        ...
+
+    def finish(self, result: RunResult) -> bytes:
+        """Write everything that is left, and the end of the stream."""
+        ...
+
+    def error(self, error: GatewayError) -> bytes:
+        """End a stream that has begun and then failed."""
+        ...
 
 
 class Exchange(Protocol):
     """One request in its dialect, and the two ways to answer it.
 
-    Made from the request's payload; `chat` is the same request as a body for chat
-    completions, budget fields and `stream` included. The maker raises `BadRequest`.
+    A class makes one from a request's payload, or raises `BadRequest`. `chat` is the same request
+    as a body of chat completions, with its budget fields and `stream`.
     """
 
     chat: dict[str, Any]
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
-        """The unstreamed reply; `model` is the upstream's name for its model."""
+        """Return the unstreamed reply; `model` is the upstream's name for its model."""
         ...
 
     def writer(self, request: RunRequest, model: str) -> Writer:
-        """What writes the reply as a stream."""
+        """Return a writer of the reply as a stream."""
         ...
 
 
 def json_object(payload: bytes) -> dict[str, Any]:
-    """The JSON object that is a request's body. Raises `BadRequest`."""
+    """Parse a request's body, which must be a JSON object. Raises `BadRequest`."""
     try:
         body = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
@@ -58,38 +83,38 @@ def json_object(payload: bytes) -> dict[str, Any]:
 
 
 def wrong(field: str, allowed: str) -> BadRequest:
-    """The error for a field of the wrong type."""
+    """Return the error for a field of the wrong type."""
     return BadRequest(f"{field} must be {allowed}.", param=field, code="invalid_value")
 
 
-def refuse(field: str, why: str) -> BadRequest:
-    """The error for something that the dialect knows and the gateway doesn't do."""
-    return BadRequest(f"{field}: {why}", param=field, code="unsupported_value")
+def refuse(field: str, reason: str) -> BadRequest:
+    """Return the error for a field that the dialect has and the gateway does not support."""
+    return BadRequest(f"{field}: {reason}", param=field, code="unsupported_value")
 
 
 def string(value: object, field: str) -> str:
-    """A field that must be a string."""
+    """Check that a field is a string, and return it."""
     if not isinstance(value, str):
         raise wrong(field, "a string")
     return value
 
 
 def positive(value: object, field: str) -> int:
-    """A field that must be a whole number from 1."""
+    """Check that a field is a whole number from 1, and return it."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise wrong(field, "a whole number from 1")
     return value
 
 
 def objects(value: object, field: str) -> list[Mapping[str, Any]]:
-    """A field that must be a list of objects."""
+    """Check that a field is a list of objects, and return it."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise wrong(field, "a list of objects")
     return value
 
 
-def known(value: object, allowed: Collection[str], field: str) -> str:
-    """A field that must be one of a few words."""
+def one_word(value: object, allowed: Collection[str], field: str) -> str:
+    """Check that a field is one of the allowed words, and return it."""
     if not isinstance(value, str) or value not in allowed:
         raise one_of(value, allowed, param=field)
     return value

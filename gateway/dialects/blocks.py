@@ -1,7 +1,7 @@
-"""A reply as a row of blocks (thinking, text, tool calls), as Responses and Messages write it.
+"""Write a reply as a sequence of blocks (thinking, text, tool calls), for Responses and Messages.
 
-Both dialects open, grow and close one block after the other; only their words differ. The
-row is kept here, the words are a `BlockFormat`'s.
+Both dialects open, extend and close one block after the other. This module keeps the sequence;
+a `BlockFormat` writes the dialect's own events.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of"]
 
 @dataclass(slots=True)
 class Block:
-    """One piece of a reply.
+    """One block of a reply.
 
-    `place` counts the reply's blocks from 0; `pieces` are its text so far (of a call: its
-    arguments, as JSON text); `call_id` and `name` are a call's. `complete` turns false where
-    a token limit cut the block.
+    `index` counts the reply's blocks from 0. `pieces` are its text so far, or a call's arguments
+    as JSON text. Only calls have `call_id` and `name`. `complete` is false if a token limit cut
+    the block.
     """
 
     kind: Literal["thinking", "text", "call"]
-    place: int
+    index: int
     pieces: list[str] = field(default_factory=list)
     call_id: str = ""
     name: str = ""
@@ -39,52 +39,52 @@ class Block:
 
     @property
     def text(self) -> str:
-        """All that the block holds."""
+        """The whole text of the block."""
         return "".join(self.pieces)
 
 
 class BlockFormat(Protocol):
-    """A dialect's words for what happens to a reply's blocks; each answer is whole events."""
+    """Writes a dialect's events for the blocks of one reply; every method returns whole events."""
 
     id: str
-    """The reply's own id."""
+    """The id of the reply."""
 
     def begin(self, raw: Mapping[str, Any]) -> bytes:
-        """The reply begins; `raw` is the upstream's first event, empty where there is none yet."""
+        """Begin the reply; `raw` is the upstream's first event, or empty before there is one."""
         ...
 
-    def opened(self, block: Block) -> bytes:
-        """A block begins."""
+    def open(self, block: Block) -> bytes:
+        """Begin a block."""
         ...
 
-    def grew(self, block: Block, text: str) -> bytes:
-        """A block has got this more."""
+    def extend(self, block: Block, text: str) -> bytes:
+        """Add text to a block."""
         ...
 
-    def closed(self, block: Block) -> bytes:
-        """A block is done."""
+    def close(self, block: Block) -> bytes:
+        """End a block."""
         ...
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
-        """How a vote stands; must be something that the dialect's clients pass over."""
+        """Report how a vote stands, in an event that the dialect's clients ignore."""
         ...
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
-        """The reply's end."""
+        """End the reply."""
         ...
 
-    def failed(self, error: GatewayError) -> bytes:
-        """The reply's end, where something went wrong."""
+    def fail(self, error: GatewayError) -> bytes:
+        """End a reply that failed."""
         ...
 
 
 class BlockStream:
-    """Writes one request's events as a row of blocks (a `gateway.http.streaming.Writer`)."""
+    """Writes one request's events as a sequence of blocks (a `gateway.dialects.base.Writer`)."""
 
-    def __init__(self, request: RunRequest, form: BlockFormat) -> None:
+    def __init__(self, request: RunRequest, block_format: BlockFormat) -> None:
         self._request = request
-        self._form = form
-        self._begun = False
+        self._format = block_format
+        self._started = False
         self._open: Block | None = None
         self._blocks = 0
         self._calls: dict[int, Block] = {}
@@ -94,12 +94,12 @@ class BlockStream:
     @property
     def id(self) -> str:
         """The reply's id."""
-        return self._form.id
+        return self._format.id
 
     def delta(self, delta: Delta) -> bytes:
-        """New text of the one sample that is shown as it comes.
+        """Write new text of the one sample that is shown live.
 
-        Nothing is begun before there is some, so that an early failure has its own status.
+        The reply begins with its first text, so that an earlier failure keeps its own status.
         """
         calls = (delta.choice.get("delta") or {}).get("tool_calls") or ()
         if not (delta.reasoning or delta.content or calls):
@@ -112,11 +112,11 @@ class BlockStream:
         return b"".join(parts)
 
     def progress(self, progress: Progress) -> bytes:
-        """How the vote stands."""
-        return self._begin({}) + self._form.progress(progress_report(self._request, progress))
+        """Write how the vote stands."""
+        return self._begin({}) + self._format.progress(progress_report(self._request, progress))
 
     def finish(self, result: RunResult) -> bytes:
-        """What is left: the vote's winner unless it was shown live, the end of the row, `scaling`, usage."""
+        """Write the winner unless it was shown live, then the end of the reply with `scaling` and usage."""
         parts = [self._begin({})]
         revised: dict[str, Any] = {}
         sample = result.chosen[0]
@@ -128,18 +128,18 @@ class BlockStream:
             parts += [self._thinking(sample.reasoning), self._text(sample.content)]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
         parts.append(self._close(complete=not sample.truncated))
-        parts.append(self._form.end(result, report(self._request, result, **revised)))
+        parts.append(self._format.end(result, report(self._request, result, **revised)))
         return b"".join(parts)
 
     def error(self, error: GatewayError) -> bytes:
-        """What went wrong after the stream had begun."""
-        return self._form.failed(error)
+        """End a stream that has begun and then failed."""
+        return self._format.fail(error)
 
     def _begin(self, raw: Mapping[str, Any]) -> bytes:
-        if self._begun:
+        if self._started:
             return b""
-        self._begun = True
-        return self._form.begin(raw)
+        self._started = True
+        return self._format.begin(raw)
 
     def _thinking(self, text: str) -> bytes:
         return b"" if self._request.reply.exclude_reasoning else self._grow("thinking", text)
@@ -150,53 +150,53 @@ class BlockStream:
     def _grow(self, kind: Literal["thinking", "text"], text: str) -> bytes:
         if not text:
             return b""
-        opened = b""
+        start = b""
         if self._open is None or self._open.kind != kind:
-            opened = self._start(Block(kind, self._blocks))
-        return opened + self._add(text)
+            start = self._start(Block(kind, self._blocks))
+        return start + self._add(text)
 
     def _fragment(self, fragment: Mapping[str, Any]) -> bytes:
-        """A part of a tool call as chat completions stream it."""
+        """Write a part of a tool call, as chat completions stream it."""
         index = fragment.get("index", 0)
         function = fragment.get("function") or {}
-        opened = b""
+        start = b""
         block = self._calls.get(index)
         if block is None:
             call_id = fragment.get("id") or _call_id()
             block = Block("call", self._blocks, call_id=call_id, name=function.get("name") or "")
             self._calls[index] = block
-            opened = self._start(block)
+            start = self._start(block)
         elif block is not self._open:
             raise UpstreamError(
                 502,
-                "The upstream went back to an earlier tool call, which this endpoint can't stream; "
-                "ask without stream.",
+                "The upstream returned to an earlier tool call, which this endpoint can't stream; "
+                "send the request without stream.",
             )
-        return opened + self._add(function.get("arguments") or "")
+        return start + self._add(function.get("arguments") or "")
 
     def _start(self, block: Block) -> bytes:
-        ended = self._close()
+        end = self._close()
         self._open = block
         self._blocks += 1
-        return ended + self._form.opened(block)
+        return end + self._format.open(block)
 
     def _add(self, text: str) -> bytes:
         assert self._open is not None
         if not text:
             return b""
         self._open.pieces.append(text)
-        return self._form.grew(self._open, text)
+        return self._format.extend(self._open, text)
 
     def _close(self, *, complete: bool = True) -> bytes:
         block, self._open = self._open, None
         if block is None:
             return b""
         block.complete = complete
-        return self._form.closed(block)
+        return self._format.close(block)
 
 
 def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
-    """A finished sample's blocks, for an unstreamed reply."""
+    """Return a finished sample's blocks, for an unstreamed reply."""
     blocks: list[Block] = []
     if sample.reasoning and not request.reply.exclude_reasoning:
         blocks.append(Block("thinking", 0, [sample.reasoning]))

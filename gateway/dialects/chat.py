@@ -1,4 +1,4 @@
-"""OpenAI's chat completions: a request body read, an result or a stream of events written."""
+"""OpenAI's chat completions: read a request body, write a reply or a stream of chunks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.base import CORRECTION, json_object, wrong
+from gateway.dialects.base import CORRECTION, json_object, positive, string, wrong
 from gateway.dialects.scaling import progress_report, report, usage_of
+from gateway.dialects.sse import DONE, event
 from gateway.errors import GatewayError
 from gateway.runs.events import Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
-from gateway.upstreams.sse import DONE, event
 from scorers.types import Sample
 
 __all__ = ["ChatExchange", "ChatStream", "chat_body", "parse_body"]
@@ -31,53 +31,53 @@ class ChatExchange:
         self.chat = parse_body(payload)
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
-        """The unstreamed reply."""
+        """Return the unstreamed reply."""
         return chat_body(request, result, model)
 
     def writer(self, request: RunRequest, model: str) -> ChatStream:
-        """The reply as a stream of chunks."""
+        """Return a writer of the reply as a stream of chunks."""
         return ChatStream(request, model)
 
 
 def parse_body(payload: bytes) -> dict[str, Any]:
-    """The JSON object of a request, with the fields checked that the gateway itself relies on.
+    """Parse a request, and check the fields that the gateway itself relies on.
 
-    Everything else is the upstream's to judge. Raises `BadRequest`.
+    The upstream judges everything else. Raises `BadRequest`.
     """
     body = json_object(payload)
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise wrong("messages", "a list of at least one message object")
-    for place, message in enumerate(messages):
-        if not isinstance(message.get("role"), str):
-            raise wrong(f"messages[{place}].role", "a string")
-        if not isinstance(message.get("content"), str | list | None):
-            raise wrong(f"messages[{place}].content", "a string or a list of parts")
-    if not isinstance(body.get("model", ""), str):
-        raise wrong("model", "a string")
+    _check_messages(body.get("messages"))
+    string(body.get("model", ""), "model")
     if not isinstance(body.get("stream") or False, bool):
         raise wrong("stream", "true or false")
     if not isinstance(body.get("stream_options") or {}, dict):
         raise wrong("stream_options", "an object")
     for field in ("n", "max_tokens", "max_completion_tokens"):
-        value = body.get(field)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise wrong(field, "a whole number from 1")
-    for field in ("tools", "chat_template_kwargs"):
-        value = body.get(field)
-        if value is not None and not isinstance(value, list if field == "tools" else dict):
-            raise wrong(field, "a list" if field == "tools" else "an object")
+        if body.get(field) is not None:
+            positive(body[field], field)
+    if not isinstance(body.get("tools"), list | None):
+        raise wrong("tools", "a list")
+    if not isinstance(body.get("chat_template_kwargs"), dict | None):
+        raise wrong("chat_template_kwargs", "an object")
     return body
 
 
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise wrong("messages", "a list of at least one message object")
+    for index, message in enumerate(messages):
+        string(message.get("role"), f"messages[{index}].role")
+        if not isinstance(message.get("content"), str | list | None):
+            raise wrong(f"messages[{index}].content", "a string or a list of parts")
+
+
 def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
-    """The unstreamed reply."""
+    """Return the unstreamed reply."""
     choices = []
-    for place, sample in enumerate(result.chosen):
+    for index, sample in enumerate(result.chosen):
         message = {"role": "assistant", **sample.extra.get("message", {}), **_message_text(request, sample)}
         choice = {
             **sample.extra.get("choice", {}),
-            "index": place,
+            "index": index,
             "message": message,
             "logprobs": sample.logprobs,
             "finish_reason": sample.finish_reason,

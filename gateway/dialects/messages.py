@@ -1,7 +1,7 @@
-"""Anthropic's Messages API: an result or a stream of events written as content blocks.
+"""Anthropic's Messages API: write a reply, or a stream of events, as content blocks.
 
-Events and their order follow the API reference, "Streaming messages". How a vote stands
-goes out with `ping` events, which clients skip.
+Events and their order follow the API reference, "Streaming messages". `ping` events, which
+clients skip, carry the progress of a vote.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.messages_input import chat_request
 from gateway.dialects.scaling import report
+from gateway.dialects.sse import named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
-from gateway.upstreams.sse import named_event
 from scorers.types import Sample
 
 __all__ = ["MessagesExchange", "error_body"]
 
 _SIGNATURE = "unsigned"
-"""What stands for the signature that the format demands of thinking; nothing is signed here."""
+"""A placeholder for the signature that the format demands of thinking; the gateway signs nothing."""
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 _ERRORS = {
     400: "invalid_request_error",
@@ -48,7 +48,7 @@ class MessagesExchange:
         self.chat = chat_request(json_object(payload))
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> Json:
-        """The unstreamed message."""
+        """Return the unstreamed message."""
         sample = result.chosen[0]
         return {
             **_message(str(result.envelope.get("model", model)), _new_id()),
@@ -59,27 +59,27 @@ class MessagesExchange:
         }
 
     def writer(self, request: RunRequest, model: str) -> BlockStream:
-        """The message as a stream of events."""
-        return BlockStream(request, _Form(model))
+        """Return a writer of the message as a stream of events."""
+        return BlockStream(request, _MessageFormat(model))
 
 
-def error_body(status: int, told: Mapping[str, Any]) -> Json:
-    """OpenAI's `error` object in Anthropic's shape."""
+def error_body(status: int, openai_error: Mapping[str, Any]) -> Json:
+    """Return OpenAI's `error` object in Anthropic's shape."""
     kind = _ERRORS.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    error = {"type": kind, "message": told.get("message")}
-    error |= {key: told[key] for key in ("param", "code") if told.get(key) is not None}
+    error = {"type": kind, "message": openai_error.get("message")}
+    error |= {key: openai_error[key] for key in ("param", "code") if openai_error.get(key) is not None}
     return {"type": "error", "error": error}
 
 
-class _Form:
-    """The words of the Messages API (a `gateway.dialects.blocks.BlockFormat`)."""
+class _MessageFormat:
+    """Events of the Messages API (a `gateway.dialects.blocks.BlockFormat`)."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self.id = _new_id()
 
     def begin(self, raw: Mapping[str, Any]) -> bytes:
-        prompt = (raw.get("usage") or {}).get("prompt_tokens") or 0  # known only later by most engines
+        prompt = (raw.get("usage") or {}).get("prompt_tokens") or 0  # most engines report it only later
         message = {
             **_message(str(raw.get("model", self._model)), self.id),
             "content": [],
@@ -89,29 +89,29 @@ class _Form:
         }
         return _event("message_start", message=message)
 
-    def opened(self, block: Block) -> bytes:
+    def open(self, block: Block) -> bytes:
         if block.kind == "thinking":
             empty: Json = {"type": "thinking", "thinking": "", "signature": ""}
         elif block.kind == "text":
             empty = {"type": "text", "text": ""}
         else:
             empty = {"type": "tool_use", "id": block.call_id, "name": block.name, "input": {}}
-        return _event("content_block_start", index=block.place, content_block=empty)
+        return _event("content_block_start", index=block.index, content_block=empty)
 
-    def grew(self, block: Block, text: str) -> bytes:
+    def extend(self, block: Block, text: str) -> bytes:
         kind, key = {
             "thinking": ("thinking_delta", "thinking"),
             "text": ("text_delta", "text"),
             "call": ("input_json_delta", "partial_json"),
         }[block.kind]
-        return _event("content_block_delta", index=block.place, delta={"type": kind, key: text})
+        return _event("content_block_delta", index=block.index, delta={"type": kind, key: text})
 
-    def closed(self, block: Block) -> bytes:
-        signed = b""
+    def close(self, block: Block) -> bytes:
+        signature = b""
         if block.kind == "thinking":
             delta = {"type": "signature_delta", "signature": _SIGNATURE}
-            signed = _event("content_block_delta", index=block.place, delta=delta)
-        return signed + _event("content_block_stop", index=block.place)
+            signature = _event("content_block_delta", index=block.index, delta=delta)
+        return signature + _event("content_block_stop", index=block.index)
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         return _event("ping", scaling=scaling)
@@ -121,7 +121,7 @@ class _Form:
         last = _event("message_delta", delta=delta, usage=_usage(result), scaling=scaling)
         return last + _event("message_stop")
 
-    def failed(self, error: GatewayError) -> bytes:
+    def fail(self, error: GatewayError) -> bytes:
         body = error_body(error.status, error.body()["error"])
         return _event("error", error=body["error"])
 
@@ -143,7 +143,7 @@ def _block(block: Block) -> Json:
 
 
 def _arguments(text: str) -> Json:
-    """A call's arguments as the object that the format demands, whatever a small model wrote."""
+    """Return a call's arguments as the object that the format demands, whatever a small model wrote."""
     try:
         value = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
@@ -152,18 +152,18 @@ def _arguments(text: str) -> Json:
 
 
 def _stop(sample: Sample) -> Json:
-    """`stop_reason` and `stop_sequence`; the latter is known where the engine names it, as vLLM does."""
-    matched = sample.extra.get("choice", {}).get("stop_reason")
+    """Return `stop_reason` and `stop_sequence`; only some engines name the sequence, as vLLM does."""
+    sequence = sample.extra.get("choice", {}).get("stop_reason")
     reason = _STOP_REASONS.get(sample.finish_reason, "end_turn")
     if reason == "end_turn" and sample.tool_calls:
         reason = "tool_use"
-    elif reason == "end_turn" and isinstance(matched, str):
-        return {"stop_reason": "stop_sequence", "stop_sequence": matched}
+    elif reason == "end_turn" and isinstance(sequence, str):
+        return {"stop_reason": "stop_sequence", "stop_sequence": sequence}
     return {"stop_reason": reason, "stop_sequence": None}
 
 
 def _usage(result: RunResult) -> Json:
-    """Cached tokens are not told apart: all of the prompt counts as input."""
+    """Return the usage. The whole prompt counts as input, because cached tokens are not told apart."""
     return {
         "input_tokens": result.prompt,
         "cache_creation_input_tokens": 0,

@@ -1,7 +1,7 @@
-"""A request to Anthropic's Messages API -> the same request to chat completions.
+"""Turn a request to Anthropic's Messages API into the same request to chat completions.
 
-Follows the API reference of `POST /v1/messages`; what is refused or left out is listed in
-docs/endpoints.md.
+It follows the API reference of `POST /v1/messages`. docs/reference/endpoints.md lists the fields that the
+gateway refuses or ignores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.base import known, objects, positive, refuse, string, wrong
+from gateway.dialects.base import objects, one_word, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
 from gateway.errors import one_of
 
@@ -20,8 +20,8 @@ __all__ = ["chat_request", "has_images"]
 _REFUSED = {
     "container": "the gateway runs no code; leave it out.",
     "mcp_servers": "the gateway calls no tools; give the tools themselves as tools.",
-    "inference_geo": "where the engine runs is not the request's to say; leave it out.",
-    "n": "a message is one; several choices are had from /v1/chat/completions.",
+    "inference_geo": "a request can't choose where the engine runs; leave it out.",
+    "n": "this endpoint returns one message; /v1/chat/completions can return several choices.",
 }
 _IGNORED = frozenset(
     {
@@ -36,7 +36,7 @@ _IGNORED = frozenset(
         "workspace_id",
     }
 )
-"""Fields without which the reply is as good: hints, labels, and options of what isn't there."""
+"""Fields that change nothing here: hints, labels, and options of features that don't exist."""
 
 _OWN = frozenset(
     {"messages", "output_config", "stop_sequences", "system", "thinking", "tool_choice", "tools"}
@@ -45,12 +45,12 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
 def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> dict[str, Any]:
-    """The chat request. Fields that are neither's own (an engine's extras) go along. Raises `BadRequest`."""
-    for field, why in _REFUSED.items():
+    """Return the chat request, with an engine's extra fields as they are. Raises `BadRequest`."""
+    for field, reason in _REFUSED.items():
         if body.get(field):
-            raise refuse(field, why)
-    dropped = _REFUSED.keys() | _IGNORED | _OWN
-    chat = {key: value for key, value in body.items() if key not in dropped and value is not None}
+            raise refuse(field, reason)
+    handled = _REFUSED.keys() | _IGNORED | _OWN
+    chat = {key: value for key, value in body.items() if key not in handled and value is not None}
     string(chat.get("model", ""), "model")
     if not isinstance(chat.get("stream", False), bool):
         raise wrong("stream", "true or false")
@@ -65,66 +65,66 @@ def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> 
 
 
 def has_images(chat: Mapping[str, Any]) -> bool:
-    """Whether a chat request holds an image."""
+    """Return whether a chat request holds an image."""
     parts = [message["content"] for message in chat["messages"] if isinstance(message["content"], list)]
     return any(part["type"] == "image_url" for content in parts for part in content)
 
 
 def _thinking(value: object) -> dict[str, Any]:
-    """`thinking: {type, budget_tokens, display}`; "adaptive" is as if nothing was said."""
+    """Translate `thinking: {type, budget_tokens, display}`; "adaptive" equals no field at all."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise wrong("thinking", "an object")
-    kind = known(value.get("type"), ("enabled", "disabled", "adaptive"), "thinking.type")
-    found: dict[str, Any] = {}
+    kind = one_word(value.get("type"), ("enabled", "disabled", "adaptive"), "thinking.type")
+    fields: dict[str, Any] = {}
     if value.get("display") is not None:
-        display = known(value["display"], ("summarized", "omitted"), "thinking.display")
-        found["include_reasoning"] = display != "omitted"
+        display = one_word(value["display"], ("summarized", "omitted"), "thinking.display")
+        fields["include_reasoning"] = display != "omitted"
     if kind != "adaptive":
-        found["thinking"] = {key: part for key, part in value.items() if key != "display"}
-    return found
+        fields["thinking"] = {key: part for key, part in value.items() if key != "display"}
+    return fields
 
 
 def _output(value: object) -> dict[str, Any]:
-    """`output_config: {effort, format}`."""
+    """Translate `output_config: {effort, format}`."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise wrong("output_config", "an object")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if value.get("effort") is not None:
-        found["reasoning_effort"] = known(value["effort"], _EFFORTS, "output_config.effort")
-    form = value.get("format")
-    if form is not None:
-        if not isinstance(form, dict) or form.get("type") != "json_schema":
+        fields["reasoning_effort"] = one_word(value["effort"], _EFFORTS, "output_config.effort")
+    output_format = value.get("format")
+    if output_format is not None:
+        if not isinstance(output_format, dict) or output_format.get("type") != "json_schema":
             raise wrong("output_config.format", "an object of type json_schema")
-        if not isinstance(form.get("schema"), dict):
+        if not isinstance(output_format.get("schema"), dict):
             raise wrong("output_config.format.schema", "an object")
-        schema = {"name": "output", "schema": form["schema"], "strict": True}
-        found["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return found
+        schema = {"name": "output", "schema": output_format["schema"], "strict": True}
+        fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return fields
 
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
     tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(objects(body.get("tools") or [], "tools"))]
     if not tools:
         return {}
-    found: dict[str, Any] = {"tools": tools}
+    fields: dict[str, Any] = {"tools": tools}
     choice = body.get("tool_choice")
     if choice is None:
-        return found
+        return fields
     if not isinstance(choice, dict):
         raise wrong("tool_choice", "an object")
-    kind = known(choice.get("type"), ("auto", "any", "tool", "none"), "tool_choice.type")
+    kind = one_word(choice.get("type"), ("auto", "any", "tool", "none"), "tool_choice.type")
     if kind == "tool":
         name = string(choice.get("name"), "tool_choice.name")
-        found["tool_choice"] = {"type": "function", "function": {"name": name}}
+        fields["tool_choice"] = {"type": "function", "function": {"name": name}}
     else:
-        found["tool_choice"] = "required" if kind == "any" else kind
+        fields["tool_choice"] = "required" if kind == "any" else kind
     if choice.get("disable_parallel_tool_use"):
-        found["parallel_tool_calls"] = False
-    return found
+        fields["parallel_tool_calls"] = False
+    return fields
 
 
 def _tool(tool: Mapping[str, Any], field: str) -> dict[str, Any]:
@@ -138,16 +138,16 @@ def _tool(tool: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`system` and `messages`."""
+    """Translate `system` and `messages`."""
     transcript = Transcript()
     if body.get("system"):
         transcript.system(_plain(body["system"], "system"))
-    given = objects(body.get("messages"), "messages")
-    if not given:
+    messages = objects(body.get("messages"), "messages")
+    if not messages:
         raise wrong("messages", "a list of at least one message")
-    for place, message in enumerate(given):
-        field = f"messages[{place}].content"
-        role = known(message.get("role"), ("user", "assistant", "system"), f"messages[{place}].role")
+    for index, message in enumerate(messages):
+        field = f"messages[{index}].content"
+        role = one_word(message.get("role"), ("user", "assistant", "system"), f"messages[{index}].role")
         if role == "user":
             _user(transcript, message.get("content"), field)
         elif role == "assistant":
@@ -155,14 +155,14 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         else:
             transcript.system(_plain(message.get("content"), field))
     if all(message["role"] == "system" for message in transcript.messages):
-        raise wrong("messages", "a conversation in which somebody says something")
-    if given[-1]["role"] == "assistant":
-        raise refuse("messages", "the last one must be the user's; replies can't be begun by the client.")
+        raise wrong("messages", "a conversation with at least one message that is not the system's")
+    if messages[-1]["role"] == "assistant":
+        raise refuse("messages", "the last one must be the user's; a client can't begin the reply.")
     return transcript.messages
 
 
 def _blocks(content: object, field: str) -> list[Mapping[str, Any]]:
-    """A string or a list of content blocks, as blocks."""
+    """Return content as a list of blocks; it may be a string."""
     if isinstance(content, str):
         return [text_part(content)]
     if not isinstance(content, list):
@@ -171,28 +171,28 @@ def _blocks(content: object, field: str) -> list[Mapping[str, Any]]:
 
 
 def _user(transcript: Transcript, content: object, field: str) -> None:
-    """The results of tools, which chat completions wants directly after their calls, then all else."""
+    """Add the results of tools first, because chat completions wants them right after their calls."""
     parts = []
-    for place, block in enumerate(_blocks(content, field)):
-        at = f"{field}[{place}]"
-        if known(block.get("type"), ("text", "image", "tool_result"), f"{at}.type") != "tool_result":
+    for index, block in enumerate(_blocks(content, field)):
+        at = f"{field}[{index}]"
+        if one_word(block.get("type"), ("text", "image", "tool_result"), f"{at}.type") != "tool_result":
             parts.append(_part(block, at))
             continue
-        given = block.get("content")
-        results = _blocks("" if given is None else given, f"{at}.content")
+        result = block.get("content")
+        results = _blocks("" if result is None else result, f"{at}.content")
         call_id = string(block.get("tool_use_id"), f"{at}.tool_use_id")
         transcript.result(call_id, [_part(part, f"{at}.content[{i}]") for i, part in enumerate(results)])
     transcript.user(parts)
 
 
 def _assistant(transcript: Transcript, content: object, field: str) -> None:
-    said = []
-    for place, block in enumerate(_blocks(content, field)):
-        at = f"{field}[{place}]"
+    texts = []
+    for index, block in enumerate(_blocks(content, field)):
+        at = f"{field}[{index}]"
         allowed = ("text", "thinking", "redacted_thinking", "tool_use")
-        kind = known(block.get("type"), allowed, f"{at}.type")
+        kind = one_word(block.get("type"), allowed, f"{at}.type")
         if kind == "text":
-            said.append(string(block.get("text"), f"{at}.text"))
+            texts.append(string(block.get("text"), f"{at}.text"))
         elif kind == "thinking":
             transcript.thinking(string(block.get("thinking"), f"{at}.thinking"))
         elif kind == "tool_use":
@@ -200,17 +200,17 @@ def _assistant(transcript: Transcript, content: object, field: str) -> None:
             if not isinstance(block.get("input"), dict):
                 raise wrong(f"{at}.input", "an object")
             transcript.call(call_id, name, orjson.dumps(block["input"]).decode())
-    transcript.said("".join(said))
+    transcript.answer("".join(texts))
 
 
 def _part(block: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """A text or image block as a chat content part."""
-    if known(block.get("type"), ("text", "image"), f"{field}.type") == "text":
+    """Return a text or image block as a chat content part."""
+    if one_word(block.get("type"), ("text", "image"), f"{field}.type") == "text":
         return text_part(string(block.get("text"), f"{field}.text"))
     source = block.get("source")
     if not isinstance(source, dict):
         raise wrong(f"{field}.source", "an object")
-    if known(source.get("type"), ("base64", "url"), f"{field}.source.type") == "url":
+    if one_word(source.get("type"), ("base64", "url"), f"{field}.source.type") == "url":
         url = string(source.get("url"), f"{field}.source.url")
     else:
         media, data = (string(source.get(key), f"{field}.source.{key}") for key in ("media_type", "data"))
@@ -219,9 +219,9 @@ def _part(block: Mapping[str, Any], field: str) -> dict[str, Any]:
 
 
 def _plain(content: object, field: str) -> str:
-    """System text, which may be a string or text blocks."""
+    """Return system text, which may be a string or text blocks."""
     texts = []
-    for place, block in enumerate(_blocks(content, field)):
-        known(block.get("type"), ("text",), f"{field}[{place}].type")
-        texts.append(string(block.get("text"), f"{field}[{place}].text"))
+    for index, block in enumerate(_blocks(content, field)):
+        one_word(block.get("type"), ("text",), f"{field}[{index}].type")
+        texts.append(string(block.get("text"), f"{field}[{index}].text"))
     return "\n\n".join(texts)

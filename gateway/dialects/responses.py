@@ -1,7 +1,7 @@
-"""OpenAI's Responses API: an result or a stream of events written as items of output.
+"""OpenAI's Responses API: write a reply, or a stream of events, as items of output.
 
-Events and their order follow the API reference, "Streaming events"; the thinking goes out
-as `reasoning_text` or, where the client asks for a summary, whole as its one `summary_text`.
+Events and their order follow the API reference, "Streaming events". Thinking is `reasoning_text`;
+if the client wants a summary, the whole thinking is its one `summary_text`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.responses_input import chat_request
 from gateway.dialects.scaling import report, usage_of
+from gateway.dialects.sse import named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
-from gateway.upstreams.sse import named_event
 
 __all__ = ["ResponsesExchange"]
 
@@ -42,25 +42,25 @@ class ResponsesExchange:
     """One request to `/v1/responses` (a `gateway.dialects.base.Exchange`)."""
 
     def __init__(self, payload: bytes) -> None:
-        self._asked = json_object(payload)
-        self.chat = chat_request(self._asked)
+        self._body = json_object(payload)
+        self.chat = chat_request(self._body)
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> Json:
-        """The unstreamed response."""
-        form = _Form(self._asked, model)
-        form.output = [form.item(block) for block in blocks_of(request, result.chosen[0])]
-        return form.ended(result, report(request, result))
+        """Return the unstreamed response."""
+        block_format = _ResponseFormat(self._body, model)
+        block_format.output = [block_format.item(block) for block in blocks_of(request, result.chosen[0])]
+        return block_format.response(result, report(request, result))
 
     def writer(self, request: RunRequest, model: str) -> BlockStream:
-        """The response as a stream of events."""
-        return BlockStream(request, _Form(self._asked, model))
+        """Return a writer of the response as a stream of events."""
+        return BlockStream(request, _ResponseFormat(self._body, model))
 
 
-class _Form:
-    """The words of the Responses API (a `gateway.dialects.blocks.BlockFormat`)."""
+class _ResponseFormat:
+    """Events of the Responses API (a `gateway.dialects.blocks.BlockFormat`)."""
 
-    def __init__(self, asked: Mapping[str, Any], model: str) -> None:
-        reasoning = asked.get("reasoning") or {}
+    def __init__(self, body: Mapping[str, Any], model: str) -> None:
+        reasoning = body.get("reasoning") or {}
         summary = reasoning.get("summary") or reasoning.get("generate_summary")
         self._summarized = summary is not None
         self._ids: dict[int, str] = {}
@@ -77,15 +77,15 @@ class _Form:
             "incomplete_details": None,
             "model": model,
             "previous_response_id": None,
-            **{field: asked.get(field) for field in _ECHOED},
-            "metadata": asked.get("metadata") or {},
-            "parallel_tool_calls": asked.get("parallel_tool_calls") is not False,
+            **{field: body.get(field) for field in _ECHOED},
+            "metadata": body.get("metadata") or {},
+            "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
             "reasoning": {"effort": reasoning.get("effort"), "summary": summary},
             "service_tier": "default",
             "store": False,
-            "text": {"format": {"type": "text"}, **(asked.get("text") or {})},
-            "tool_choice": asked.get("tool_choice") or "auto",
-            "tools": asked.get("tools") or [],
+            "text": {"format": {"type": "text"}, **(body.get("text") or {})},
+            "tool_choice": body.get("tool_choice") or "auto",
+            "tools": body.get("tools") or [],
             "truncation": "disabled",
             "usage": None,
         }
@@ -95,51 +95,51 @@ class _Form:
         created = self._event("response.created", response=response)
         return created + self._event("response.in_progress", response=response)
 
-    def opened(self, block: Block) -> bytes:
+    def open(self, block: Block) -> bytes:
         item = {**self.item(block), "status": "in_progress"}
         if block.kind == "text" or (block.kind == "thinking" and not self._summarized):
             item["content"] = []
         item |= {"summary": []} if block.kind == "thinking" else {}
-        added = self._event("response.output_item.added", output_index=block.place, item=item)
+        added = self._event("response.output_item.added", output_index=block.index, item=item)
         if block.kind == "call":
             return added
-        return added + self._of(block, self._part_event(block, "added"), part=self._part(block, ""))
+        return added + self._item_event(block, self._part_event(block, "added"), part=self._part(block, ""))
 
-    def grew(self, block: Block, text: str) -> bytes:
+    def extend(self, block: Block, text: str) -> bytes:
         more: Json = {"logprobs": []} if block.kind == "text" else {}
-        return self._of(block, f"{self._text_event(block)}.delta", delta=text, **more)
+        return self._item_event(block, f"{self._text_event(block)}.delta", delta=text, **more)
 
-    def closed(self, block: Block) -> bytes:
+    def close(self, block: Block) -> bytes:
         item = self.item(block)
         self.output.append(item)
         name = f"{self._text_event(block)}.done"
         if block.kind == "call":
-            done = self._of(block, name, name=block.name, arguments=block.text)
+            done = self._item_event(block, name, name=block.name, arguments=block.text)
         else:
             more: Json = {"logprobs": []} if block.kind == "text" else {}
-            done = self._of(block, name, text=block.text, **more)
-            done += self._of(block, self._part_event(block, "done"), part=self._part(block))
-        return done + self._event("response.output_item.done", output_index=block.place, item=item)
+            done = self._item_event(block, name, text=block.text, **more)
+            done += self._item_event(block, self._part_event(block, "done"), part=self._part(block))
+        return done + self._event("response.output_item.done", output_index=block.index, item=item)
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
-        """Once more "in progress", an event that every client knows, with the vote beside it."""
+        """Repeat `response.in_progress`, an event that every client knows, with the vote in `scaling`."""
         return self._event("response.in_progress", response={**self._response, "output": []}, scaling=scaling)
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
-        response = self.ended(result, scaling)
+        response = self.response(result, scaling)
         return self._event(f"response.{response['status']}", response=response)
 
-    def failed(self, error: GatewayError) -> bytes:
-        """`response.failed`, then `error`, flat as in the reference and nested as clients read it."""
-        told = error.body()["error"]
+    def fail(self, error: GatewayError) -> bytes:
+        """Write `response.failed`, then `error`: flat as in the reference, and nested as clients read it."""
+        error_fields = error.body()["error"]
         reason = {"code": "server_error", "message": error.message}
         response = {**self._response, "status": "failed", "error": reason, "output": self.output}
-        ended = self._event("response.failed", response=response)
-        flat = {key: told.get(key) for key in ("code", "message", "param")}
-        return ended + self._event("error", **flat, error=told)
+        failure = self._event("response.failed", response=response)
+        flat = {key: error_fields.get(key) for key in ("code", "message", "param")}
+        return failure + self._event("error", **flat, error=error_fields)
 
-    def ended(self, result: RunResult, scaling: Mapping[str, Any]) -> Json:
-        """The whole response."""
+    def response(self, result: RunResult, scaling: Mapping[str, Any]) -> Json:
+        """Return the whole response."""
         usage = usage_of(result)
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         reason = _INCOMPLETE.get(result.chosen[0].finish_reason)
@@ -161,7 +161,7 @@ class _Form:
         }
 
     def item(self, block: Block) -> Json:
-        """A block as an item of output, with all that it holds so far."""
+        """Return a block as an item of output, with its text so far."""
         status = "completed" if block.complete else "incomplete"
         item = {"id": self._id(block), "status": status}
         if block.kind == "call":
@@ -180,10 +180,10 @@ class _Form:
             return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
         return {"type": "summary_text" if self._summarized else "reasoning_text", "text": text}
 
-    def _part_event(self, block: Block, what: str) -> str:
+    def _part_event(self, block: Block, change: str) -> str:
         if block.kind == "thinking" and self._summarized:
-            return f"response.reasoning_summary_part.{what}"
-        return f"response.content_part.{what}"
+            return f"response.reasoning_summary_part.{change}"
+        return f"response.content_part.{change}"
 
     def _text_event(self, block: Block) -> str:
         if block.kind == "call":
@@ -192,18 +192,18 @@ class _Form:
             return "response.output_text"
         return "response.reasoning_summary_text" if self._summarized else "response.reasoning_text"
 
-    def _of(self, block: Block, kind: str, **fields: Any) -> bytes:
-        """An event of one item's."""
-        where: Json = {"item_id": self._id(block), "output_index": block.place}
+    def _item_event(self, block: Block, kind: str, **fields: Any) -> bytes:
+        """Write an event of one item."""
+        location: Json = {"item_id": self._id(block), "output_index": block.index}
         if block.kind == "thinking" and self._summarized:
-            where["summary_index"] = 0
+            location["summary_index"] = 0
         elif block.kind != "call":
-            where["content_index"] = 0
-        return self._event(kind, **where, **fields)
+            location["content_index"] = 0
+        return self._event(kind, **location, **fields)
 
     def _id(self, block: Block) -> str:
         prefix = {"thinking": "rs", "text": "msg", "call": "fc"}[block.kind]
-        return self._ids.setdefault(block.place, f"{prefix}_{uuid.uuid4().hex}")
+        return self._ids.setdefault(block.index, f"{prefix}_{uuid.uuid4().hex}")
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         number, self._events = self._events, self._events + 1

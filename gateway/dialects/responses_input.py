@@ -1,7 +1,7 @@
-"""A request to OpenAI's Responses API -> the same request to chat completions.
+"""Turn a request to OpenAI's Responses API into the same request to chat completions.
 
-Follows the API reference of `POST /v1/responses`; what is refused or left out is listed in
-docs/endpoints.md.
+It follows the API reference of `POST /v1/responses`. docs/reference/endpoints.md lists the fields that the
+gateway refuses or ignores.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.base import known, objects, positive, refuse, string, wrong
+from gateway.dialects.base import objects, one_word, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
 from gateway.errors import one_of
 
 __all__ = ["chat_request"]
 
-_STATELESS = "the gateway keeps no conversations; send the whole conversation as input."
+_STATELESS = "the gateway stores no conversations; send the whole conversation as input."
 _REFUSED = {
     "previous_response_id": _STATELESS,
     "conversation": _STATELESS,
     "store": "the gateway stores nothing; allowed: false, or leave it out.",
-    "background": "replies are only given while the client waits; allowed: false, or leave it out.",
-    "prompt": "there are no stored prompts here; send instructions and input.",
+    "background": "the client must wait for its reply; allowed: false, or leave it out.",
+    "prompt": "the gateway stores no prompts; send instructions and input.",
     "moderation": "the gateway moderates nothing; leave it out.",
-    "top_logprobs": "this endpoint gives no logprobs; ask /v1/chat/completions for them.",
-    "n": "a response is one; several choices are had from /v1/chat/completions.",
+    "top_logprobs": "this endpoint returns no logprobs; /v1/chat/completions does.",
+    "n": "this endpoint returns one response; /v1/chat/completions can return several choices.",
 }
-"""Fields that ask for what the gateway doesn't do. Null, false and 0 ask for nothing."""
+"""Fields for features that the gateway lacks. Null, false and 0 ask for nothing."""
 
 _IGNORED = frozenset(
     {
@@ -48,29 +48,33 @@ _IGNORED = frozenset(
         "user",
     }
 )
-"""Fields without which the reply is as good: hints, labels, and options of what isn't there."""
+"""Fields that change nothing here: hints, labels, and options of features that don't exist."""
 
 _OWN = frozenset({"input", "instructions", "max_output_tokens", "reasoning", "text", "tool_choice", "tools"})
 _LOGPROBS = "message.output_text.logprobs"
 
 
 def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The chat request. Fields that are neither's own (an engine's extras) go along. Raises `BadRequest`."""
-    for field, why in _REFUSED.items():
+    """Return the chat request, with an engine's extra fields as they are. Raises `BadRequest`."""
+    for field, reason in _REFUSED.items():
         if body.get(field):
-            raise refuse(field, why)
+            raise refuse(field, reason)
     include = body.get("include")
     if isinstance(include, list) and _LOGPROBS in include:
         raise refuse("include", f"{_LOGPROBS}: {_REFUSED['top_logprobs']}")
     if not isinstance(body.get("stream") or False, bool):
         raise wrong("stream", "true or false")
-    dropped = _REFUSED.keys() | _IGNORED | _OWN
-    chat = {key: value for key, value in body.items() if key not in dropped and value is not None}
+    handled = _REFUSED.keys() | _IGNORED | _OWN
+    chat = {key: value for key, value in body.items() if key not in handled and value is not None}
     string(chat.get("model", ""), "model")
     if body.get("metadata") is not None and not isinstance(body["metadata"], dict):
         raise wrong("metadata", "an object")
     chat["messages"] = _messages(body)
-    for field in ("n", "max_tokens", "max_completion_tokens"):  # chat's own, which engines take as extras
+    for field in (
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+    ):  # of chat completions, sent as extras
         if chat.get(field) is not None:
             positive(chat[field], field)
     if not isinstance(chat.get("chat_template_kwargs", {}), dict):
@@ -83,68 +87,68 @@ def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning(value: object) -> dict[str, Any]:
-    """Without what concerns only how the thinking is shown or remembered."""
+    """Translate `reasoning`, without the fields that only say how to show or remember the thinking."""
     if not isinstance(value, dict):
         raise wrong("reasoning", "an object")
     if value.get("mode") not in (None, "standard"):
         raise one_of(value["mode"], ["standard"], param="reasoning.mode")
     for field in ("summary", "generate_summary"):
         if value.get(field) is not None:
-            known(value[field], ("auto", "concise", "detailed"), f"reasoning.{field}")
-    shown = {"context", "generate_summary", "mode", "summary"}
-    return {key: part for key, part in value.items() if key not in shown}
+            one_word(value[field], ("auto", "concise", "detailed"), f"reasoning.{field}")
+    display = {"context", "generate_summary", "mode", "summary"}
+    return {key: part for key, part in value.items() if key not in display}
 
 
 def _text(value: object) -> dict[str, Any]:
-    """`text: {format, verbosity}`."""
+    """Translate `text: {format, verbosity}`."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise wrong("text", "an object")
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if value.get("verbosity") is not None:
-        found["verbosity"] = value["verbosity"]
-    form = value.get("format")
-    if form is None:
-        return found
-    if not isinstance(form, dict):
+        fields["verbosity"] = value["verbosity"]
+    text_format = value.get("format")
+    if text_format is None:
+        return fields
+    if not isinstance(text_format, dict):
         raise wrong("text.format", "an object")
-    kind = known(form.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
+    kind = one_word(text_format.get("type"), ("text", "json_object", "json_schema"), "text.format.type")
     if kind == "json_schema":
-        if not isinstance(form.get("schema"), dict):
+        if not isinstance(text_format.get("schema"), dict):
             raise wrong("text.format.schema", "an object")
-        schema = {key: part for key, part in form.items() if key != "type" and part is not None}
-        found["response_format"] = {"type": kind, "json_schema": schema}
+        schema = {key: part for key, part in text_format.items() if key != "type" and part is not None}
+        fields["response_format"] = {"type": kind, "json_schema": schema}
     elif kind == "json_object":
-        found["response_format"] = {"type": kind}
-    return found
+        fields["response_format"] = {"type": kind}
+    return fields
 
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:
-    """`tools` and `tool_choice`; of `allowed_tools` only those that it names are left."""
-    tools = [_tool(tool, place) for place, tool in enumerate(objects(body.get("tools") or [], "tools"))]
+    """Translate `tools` and `tool_choice`; `allowed_tools` leaves only the tools that it names."""
+    tools = [_tool(tool, index) for index, tool in enumerate(objects(body.get("tools") or [], "tools"))]
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        kind = known(choice.get("type"), ("function", "allowed_tools"), "tool_choice.type")
+        kind = one_word(choice.get("type"), ("function", "allowed_tools"), "tool_choice.type")
         if kind == "function":
             choice = {"type": kind, "function": {"name": string(choice.get("name"), "tool_choice.name")}}
         else:
             allowed = objects(choice.get("tools"), "tool_choice.tools")
             names = [tool.get("name") for tool in allowed]
             tools = [tool for tool in tools if tool["function"]["name"] in names]
-            choice = known(choice.get("mode"), ("auto", "required"), "tool_choice.mode")
+            choice = one_word(choice.get("mode"), ("auto", "required"), "tool_choice.mode")
     elif choice is not None:
-        known(choice, ("none", "auto", "required"), "tool_choice")
+        one_word(choice, ("none", "auto", "required"), "tool_choice")
     if not tools:
         return {}
     return {"tools": tools} if choice is None else {"tools": tools, "tool_choice": choice}
 
 
-def _tool(tool: Mapping[str, Any], place: int) -> dict[str, Any]:
+def _tool(tool: Mapping[str, Any], index: int) -> dict[str, Any]:
     if tool.get("type") != "function":
-        field = f"tools[{place}].type"
+        field = f"tools[{index}].type"
         raise one_of(tool.get("type"), ["function (built-in tools don't exist here)"], param=field)
-    string(tool.get("name"), f"tools[{place}].name")
+    string(tool.get("name"), f"tools[{index}].name")
     function = {
         key: tool[key] for key in ("name", "description", "parameters", "strict") if tool.get(key) is not None
     }
@@ -152,18 +156,18 @@ def _tool(tool: Mapping[str, Any], place: int) -> dict[str, Any]:
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`instructions` and `input`."""
+    """Translate `instructions` and `input`."""
     transcript = Transcript()
     if (instructions := body.get("instructions")) is not None:
         transcript.system(string(instructions, "instructions"))
-    given = body.get("input")
-    if isinstance(given, str):
-        transcript.user([text_part(given)])
+    items = body.get("input")
+    if isinstance(items, str):
+        transcript.user([text_part(items)])
         return transcript.messages
-    if not isinstance(given, list) or not given:
+    if not isinstance(items, list) or not items:
         raise wrong("input", "a string, or a list of at least one item")
-    for place, item in enumerate(objects(given, "input")):
-        _item(transcript, item, f"input[{place}]")
+    for index, item in enumerate(objects(items, "input")):
+        _item(transcript, item, f"input[{index}]")
     if all(message["role"] == "system" for message in transcript.messages):
         raise wrong("input", "a conversation with at least one message that is not the system's")
     return transcript.messages
@@ -176,7 +180,7 @@ def _item(transcript: Transcript, item: Mapping[str, Any], field: str) -> None:
     elif kind == "reasoning":
         parts = item.get("content") or item.get("summary") or []
         texts = [str(part.get("text", "")) for part in objects(parts, f"{field}.content")]
-        if any(texts):  # an item of encrypted thinking alone says nothing to this model
+        if any(texts):  # this model can't read an item of encrypted thinking
             transcript.thinking("\n\n".join(texts))
     elif kind == "function_call":
         call_id, name, arguments = (
@@ -192,37 +196,37 @@ def _item(transcript: Transcript, item: Mapping[str, Any], field: str) -> None:
 
 
 def _message(transcript: Transcript, item: Mapping[str, Any], field: str) -> None:
-    role = known(item.get("role"), ("user", "assistant", "system", "developer"), f"{field}.role")
+    role = one_word(item.get("role"), ("user", "assistant", "system", "developer"), f"{field}.role")
     parts = _parts(item.get("content"), f"{field}.content")
     if role == "user":
         transcript.user(parts)
         return
     if any(part["type"] != "text" for part in parts):
-        raise refuse(f"{field}.content", f"only text is allowed in the {role}'s messages.")
+        raise refuse(f"{field}.content", f"messages of the {role} may hold only text.")
     if role == "assistant":
-        transcript.said("".join(part["text"] for part in parts))
+        transcript.answer("".join(part["text"] for part in parts))
     else:
         transcript.system("\n".join(part["text"] for part in parts))
 
 
 def _parts(content: object, field: str) -> list[dict[str, Any]]:
-    """A string or a list of content parts -> chat content parts."""
+    """Return a string or a list of content parts as chat content parts."""
     if isinstance(content, str):
         return [text_part(content)]
     if not isinstance(content, list):
         raise wrong(field, "a string or a list of parts")
-    return [_part(part, f"{field}[{place}]") for place, part in enumerate(objects(content, field))]
+    return [_part(part, f"{field}[{index}]") for index, part in enumerate(objects(content, field))]
 
 
 def _part(part: Mapping[str, Any], field: str) -> dict[str, Any]:
-    kind = known(
+    kind = one_word(
         part.get("type"), ("input_text", "output_text", "text", "refusal", "input_image"), f"{field}.type"
     )
     if kind != "input_image":
         key = "refusal" if kind == "refusal" else "text"
         return text_part(string(part.get(key), f"{field}.{key}"))
     if part.get("file_id"):
-        raise refuse(f"{field}.file_id", "there are no uploaded files here; give image_url.")
+        raise refuse(f"{field}.file_id", "the gateway stores no files; send image_url.")
     image = {"url": string(part.get("image_url"), f"{field}.image_url")}
     if part.get("detail") is not None:
         image["detail"] = string(part["detail"], f"{field}.detail")

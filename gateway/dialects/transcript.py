@@ -1,7 +1,7 @@
-"""A conversation in pieces, as newer dialects have it -> chat messages.
+"""Turn a conversation in pieces, as newer dialects send it, into chat messages.
 
-Responses and Messages give thinking, text and tool calls of one turn as separate pieces;
-chat completions wants one message a turn.
+Responses and Messages send thinking, text and tool calls of one turn as separate pieces.
+Chat completions wants one message for each turn.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ Parts = Sequence[dict[str, Any]]
 
 
 def text_part(text: str) -> dict[str, Any]:
-    """A piece of text in a chat message's list of parts."""
+    """Return a text as one part of a chat message's content."""
     return {"type": "text", "text": text}
 
 
 class Transcript:
-    """Collects pieces in order; what the assistant says in a row becomes one message."""
+    """Collects pieces in order; consecutive pieces of the assistant become one message."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
     def system(self, text: str) -> None:
-        """System text; what comes in a row is joined, as many chat templates take one system message."""
+        """Add system text. Consecutive texts become one, as many chat templates take one system message."""
         last = self._last("system")
         if not text:
             return
@@ -36,26 +36,26 @@ class Transcript:
             last["content"] += "\n\n" + text
 
     def user(self, parts: Parts) -> None:
-        """What the user says: chat content parts."""
+        """Add a user message of chat content parts."""
         if parts:
             self.messages.append({"role": "user", "content": _content(parts)})
 
     def result(self, call_id: str, parts: Parts) -> None:
-        """What a tool gave back."""
+        """Add the result of a tool call."""
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": _content(parts)})
 
     def thinking(self, text: str) -> None:
-        """Earlier thinking, which the family's rules then keep or drop."""
+        """Add earlier thinking, which the family's rules later keep or drop."""
         message = self._assistant()
         message["reasoning"] = "\n\n".join(filter(None, (message.get("reasoning"), text)))
 
-    def said(self, text: str) -> None:
-        """What the assistant answered."""
+    def answer(self, text: str) -> None:
+        """Add text of the assistant."""
         message = self._assistant()
         message["content"] = "\n\n".join(filter(None, (message["content"], text)))
 
     def call(self, call_id: str, name: str, arguments: str) -> None:
-        """A tool call of the assistant's; `arguments` is JSON text."""
+        """Add a tool call of the assistant; `arguments` is JSON text."""
         function = {"name": name, "arguments": arguments}
         calls = self._assistant().setdefault("tool_calls", [])
         calls.append({"id": call_id, "type": "function", "function": function})
@@ -72,7 +72,7 @@ class Transcript:
 
 
 def _content(parts: Parts) -> Any:
-    """A single text as a plain string, which every template takes; else the parts."""
+    """Return a single text as a string, which every template takes, and other parts as they are."""
     if not parts:
         return ""
     if len(parts) == 1 and parts[0]["type"] == "text":

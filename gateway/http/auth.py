@@ -15,9 +15,10 @@ from gateway.config import KeySettings
 from gateway.errors import Unauthorized
 from gateway.http.error_bodies import error_response
 
-__all__ = ["Keys", "digest", "key_of", "new_key", "owner_of", "secured"]
+__all__ = ["Keys", "digest", "key_name_of", "key_of", "new_key", "owner_of", "secured"]
 
 _KEY = "thinkgate.key"
+_KEY_NAME = "thinkgate.key_name"
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "As OpenAI's clients send a key."},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "As Anthropic's do."},
@@ -40,6 +41,11 @@ def key_of(request: Request) -> KeySettings | None:
     return found
 
 
+def key_name_of(request: Request) -> str:
+    """The name of the request's key in the settings; "" where the gateway has no keys."""
+    return str(request.scope.get(_KEY_NAME, ""))
+
+
 def owner_of(request: Request) -> str:
     """Whose answers are the request's own: the digest of its key, "" where the gateway has no keys."""
     key = key_of(request)
@@ -51,7 +57,7 @@ class Keys:
 
     def __init__(self, app: ASGIApp, keys: Mapping[str, KeySettings]) -> None:
         self._app = app
-        self._keys = [(key.secret_sha256.encode(), key) for key in keys.values()]
+        self._keys = [(key.secret_sha256.encode(), name, key) for name, key in keys.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers it."""
@@ -62,15 +68,15 @@ class Keys:
                 told, headers = _refusal(bool(given)).body()["error"], {"WWW-Authenticate": "Bearer"}
                 await error_response(scope["path"], told, 401, headers)(scope, receive, send)
                 return
-            scope[_KEY] = found
+            scope[_KEY_NAME], scope[_KEY] = found
         await self._app(scope, receive, send)
 
-    def _find(self, key: str) -> KeySettings | None:
-        """The settings of a key. All are compared, so that the time taken tells nothing."""
+    def _find(self, key: str) -> tuple[str, KeySettings] | None:
+        """A key's name and settings. All are compared, so that the time taken tells nothing."""
         known, found = digest(key).encode(), None
-        for secret, own in self._keys:
+        for secret, name, own in self._keys:
             if hmac.compare_digest(secret, known):
-                found = own
+                found = name, own
         return found
 
 

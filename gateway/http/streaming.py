@@ -5,47 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.dialects.base import Writer
 from gateway.errors import GatewayError, internal_error
 from gateway.runs.events import Delta, Event, Finished, Progress, RunResult
 
-__all__ = ["ClientGone", "EventStream", "HangUpWatch", "Writer", "fold", "json_response", "write"]
+__all__ = ["ClientGone", "EventStream", "HangUpWatch", "fold", "json_response", "write"]
 
 T = TypeVar("T")
 
 
 class ClientGone(Exception):
     """The client hung up before its answer was complete."""
-
-
-class Writer(Protocol):
-    """A dialect's way of writing events; see `gateway.dialects.chat.ChatStream`."""
-
-    @property
-    def id(self) -> str:
-        """The reply's own id, as far as it is known by now."""
-        ...
-
-    def delta(self, delta: Delta) -> bytes:
-        """New text of a sample; may be empty."""
-        ...
-
-    def progress(self, progress: Progress) -> bytes:
-        """How a vote stands."""
-        ...
-
-    def finish(self, result: RunResult) -> bytes:
-        """All that is left, the end included."""
-        ...
-
-    def error(self, error: GatewayError) -> bytes:
-        """The end of a stream that went wrong after it had begun."""
-        ...
 
 
 async def fold(events: AsyncGenerator[Event, None]) -> RunResult:

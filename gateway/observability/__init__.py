@@ -1,1 +1,1 @@
-"""What operators see of the gateway at work."""
+"""What operators see while the gateway works: its metrics."""

@@ -1,12 +1,12 @@
-"""What operators can watch, in Prometheus' text format. One registry an app."""
+"""The gateway's metrics in Prometheus' text format, with one registry for each app."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 
-from gateway.aliases import Route
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
 
@@ -17,17 +17,29 @@ _STATUSES = ("finished", "truncated", "unanswered", "aborted", "failed")
 _TOKENS = (0, 64, 256, 1024, 4096, 16384, 65536)
 
 
+class AliasRoute(Protocol):
+    """An alias that a request named, and the model that the request went to."""
+
+    @property
+    def alias(self) -> str:
+        """The name that the client sent."""
+        ...
+
+    @property
+    def target(self) -> str:
+        """The model that answers."""
+        ...
+
+
 class Metrics:
-    """The gateway's own counters."""
+    """The counters, gauges and histograms of one app."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "thinkgate_requests", "Requests by how they ended.", ["status"], registry=self.registry
+            "thinkgate_requests", "Requests by HTTP status.", ["status"], registry=self.registry
         )
-        self._running = Gauge(
-            "thinkgate_requests_running", "Requests being answered now.", registry=self.registry
-        )
+        self._running = Gauge("thinkgate_requests_running", "Requests in progress.", registry=self.registry)
         self._seconds = Histogram(
             "thinkgate_request_seconds",
             "Seconds from request to complete answer.",
@@ -42,7 +54,7 @@ class Metrics:
         )
         self._thinking = Histogram(
             "thinkgate_thinking_tokens",
-            "Thinking tokens of the answers returned, by level.",
+            "Thinking tokens of the returned answers, by level.",
             ["level"],
             buckets=_TOKENS,
             registry=self.registry,
@@ -50,7 +62,7 @@ class Metrics:
         by_target = ["alias", "target"]
         self._target_requests = Counter(
             "thinkgate_target_requests",
-            "Requests for an alias, by the model they went to and how they ended.",
+            "Requests for an alias, by model and HTTP status.",
             [*by_target, "status"],
             registry=self.registry,
         )
@@ -63,7 +75,7 @@ class Metrics:
         )
         self._target_tokens = Counter(
             "thinkgate_target_tokens",
-            "Tokens generated, by alias and model.",
+            "Generated tokens, by alias and model.",
             by_target,
             registry=self.registry,
         )
@@ -75,46 +87,45 @@ class Metrics:
         )
         self._answered = self._requests.labels("200")
         self._kinds = {kind: self._tokens.labels(kind) for kind in ("prompt", "thinking", "answer", "saved")}
-        self._ends = {status: self._samples.labels(status) for status in _STATUSES}
+        self._endings = {status: self._samples.labels(status) for status in _STATUSES}
 
     def begin(self) -> None:
-        """A request has come in."""
+        """Count a request that has arrived."""
         self._running.inc()
 
-    def end(self, status: int, route: Route | None = None) -> None:
-        """A request has been answered; 499: the client hung up."""
+    def end(self, status: int, route: AliasRoute | None = None) -> None:
+        """Count the end of a request; status 499 means that the client hung up."""
         self._running.dec()
         if route is not None:
             self.routed(route, status)
         (self._answered if status == 200 else self._requests.labels(str(status))).inc()
 
-    def routed(self, route: Route, status: int) -> None:
-        """A request for an alias has ended."""
+    def routed(self, route: AliasRoute, status: int) -> None:
+        """Count the end of a request that named an alias."""
         self._target_requests.labels(route.alias, route.target, str(status)).inc()
 
     def result(self, request: RunRequest, result: RunResult) -> None:
-        """A request has come to its end."""
+        """Count what a finished request took: seconds, tokens and samples."""
         self._seconds.observe(result.seconds)
-        spent = {
+        tokens = {
             "prompt": result.upstream_prompt,
             "thinking": result.reasoning,
             "answer": max(0, result.generated - result.reasoning),
             "saved": result.saved,
         }
-        for kind, number in spent.items():
+        for kind, number in tokens.items():
             if number:
                 self._kinds[kind].inc(number)
         counts = result.counts
-        for status, end in self._ends.items():
+        for status, counter in self._endings.items():
             number = getattr(counts, status)
-            if status == "finished":  # which the counts take for all that came to their own end
+            if status == "finished":  # the counts include truncated and unanswered samples there
                 number -= counts.truncated + counts.unanswered
             if number:
-                end.inc(number)
+                counter.inc(number)
         if request.asked is not None and result.chosen:
             level = request.sampling.level or "number"
             self._thinking.labels(level).observe(result.chosen[0].usage.reasoning)
-
         if request.route is not None:
             labels = request.route.alias, request.route.target
             self._target_seconds.labels(*labels).observe(result.seconds)
@@ -123,15 +134,15 @@ class Metrics:
                 self._target_shares.labels(*labels).observe(result.verdict.share)
 
     def aliases(self, bad: Callable[[], bool]) -> None:
-        """Has it watched whether the aliases file can be used."""
-        name, told = "thinkgate_aliases_bad", "1 where the aliases file can't be used as it is now."
-        Gauge(name, told, registry=self.registry).set_function(lambda: float(bad()))
+        """Add a gauge that says whether the aliases file is unusable."""
+        name, description = "thinkgate_aliases_bad", "1 while the aliases file can't be used."
+        Gauge(name, description, registry=self.registry).set_function(lambda: float(bad()))
 
     def unrecorded(self, count: Callable[[], int]) -> None:
-        """Has the requests watched that the recorder could not write; `count` tells how many."""
-        name, told = "thinkgate_requests_unrecorded", "Requests that were to be recorded and could not be."
-        Gauge(name, told, registry=self.registry).set_function(count)
+        """Add a gauge of the requests that the recorder failed to write; `count` returns their number."""
+        name, description = "thinkgate_requests_unrecorded", "Requests that the recorder failed to write."
+        Gauge(name, description, registry=self.registry).set_function(count)
 
     def text(self) -> bytes:
-        """The exposition that Prometheus scrapes."""
+        """Return the metrics as Prometheus scrapes them."""
         return generate_latest(self.registry)

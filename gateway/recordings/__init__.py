@@ -1,1 +1,1 @@
-"""The file of answered requests: what writes it, what reads it, and feedback on it."""
+"""Recorded requests: the writer, feedback on them, and their grading for replay."""

@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.base import json_object, refuse, string
+from gateway.dialects.sse import event
 from gateway.errors import GatewayError
 from gateway.http.raw_routes import raw_router
 from gateway.routes.openapi import COMPLETIONS_OPENAPI
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, ended, resolve, start_stream
 from gateway.service import Resolved, Service
-from gateway.upstreams.sse import event
 
 __all__ = ["completions_router"]
 

@@ -1,11 +1,11 @@
-"""`POST /v1/feedback`: what became of an answer, recorded beside it."""
+"""`POST /v1/feedback`: records what a client says of an answer, beside the answer."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -16,22 +16,23 @@ from gateway.http.streaming import json_response
 from gateway.routes.openapi import feedback_openapi
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST
 from gateway.service import Service
+from policies.recordings import Feedback
 
-__all__ = ["Feedback", "feedback_router"]
+__all__ = ["FeedbackBody", "feedback_router", "read_feedback"]
 
-_WORDS = ("rating", "correct", "answer", "comment")
+_STATEMENTS = ("rating", "correct", "answer", "comment")
 
 
-class Feedback(BaseModel):
-    """What a client may say of an answer; at least one of the four words beside the id."""
+class FeedbackBody(Feedback):
+    """The body of a request: an id, and at least one statement about its answer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, title="Feedback", coerce_numbers_to_str=False
+    )
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)] = Field(
         description="The completion's own id, or its reply's X-Request-Id."
     )
-    rating: Literal[1, -1] | None = Field(None, description="Liked or not.")
-    correct: StrictBool | None = Field(None, description="Whether the answer returned was right.")
     answer: Annotated[str, StringConstraints(min_length=1, max_length=10_000)] | None = Field(
         None, description="The right answer."
     )
@@ -41,48 +42,49 @@ class Feedback(BaseModel):
 
 
 def feedback_router(service: Service) -> APIRouter:
-    """The route, working on this service."""
+    """Return the router of the feedback route."""
     router = raw_router()
 
     @router.post(
         "/v1/feedback",
-        openapi_extra=feedback_openapi(Feedback.model_json_schema()),
-        summary="Say what became of an answer",
+        openapi_extra=feedback_openapi(FeedbackBody.model_json_schema()),
+        summary="Give feedback on an answer",
     )
     async def feedback(request: Request) -> Response:
-        """Appends a line to the recording, for training and replay; for answers recorded lately."""
+        """Append the feedback to the recording, for training and replay. Recent answers only."""
         try:
-            said = read_feedback(await request.body())
+            body = read_feedback(await request.body())
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         recorder = service.recorder
         if recorder is None:
             raise Conflict(
-                "Feedback on an id needs a recording, and this gateway keeps none (record_to).", param="id"
+                "id: this gateway records no answers, so it takes no feedback. Set record_to to record them.",
+                param="id",
             )
-        recorded = recorder.find(said.id, owner_of(request))
-        if recorded is None:
-            told = f"id: no answer recorded lately has the id {said.id!r}."
-            raise Unknown(told, param="id", code="unknown_id")
-        words = {word: value for word in _WORDS if (value := getattr(said, word)) is not None}
-        if not recorder.remark(recorded, words):
+        completion_id = recorder.find(body.id, owner_of(request))
+        if completion_id is None:
+            message = f"id: no recent answer of yours has the id {body.id!r}."
+            raise Unknown(message, param="id", code="unknown_id")
+        statements = body.model_dump(exclude_none=True, exclude={"id"})
+        if not recorder.add_feedback(Feedback(id=completion_id, **statements)):
             raise Unavailable("The recorder can't keep up; try again.")
-        return json_response({"object": "feedback", "id": recorded})
+        return json_response({"object": "feedback", "id": completion_id})
 
     return router
 
 
-def read_feedback(payload: bytes) -> Feedback:
-    """The feedback in a request's body. Raises `BadRequest`, which names the field."""
+def read_feedback(payload: bytes) -> FeedbackBody:
+    """Return the feedback in a request's body. Raises `BadRequest`, which names the field."""
     try:
-        said = Feedback.model_validate_json(payload)
+        body = FeedbackBody.model_validate_json(payload)
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
         if problem["type"] == "json_invalid" or not field:
             raise BadRequest(f"The request body is no JSON object of feedback: {problem['msg']}.") from error
-        allowed = f"; known: id, {', '.join(_WORDS)}" if problem["type"] == "extra_forbidden" else ""
+        allowed = f"; known: id, {', '.join(_STATEMENTS)}" if problem["type"] == "extra_forbidden" else ""
         raise BadRequest(f"{field}: {problem['msg']}{allowed}.", param=field, code="invalid_value") from error
-    if all(getattr(said, word) is None for word in _WORDS):
-        raise BadRequest(f"The request body says nothing of the answer: give {', '.join(_WORDS)}.")
-    return said
+    if all(getattr(body, name) is None for name in _STATEMENTS):
+        raise BadRequest(f"The request body says nothing of the answer: give {', '.join(_STATEMENTS)}.")
+    return body

@@ -1,7 +1,7 @@
 """What the OpenAPI document says of requests that are read by hand, field by field, for speed.
 
 The schemas hold what the gateway itself reads. Other fields are allowed everywhere: they are
-the dialect's (docs/endpoints.md) or the engine's.
+the dialect's (docs/reference/endpoints.md) or the engine's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.runs.budget import AUTO, Scaling
-from gateway.runs.scorers import SCORERS
+from gateway.scorer_settings import SCORERS
 from policies.prompts import LEVELS
 from scorers.votes import VOTES
 

@@ -15,18 +15,17 @@ from gateway.aliases import conversation_key
 from gateway.config import Allowance
 from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
-from gateway.http.auth import key_of, owner_of
+from gateway.http.auth import key_name_of, key_of, owner_of
+from gateway.http.request_ids import REQUEST_ID
 from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, fold, json_response, write
-from gateway.recordings.writer import Ids
+from gateway.recordings.lines import Provenance
 from gateway.runs.budget import RequestedSampling, read_sampling
 from gateway.runs.events import RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.service import Resolved, Service, limited
 
-__all__ = ["REQUEST_ID", "answer", "attended", "ended", "plan", "resolve", "start_stream"]
+__all__ = ["answer", "attended", "ended", "plan", "resolve", "start_stream"]
 
-REQUEST_ID = "thinkgate.request_id"
-"""Where a request's scope holds what its reply's `X-Request-Id` will say."""
 _ROUTE = "thinkgate.route"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
 
@@ -41,7 +40,7 @@ async def answer(service: Service, request: Request, read: Callable[[bytes], Exc
             return await _stream(service, run_request, exchange, model, request)
         result = await fold(service.runner.run(run_request))
         body = exchange.reply(run_request, result, model)
-        service.finished(run_request, result, _ids(str(body["id"]), request))
+        service.finished(run_request, result, _provenance(str(body["id"]), request))
         headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
         return json_response(body, headers=headers)
 
@@ -151,7 +150,7 @@ async def _stream(
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, RunResult):
-            service.finished(run_request, end, _ids(writer.id, request))
+            service.finished(run_request, end, _provenance(writer.id, request))
 
     source = write(service.runner.run(run_request), writer, told)
     return await start_stream(source, _headers(run_request), lambda: ended(service, request, status))
@@ -174,8 +173,16 @@ def _reply(body: dict[str, Any], asked: RequestedSampling) -> ReplyOptions:
     )
 
 
-def _ids(completion: str, request: Request) -> Ids:
-    return Ids(completion, str(request.scope.get(REQUEST_ID, "")), owner_of(request))
+def _provenance(completion_id: str, request: Request) -> Provenance:
+    key = key_of(request)
+    return Provenance(
+        completion_id,
+        str(request.scope.get(REQUEST_ID, "")),
+        owner_of(request),
+        key_name_of(request),
+        request.headers.get("x-session-id", ""),
+        key is None or key.training_allowed,
+    )
 
 
 def _headers(run_request: RunRequest) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gateway.errors import BadRequest, one_of
-from gateway.runs.scorers import SCORERS
+from gateway.scorer_settings import SCORERS
 from policies.prompts import LEVELS
 from policies.stopping import parse_stop
 from policies.types import RunLimits

@@ -92,6 +92,8 @@ class RunResult:
     scores: Mapping[int, float] = field(default_factory=dict)
     trace: tuple[Mapping[str, Any], ...] = ()
     envelope: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[int, str] = field(default_factory=dict)
+    """The upstream's name for the model of each sample, by the sample's index."""
     usage: Mapping[str, Any] = field(default_factory=dict)
 
 

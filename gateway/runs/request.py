@@ -13,7 +13,7 @@ from gateway.runs.sample_state import Terms
 from gateway.upstreams.base import ModelCard
 from policies.families import Family
 from policies.limiter import share_tokens
-from policies.prompts import LEVELS, Level, level_near, policy_prompt, thinking_limit
+from policies.prompts import LEVELS, Level, nearest_level, policy_prompt, thinking_limit
 from policies.shaping import Shaped, shape, strip_thinking
 from policies.types import SamplingRequest
 
@@ -112,7 +112,7 @@ class RunRequest:
         """
         level = self._level(sampling)
         family, markup = self.model.family, self.model.family.markup
-        policy = policy_prompt(level, markup, teach=family.without == "prompt") if level else None
+        policy = policy_prompt(level, markup, teach=family.off_fallback == "prompt") if level else None
         shaped = shape(family, self.body, sampling, policy)
         limit, total = sampling.thinking_limit, None
         if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
@@ -149,7 +149,7 @@ class RunRequest:
         return (
             None
             if sampling.thinking_limit is None
-            else level_near(sampling.thinking_limit, self.model.levels)
+            else nearest_level(sampling.thinking_limit, self.model.levels)
         )
 
 

@@ -40,6 +40,7 @@ def result_of(
         limit=request.sampling.thinking_limit,
         notes=(*request.notes, *notes),
         envelope=drawn[0].envelope,
+        models={each.sample.index: str(each.envelope["model"]) for each in drawn if "model" in each.envelope},
         usage=drawn[0].usage if len(drawn) == 1 else {},
     )
 

@@ -12,9 +12,9 @@ from gateway.runs.events import Delta, Enforced
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
 from policies.limiter import Decision, Limiter
-from policies.prompts import LEAD_IN, WAIT, closing
+from policies.prompts import LEAD_IN, WAIT, closing_text
 from policies.thinking import Markup, ThinkingText
-from scorers.confidence import ConfidenceWindow, compact, content_of
+from scorers.confidence import ConfidenceWindow, compact_tokens, logged_tokens
 from scorers.types import Sample, Usage
 
 __all__ = [
@@ -289,7 +289,7 @@ class SampleState:
         thinking_on = turn is Turn.THINK_ON
         if turn is Turn.CLOSE:
             limit_reached = 0 < (self._limiter.limit or 0) <= self._limiter.used
-            written += closing(markup, limit_reached=limit_reached)
+            written += closing_text(markup, limit_reached=limit_reached)
             self.forced = True
         elif thinking_on:
             written = written.rsplit(markup.close, 1)[0].rstrip() + WAIT
@@ -394,11 +394,11 @@ class SampleState:
 
     def _watch(self, logprobs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Feeds the confidence; what is to be kept of the logprobs, which in full take 10 KB a token."""
-        content = content_of(logprobs)
+        content = logged_tokens(logprobs)
         if self._confidence is not None:
             self.tally.lowest = self._confidence.feed(content)
-            self.tally.confidence = self._confidence.trace
-        return logprobs if self._terms.logged else {"content": compact(content)}
+            self.tally.confidence = self._confidence.lowest_or_mean
+        return logprobs if self._terms.logged else {"content": compact_tokens(content)}
 
     def _count(self, chunk: Chunk, text: str) -> int:
         """The tokens in this chunk: the engine's count, else an estimate of at least one."""

@@ -6,139 +6,36 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
+from gateway.scorer_settings import (
+    SCORERS,
+    AgreementTable,
+    AnyScorer,
+    CombinedTable,
+    ConfidenceTable,
+    JudgeTable,
+    TrainedTable,
+)
 from gateway.upstreams.connections import request
 from scorers.agreement import AgreementScorer
 from scorers.calibration import Calibration, read_calibration
 from scorers.combined import CombinedScorer
-from scorers.confidence import WINDOW, ConfidenceScorer
-from scorers.gate import GATE_FILE, released
-from scorers.judge import QUESTION, RUBRIC, JudgeScorer
+from scorers.confidence import ConfidenceScorer
+from scorers.gate import GATE_FILE, require_release
+from scorers.judge import JudgeScorer
 from scorers.local_classifier import LocalClassifier
-from scorers.remote_judge import JudgeElsewhere, Server
-from scorers.trained import TEMPLATE, ServedClassifier, TrainedScorer
+from scorers.remote_judge import JudgeServer, RemoteJudge
+from scorers.trained import ServedClassifier, TrainedScorer
 from scorers.types import Scorer, ScorerError
 
-__all__ = ["SCORERS", "AnyScorer", "Scorers", "check_scorers"]
+__all__ = ["Scorers"]
 
 CALIBRATION_FILE = "calibration.json"
 """Looked for beside the weights of a classifier in a local directory."""
-
-SCORERS: Mapping[str, Scorer] = MappingProxyType(
-    {"confidence": ConfidenceScorer(), "agreement": AgreementScorer(), "judge": JudgeScorer()}
-)
-"""The scorers that need no settings. To add one, write it in `scorers/` and name it here."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ConfidenceTable(_Table):
-    """`kind = "confidence"`: how sure the model was of its own tokens."""
-
-    kind: Literal["confidence"]
-    measure: Literal["bottom", "lowest", "mean", "tail", "certainty", "probability"] = "bottom"
-    window: Annotated[int, Field(ge=1)] = WINDOW
-
-
-class AgreementTable(_Table):
-    """`kind = "agreement"`: how much the others agree."""
-
-    kind: Literal["agreement"]
-
-
-class JudgeTable(_Table):
-    """`kind = "judge"`: a language model that picks, grades or, trained to it, checks."""
-
-    kind: Literal["judge"]
-    method: Literal["pick", "grade", "check"] = "pick"
-    url: HttpUrl | None = None
-    """Of a server of its own, ending in /v1; None: the request's own upstream."""
-    key: SecretStr | None = None
-    key_env: str | None = None
-    model: str | None = None
-    effort: str | None = None
-    """Its budget; None: off at the request's upstream, and at `url` whatever is the default there."""
-    rubric: str = RUBRIC
-    rounds: Annotated[int, Field(ge=1, le=16)] = 2
-    seed: int = 0
-    characters: Annotated[int, Field(ge=1)] = 24_000
-    max_tokens: Annotated[int, Field(ge=1)] = 512
-    concurrency: Annotated[int, Field(ge=1)] = 8
-    question: str = QUESTION
-    calibration: Path | None = None
-    gate: Path | None = None
-    """A check's release gate, as a trained classifier's."""
-    unproven: bool = False
-
-    @model_validator(mode="after")
-    def _asks_for_the_answer(self) -> JudgeTable:
-        if "{answer}" not in self.question:
-            raise ValueError("the question has no {answer}")
-        if self.url is not None and self.model is None:
-            raise ValueError("a judge with a url needs its model's name there")
-        if self.url is None and (self.key or self.key_env):
-            raise ValueError("a key is for a url")
-        return self
-
-
-class TrainedTable(_Table):
-    """`kind = "trained"`: a classifier behind `url`, or in the local `directory`."""
-
-    kind: Literal["trained"]
-    url: HttpUrl | None = None
-    key: SecretStr | None = None
-    key_env: str | None = None
-    """Name of an environment variable that holds the key, so that the file needn't."""
-    model: str | None = None
-    endpoint: Literal["classify", "score"] = "classify"
-    directory: Path | None = None
-    template: str = TEMPLATE
-    label: int = -1
-    batch: Annotated[int, Field(ge=1)] = 64
-    max_tokens: Annotated[int, Field(ge=1)] = 4096
-    calibration: Path | None = None
-    gate: Path | None = None
-    """The file of its release gate (`scorers.gate`). None: gate.json in the directory."""
-    unproven: bool = False
-    """Whether it is served without a passing gate."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> TrainedTable:
-        if (self.url is None) == (self.directory is None):
-            raise ValueError("a trained scorer has either a url or a directory")
-        if "{answer}" not in self.template:
-            raise ValueError("the template has no {answer}")
-        return self
-
-
-class CombinedTable(_Table):
-    """`kind = "combined"`: other scorers by name, each with its weight."""
-
-    kind: Literal["combined"]
-    weights: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)]
-
-
-AnyScorer = Annotated[
-    ConfidenceTable | AgreementTable | JudgeTable | TrainedTable | CombinedTable, Field(discriminator="kind")
-]
-
-
-def check_scorers(tables: Mapping[str, AnyScorer]) -> None:
-    """Raises ValueError where a name can't be used, or a combination names what can't be combined."""
-    single = {*SCORERS, *(name for name, table in tables.items() if not isinstance(table, CombinedTable))}
-    for name, table in tables.items():
-        if name == "none":
-            raise ValueError('no scorer can be called "none"')
-        if isinstance(table, CombinedTable) and (unknown := table.weights.keys() - single):
-            raise ValueError(f"{name}.weights: {', '.join(sorted(unknown))} is no single scorer")
 
 
 class Scorers:
@@ -186,7 +83,7 @@ class Scorers:
         judge = JudgeScorer(**options, calibration=_calibration(table))
         if table.url is None:
             return judge
-        return JudgeElsewhere(judge, Server(str(table.url), self._post, _key(table)))
+        return RemoteJudge(judge, JudgeServer(str(table.url), self._post, _key(table)))
 
     def _trained(self, table: TrainedTable) -> Scorer:
         calibration = _calibration(table)
@@ -239,7 +136,7 @@ def _check_gate(name: str, table: TrainedTable | JudgeTable, embedded: Sequence[
     path, directory = table.gate, _directory(table)
     if path is None and directory is not None:
         path = directory / GATE_FILE
-    released(f"scorers.{name}", path, directory or _embedded(table, embedded))
+    require_release(f"scorers.{name}", path, directory or _embedded(table, embedded))
 
 
 def _embedded(table: TrainedTable | JudgeTable, files: Sequence[Path]) -> Path | None:

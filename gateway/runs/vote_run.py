@@ -138,14 +138,14 @@ class VoteRun:
             failures=sum(status == "failed" for status in books.status.values()),
             elapsed=time.monotonic() - self._began,
             launched=books.launched,
-            order=tuple(drawn),
+            finish_order=tuple(drawn),
             lengths={index: each.sample.usage.completion for index, each in drawn.items()},
             confidences={
                 index: each.tally.confidence
                 for index, each in drawn.items()
                 if each.tally.confidence is not None
             },
-            lost=sum(tally.completion for tally in books.lost),
+            lost_tokens=sum(tally.completion for tally in books.lost),
         )
 
     def _launch(self, ask: Launch) -> None:

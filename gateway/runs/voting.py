@@ -16,13 +16,13 @@ from typing import Literal
 
 from gateway.errors import GatewayError
 from gateway.runs.request import RunRequest
-from gateway.runs.scorers import SCORERS
+from gateway.scorer_settings import SCORERS
 from policies.stopping import parse_stop
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.answers import equivalent_async
 from scorers.confidence import WINDOW
-from scorers.grader.pool import MathPool
-from scorers.grouping import AsyncGrouper, each_alone
+from scorers.grader.pool import WorkerPool
+from scorers.grouping import AsyncGrouper, singleton_groups
 from scorers.sample_answers import is_free_form, read_answer_async
 from scorers.types import Answer, Group, Sample, Scorer, ScorerError, ScorerModel, VoteResult
 
@@ -32,7 +32,7 @@ _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
-class LatePool(MathPool):
+class LatePool(WorkerPool):
     """The grader's workers, started by the first question between `open` and `close_async`.
 
     Few requests ever need them, so an app doesn't start them for nothing. Where they can't
@@ -49,7 +49,7 @@ class LatePool(MathPool):
         self._opened = True
 
     async def ask_async(self, a: str, b: str) -> bool | None:
-        """See `MathPool.ask_async`."""
+        """See `WorkerPool.ask_async`."""
         if not self._opened:
             return None
         if self._starting is None:
@@ -58,7 +58,7 @@ class LatePool(MathPool):
         return await super().ask_async(a, b)
 
     async def close_async(self) -> None:
-        """See `MathPool.close_async`."""
+        """See `WorkerPool.close_async`."""
         self._opened = False
         if self._starting is not None:
             await asyncio.wait({self._starting})
@@ -83,7 +83,7 @@ class VoteSettings:
     in tokens, are DeepConf's k and group size.
     """
 
-    pool: MathPool | None = None
+    pool: WorkerPool | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=lambda: SCORERS)
     launch: Literal["waves", "all"] = "waves"
     concurrency: int | None = None
@@ -158,7 +158,7 @@ class Election:
         talk = vote != "mbr" and self._is_talk(samples)
         if talk:
             vote, scorer = self._for_talk(scorer)
-        groups = each_alone(samples) if talk or vote == "mbr" else self.groups
+        groups = singleton_groups(samples) if talk or vote == "mbr" else self.groups
         scores: Mapping[int, float] = {}
         if scorer != "none":
             votable = {index for group in groups for index in group.members}
@@ -180,11 +180,11 @@ class Election:
         self, vote: str, groups: Sequence[Group], samples: Sequence[Sample], scores: Mapping[int, float]
     ) -> VoteResult:
         sampling = replace(self._request.sampling, vote=vote)
-        return decide(sampling, groups, samples, scores, min_share=self._request.min_share)
+        return take_vote(sampling, groups, samples, scores, min_share=self._request.min_share)
 
     def _is_talk(self, samples: Sequence[Sample]) -> bool:
         """Whether there is nothing to count: talk by most, and no reply that marks its answer as one."""
-        if self._as_json or len(each_alone(samples)) < 2 or self._vote_settings.free_form == "first":
+        if self._as_json or len(singleton_groups(samples)) < 2 or self._vote_settings.free_form == "first":
             return False
         answers = [self._answers.get(sample.index) for sample in samples]
         return is_free_form(samples, answers) and not any(_EXPLICIT.search(s.content) for s in samples)

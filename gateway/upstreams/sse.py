@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DONE", "EventParser", "event", "named_event"]
-
-DONE = b"data: [DONE]\n\n"
+__all__ = ["EventParser"]
 
 
 class EventParser:
@@ -33,13 +31,3 @@ class EventParser:
                 payloads.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
                 self._data.clear()
         return payloads
-
-
-def event(payload: bytes) -> bytes:
-    """One event with a JSON payload (which holds no line feed)."""
-    return b"data: " + payload + b"\n\n"
-
-
-def named_event(name: str, payload: bytes) -> bytes:
-    """One event with a name, for clients that tell events apart by it."""
-    return b"event: " + name.encode() + b"\ndata: " + payload + b"\n\n"

@@ -11,74 +11,74 @@ from fractions import Fraction
 
 from scorers.grader.expressions import Expr, Unreadable
 
-__all__ = ["Poly", "normal", "primitive", "rational", "render"]
+__all__ = ["Polynomial", "as_rational", "normal_form", "primitive_part", "render"]
 
 Monomial = tuple[tuple[str, Fraction], ...]
-Poly = dict[Monomial, Fraction]
+Polynomial = dict[Monomial, Fraction]
 """Coefficients by monomial; a monomial is its atoms' names with their exponents, sorted."""
 
 MAX_TERMS, MAX_BITS, MAX_POWER, MAX_COUNTED = 40, 1 << 16, 10, 8
 MAX_PRODUCTS = 150  # of terms, in one normalisation
 MAX_WRITTEN = 1_000  # bits of a number in the text of a form
 _ONE: Monomial = ()
-_UNIT: Poly = {_ONE: Fraction(1)}
+_UNIT: Polynomial = {_ONE: Fraction(1)}
 
 
-def normal(tree: Expr) -> Poly:
+def normal_form(tree: Expr) -> Polynomial:
     """The normal form of `tree`; raises `Unreadable` where it would be too large or has none."""
-    return _Normal().of(tree)
+    return _Normalizer().of(tree)
 
 
-def rational(poly: Poly) -> Fraction | None:
+def as_rational(poly: Polynomial) -> Fraction | None:
     """The value of a form without atoms, else None."""
     if not poly:
         return Fraction(0)
     return poly[_ONE] if len(poly) == 1 and _ONE in poly else None
 
 
-def primitive(poly: Poly) -> tuple[Fraction, Poly]:
+def primitive_part(poly: Polynomial) -> tuple[Fraction, Polynomial]:
     """The content and what is left: coprime whole coefficients, the first one positive."""
     values = list(poly.values())
     content = Fraction(math.gcd(*(v.numerator for v in values)), math.lcm(*(v.denominator for v in values)))
-    if poly[min(poly, key=_order)] < 0:
+    if poly[min(poly, key=_sort_key)] < 0:
         content = -content
     return content, {mono: value / content for mono, value in poly.items()}
 
 
-def render(poly: Poly) -> str:
+def render(poly: Polynomial) -> str:
     """One text for one form, and reading it gives that form; raises `Unreadable` where it is too long."""
     parts = []
-    for mono in sorted(poly, key=_order):
+    for mono in sorted(poly, key=_sort_key):
         value = poly[mono]
-        factors = [atom if power == 1 else f"{atom}^{_power(power)}" for atom, power in mono]
+        factors = [atom if power == 1 else f"{atom}^{_render_power(power)}" for atom, power in mono]
         if abs(value) != 1 or not factors:
-            factors.insert(0, _fraction(abs(value)))
+            factors.insert(0, _render_fraction(abs(value)))
         parts.append(("-" if value < 0 else "+") + "*".join(factors))
     return "".join(parts).removeprefix("+") or "0"
 
 
-def _order(mono: Monomial) -> tuple[Fraction, Monomial]:
+def _sort_key(mono: Monomial) -> tuple[Fraction, Monomial]:
     return -sum((power for _, power in mono), Fraction(0)), mono
 
 
-def _power(power: Fraction) -> str:
+def _render_power(power: Fraction) -> str:
     return str(power) if power.denominator == 1 and power > 0 else f"({power})"
 
 
-def _fraction(value: Fraction) -> str:
+def _render_fraction(value: Fraction) -> str:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_WRITTEN:
         raise Unreadable("too long to write out")
     return str(value)
 
 
-class _Normal:
+class _Normalizer:
     """One normalisation; `bases` remembers the sums that stand as atoms, by their text."""
 
     def __init__(self) -> None:
-        self.bases: dict[str, Poly] = {}
+        self.bases: dict[str, Polynomial] = {}
         self.counted = self.products = 0
 
-    def of(self, tree: Expr) -> Poly:
+    def of(self, tree: Expr) -> Polynomial:
         if tree.op == "num":
             return _constant(tree.value)
         if tree.op == "sym":
@@ -86,9 +86,9 @@ class _Normal:
                 raise Unreadable("infinity is no number")
             return {((tree.name, Fraction(1)),): Fraction(1)}
         if tree.op == "+":
-            total: Poly = {}
+            total: Polynomial = {}
             for arg in tree.args:
-                _add(total, self.of(arg))
+                _add_into(total, self.of(arg))
             return total
         if tree.op == "*":
             product = self.of(tree.args[0])
@@ -101,24 +101,24 @@ class _Normal:
             return self.call(tree.name, [self.of(arg) for arg in tree.args])
         raise Unreadable(f"no normal form for {tree.op}")
 
-    def times(self, a: Poly, b: Poly) -> Poly:
+    def times(self, a: Polynomial, b: Polynomial) -> Polynomial:
         if a == _UNIT:
             return b
         self.products += len(a) * len(b)
         if self.products > MAX_PRODUCTS:
             raise Unreadable("too many terms")
-        total: Poly = {}
+        total: Polynomial = {}
         for mono_a, value_a in a.items():
             for mono_b, value_b in b.items():
-                _add(total, self.monomials(mono_a, mono_b, _sized(value_a * value_b)))
+                _add_into(total, self.monomials(mono_a, mono_b, _check_size(value_a * value_b)))
         return total
 
-    def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Poly:
+    def monomials(self, a: Monomial, b: Monomial, value: Fraction) -> Polynomial:
         powers = dict(a)
         for atom, power in b:
             powers[atom] = powers.get(atom, Fraction(0)) + power
         rest: dict[str, Fraction] = {}
-        expanded: Poly | None = None
+        expanded: Polynomial | None = None
         for atom, power in powers.items():
             if not power:
                 continue
@@ -128,7 +128,7 @@ class _Normal:
                 left = Fraction(power % 2)
             elif atom[0].isdigit():
                 whole = power.numerator // power.denominator
-                value = _sized(value * _whole_power(Fraction(atom), whole))
+                value = _check_size(value * _integer_power(Fraction(atom), whole))
                 left = power - whole
             elif atom in self.bases and power.denominator == 1 and 0 < power <= MAX_POWER:
                 factor = self.raised(self.bases[atom], _constant(power))
@@ -139,8 +139,8 @@ class _Normal:
         single = {tuple(sorted(rest.items())): value}
         return single if expanded is None else self.times(single, expanded)
 
-    def raised(self, base: Poly, exponent: Poly) -> Poly:
-        power = rational(exponent)
+    def raised(self, base: Polynomial, exponent: Polynomial) -> Polynomial:
+        power = as_rational(exponent)
         if power is None:
             return _atom(f"({render(base)})^({render(exponent)})")
         if not base:
@@ -154,14 +154,14 @@ class _Normal:
             for _ in range(int(power)):
                 result = self.times(result, base)
             return result
-        content, core = primitive(base)
+        content, core = primitive_part(base)
         if power.denominator != 1 and content < 0:
             content, core = -content, {mono: -value for mono, value in core.items()}
         name = f"({render(core)})"
         self.bases[name] = core
         return self.times(self.root(content, power), {((name, power),): Fraction(1)})
 
-    def raised_monomial(self, base: Poly, power: Fraction) -> Poly:
+    def raised_monomial(self, base: Polynomial, power: Fraction) -> Polynomial:
         ((mono, value),) = base.items()
         if power.denominator == 1 or not mono:
             result = self.root(value, power)
@@ -172,15 +172,15 @@ class _Normal:
         sign = -1 if value < 0 else 1
         if sign == 1 and len(mono) == 1 and mono[0][1] == 1 and mono[0][0] not in ("i",):
             return self.times(self.root(value, power), {((mono[0][0], power),): Fraction(1)})
-        core: Poly = {mono: Fraction(sign)}
+        core: Polynomial = {mono: Fraction(sign)}
         name = f"({render(core)})"
         self.bases[name] = core
         return self.times(self.root(abs(value), power), {((name, power),): Fraction(1)})
 
-    def root(self, value: Fraction, power: Fraction) -> Poly:
+    def root(self, value: Fraction, power: Fraction) -> Polynomial:
         """value ** power as whole part and roots of primes; real roots for odd indices."""
         if power.denominator == 1:
-            return _constant(_whole_power(value, int(power)))
+            return _constant(_integer_power(value, int(power)))
         result = _constant(Fraction(1))
         if value < 0:
             if power.denominator % 2:
@@ -190,13 +190,13 @@ class _Normal:
             else:
                 raise Unreadable("an even root of a negative number")
         for number, sign in ((abs(value.numerator), 1), (value.denominator, -1)):
-            for prime, count in _factors(number, power.denominator):
+            for prime, count in _root_factors(number, power.denominator):
                 atoms: Monomial = ((str(prime), sign * power * count),)
                 result = self.times(result, self.monomials((), atoms, Fraction(1)))
         return result
 
-    def call(self, name: str, args: list[Poly]) -> Poly:
-        value = rational(args[0])
+    def call(self, name: str, args: list[Polynomial]) -> Polynomial:
+        value = as_rational(args[0])
         if name == "degrees":
             return args[0]
         if name == "percent":
@@ -205,7 +205,7 @@ class _Normal:
             self.counted += name in ("factorial", "binomial")
             if self.counted > MAX_COUNTED:
                 raise Unreadable("too many factorials")
-            exact = _exact(name, [value, *(rational(arg) for arg in args[1:])])
+            exact = _exact_call(name, [value, *(as_rational(arg) for arg in args[1:])])
             if exact is not None:
                 return _constant(exact)
         if name == "exp":
@@ -218,17 +218,17 @@ class _Normal:
         return _atom(f"{name}({inner[0]})")
 
 
-def _exact(name: str, values: list[Fraction | None]) -> Fraction | None:
+def _exact_call(name: str, values: list[Fraction | None]) -> Fraction | None:
     value = values[0]
     if value is None:
         return None
     whole = value.denominator == 1 and value >= 0
     if name == "factorial" and whole and value <= 5_000:
-        return _sized(Fraction(math.factorial(int(value))))
+        return _check_size(Fraction(math.factorial(int(value))))
     if name == "binomial" and whole and value <= 5_000:
         chosen = values[1]
         if chosen is not None and chosen.denominator == 1 and chosen >= 0:
-            return _sized(Fraction(math.comb(int(value), int(chosen))))
+            return _check_size(Fraction(math.comb(int(value), int(chosen))))
     simple = {"abs": abs(value), "floor": Fraction(math.floor(value)), "ceil": Fraction(math.ceil(value))}
     if name in simple:
         return simple[name]
@@ -238,33 +238,33 @@ def _exact(name: str, values: list[Fraction | None]) -> Fraction | None:
     return Fraction(0) if name == "ln" and value == 1 else None
 
 
-def _atom(text: str) -> Poly:
+def _atom(text: str) -> Polynomial:
     return {((text, Fraction(1)),): Fraction(1)}
 
 
-def _constant(value: Fraction) -> Poly:
+def _constant(value: Fraction) -> Polynomial:
     return {_ONE: value} if value else {}
 
 
-def _add(total: Poly, more: Poly) -> None:
+def _add_into(total: Polynomial, more: Polynomial) -> None:
     """Adds `more` into `total`."""
     for mono, value in more.items():
         added = value + total.get(mono, 0)
         if added:
-            total[mono] = _sized(added)
+            total[mono] = _check_size(added)
         else:
             total.pop(mono, None)
     if len(total) > MAX_TERMS:
         raise Unreadable("too many terms")
 
 
-def _sized(value: Fraction) -> Fraction:
+def _check_size(value: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() > MAX_BITS:
         raise Unreadable("too large to write out")
     return value
 
 
-def _whole_power(value: Fraction, power: int) -> Fraction:
+def _integer_power(value: Fraction, power: int) -> Fraction:
     bits = max(value.numerator.bit_length(), value.denominator.bit_length())
     if abs(value) not in (0, 1) and bits * abs(power) > MAX_BITS:
         raise Unreadable("too large to write out")
@@ -273,7 +273,7 @@ def _whole_power(value: Fraction, power: int) -> Fraction:
     return value**power
 
 
-def _factors(number: int, index: int) -> list[tuple[int, int]]:
+def _root_factors(number: int, index: int) -> list[tuple[int, int]]:
     """Small primes of `number` with their counts; what is left is one factor, rooted if it has a root."""
     if number.bit_length() > 1_000:
         raise Unreadable("too large to take a root of")

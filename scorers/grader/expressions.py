@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["FUNCTIONS", "Expr", "Unreadable", "parse", "with_sign"]
+__all__ = ["FUNCTIONS", "Expr", "Unreadable", "choose_sign", "parse_expression"]
 
 MAX_CHARS, MAX_TOKENS, MAX_DEPTH, MAX_EXPONENT = 1_000, 400, 40, 4_000
 
@@ -53,7 +53,7 @@ class Expr:
 _MINUS_ONE = Expr("num", value=Fraction(-1))
 
 
-def parse(text: str) -> Expr:
+def parse_expression(text: str) -> Expr:
     """The tree of `text`; raises `Unreadable`."""
     if len(text) > MAX_CHARS:
         raise Unreadable("too long")
@@ -64,14 +64,14 @@ def parse(text: str) -> Expr:
     return tree
 
 
-def with_sign(tree: Expr, sign: int) -> Expr:
+def choose_sign(tree: Expr, sign: int) -> Expr:
     """`tree` with every plus-or-minus read as plus (1) or as minus (-1)."""
     if tree.op == "pm":
-        inner = with_sign(tree.args[0], sign)
-        return inner if sign * tree.value > 0 else _negative(inner)
+        inner = choose_sign(tree.args[0], sign)
+        return inner if sign * tree.value > 0 else _negate(inner)
     if not tree.args:
         return tree
-    return Expr(tree.op, tuple(with_sign(arg, sign) for arg in tree.args), tree.name)
+    return Expr(tree.op, tuple(choose_sign(arg, sign) for arg in tree.args), tree.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _tokens(text: str) -> list[_Token]:
             if command not in ("\\ ", "\\,", "\\;", "\\!"):
                 found.append(_Token(command, "command", spaced))
         elif word:
-            found += _names(word, spaced)
+            found += _name_tokens(word, spaced)
         else:
             found.append(_Token("^" if sign == "**" else sign, "sign", spaced))
         if len(found) > MAX_TOKENS:
@@ -103,7 +103,7 @@ def _tokens(text: str) -> list[_Token]:
     return found
 
 
-def _names(word: str, spaced: bool) -> list[_Token]:
+def _name_tokens(word: str, spaced: bool) -> list[_Token]:
     """A known word stays whole; up to three other letters are a product of variables."""
     if word in FUNCTIONS:
         return [_Token("\\" + word, "command", spaced)]
@@ -116,13 +116,13 @@ def _names(word: str, spaced: bool) -> list[_Token]:
     return [_Token(letter, "name", spaced and not i) for i, letter in enumerate(word)]
 
 
-def _negative(tree: Expr) -> Expr:
+def _negate(tree: Expr) -> Expr:
     if tree.op == "num":
         return Expr("num", value=-tree.value, places=tree.places)
     return Expr("*", (_MINUS_ONE, tree))
 
 
-def _number(text: str) -> Expr:
+def _parse_number(text: str) -> Expr:
     mantissa, _, exponent = text.lower().partition("e")
     if abs(int(exponent or 0)) > MAX_EXPONENT:
         raise Unreadable("exponent too large")
@@ -164,7 +164,7 @@ class _Parser:
             sign = self.take().text
             term = self.product()
             if sign == "-":
-                term = _negative(term)
+                term = _negate(term)
             elif sign != "+":
                 term = Expr("pm", (term,), value=Fraction(-1 if sign == "\\mp" else 1))
             terms.append(term)
@@ -202,7 +202,7 @@ class _Parser:
         while self.peek() in ("-", "+"):
             sign *= -1 if self.take().text == "-" else 1
         tree = self.power()
-        return tree if sign > 0 else _negative(tree)
+        return tree if sign > 0 else _negate(tree)
 
     def power(self) -> Expr:
         base = self.postfix(self.primary())
@@ -243,7 +243,7 @@ class _Parser:
     def primary(self) -> Expr:
         token = self.take()
         if token.kind == "number":
-            return self.mixed(_number(token.text), token.text)
+            return self.mixed(_parse_number(token.text), token.text)
         if token.kind == "name":
             return Expr("sym", name=token.text + self.subscript())
         if token.text == "|":
@@ -274,11 +274,11 @@ class _Parser:
             self.take()
             top, bottom = self.argument(), self.argument()
         elif self.token().kind == "number" and self.token().spaced and self.token(1).text == "/":
-            top = _number(self.take().text)
+            top = _parse_number(self.take().text)
             self.take("/")
             if self.token().kind != "number":
                 raise Unreadable("a number behind a number")
-            bottom = _number(self.take().text)
+            bottom = _parse_number(self.take().text)
         else:
             return whole
         if top.op == bottom.op == "num" and top.value.denominator == 1 and 0 < top.value < bottom.value:
@@ -307,12 +307,12 @@ class _Parser:
             self.tokens[self.at] = _Token(token.text[1:], "number")
             if not (token.text[0].isdigit() and token.text[1:].isdigit()):
                 raise Unreadable("an argument that is no digit")
-            return _number(token.text[0])
+            return _parse_number(token.text[0])
         if token.text == "{":
             return self.primary()
         if token.kind in ("number", "name"):
             self.take()
-            return _number(token.text) if token.kind == "number" else Expr("sym", name=token.text)
+            return _parse_number(token.text) if token.kind == "number" else Expr("sym", name=token.text)
         return self.primary()
 
     def command(self, name: str) -> Expr:

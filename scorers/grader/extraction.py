@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from scorers.grader.latex import plain
-from scorers.grader.parsing import json_key, read
+from scorers.grader.latex import strip_formatting
+from scorers.grader.parsing import json_key, parse_answer
 from scorers.grader.values import Value
 
-__all__ = ["declared"]
+__all__ = ["find_answer"]
 
 MAX_TEXT, MAX_TAIL, MAX_ANSWER, MAX_LINE = 1 << 17, 4_000, 4_000, 400
 
@@ -86,7 +86,7 @@ _PERSONAL = re.compile(
 )
 
 
-def declared(text: str) -> str | None:
+def find_answer(text: str) -> str | None:
     """The text of the last answer that `text` declares, else None.
 
     A box, an answer tag or a #### line counts before a phrase ("the answer is", "A:"),
@@ -96,25 +96,25 @@ def declared(text: str) -> str | None:
     text = text[-MAX_TEXT:].strip()
     if text[:1] in ("{", "[") and json_key(text) is not None:
         return text
-    quick = _quick(text)
+    quick = _find_plain(text)
     if quick:
         return quick
-    text = _window(text).replace("\r", "").strip()
+    text = _relevant_part(text).replace("\r", "").strip()
     if not text:
         return None
-    mark, marked = _marked(text)
-    said = _said(text, mark)
-    if said is not None and (marked is None or _decisive(said)):
+    mark, marked = _find_marked(text)
+    said = _find_after_phrase(text, mark)
+    if said is not None and (marked is None or _is_definite(said)):
         return said
-    return marked if marked is not None else _closing(text)
+    return marked if marked is not None else _find_closing(text)
 
 
-def _quick(text: str) -> str | None:
+def _find_plain(text: str) -> str | None:
     """The answer of a reply whose very last words declare it plainly; most replies are such."""
     if text.endswith("</answer>"):
         start = text.rfind("<answer>", -MAX_LINE)
         content = text[start + len("<answer>") : -len("</answer>")]
-        return _stated(content.strip()) if start >= 0 and "boxed" not in content else None
+        return _stated_value(content.strip()) if start >= 0 and "boxed" not in content else None
     line = text.rfind("\n", -MAX_LINE)
     number = _NUMBER_LINE.fullmatch(text, line + 1) if line >= 0 else None
     if number:
@@ -123,7 +123,7 @@ def _quick(text: str) -> str | None:
     return box[1] if box and text.find("boxed", max(0, box.start() - MAX_LINE), box.start()) < 0 else None
 
 
-def _window(text: str) -> str:
+def _relevant_part(text: str) -> str:
     """The part to look at: the tail, or where the last box or tag stands if that is further up."""
     text = text[text.rfind("</think>") + len("</think>") :] if "</think>" in text else text
     tail = max(0, len(text) - MAX_TAIL)
@@ -131,28 +131,28 @@ def _window(text: str) -> str:
     return text[mark : mark + MAX_TAIL] if 0 <= mark < tail else text[tail:]
 
 
-def _marked(text: str) -> tuple[int, str | None]:
+def _find_marked(text: str) -> tuple[int, str | None]:
     """Where the last box, tag or #### line ends, and what it holds."""
-    found = [_boxed(text), _tagged(text)]
-    hashes = [match for match in _HASHES.finditer(text) if _declares(match[1])]
-    if hashes and (plain(hashes[-1][1]).casefold() not in ("answer", "final answer")):
+    found = [_find_boxed(text), _find_tagged(text)]
+    hashes = [match for match in _HASHES.finditer(text) if _holds_answer(match[1])]
+    if hashes and (strip_formatting(hashes[-1][1]).casefold() not in ("answer", "final answer")):
         found.append((hashes[-1].end(), hashes[-1][1]))
     return max((each for each in found if each[1] is not None), default=(0, None), key=lambda each: each[0])
 
 
-def _declares(content: str) -> bool:
+def _holds_answer(content: str) -> bool:
     """Whether a #### line holds an answer, not a heading of Markdown."""
     if _STEP.match(content) or content.rstrip().endswith(":"):
         return False
     return bool(re.search(r"\d", content)) or len(content.split()) <= 2
 
 
-def _boxed(text: str) -> tuple[int, str | None]:
+def _find_boxed(text: str) -> tuple[int, str | None]:
     """The last box that holds something; boxes joined by commas or "and" are one list."""
     spans: list[tuple[int, int, str]] = []
     for match in list(_BOX.finditer(text))[-8:]:
         content = (
-            _braced(text, match.end())
+            _inside_braces(text, match.end())
             if match[0].endswith("{")
             else text[match.end() :].split(maxsplit=1)[0].strip("$.")
         )
@@ -166,10 +166,10 @@ def _boxed(text: str) -> tuple[int, str | None]:
         if len(between) > 20 or not _JOINED.match(between):
             break
         answer.insert(0, earlier[2])
-    return spans[-1][1], _stated(", ".join(answer))
+    return spans[-1][1], _stated_value(", ".join(answer))
 
 
-def _braced(text: str, start: int) -> str:
+def _inside_braces(text: str, start: int) -> str:
     """What stands up to the brace that closes; nothing where none does."""
     depth, at = 1, start
     for brace in re.finditer(r"\\?[{}]", text[start : start + MAX_ANSWER]):
@@ -181,7 +181,7 @@ def _braced(text: str, start: int) -> str:
     return text[start:at]
 
 
-def _tagged(text: str) -> tuple[int, str | None]:
+def _find_tagged(text: str) -> tuple[int, str | None]:
     for match in reversed(list(_TAG.finditer(text))[-8:]):
         if (
             text[max(0, match.start() - 1) : match.start()] == "/"
@@ -191,34 +191,39 @@ def _tagged(text: str) -> tuple[int, str | None]:
         end = _END_TAG.search(text, match.end())
         content = text[match.end() : end.start() if end else match.end() + MAX_ANSWER]
         if content.strip():
-            inner = _boxed(content)[1]
-            return match.end() + len(content), inner if inner is not None else _stated(content.strip())
+            inner = _find_boxed(content)[1]
+            return match.end() + len(content), inner if inner is not None else _stated_value(content.strip())
     return 0, None
 
 
-def _stated(content: str) -> str:
+def _stated_value(content: str) -> str:
     """What a box or tag holds, or the value that its one sentence states: "The value is 42"."""
-    if " " not in content or "\n" in content or len(content) > MAX_LINE or read(content).kind != "text":
+    if (
+        " " not in content
+        or "\n" in content
+        or len(content) > MAX_LINE
+        or parse_answer(content).kind != "text"
+    ):
         return content
-    sentence = plain(content)
-    value = _said(sentence, 0) or _concluded(sentence)
-    return value if value is not None and _decisive(value) else content
+    sentence = strip_formatting(content)
+    value = _find_after_phrase(sentence, 0) or _find_conclusion(sentence)
+    return value if value is not None and _is_definite(value) else content
 
 
-def _said(text: str, after: int) -> str | None:
+def _find_after_phrase(text: str, after: int) -> str | None:
     """What the last phrase behind `after` declares."""
     starts = [match.end() for match in _PHRASE.finditer(text, after)]
     starts += [match.end() for match in (*_HEADING.finditer(text, after), *_GIVES.finditer(text, after))]
     if not _CHOICES.search(text):
         starts += [match.end() for match in _LABEL.finditer(text, after)]
     for start in sorted(set(starts), reverse=True)[:6]:
-        answer = _clipped(text[start : start + 600])
+        answer = _answer_at_start(text[start : start + 600])
         if answer:
             return answer
     return None
 
 
-def _clipped(rest: str) -> str | None:
+def _answer_at_start(rest: str) -> str | None:
     """The answer at the head of `rest`, without the sentence that goes on behind it."""
     rest = rest.lstrip(" \n\t:*_")
     fence = re.match(r"```[\w+-]*\n.{1,500}?\n```", rest, re.DOTALL)
@@ -243,7 +248,7 @@ def _clipped(rest: str) -> str | None:
     if _HEDGE.match(line):
         return _last_amount(line)
     short = _TRAIL.split(line, maxsplit=1)[0].strip(" ,;:*")
-    value = read(short)
+    value = parse_answer(short)
     if value.kind not in ("text", "opaque") or len(short.split()) <= 6:
         return short or None
     return _last_amount(line) or (line if len(line.split()) <= 12 else None)
@@ -252,14 +257,14 @@ def _clipped(rest: str) -> str | None:
 def _last_amount(sentence: str) -> str | None:
     """The one value of a sentence: its last formula or bold part, else its only number."""
     marked = [next(part for part in match.groups() if part) for match in _MATH.finditer(sentence)]
-    if marked and read(marked[-1]).kind not in ("text", "opaque"):
+    if marked and parse_answer(marked[-1]).kind not in ("text", "opaque"):
         return marked[-1].strip()
     amounts = _AMOUNT.findall(sentence)
     return amounts[0] if len(amounts) == 1 else None
 
 
-def _decisive(answer: str) -> bool:
-    value = read(answer)
+def _is_definite(answer: str) -> bool:
+    value = parse_answer(answer)
     return value.kind not in ("text", "opaque") or value.key in (
         "yes",
         "no",
@@ -270,26 +275,26 @@ def _decisive(answer: str) -> bool:
     )
 
 
-def _closing(text: str) -> str | None:
+def _find_closing(text: str) -> str | None:
     """The answer of a reply that names none as such: itself where short, else what its last line states."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if lines[-1] == "```":
-        return _fenced(text)
+        return _final_code_block(text)
     last = lines[-1]
     if last.rstrip(" *_\"')").endswith("?"):
         return None
     if len(last) <= MAX_LINE:
         alone = _LEADING.sub("", last)
-        if _stands_alone(read(alone), alone):
+        if _is_lone_value(parse_answer(alone), alone):
             return alone
-        if len(lines) == 1 and _short(read(last), last):
-            stated = _concluded(last.rstrip(" ."))
-            return stated if stated is not None and _decisive(stated) else last
+        if len(lines) == 1 and _is_short_answer(parse_answer(last), last):
+            stated = _find_conclusion(last.rstrip(" ."))
+            return stated if stated is not None and _is_definite(stated) else last
     sentences = [part for part in _SENTENCE_END.split(last[-MAX_LINE:]) if part.strip(" *_)")]
-    return _concluded(sentences[-1].strip()) if sentences else None
+    return _find_conclusion(sentences[-1].strip()) if sentences else None
 
 
-def _fenced(text: str) -> str | None:
+def _final_code_block(text: str) -> str | None:
     """The code block that ends the reply, where it is all of the reply or JSON."""
     start = text.rfind("\n```", 0, -3) + 1
     block = text[start:]
@@ -297,14 +302,14 @@ def _fenced(text: str) -> str | None:
     return inside or None if start == 0 or json_key(inside) is not None else None
 
 
-def _stands_alone(value: Value, line: str) -> bool:
+def _is_lone_value(value: Value, line: str) -> bool:
     """Whether a line is nothing but a value."""
     if value.kind in ("text", "opaque"):
         return value.kind == "text" and value.key in ("yes", "no", "none") and len(line.split()) <= 3
     return not _STEP.match(line)
 
 
-def _short(value: Value, line: str) -> bool:
+def _is_short_answer(value: Value, line: str) -> bool:
     """Whether a one-line reply is an answer in a few words and not talk."""
     if value.kind == "opaque":
         return len(line) <= 200 and not _PROSE.search(line)
@@ -319,20 +324,24 @@ def _short(value: Value, line: str) -> bool:
     )
 
 
-def _concluded(sentence: str) -> str | None:
+def _find_conclusion(sentence: str) -> str | None:
     """What the last sentence states: "... = 19", "the total is 19 legs", "So she makes $18 a day"."""
     tail = [match.end() for match in _STATES.finditer(sentence)]
     if tail and not _STEP.match(sentence):
         content = sentence[tail[-1] :].strip()
         math = _MATH.fullmatch(content)
         content = next(part for part in math.groups() if part) if math else content.strip("`")
-        if content and len(content) <= 80 and read(content.strip(" *")).kind not in ("text", "opaque"):
+        if (
+            content
+            and len(content) <= 80
+            and parse_answer(content.strip(" *")).kind not in ("text", "opaque")
+        ):
             return content.strip(" *")
     named = _NAMES_IT.search(sentence)
-    if named and _decisive(content := next(filter(None, named.groups()))):
+    if named and _is_definite(content := next(filter(None, named.groups()))):
         return content
     bold: list[str] = [
-        content for content in _BOLD.findall(sentence) if read(content).kind not in ("text", "opaque")
+        content for content in _BOLD.findall(sentence) if parse_answer(content).kind not in ("text", "opaque")
     ]
     if len(bold) == 1 and not _STEP.match(sentence):
         return bold[0]

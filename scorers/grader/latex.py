@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["plain", "split_top"]
+__all__ = ["split_outside_brackets", "strip_formatting"]
 
 _SIGNS = str.maketrans(
     {
@@ -54,7 +54,7 @@ _SPACES = re.compile(r"\s+")
 _POWER = re.compile(r"\*\*")
 
 
-def plain(text: str) -> str:
+def strip_formatting(text: str) -> str:
     """`text` without dressing: still LaTeX where that carries meaning, but one spelling of it."""
     text = text.strip()
     fence = _FENCE.match(text)
@@ -77,10 +77,10 @@ def plain(text: str) -> str:
             text, count = _TEXT.subn(r" \1 ", text)
             if not count:
                 break
-    return _unmarked(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
+    return _strip_marks(_SPACES.sub(" ", text.replace(_ROW, "\\\\")).strip())
 
 
-def _unmarked(text: str) -> str:
+def _strip_marks(text: str) -> str:
     """Without Markdown marks, quotes, and the full stop at the end."""
     for _ in range(6):
         before = text
@@ -97,7 +97,7 @@ def _unmarked(text: str) -> str:
     return text
 
 
-def split_top(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[str]]:
+def split_outside_brackets(text: str, separators: re.Pattern[str]) -> tuple[list[str], list[str]]:
     """The pieces of `text` between `separators` outside all brackets, and those separators.
 
     Brackets of different kinds may pair, as in half-open intervals.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["compound", "number_words"]
+__all__ = ["compound_amount", "words_to_digits"]
 
 SCALES = {
     "dozen": 12,
@@ -42,7 +42,7 @@ _FAMILIES = (
 _AMOUNT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)[ -]?([a-z]+)\.?(?:,? (?:and )?|, ?|$|(?=\d))", re.IGNORECASE)
 
 
-def number_words(text: str) -> str | None:
+def words_to_digits(text: str) -> str | None:
     """The digits of "twelve", "one hundred and five", "3.5 million", "21st", "two thirds"; else None."""
     scaled = _SCALED.match(text)
     if scaled:
@@ -55,13 +55,13 @@ def number_words(text: str) -> str | None:
         return None
     part = _PARTS.get(words[-1].replace("halves", "half").removesuffix("s"))
     if part and len(words) == 2:
-        count = _whole(words[:1])
+        count = _parse_integer(words[:1])
         return None if count is None else f"{count}/{part}"
-    whole = _whole(words)
+    whole = _parse_integer(words)
     return None if whole is None else str(whole)
 
 
-def _whole(words: list[str]) -> int | None:
+def _parse_integer(words: list[str]) -> int | None:
     """The whole number that all of `words` say; scales must come down, and tens stand before ones."""
     if len(words) > 1 and words[0] in ("a", "an") and words[1] in SCALES:
         words = ["one", *words[1:]]
@@ -93,7 +93,7 @@ def _whole(words: list[str]) -> int | None:
     return total + group
 
 
-def compound(text: str) -> str | None:
+def compound_amount(text: str) -> str | None:
     """An amount of two or more units of one family from large to small, as "3 h 20 min"; else None.
 
     Dollars and cents are the number of dollars.

@@ -17,9 +17,11 @@ from typing import IO, Self
 
 from scorers.grader.safe_python import python_command, python_environment
 
-__all__ = ["MAX_QUESTION", "LazyPool", "MathPool", "PoolError"]
+__all__ = ["MAX_ANSWER_LENGTH", "LazyWorkerPool", "PoolError", "WorkerPool"]
 
-MAX_QUESTION = 2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+MAX_ANSWER_LENGTH = (
+    2_000  # characters of one answer; what is longer is not mathematics that sympy could help with
+)
 _END_SECONDS = 5.0  # for a process that closed its output to end, before it is killed
 _LONGEST_LINE = 300  # characters of a process's last line that an error repeats
 
@@ -30,7 +32,7 @@ class PoolError(RuntimeError):
     """The worker processes can't be started."""
 
 
-class MathPool:
+class WorkerPool:
     """Asks killable worker processes whether two answers are the same. Explicit life: start, ask, close.
 
     `workers` questions are in work at once, each for at most `seconds` of wall time and
@@ -112,7 +114,7 @@ class MathPool:
         future: Future[bool | None] = Future()
         future.set_running_or_notify_cancel()  # a caller that goes away leaves the question to finish
         with self._lock:
-            if not self._open or max(len(a), len(b)) > MAX_QUESTION:
+            if not self._open or max(len(a), len(b)) > MAX_ANSWER_LENGTH:
                 future.set_result(None)
                 return future
             self._asked += 1
@@ -130,18 +132,20 @@ class MathPool:
         except OSError as error:
             raise PoolError(f"the math workers can't start: {error}") from error
         last_line: deque[bytes] = deque(maxlen=1)
-        listener = threading.Thread(target=_listen, args=(_stream(process.stderr), last_line), daemon=True)
+        listener = threading.Thread(
+            target=_keep_last_line, args=(_pipe(process.stderr), last_line), daemon=True
+        )
         listener.start()
-        if b"ready" not in _stream(process.stdout).readline():
-            end = _end(process)
+        if b"ready" not in _pipe(process.stdout).readline():
+            end = _wait_for_end(process)
             listener.join(_END_SECONDS)
-            raise PoolError(f"the math workers can't start: the process {end}{_quoted(last_line)}")
+            raise PoolError(f"the math workers can't start: the process {end}{_in_parentheses(last_line)}")
         return process
 
     def _read(self) -> None:
         """Hands out verdicts; where the nursery died, its questions are undecided and a new one starts."""
         while self._process is not None:
-            for line in _stream(self._process.stdout):
+            for line in _pipe(self._process.stdout):
                 message = json.loads(line)
                 with self._lock:
                     future = self._pending.pop(message["id"], None)
@@ -183,7 +187,7 @@ class MathPool:
                 self._undecided(line)
                 continue
             try:
-                stdin = _stream(process.stdin)
+                stdin = _pipe(process.stdin)
                 stdin.write(line)
                 stdin.flush()
             except (OSError, ValueError):
@@ -196,7 +200,7 @@ class MathPool:
             future.set_result(None)
 
 
-class LazyPool(MathPool):
+class LazyWorkerPool(WorkerPool):
     """The workers, started by the first question, because most answers need none; for callers that may wait.
 
     To be closed like any other pool; then, and only then, every question stays undecided.
@@ -208,7 +212,7 @@ class LazyPool(MathPool):
         self._started = False
 
     def ask(self, a: str, b: str) -> bool | None:
-        """See `MathPool.ask`. Raises PoolError where the workers can't be started."""
+        """See `WorkerPool.ask`. Raises PoolError where the workers can't be started."""
         with self._starting:
             if not self._started:
                 self.start()
@@ -216,7 +220,7 @@ class LazyPool(MathPool):
         return super().ask(a, b)
 
     def close(self) -> None:
-        """See `MathPool.close`."""
+        """See `WorkerPool.close`."""
         self._started = True
         super().close()
 
@@ -224,18 +228,18 @@ class LazyPool(MathPool):
         return self
 
 
-def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None, "the process was started with pipes"
     return stream
 
 
-def _listen(stderr: IO[bytes], last_line: deque[bytes]) -> None:
+def _keep_last_line(stderr: IO[bytes], last_line: deque[bytes]) -> None:
     """Read a stream to its end and leave its last line that isn't blank."""
     with stderr:
         last_line.extend(filter(None, map(bytes.strip, stderr)))
 
 
-def _end(process: subprocess.Popen[bytes]) -> str:
+def _wait_for_end(process: subprocess.Popen[bytes]) -> str:
     """Wait until a process that won't serve has ended, and say how it did."""
     try:
         code = process.wait(_END_SECONDS)
@@ -247,7 +251,7 @@ def _end(process: subprocess.Popen[bytes]) -> str:
     return f"ended with signal {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
 
 
-def _quoted(last_line: deque[bytes]) -> str:
+def _in_parentheses(last_line: deque[bytes]) -> str:
     """The last line of standard error in parentheses, where there is one."""
     return f" ({last_line[0].decode(errors='replace')[:_LONGEST_LINE]})" if last_line else ""
 
@@ -256,4 +260,4 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for stream in (process.stdin, process.stdout):
         with contextlib.suppress(OSError):  # unsent bytes to a process that is gone
-            _stream(stream).close()
+            _pipe(stream).close()

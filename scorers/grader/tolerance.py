@@ -5,14 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 from math import isfinite
 
-from scorers.grader.equality import EFFORT
+from scorers.grader.equality import MAX_COSTLY_STEPS
 from scorers.grader.numeric import approximate, symbols
 from scorers.grader.values import Value
 
-__all__ = ["near", "stated"]
+__all__ = ["exact_tolerance", "within_tolerance"]
 
 
-def stated(tolerance: float | None) -> Fraction | None:
+def exact_tolerance(tolerance: float | None) -> Fraction | None:
     """The tolerance as the decimal it was written as (0.1 is 1/10), for the bound itself still counts.
 
     Raises ValueError for what is no number over 0: exactness is to state none.
@@ -27,7 +27,7 @@ def stated(tolerance: float | None) -> Fraction | None:
     return Fraction(repr(tolerance))
 
 
-def near(a: Value, b: Value, tolerance: Fraction, effort: int = EFFORT) -> bool:
+def within_tolerance(a: Value, b: Value, tolerance: Fraction, effort: int = MAX_COSTLY_STEPS) -> bool:
     """Whether both are one number each, assigned to no two names, and at most `tolerance` apart.
 
     Symmetric. A percentage stands for its value and, beside a number without the sign, for
@@ -36,11 +36,11 @@ def near(a: Value, b: Value, tolerance: Fraction, effort: int = EFFORT) -> bool:
     if a.name and b.name and a.name != b.name:
         return False
     mixed = a.percent != b.percent
-    first, second = (_readings(value, effort, bare=mixed and value.percent) for value in (a, b))
+    first, second = (_possible_numbers(value, effort, bare=mixed and value.percent) for value in (a, b))
     return any(abs(x - y) <= tolerance for x in first for y in second)
 
 
-def _readings(value: Value, effort: int, *, bare: bool) -> list[Fraction]:
+def _possible_numbers(value: Value, effort: int, *, bare: bool) -> list[Fraction]:
     """What the value may stand for; nothing where it is not one real number."""
     exact = value.exact
     if value.kind == "number" and exact is None and value.expr is not None and not symbols(value.expr):

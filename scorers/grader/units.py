@@ -7,7 +7,7 @@ import re
 
 from scorers.grader.expressions import FUNCTIONS
 
-__all__ = ["without_lead", "without_unit"]
+__all__ = ["strip_lead", "strip_unit"]
 
 _SHORT_UNITS = frozenset(
     (
@@ -34,7 +34,7 @@ _PERCENT = re.compile(r" ?(?:percentage points?|percent|per cent)$")
 _TEMPERATURE = re.compile(r" ?(?:°|\^ ?\\circ|\^ ?\{ ?\\circ ?\}) ?[CF]$")
 
 
-def without_lead(text: str) -> str:
+def strip_lead(text: str) -> str:
     """`text` without "about", "a total of", a currency sign and the like in front."""
     for _ in range(4):
         shorter = _LEAD.sub("", text)
@@ -44,7 +44,7 @@ def without_lead(text: str) -> str:
     return re.sub(r"^-\s*[€£¥₹]\s*", "-", text)
 
 
-def without_unit(text: str) -> str:
+def strip_unit(text: str) -> str:
     """`text` without a unit behind its number: "5 cm^2" and "25 miles per hour" lose theirs, "4a" nothing."""
     if len(text) > 200 or not (text[-1:].isalnum() or text[-1:] in ("}", "°")):
         return text
@@ -54,12 +54,12 @@ def without_unit(text: str) -> str:
     for start in starts:
         head = text[:start]
         bare = head.rstrip(" -")
-        if bare and _countable(bare) and _is_unit(text[start:], spaced=head != bare):
+        if bare and _ends_with_number(bare) and _is_unit(text[start:], spaced=head != bare):
             return bare
     return text
 
 
-def _countable(head: str) -> bool:
+def _ends_with_number(head: str) -> bool:
     return any(char.isdigit() for char in head) and (
         head[-1].isdigit() or head[-1] in ")}]%°!" or head.endswith("\\pi")
     )

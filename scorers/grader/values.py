@@ -8,23 +8,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from scorers.grader.algebra import normal, rational, render
-from scorers.grader.expressions import Expr, with_sign
+from scorers.grader.algebra import as_rational, normal_form, render
+from scorers.grader.expressions import Expr, choose_sign
 
 __all__ = [
     "MAX_MATH",
     "Value",
-    "assigned",
-    "decimal",
-    "exactly",
-    "mathematical",
-    "number",
-    "sequence",
-    "set_of",
-    "signed",
-    "unassigned",
-    "union",
-    "words",
+    "all_mathematical",
+    "assigned_key",
+    "decimal_value",
+    "exact_value",
+    "expression_value",
+    "has_plus_minus",
+    "sequence_value",
+    "set_value",
+    "text_value",
+    "union_value",
+    "without_name",
 ]
 
 MAX_MATH = 1_000  # characters of an answer that is still read as mathematics
@@ -57,7 +57,7 @@ class Value:
     percent: bool = False
 
 
-def decimal(text: str) -> Value:
+def decimal_value(text: str) -> Value:
     """A plain number such as -1,234.50."""
     whole, point, rest = text.replace(",", "").partition(".")
     if not point:
@@ -67,15 +67,15 @@ def decimal(text: str) -> Value:
     return Value("number", str(exact), exact=exact, places=len(rest))
 
 
-def exactly(value: Fraction) -> Value:
+def exact_value(value: Fraction) -> Value:
     """An exact number."""
     return Value("number", str(value), expr=Expr("num", value=value), exact=value)
 
 
-def number(tree: Expr, text: str) -> Value:
+def expression_value(tree: Expr, text: str) -> Value:
     """An expression; the two of a plus-or-minus are a set. `text` is its key where it has no normal form."""
-    if signed(tree):
-        return set_of([number(with_sign(tree, sign), text) for sign in (1, -1)])
+    if has_plus_minus(tree):
+        return set_value([expression_value(choose_sign(tree, sign), text) for sign in (1, -1)])
     if tree.op == "call" and tree.name == "degrees":
         tree = tree.args[0]
     percent = tree.op == "call" and tree.name == "percent"
@@ -84,56 +84,56 @@ def number(tree: Expr, text: str) -> Value:
         return Value("number", "oo" if infinite is tree else "-oo", expr=tree)
     key, exact = text.replace(" ", ""), None
     with contextlib.suppress(ArithmeticError, ValueError, RecursionError):
-        poly = normal(tree)
-        exact = rational(poly)
+        poly = normal_form(tree)
+        exact = as_rational(poly)
         key = render(poly)
     written = tree.args[0] if percent else tree
     places = None if written.places is None else written.places + 2 * percent
     return Value("number", key, expr=tree, exact=exact, places=places, percent=percent)
 
 
-def signed(tree: Expr) -> bool:
+def has_plus_minus(tree: Expr) -> bool:
     """Whether `tree` holds a plus-or-minus."""
-    return tree.op == "pm" or any(signed(arg) for arg in tree.args)
+    return tree.op == "pm" or any(has_plus_minus(arg) for arg in tree.args)
 
 
-def set_of(items: Sequence[Value], name: str = "", form: str = "") -> Value:
+def set_value(items: Sequence[Value], name: str = "", form: str = "") -> Value:
     """A set, or a bare list (`form` empty): equal items once, in no order."""
     distinct = tuple({item.key: item for item in items}.values())
     key = "{" + ",".join(sorted(item.key for item in distinct)) + "}"
-    return Value("set", assigned(name, key), distinct, name=name, form=form)
+    return Value("set", assigned_key(name, key), distinct, name=name, form=form)
 
 
-def sequence(items: Sequence[Value], form: str, name: str = "") -> Value:
+def sequence_value(items: Sequence[Value], form: str, name: str = "") -> Value:
     """A tuple, list or interval in the brackets `form`; a list of lists is a matrix."""
     kind = "matrix" if form == "[]" == items[0].form else "sequence"
     key = form[0] + ",".join(item.key for item in items) + form[1]
-    return Value(kind, assigned(name, key), tuple(items), name=name, form=form)
+    return Value(kind, assigned_key(name, key), tuple(items), name=name, form=form)
 
 
-def union(items: Iterable[Value], name: str = "") -> Value | None:
+def union_value(items: Iterable[Value], name: str = "") -> Value | None:
     """A union of intervals and sets; None where an item is neither."""
-    parts = {bare.key: bare for bare in map(unassigned, items)}
+    parts = {bare.key: bare for bare in map(without_name, items)}
     if any(part.kind not in ("sequence", "set", "union") for part in parts.values()):
         return None
     ordered = tuple(parts[key] for key in sorted(parts))
-    return Value("union", assigned(name, "U".join(part.key for part in ordered)), ordered, name=name)
+    return Value("union", assigned_key(name, "U".join(part.key for part in ordered)), ordered, name=name)
 
 
-def assigned(name: str, key: str) -> str:
+def assigned_key(name: str, key: str) -> str:
     """The key of what `name` was set to, or is in."""
     if not name:
         return key
     return f"{name} in {key}" if key[:1] in "({[" else f"{name}={key}"
 
 
-def unassigned(value: Value) -> Value:
+def without_name(value: Value) -> Value:
     """`value` without the name it was assigned to."""
     key = value.key.removeprefix(f"{value.name} in ").removeprefix(f"{value.name}=")
     return replace(value, name="", key=key)
 
 
-def words(text: str) -> Value:
+def text_value(text: str) -> Value:
     """Text without case, articles and the marks at its ends; mathematics that could not be read is opaque."""
     if len(text) <= MAX_MATH and ("\\" in text or (_MATHS.search(text) and not _LONG_WORD.search(text))):
         return Value("opaque", text.replace(" ", ""))
@@ -141,6 +141,6 @@ def words(text: str) -> Value:
     return Value("text", _ARTICLE.sub("", key).strip(" .,;:!?\"'") or key)
 
 
-def mathematical(items: Iterable[Value]) -> bool:
+def all_mathematical(items: Iterable[Value]) -> bool:
     """Whether all items were read; single letters count."""
     return all(item.kind not in ("text", "opaque") or len(item.key) == 1 for item in items)

@@ -25,16 +25,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from scorers.grader.equality import same
-from scorers.grader.latex import plain
-from scorers.grader.parsing import read
+from scorers.grader.equality import same_answer
+from scorers.grader.latex import strip_formatting
+from scorers.grader.parsing import parse_answer
 
 __all__ = ["grade", "main"]
 
-_EFFORT = 200  # costly steps for our own evaluation here, where nobody else waits
+_MAX_COSTLY_STEPS = 200  # costly steps for our own evaluation here, where nobody else waits
 _WARM = [(r"\frac{1}{2}+x", r"x+0.5"), (r"\int_0^1 x\,dx", r"\frac12"), (r"\sqrt{x^2+1}", r"(x^2+1)^{1/2}")]
 _NUMBER = re.compile(r"\s*(Integer|Float)\s*\(\s*'?(\d+(?:\.\d*)?(?:[eE][+-]?\d{1,4})?|\.\d+)'?\s*\)\s*")
-_VERDICTS = {b"T": True, b"F": False}
+_RESULTS = {b"T": True, b"F": False}
 
 
 def grade(a: str, b: str, seconds: int = 1) -> bool | None:
@@ -42,8 +42,8 @@ def grade(a: str, b: str, seconds: int = 1) -> bool | None:
 
     Each of math-verify's steps may take so many seconds.
     """
-    verdict = same(read(a), read(b), _EFFORT)
-    return _math_verify(plain(a), plain(b), seconds) if verdict is None else verdict
+    verdict = same_answer(parse_answer(a), parse_answer(b), _MAX_COSTLY_STEPS)
+    return _math_verify(strip_formatting(a), strip_formatting(b), seconds) if verdict is None else verdict
 
 
 def _math_verify(a: str, b: str, seconds: int) -> bool | None:
@@ -71,10 +71,10 @@ def _math_verify(a: str, b: str, seconds: int) -> bool | None:
         return None
     if forward != backward:
         return None
-    return None if forward and _contradicted(left[0], right[0]) else bool(forward)
+    return None if forward and _digits_differ(left[0], right[0]) else bool(forward)
 
 
-def _contradicted(left: Any, right: Any) -> bool:
+def _digits_differ(left: Any, right: Any) -> bool:
     """Whether two constants that were called equal differ in their first 40 digits."""
     try:
         if left.free_symbols or right.free_symbols:
@@ -85,17 +85,17 @@ def _contradicted(left: Any, right: Any) -> bool:
         return False
 
 
-def _warm() -> None:
+def _warm_up() -> None:
     """Imports, and enough questions that the children inherit warm caches."""
     os.environ["SYMPY_GROUND_TYPES"] = "python"  # FLINT's end the process at the memory limit
     from sympy.parsing import sympy_parser
 
-    sympy_parser.eval_expr = _number
+    sympy_parser.eval_expr = _parse_number
     for a, b in _WARM:
         _math_verify(a, b, 1)
 
 
-def _number(code: str, *_: Any) -> Any:
+def _parse_number(code: str, *_: Any) -> Any:
     """Stands in for sympy's eval: a number, which the LaTeX route has sympify read, and nothing else."""
     import sympy
 
@@ -113,7 +113,7 @@ class _Child:
     deadline: float
 
 
-class _Nursery:
+class _ForkServer:
     """Forks a child for each job, at most `workers` at once, and kills those past `seconds`."""
 
     def __init__(self, workers: int, seconds: float, memory: int) -> None:
@@ -133,7 +133,7 @@ class _Nursery:
                     if not self.receive():
                         return self.stop()
                 else:
-                    self.finish(self.children[key.fd], _VERDICTS.get(os.read(key.fd, 1)))
+                    self.finish(self.children[key.fd], _RESULTS.get(os.read(key.fd, 1)))
             for child in [c for c in self.children.values() if c.deadline <= time.monotonic()]:
                 os.kill(child.pid, signal.SIGKILL)
                 self.finish(child, None)
@@ -195,10 +195,10 @@ def _send(message: dict[str, Any]) -> None:
 def main(workers: int, seconds: float, memory: int) -> None:
     """Serves until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's Ctrl-C reaches us too; it closes us itself
-    _warm()
+    _warm_up()
     _ignore_errors_from_here()
     _send({"ready": True})
-    _Nursery(workers, seconds, memory).serve()
+    _ForkServer(workers, seconds, memory).serve()
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ def test_a_wrong_key_type_does_not_show_the_value(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/configuration.md names each one."""
-    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    """docs/reference/settings.md names each one."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
     tables = (Settings, ModelSettings, LevelSettings, KeySettings)
     fields = [field for table in tables for field in table.model_fields]
     assert [field for field in fields if f"`{field}`" not in page] == []

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from policies.prompts import closing
+from policies.prompts import closing_text
 from policies.thinking import Markup
 from tests.conftest import EmbeddedGateway
 from tests.serving import events_of
@@ -49,7 +49,7 @@ async def test_the_answer_is_written_behind_the_whole_thought(
     scaling, thought = reply["scaling"], reply["choices"][0]["message"]["reasoning"]
     assert scaling["budget"]["used"] == 8
     assert scaling["budget"]["enforced"] == "forced"
-    added = await tokens(embedded, thought + closing(Markup(), limit_reached=True))
+    added = await tokens(embedded, thought + closing_text(Markup(), limit_reached=True))
     twice = 2 * reply["usage"]["prompt_tokens"] + added
     assert (
         abs(scaling["usage"]["upstream_prompt_tokens"] - twice) <= 3

@@ -14,7 +14,7 @@ from gateway.service import Service
 from gateway.upstreams.base import ModelCard
 from gateway.upstreams.client import HTTPUpstream
 from policies.families import Family, find_family
-from policies.templates import probes
+from policies.templates import probe_requests
 from tests.fakes import ScriptedUpstream, says
 from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
@@ -78,7 +78,7 @@ async def in_front_of(server: StubEngine) -> AsyncIterator[Service]:
 async def test_a_block_that_the_template_opens_is_known() -> None:
     """A name that says nothing, and a template that opens the block: the reply is read from inside it."""
     family = await family_of(service_of(Rendering(opening)))
-    assert (family.opens, family.default, family.without) == ("template", "always", "prefill")
+    assert (family.opened_by, family.default, family.off_fallback) == ("template", "always", "prefill")
 
 
 async def test_the_templates_own_switch_is_found() -> None:
@@ -94,7 +94,7 @@ async def test_the_template_beats_the_table() -> None:
     family = await family_of(service_of(Rendering(switched, "qwen3-tuned")), "qwen3-tuned")
     assert family.off is not None
     assert family.off.kwargs == {"thinking": False}
-    assert family.opens == "template"
+    assert family.opened_by == "template"
 
 
 async def test_the_operators_word_beats_the_template() -> None:
@@ -114,9 +114,9 @@ async def test_a_template_is_asked_once() -> None:
     upstream = Rendering(opening)
     service = service_of(upstream)
     families = await asyncio.gather(*(family_of(service) for _ in range(8)))
-    assert {family.opens for family in families} == {"template"}
-    assert (await family_of(service)).opens == "template"
-    assert len(upstream.asked) == len(probes(find_family("tiny")))
+    assert {family.opened_by for family in families} == {"template"}
+    assert (await family_of(service)).opened_by == "template"
+    assert len(upstream.asked) == len(probe_requests(find_family("tiny")))
 
 
 class Serving(ScriptedUpstream):
@@ -157,8 +157,8 @@ async def test_each_model_has_its_own_template() -> None:
     """One upstream, two models: every probe names its model."""
     upstream = Rendering(lambda body: OPENS if body["model"] == "a" else "<user>q<assistant>", "a", "b")
     service = service_of(upstream)
-    assert (await family_of(service, "a")).opens == "template"
-    assert (await family_of(service, "b")).opens == "model"
+    assert (await family_of(service, "a")).opened_by == "template"
+    assert (await family_of(service, "b")).opened_by == "model"
 
 
 async def test_what_does_not_render_leaves_the_row() -> None:
@@ -186,15 +186,15 @@ async def test_an_engine_that_is_down_is_asked_again() -> None:
     upstream = Rendering(opening)
     upstream.down = True
     service = service_of(upstream)
-    assert (await family_of(service)).opens == "model"
+    assert (await family_of(service)).opened_by == "model"
     upstream.down = False
-    assert (await family_of(service)).opens == "template"
+    assert (await family_of(service)).opened_by == "template"
 
 
 async def test_a_model_that_does_not_think_is_not_probed() -> None:
     """No template could tell anything about one whose blocks the gateway opens."""
     upstream = Rendering(opening, "SmolLM2-135M-Instruct")
-    assert (await family_of(service_of(upstream), "SmolLM2-135M-Instruct")).opens == "gateway"
+    assert (await family_of(service_of(upstream), "SmolLM2-135M-Instruct")).opened_by == "gateway"
     assert not upstream.asked
 
 
@@ -202,7 +202,7 @@ async def test_a_text_template_over_http() -> None:
     """llama.cpp's `/apply-template`."""
     async with stub_engine(owned_by="llamacpp") as server, in_front_of(server) as service:
         server.answers("/apply-template", Json({"prompt": OPENS}))
-        assert (await family_of(service)).opens == "template"
+        assert (await family_of(service)).opened_by == "template"
         assert server.asked("/apply-template")[0]["messages"][0]["role"] == "user"
 
 
@@ -211,7 +211,7 @@ async def test_a_template_in_token_ids_over_http() -> None:
     async with stub_engine(owned_by="vllm") as server, in_front_of(server) as service:
         server.answers("/tokenize", Json({"tokens": [3, 1, 2]}))
         server.answers("/detokenize", Json({"prompt": OPENS}))
-        assert (await family_of(service)).opens == "template"
+        assert (await family_of(service)).opened_by == "template"
         assert server.asked("/detokenize")[0] == {"model": "tiny", "tokens": [3, 1, 2]}
 
 

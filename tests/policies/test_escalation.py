@@ -1,8 +1,8 @@
-"""Spending by difficulty: little where samples agree, more where they don't."""
+"""The automatic level spends little where samples agree, and more where they don't."""
 
 from dataclasses import replace
 
-from policies.escalation import AutoPolicy, Rung
+from policies.escalation import AutoPolicy, Tier
 from policies.types import SamplingRequest, VoteState
 from scorers.types import Answer, Group
 
@@ -10,65 +10,65 @@ AUTO = SamplingRequest(level="auto", samples=16)
 
 
 def after(*sizes: int, sampling: SamplingRequest = AUTO) -> VoteState:
-    """All launched samples have finished in classes of these sizes."""
+    """Return the state after all launched samples finished, in groups of these sizes."""
     total, groups, start = sum(sizes), [], 0
     for number, size in enumerate(sizes):
         groups.append(Group(Answer(str(number), number), tuple(range(start, start + size)), float(size)))
         start += size
-    return VoteState(sampling, tuple(groups), launched=total, order=tuple(range(total)))
+    return VoteState(sampling, tuple(groups), launched=total, finish_order=tuple(range(total)))
 
 
-def asked(state: VoteState, policy: AutoPolicy | None = None) -> list[tuple[str | None, int | None, int]]:
-    """Effort, thinking tokens and number of what is launched now."""
+def launches(state: VoteState, policy: AutoPolicy | None = None) -> list[tuple[str | None, int | None, int]]:
+    """Return level, thinking limit and number of what the policy launches now."""
     step = (policy or AutoPolicy()).step(state)
-    return [(ask.sampling.level, ask.sampling.thinking_limit, ask.count) for ask in step.launch]
+    return [(launch.sampling.level, launch.sampling.thinking_limit, launch.count) for launch in step.launch]
 
 
 def test_it_starts_low() -> None:
-    """The first three samples think little."""
-    assert asked(after()) == [("low", 1024, 3)]
+    """The first three samples run at the low level."""
+    assert launches(after()) == [("low", 1024, 3)]
 
 
-def test_agreement_ends_it() -> None:
-    """Three of one mind are enough."""
+def test_agreement_stops() -> None:
+    """Three equal answers are enough."""
     assert AutoPolicy().step(after(3)).done
 
 
 def test_disagreement_escalates() -> None:
-    """Two against one are followed by the three that could settle it, which think longer."""
-    assert asked(after(2, 1)) == [("medium", 4096, 3)]
+    """After two against one, the three samples that could settle it run at the medium level."""
+    assert launches(after(2, 1)) == [("medium", 4096, 3)]
 
 
 def test_lasting_disagreement_goes_to_the_top() -> None:
-    """The samples that could settle four against four start at the top, all of them there."""
-    assert asked(after(4, 4)) == [("high", 16384, 5)]
+    """After four against four, all samples that could settle it run at the highest level."""
+    assert launches(after(4, 4)) == [("high", 16384, 5)]
 
 
-def test_asks_are_split_where_a_rung_ends() -> None:
-    """One ask never spans two levels."""
-    policy = AutoPolicy((Rung("low", 2), Rung("high")), sure=0.95)
-    assert asked(after(), policy) == [("low", 1024, 2), ("high", 16384, 2)]
+def test_launches_are_split_where_a_tier_ends() -> None:
+    """One launch never spans two levels."""
+    policy = AutoPolicy((Tier("low", 2), Tier("high")), threshold=0.95)
+    assert launches(after(), policy) == [("low", 1024, 2), ("high", 16384, 2)]
 
 
-def test_a_stray_dissenter_does_not_hold_the_next_rung_up() -> None:
-    """With one sample still in flight that can't settle it alone, the next rung starts beside it."""
+def test_one_sample_in_flight_does_not_delay_the_next_tier() -> None:
+    """The next tier starts while one sample is in flight that can't settle the vote alone."""
     state = replace(after(1, 1), launched=3)
-    assert [ask.sampling.level for ask in AutoPolicy().step(state).launch] == ["medium"]
+    assert [launch.sampling.level for launch in AutoPolicy().step(state).launch] == ["medium"]
 
 
 def test_caps_hold() -> None:
-    """No more samples and no more thinking than the budget allows."""
+    """The policy keeps within the requested samples and thinking limit."""
     capped = replace(AUTO, samples=4, thinking_limit=2000)
-    assert asked(after(2, 1, sampling=capped)) == [("medium", 2000, 1)]
+    assert launches(after(2, 1, sampling=capped)) == [("medium", 2000, 1)]
     assert AutoPolicy().step(after(2, 2, sampling=capped)).done
 
 
-def test_a_given_effort_is_kept() -> None:
-    """Where only the number of samples is left open, every sample keeps the effort asked for."""
-    given = SamplingRequest(level="high", thinking_limit=9000, samples=16)
-    assert asked(after(sampling=given)) == [("high", 9000, 3)]
+def test_a_requested_level_is_kept() -> None:
+    """With a requested level, only the number of samples adapts."""
+    fixed = SamplingRequest(level="high", thinking_limit=9000, samples=16)
+    assert launches(after(sampling=fixed)) == [("high", 9000, 3)]
 
 
 def test_one_sample_goes_to_the_middle() -> None:
-    """A single sample has nothing to agree with."""
-    assert asked(after(sampling=SamplingRequest(level="auto", samples=1))) == [("medium", 4096, 1)]
+    """A single sample, which has nothing to agree with, runs at the middle level."""
+    assert launches(after(sampling=SamplingRequest(level="auto", samples=1))) == [("medium", 4096, 1)]

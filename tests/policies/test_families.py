@@ -1,7 +1,7 @@
-"""What each model family is sent for each budget.
+"""The requests that each model family gets for each budget.
 
-The table is the specification: one entry a family, what changes in the request when
-thinking is on, off, or asked for by level. A level that isn't named is asked for as "on".
+The table is the specification: one entry a family, with what changes in the request when thinking
+is on, off, or requested by level. A level without an entry gets the request for "on".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.families import FAMILIES, find_family
-from policies.shaping import DIRECT, shape
+from policies.shaping import DIRECT_PROMPT, shape
 from policies.thinking import Markup
 from policies.types import SamplingRequest
 
@@ -26,7 +26,7 @@ QUESTION = "What is 2 + 2?"
 
 @dataclass(frozen=True)
 class Sent:
-    """What a request carries beyond what the client sent, and how its reply is marked up."""
+    """What the gateway adds to the client's request, and the markup of the reply."""
 
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Sent:
 
 
 def kwarg(**kwargs: Any) -> Sent:
-    """A request that only differs in its template kwargs."""
+    """Return a request that differs only in its template kwargs."""
     return Sent(kwargs=kwargs)
 
 
@@ -53,7 +53,7 @@ class Row:
 
 
 def switched(model: str, name: str, *, opened: bool = False) -> Row:
-    """A family with one boolean template kwarg."""
+    """Return the entry of a family with one boolean template kwarg."""
     return Row(
         model,
         replace(kwarg(**{name: True}), opened=opened),
@@ -120,8 +120,8 @@ TABLE = {
         Sent(system="detailed thinking on"),
         Sent(system="detailed thinking off", off="native"),
     ),
-    "magistral-2506": Row("mistralai/Magistral-Small-2506", Sent(), Sent(system=DIRECT, off="prompt")),
-    "magistral": Row("mistralai/Magistral-Small-2509", Sent(), Sent(system=DIRECT, off="prompt")),
+    "magistral-2506": Row("mistralai/Magistral-Small-2506", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
+    "magistral": Row("mistralai/Magistral-Small-2509", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
     "glm-5.3": always("zai-org/GLM-5.3", opened=True),
     "glm-4.7": switched("zai-org/GLM-4.7-Flash", "enable_thinking", opened=True),
     "glm-4.5": switched("zai-org/GLM-4.6", "enable_thinking"),
@@ -228,11 +228,11 @@ TABLE = {
     "phi-4-reasoning": always("microsoft/Phi-4-reasoning-plus"),
     "skywork-or1": always("Skywork/Skywork-OR1-32B", opened=True),
     "thinks-always": always("ByteDance/Seed-Thinking-v1.5"),
-    "generic": Row("acme/parrot-7b", Sent(), Sent(system=DIRECT, off="prompt")),
+    "generic": Row("acme/parrot-7b", Sent(), Sent(system=DIRECT_PROMPT, off="prompt")),
 }
 
 
-def asked(level: str) -> SamplingRequest:
+def requested(level: str) -> SamplingRequest:
     """The budget of a level by its default tokens, or of a bare number."""
     if level == "off":
         return SamplingRequest(level="off", thinking_limit=0)
@@ -246,7 +246,7 @@ def asked(level: str) -> SamplingRequest:
 @pytest.mark.parametrize("level", ["off", *LEVELS, "3000"])
 @pytest.mark.parametrize("name", TABLE)
 def test_each_family_is_sent_exactly_this(name: str, level: str) -> None:
-    """The whole request that each family is sent for each budget, beside the client's own."""
+    """Each family gets exactly this request for each budget."""
     row = TABLE[name]
     sent = row.off if level == "off" else row.levels.get(level, row.on)
     user = f"{QUESTION}\n\n{sent.user}" if sent.user else QUESTION
@@ -259,7 +259,7 @@ def test_each_family_is_sent_exactly_this(name: str, level: str) -> None:
 
     family = find_family(row.model)
     body = {"model": "m", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0.6}
-    shaped = shape(family, body, asked(level), None)
+    shaped = shape(family, body, requested(level), None)
 
     assert family.name == name
     assert shaped.body == expected
@@ -268,21 +268,21 @@ def test_each_family_is_sent_exactly_this(name: str, level: str) -> None:
 
 
 def test_the_table_has_every_family() -> None:
-    """No row of the code is without its entry here, and the last one is generic."""
+    """Every row of the code has an entry here, and the last row is generic."""
     assert list(TABLE) == [family.name for family in FAMILIES]
     assert FAMILIES[-1].name == "generic"
 
 
 def test_the_page_has_every_family() -> None:
-    """docs/families.md shows each row with its globs."""
-    page = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    """docs/reference/families.md shows each row with its globs."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "families.md").read_text(encoding="utf-8")
     for family in FAMILIES:
         globs = ", ".join(f"`{glob}`" for glob in family.globs)
         assert f"| {family.name} | {globs} |" in page
 
 
 class TestChoosing:
-    """Which family a model belongs to."""
+    """The choice of a model's family."""
 
     @pytest.mark.parametrize(
         ("model", "name"),
@@ -302,11 +302,11 @@ class TestChoosing:
         ],
     )
     def test_by_name(self, model: str, name: str) -> None:
-        """Served names come in many spellings; the most particular row wins."""
+        """Served names come in many spellings; the most specific row wins."""
         assert find_family(model).name == name
 
-    def test_an_alias_is_known_by_its_base_model(self) -> None:
-        """A served name that says nothing falls back to the engine's `root`, any other doesn't."""
+    def test_an_alias_has_the_family_of_its_base_model(self) -> None:
+        """Only a served name that says nothing falls back to the engine's `root`."""
         assert find_family("house-model", base_model="Qwen/Qwen3-8B").name == "qwen3"
         assert find_family("Qwen/QwQ-32B", base_model="Qwen/Qwen3-8B").name == "qwq"
         assert find_family("house-model", base_model="/models/mine").name == "generic"
@@ -316,11 +316,11 @@ class TestChoosing:
         assert find_family("Qwen/Qwen3-8B", explicit="gpt-oss").name == "gpt-oss"
 
     def test_an_unknown_family_is_refused_with_the_known_ones(self) -> None:
-        """A mistyped family names all that could have been meant."""
+        """The error for an unknown family lists all families."""
         with pytest.raises(ValueError, match=r"unknown model family 'qwen'.*deepseek-r1.*generic"):
             find_family("m", explicit="qwen")
 
     @given(st.text(max_size=40))
     def test_every_model_has_a_family(self, name: str) -> None:
-        """The last row fits whatever is left."""
+        """The last row matches every other name."""
         assert find_family(name) in FAMILIES

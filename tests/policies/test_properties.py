@@ -1,4 +1,4 @@
-"""What holds for every policy, whatever happens to its samples."""
+"""Properties of every policy, whatever happens to its samples."""
 
 import random
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from policies.types import Policy, RunLimits, RunningSample, SamplingRequest, Vo
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
-BUDGETS = st.builds(
+REQUESTS = st.builds(
     SamplingRequest,
     level=st.sampled_from(["auto", "low", None]),
     samples=st.integers(1, 40),
@@ -32,117 +32,117 @@ POLICIES = st.one_of(
 
 
 class World:
-    """An engine whose samples finish, fail, stay silent or are cut at random."""
+    """An engine whose samples finish, fail, give no answer or are cut, at random."""
 
     def __init__(self, sampling: SamplingRequest, policy: Policy, seed: int) -> None:
         self.random = random.Random(seed)
         self.sampling, self.policy = sampling, policy
         self.grouper = Grouper()
-        self.streams: dict[int, RunningSample] = {}
-        self.order: list[int] = []
+        self.running: dict[int, RunningSample] = {}
+        self.finish_order: list[int] = []
         self.launched = self.failures = self.most_in_flight = 0
         self.elapsed = 0.0
 
     def state(self) -> VoteState:
-        """What the policy gets to see."""
+        """Return what the policy sees."""
         return VoteState(
             sampling=self.sampling,
             groups=self.grouper.groups,
-            streams=tuple(self.streams.values()),
+            running=tuple(self.running.values()),
             failures=self.failures,
             elapsed=self.elapsed,
             launched=self.launched,
-            order=tuple(self.order),
-            lengths={i: 10 + i for i in self.order},
-            confidences={i: self.confidence(i) for i in self.order if i % 5},
+            finish_order=tuple(self.finish_order),
+            lengths={i: 10 + i for i in self.finish_order},
+            confidences={i: self.confidence(i) for i in self.finish_order if i % 5},
         )
 
     @staticmethod
     def confidence(index: int) -> float:
-        """A sample's confidence, some of them low."""
+        """Return a sample's confidence; some are low."""
         return float(index * 7 % 10)
 
     def happen(self) -> None:
-        """One sample ends in some way, or only time passes."""
+        """End one sample in some way, or only let time pass."""
         self.elapsed += self.random.random()
-        if not self.streams or self.random.random() < 0.2:
+        if not self.running or self.random.random() < 0.2:
             return
-        index = self.random.choice(list(self.streams))
-        del self.streams[index]
+        index = self.random.choice(list(self.running))
+        del self.running[index]
         kind = self.random.choice(["answer", "answer", "answer", "nothing", "cut", "failure"])
         if kind == "failure":
             self.failures += 1
             return
-        self.order.append(index)
+        self.finish_order.append(index)
         answer = None if kind == "nothing" else Answer(text := self.random.choice("aaab"), text)
         self.grouper.add(Sample(index, "", finish_reason="length" if kind == "cut" else "stop"), answer)
 
     def run(self, steps: int = 2000) -> bool:
-        """Whether the policy is done within so many steps; checks each of them."""
+        """Return whether the policy finishes within so many steps; check each of them."""
         for _ in range(steps):
             state = self.state()
             step = self.policy.step(state)
             assert step == self.policy.step(state)
-            assert step.abort <= self.streams.keys()
+            assert step.abort <= self.running.keys()
             if step.done:
                 assert not step.launch
                 assert step.reason
-                assert step.abort == self.streams.keys()
+                assert step.abort == self.running.keys()
                 return True
             for index in step.abort:
-                del self.streams[index]
-            for ask in step.launch:
-                assert ask.count > 0
-                for _ in range(ask.count):
+                del self.running[index]
+            for launch in step.launch:
+                assert launch.count > 0
+                for _ in range(launch.count):
                     low = self.confidence(self.launched)
-                    self.streams[self.launched] = RunningSample(self.launched, 5, low if low % 2 else None)
+                    self.running[self.launched] = RunningSample(self.launched, 5, low if low % 2 else None)
                     self.launched += 1
             assert self.launched <= self.sampling.samples
-            assert self.streams or step.wake_after is not None
-            self.most_in_flight = max(self.most_in_flight, len(self.streams))
+            assert self.running or step.wake_after is not None
+            self.most_in_flight = max(self.most_in_flight, len(self.running))
             self.happen()
         return False
 
 
 @settings(deadline=None)
-@given(BUDGETS, POLICIES, st.integers(0, 10**6))
+@given(REQUESTS, POLICIES, st.integers(0, 10**6))
 def test_every_policy_ends(sampling: SamplingRequest, policy: VotePolicy | AutoPolicy, seed: int) -> None:
-    """Whatever happens, the policy finishes, is pure, and launches no more than asked and allowed."""
+    """Whatever happens, the policy finishes, is pure, and launches no more than requested and allowed."""
     world = World(sampling, policy, seed)
     assert world.run()
     if policy.concurrency is not None:
         assert world.most_in_flight <= policy.concurrency
 
 
-def drawn(answers: str, concurrency: int | None, choose: Callable[[list[int]], int]) -> int:
-    """How many samples the adaptive rule draws where sample i answers `answers[i]`."""
+def samples_drawn(answers: str, concurrency: int | None, choose: Callable[[list[int]], int]) -> int:
+    """Return how many samples the adaptive rule draws if sample i answers `answers[i]`."""
     sampling, policy = SamplingRequest(samples=len(answers)), VotePolicy(concurrency=concurrency)
-    grouper, flying, order, launched = Grouper(), [0][:0], [0][:0], 0
+    grouper, in_flight, finish_order, launched = Grouper(), [0][:0], [0][:0], 0
     while True:
-        streams = tuple(map(RunningSample, flying))
+        running = tuple(map(RunningSample, in_flight))
         step = policy.step(
-            VoteState(sampling, grouper.groups, streams, launched=launched, order=tuple(order))
+            VoteState(sampling, grouper.groups, running, launched=launched, finish_order=tuple(finish_order))
         )
         if step.done:
             return launched
-        for ask in step.launch:
-            flying += range(launched, launched + ask.count)
-            launched += ask.count
-        index = choose(flying)
-        flying.remove(index)
-        order.append(index)
+        for launch in step.launch:
+            in_flight += range(launched, launched + launch.count)
+            launched += launch.count
+        index = choose(in_flight)
+        in_flight.remove(index)
+        finish_order.append(index)
         grouper.add(Sample(index, ""), Answer(answers[index], answers[index]))
 
 
 @settings(deadline=None)
 @given(st.text("abc", min_size=1, max_size=24))
 def test_waves_cost_no_samples(answers: str) -> None:
-    """The adaptive rule draws in waves exactly as many samples as it would one after another."""
-    assert drawn(answers, None, min) == drawn(answers, 1, min)
+    """The adaptive rule draws exactly as many samples in waves as one after another."""
+    assert samples_drawn(answers, None, min) == samples_drawn(answers, 1, min)
 
 
 def above_half(leader: int, runner_up: int, slices: int = 20_000) -> float:
-    """The mass of Beta(a + 1, b + 1) above 1/2, by the midpoint rule."""
+    """Return the mass of Beta(a + 1, b + 1) above 1/2, by the midpoint rule."""
     middles = [0.5 + (i + 0.5) / (2 * slices) for i in range(slices)]
     density = (leader + runner_up + 1) * comb(leader + runner_up, leader)
     return density * sum(p**leader * (1 - p) ** runner_up for p in middles) / (2 * slices)
@@ -150,13 +150,13 @@ def above_half(leader: int, runner_up: int, slices: int = 20_000) -> float:
 
 @pytest.mark.parametrize(("leader", "runner_up"), [(0, 0), (1, 0), (4, 0), (5, 1), (3, 3), (12, 7), (2, 6)])
 def test_the_closed_form_is_the_integral(leader: int, runner_up: int) -> None:
-    """The binomial sum is the posterior mass that the adaptive rule is defined by."""
+    """The binomial sum equals the posterior mass that defines the adaptive rule."""
     assert lead_probability(leader, runner_up) == pytest.approx(above_half(leader, runner_up), abs=1e-6)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_a_larger_lead_is_surer(leader: int, runner_up: int) -> None:
-    """One more for the leader makes it surer, one more for the other less sure."""
+    """One more sample for the leader raises the probability, and one for the runner-up lowers it."""
     here = lead_probability(leader, runner_up)
     assert lead_probability(leader + 1, runner_up) >= here >= lead_probability(leader, runner_up + 1)

@@ -1,4 +1,4 @@
-"""The family table against chat templates of real checkpoints, as the package `trl` carries them."""
+"""The family table against chat templates of real checkpoints, from the package `trl`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,24 +38,24 @@ ROWS = [
 """A template, and the name of a model that has it."""
 
 NOT_THINKING = ["llama3_1", "qwen2_5", "phi3_5", "gemma3"]
-"""Templates of models that know no thinking block."""
+"""Templates of models without a thinking block."""
 
 
 def template(name: str) -> str:
-    """A template's text."""
+    """Return a template's text."""
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def rendered(name: str, family: Family, sampling: SamplingRequest) -> str:
-    """What the model reads when it is asked for this budget."""
+    """Return the prompt for this budget."""
     prompt = render(template(name), shape(family, QUESTION, sampling, None).body)
     assert prompt is not None
     return prompt
 
 
 @pytest.mark.parametrize(("name", "model"), ROWS)
-def test_the_row_is_what_the_template_says(name: str, model: str) -> None:
-    """Nothing that the template tells contradicts the table."""
+def test_the_row_agrees_with_the_template(name: str, model: str) -> None:
+    """The template contradicts nothing in the table."""
     family = find_family(model)
     assert family.name != "generic"
     assert refine(family, template(name)) == family
@@ -63,7 +63,7 @@ def test_the_row_is_what_the_template_says(name: str, model: str) -> None:
 
 @pytest.mark.parametrize(("name", "model"), ROWS)
 def test_who_opens_the_block_is_seen_in_the_prompt(name: str, model: str) -> None:
-    """The prompt ends inside a block exactly where the reply is read from inside one."""
+    """The prompt ends inside a block exactly if the markup starts inside one."""
     family = find_family(model)
     for sampling in (HIGH, OFF):
         shaped = shape(family, QUESTION, sampling, None)
@@ -74,7 +74,7 @@ def test_who_opens_the_block_is_seen_in_the_prompt(name: str, model: str) -> Non
 
 @pytest.mark.parametrize(("name", "model"), ROWS)
 def test_a_switch_changes_what_the_model_reads(name: str, model: str) -> None:
-    """On and off are different prompts wherever the family has a switch."""
+    """If the family has a switch, its on and off give different prompts."""
     family = find_family(model)
     if family.off is not None and family.default != "never":
         assert rendered(name, family, HIGH) != rendered(name, family, OFF)
@@ -82,18 +82,18 @@ def test_a_switch_changes_what_the_model_reads(name: str, model: str) -> None:
 
 @pytest.mark.parametrize("name", NOT_THINKING)
 def test_a_template_without_thinking_leaves_the_generic_row(name: str) -> None:
-    """Nothing is made up for a model that has no block."""
+    """A template without a thinking block leaves the generic row as it is."""
     generic = find_family("something-new")
     assert refine(generic, template(name)) == generic
 
 
-def test_a_template_tells_what_its_name_does_not() -> None:
-    """A checkpoint under an unknown name is still read from inside its opened block."""
+def test_a_template_tells_more_than_the_name() -> None:
+    """A checkpoint under an unknown name is known to open its block."""
     learned = refine(find_family("something-new"), template("deepseek_r1_distill"))
-    assert (learned.opens, learned.default) == ("template", "always")
+    assert (learned.opened_by, learned.default) == ("template", "always")
 
 
 def test_a_variant_that_is_off_by_default_is_known_to_be() -> None:
-    """One family, two templates: only the template tells that this one does not think unless asked."""
+    """Only the template tells that this checkpoint does not think by default."""
     family = find_family("Qwen3.5-9B")
     assert refine(family, template("qwen3_5_nothink")).default == "off"

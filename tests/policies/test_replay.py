@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.escalation import AutoPolicy, Rung
-from policies.replay import Question, Recorded, ReplaySetting, pass_at, replay, simulate
+from policies.escalation import AutoPolicy, Tier
+from policies.replay import GradedQuestion, GradedSample, ReplaySetting, pass_at, replay, simulate
 from policies.stopping import VotePolicy
 from policies.types import RunLimits, SamplingRequest, Step, VoteState
 from scorers.types import Answer
@@ -16,11 +16,11 @@ ALL = ReplaySetting("majority", SamplingRequest(samples=0, stop="none"))
 ADAPTIVE = ReplaySetting("adaptive", SamplingRequest(samples=0))
 
 
-def question(answers: str, lengths: list[int] | None = None, right: str = "a") -> Question:
+def question(answers: str, lengths: list[int] | None = None, right: str = "a") -> GradedQuestion:
     """A question with one sample a letter; "-" is a sample without an answer."""
-    return Question(
+    return GradedQuestion(
         tuple(
-            Recorded(letter, None if letter == "-" else Answer(letter, letter), letter == right, length)
+            GradedSample(letter, None if letter == "-" else Answer(letter, letter), letter == right, length)
             for letter, length in zip(answers, lengths or [10] * len(answers), strict=True)
         )
     )
@@ -66,10 +66,10 @@ def test_limits_are_kept() -> None:
 
 def test_unsure_streams_are_aborted() -> None:
     """After its warm-up the confident rule gives up on a stream that falls below the threshold."""
-    sure = Recorded("a", Answer("a", "a"), True, 20, lows=(9.0,) * 20, confidence=9.0)
+    sure = GradedSample("a", Answer("a", "a"), True, 20, lows=(9.0,) * 20, confidence=9.0)
     other = replace(sure, text="b", answer=Answer("b", "b"), correct=False)
     unsure = replace(other, tokens=1000, lows=(1.0,) * 1000, confidence=1.0)
-    recorded = Question((sure, sure, other, sure, unsure, unsure))
+    recorded = GradedQuestion((sure, sure, other, sure, unsure, unsure))
     confident = ReplaySetting("confident", SamplingRequest(samples=0, stop="confident"))
     result = simulate(recorded, range(6), confident)
     assert result.correct
@@ -78,17 +78,17 @@ def test_unsure_streams_are_aborted() -> None:
 
 def test_levels_are_drawn_from_their_own_samples() -> None:
     """Escalation gets its first samples from those recorded at the low level, whatever the order."""
-    low = Recorded("b", Answer("b", "b"), False, 10, level="low")
-    high = Recorded("a", Answer("a", "a"), True, 100, level="high")
+    low = GradedSample("b", Answer("b", "b"), False, 10, level="low")
+    high = GradedSample("a", Answer("a", "a"), True, 100, level="high")
     auto = ReplaySetting(
-        "auto", SamplingRequest(level="auto", samples=0), AutoPolicy((Rung("low", 3), Rung("high")))
+        "auto", SamplingRequest(level="auto", samples=0), AutoPolicy((Tier("low", 3), Tier("high")))
     )
-    assert simulate(Question((high, low, high, low, low)), range(5), auto).tokens == 30
+    assert simulate(GradedQuestion((high, low, high, low, low)), range(5), auto).tokens == 30
 
 
 def test_scores_reach_the_vote() -> None:
     """The scores recorded with the samples weigh them."""
-    scored = Question(
+    scored = GradedQuestion(
         tuple(replace(s, score=0.9 if s.correct else 0.1) for s in question("abb").samples),
         lambda a, b: False,
     )

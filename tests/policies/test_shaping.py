@@ -1,4 +1,4 @@
-"""How a request is shaped for a family, and what becomes of thinking that clients send back."""
+"""Requests shaped for a family, and the thinking that clients send back."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ LEVELS = ("minimal", "low", "medium", "high", "max")
 
 
 def request(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-    """A chat request; without messages, a plain question."""
+    """Return a chat request; without messages, a plain question."""
     return {"model": "m", "messages": list(messages or [{"role": "user", "content": QUESTION}]), **fields}
 
 
 def system_text(shaped: Shaped) -> str:
-    """The text of the first message where it is the system's."""
+    """Return the text of the first message if it is a system message."""
     first = shaped.body["messages"][0]
     return str(first["content"]) if first["role"] == "system" else ""
 
@@ -44,7 +44,7 @@ class TestSystemPrompt:
     """The policy joins the client's own system text and never replaces it."""
 
     def test_alone_it_is_a_system_message(self) -> None:
-        """Without system text of the client's the policy is the first message."""
+        """Without system text from the client, the policy is the first message."""
         shaped = shape(QWEN3, request(), HIGH, POLICY)
         assert shaped.body["messages"][0] == {"role": "system", "content": POLICY}
 
@@ -57,27 +57,27 @@ class TestSystemPrompt:
         assert first == {"role": "system", "content": f"{CLIENT}\n\n{POLICY}", "name": "boss"}
 
     def test_it_joins_a_list_of_parts(self) -> None:
-        """Content in parts gets one part more."""
+        """Content in parts gets one more part."""
         part = {"type": "text", "text": CLIENT}
         body = request({"role": "system", "content": [part]}, {"role": "user", "content": "q"})
         content = shape(QWEN3, body, HIGH, POLICY).body["messages"][0]["content"]
         assert content == [part, {"type": "text", "text": POLICY}]
 
     def test_it_joins_a_developer_message(self) -> None:
-        """A developer's message is system text; no second message is put beside it."""
+        """A developer message is system text and gets no system message beside it."""
         body = request({"role": "developer", "content": CLIENT}, {"role": "user", "content": "q"})
         messages = shape(GPT_OSS, body, HIGH, POLICY).body["messages"]
         assert [m["role"] for m in messages] == ["developer", "user"]
         assert messages[0]["content"] == f"{CLIENT}\n\n{POLICY}"
 
-    def test_switching_words_stand_above_everything(self) -> None:
-        """Where words switch thinking they are the first line, as those models were trained."""
+    def test_switching_words_come_first(self) -> None:
+        """Words that switch thinking are the first line, as those models were trained."""
         body = request({"role": "system", "content": CLIENT}, {"role": "user", "content": "q"})
         shaped = shape(find_family("llama-3.1-nemotron-nano-8b-v1"), body, OFF, POLICY)
         assert system_text(shaped) == f"detailed thinking off\n\n{CLIENT}\n\n{POLICY}"
 
     @pytest.mark.parametrize(
-        ("model", "says"),
+        ("model", "text"),
         [
             ("magistral-small-2509", SECTIONS.format("[THINK]", "[/THINK]")),
             ("magistral-small-2506", SECTIONS.format("<think>", "</think>")),
@@ -86,31 +86,31 @@ class TestSystemPrompt:
             ("granite-3.2-8b-instruct", "Write your thoughts after 'Here is my thought process:'"),
         ],
     )
-    def test_a_displaced_system_prompt_is_made_up_for(self, model: str, says: str) -> None:
-        """Templates that leave out their thinking prompt beside other system text get it said there."""
+    def test_a_displaced_system_prompt_is_replaced(self, model: str, text: str) -> None:
+        """The text joins other system text beside which a template leaves out its thinking prompt."""
         body = request({"role": "system", "content": CLIENT}, {"role": "user", "content": "q"})
-        assert says in system_text(shape(find_family(model), body, HIGH, None))
-        assert says in system_text(shape(find_family(model), request(), HIGH, POLICY))
+        assert text in system_text(shape(find_family(model), body, HIGH, None))
+        assert text in system_text(shape(find_family(model), request(), HIGH, POLICY))
         assert system_text(shape(find_family(model), request(), HIGH, None)) == ""
 
 
-class TestClientsOwnWord:
-    """What the request itself says about thinking wins, and a note says so."""
+class TestClientsOwnSwitch:
+    """The client's own switch of thinking wins, with a note."""
 
     def test_template_kwargs_are_kept_and_joined(self) -> None:
-        """Other kwargs of the client's stand beside the switch."""
+        """The client's other kwargs stay beside the switch."""
         shaped = shape(QWEN3, request(chat_template_kwargs={"custom": 1}), HIGH, None)
         assert shaped.body["chat_template_kwargs"] == {"custom": 1, "enable_thinking": True}
         assert shaped.notes == ()
 
-    def test_a_null_kwarg_says_nothing(self) -> None:
-        """A switch that is null is set; any other null stays."""
+    def test_a_null_kwarg_is_no_switch(self) -> None:
+        """The gateway sets a switch that is null; any other null stays."""
         body = request(chat_template_kwargs={"enable_thinking": None, "custom": None})
         shaped = shape(QWEN3, body, OFF, None)
         assert shaped.body["chat_template_kwargs"] == {"enable_thinking": False, "custom": None}
 
     def test_an_explicit_kwarg_wins(self) -> None:
-        """The client's own enable_thinking beats the budget's, in the request and in what is read back."""
+        """The client's own enable_thinking beats the budget's, in the request and in the markup."""
         shaped = shape(
             find_family("qwen3.5-27b"), request(chat_template_kwargs={"enable_thinking": True}), OFF, None
         )
@@ -120,7 +120,7 @@ class TestClientsOwnWord:
         assert "thinking stays on" in shaped.notes[0]
 
     def test_words_in_the_text_win(self) -> None:
-        """A /no_think that the client wrote for a model that obeys it is not written over."""
+        """A /no_think from the client stays, for a model that obeys it."""
         body = request({"role": "user", "content": f"{QUESTION} /no_think"})
         shaped = shape(find_family("nvidia-nemotron-nano-9b-v2"), body, HIGH, None)
         assert "thinking stays off" in shaped.notes[0]
@@ -128,7 +128,7 @@ class TestClientsOwnWord:
 
     @pytest.mark.parametrize("text", ["see /no_think/notes.txt", "</think> ends it", "a/think"])
     def test_lookalikes_are_no_switch(self, text: str) -> None:
-        """A path or a closing tag that holds the letters is not the word."""
+        """A path or a closing tag that holds the same letters is no switch."""
         shaped = shape(
             find_family("nvidia-nemotron-nano-9b-v2"), request({"role": "user", "content": text}), HIGH, None
         )
@@ -147,16 +147,16 @@ class TestClientsOwnWord:
             ("qwq-32b", {}, True),
         ],
     )
-    def test_markup_is_known_where_nothing_was_asked(
+    def test_markup_is_known_without_a_budget(
         self, model: str, kwargs: Mapping[str, Any], opened: bool
     ) -> None:
-        """Without a budget the request stays as it is, and what comes back is still read rightly."""
+        """Without a budget the request stays as it is, and its reply has the right markup."""
         body = request(chat_template_kwargs=dict(kwargs))
         shaped = shape(find_family(model), body, SamplingRequest(), POLICY)
         assert (shaped.body, shaped.markup.opened) == (body, opened)
 
-    def test_a_kwarg_of_a_limit_is_the_clients(self) -> None:
-        """Seed-OSS: a thinking_budget of the client's own is kept, with a note."""
+    def test_the_clients_own_limit_is_kept(self) -> None:
+        """Seed-OSS: the client's own thinking_budget stays, with a note."""
         body = request(chat_template_kwargs={"thinking_budget": 8192})
         shaped = shape(find_family("seed-oss-36b"), body, LOW, None)
         assert shaped.body["chat_template_kwargs"] == {"thinking_budget": 8192}
@@ -164,18 +164,18 @@ class TestClientsOwnWord:
 
 
 class TestWithoutASwitch:
-    """What is done where thinking can't be switched off, and that it is said."""
+    """What the gateway does, and notes, for a model that can't switch thinking off."""
 
-    def test_the_block_is_finished_for_it(self) -> None:
-        """The chat prefix has the tag that the template would have written; the prefill hasn't."""
+    def test_the_gateway_writes_a_finished_block(self) -> None:
+        """The chat prefix has the tag that the template would write; the prefill does not."""
         shaped = shape(find_family("qwq-32b"), request(), OFF, None)
         assert shaped.prefix == "<think>\n" + shaped.prefill
         assert "qwq has no switch" in shaped.notes[0]
         own = shape(find_family("minimax-m1-80k"), request(), OFF, None)
         assert own.prefix == own.prefill
 
-    def test_a_turn_to_be_continued_is_left_alone(self) -> None:
-        """Where the request ends in an assistant's turn nothing can be written before it."""
+    def test_a_continued_turn_gets_no_prefill(self) -> None:
+        """A request that ends in an assistant's turn gets no prefill."""
         body = request({"role": "user", "content": "q"}, {"role": "assistant", "content": "The"})
         shaped = shape(find_family("minimax-m1-80k"), body, OFF, None)
         assert (shaped.prefill, shaped.off) == ("", "prompt")
@@ -184,30 +184,30 @@ class TestWithoutASwitch:
     @pytest.mark.parametrize(
         ("begun", "opened"), [("<think>\nHm", True), ("<think>a</think>F", False), ("F", False)]
     )
-    def test_a_continued_turn_is_read_from_where_it_stands(self, begun: str, opened: bool) -> None:
-        """A request that continues a turn is inside a block if that turn is, whatever templates open."""
+    def test_a_continued_turn_decides_the_markup(self, begun: str, opened: bool) -> None:
+        """A reply to a continued turn starts inside a block if that turn ends inside one."""
         body = request({"role": "assistant", "content": begun}, continue_final_message=True)
         assert shape(find_family("qwq-32b"), body, HIGH, None).markup.opened is opened
 
     def test_the_lowest_effort_replaces_the_clients(self) -> None:
-        """gpt-oss refuses "none" in harmony, so off is sent as low, whatever the body had."""
+        """gpt-oss refuses "none" in harmony, so off becomes low, whatever the body had."""
         shaped = shape(GPT_OSS, request(reasoning_effort="none"), OFF, None)
         assert shaped.body["reasoning_effort"] == "low"
         assert "lowest effort" in shaped.notes[0]
 
-    def test_a_level_of_ones_own_is_taken_by_its_tokens(self) -> None:
-        """Levels can be configured; one that no family knows asks for the effort of its size."""
+    def test_a_custom_level_counts_by_its_tokens(self) -> None:
+        """A configured level that no family knows gets the effort for its number of tokens."""
         assert (
             shape(GPT_OSS, request(), SamplingRequest("brief", 700), None).body["reasoning_effort"] == "low"
         )
         assert "reasoning_effort" not in shape(GPT_OSS, request(), SamplingRequest("auto"), None).body
 
-    def test_a_policy_is_enough_of_a_prompt(self) -> None:
-        """The gateway's own sentence is only said where no policy says it."""
+    def test_a_level_prompt_replaces_the_gateways(self) -> None:
+        """The gateway's own sentence appears only without a level's prompt."""
         assert system_text(shape(GENERIC, request(), OFF, POLICY)) == POLICY
 
-    def test_thinking_that_does_not_exist_is_named(self) -> None:
-        """An instruct model asked to think says that it can't, but keeps the policy."""
+    def test_a_model_without_thinking_gets_a_note(self) -> None:
+        """An instruct model that is asked to think keeps the policy, and a note says that it can't."""
         shaped = shape(find_family("qwen3-4b-instruct-2507"), request(), HIGH, POLICY)
         assert system_text(shaped) == POLICY
         assert "doesn't think" in shaped.notes[0]
@@ -234,7 +234,7 @@ bodies = st.builds(
     ),
     st.just({}) | st.builds(lambda v: {"chat_template_kwargs": {"enable_thinking": v}}, st.booleans()),
 )
-budgets = st.builds(
+sampling_requests = st.builds(
     SamplingRequest,
     level=st.none() | st.sampled_from(["off", *LEVELS, "auto"]),
     thinking_limit=st.none() | st.integers(0, 50_000),
@@ -243,23 +243,23 @@ families = st.sampled_from(FAMILIES)
 
 
 def flat(content: Any) -> list[str]:
-    """The texts of a message's content."""
+    """Return the texts of a message's content."""
     return [content] if isinstance(content, str) else [part["text"] for part in content]
 
 
-@given(families, bodies, budgets, st.none() | st.just(POLICY))
+@given(families, bodies, sampling_requests, st.none() | st.just(POLICY))
 def test_shaping_never_changes_its_input(
     family: Family, body: dict[str, Any], sampling: SamplingRequest, policy: str | None
 ) -> None:
-    """The client's request can be shaped again for another sample."""
+    """Shaping leaves the client's request unchanged, for the next sample."""
     before = copy.deepcopy(body)
     shape(family, body, sampling, policy)
     assert body == before
 
 
-@given(families, bodies, budgets)
+@given(families, bodies, sampling_requests)
 def test_every_other_field_stays(family: Family, body: dict[str, Any], sampling: SamplingRequest) -> None:
-    """Only messages, template kwargs and an effort are ever written; the rest is as it came."""
+    """Shaping writes only messages, template kwargs and an effort."""
     after = shape(family, body, sampling, POLICY).body
     written = {"messages", "chat_template_kwargs", "reasoning_effort"}
     assert {k: v for k, v in after.items() if k not in written} == {
@@ -267,11 +267,11 @@ def test_every_other_field_stays(family: Family, body: dict[str, Any], sampling:
     }
 
 
-@given(families, bodies, budgets)
+@given(families, bodies, sampling_requests)
 def test_the_clients_text_stays_whole(
     family: Family, body: dict[str, Any], sampling: SamplingRequest
 ) -> None:
-    """Every text that the client wrote stands in the same message, and no message is lost."""
+    """Every text from the client stays in its message, and no message is lost."""
     after = shape(family, body, sampling, POLICY).body["messages"]
     added = len(after) - len(body["messages"])
     assert added in (0, 1)
@@ -281,18 +281,18 @@ def test_the_clients_text_stays_whole(
         assert all(text in joined for text in flat(old["content"]))
 
 
-@given(families, bodies, budgets)
+@given(families, bodies, sampling_requests)
 def test_shaping_twice_is_shaping_once(
     family: Family, body: dict[str, Any], sampling: SamplingRequest
 ) -> None:
-    """A request that already carries its switch and policy is not given them again."""
+    """A request that carries its switch and policy does not get them again."""
     once = shape(family, body, sampling, POLICY).body
     assert shape(family, once, sampling, POLICY).body == once
 
 
 @given(families, bodies)
-def test_nothing_asked_changes_nothing(family: Family, body: dict[str, Any]) -> None:
-    """Without effort or number the request goes upstream as it came."""
+def test_no_budget_changes_nothing(family: Family, body: dict[str, Any]) -> None:
+    """Without a level or a number the request goes upstream as it came."""
     assert shape(family, body, SamplingRequest(), POLICY).body == body
 
 
@@ -312,7 +312,7 @@ BARE = {"role": "assistant", "content": "4"}
 
 
 class TestEarlierThinking:
-    """What becomes of thinking that a client sends back."""
+    """The thinking that a client sends back."""
 
     @pytest.mark.parametrize(
         ("model", "sent"),
@@ -324,8 +324,8 @@ class TestEarlierThinking:
             ("seed-oss-36b", [USER, THOUGHT, USER, BOTH_NAMES, TOOL]),
         ],
     )
-    def test_it_goes_or_stays_as_the_family_wants(self, model: str, sent: list[dict[str, Any]]) -> None:
-        """Dropped, kept within the tool calls going on, or kept, under both names."""
+    def test_thinking_goes_or_stays_by_family(self, model: str, sent: list[dict[str, Any]]) -> None:
+        """Thinking is dropped, kept within the current tool calls, or kept, under both names."""
         assert strip_thinking(TALK, find_family(model)) == sent
 
     @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ class TestEarlierThinking:
         ],
     )
     def test_tags_in_the_text_are_thinking_too(self, model: str, content: str, left: str) -> None:
-        """Inline blocks go; tags that the answer only speaks of stay."""
+        """Inline blocks go; tags that the answer only mentions stay."""
         talk = [USER, {"role": "assistant", "content": content}, USER]
         assert strip_thinking(talk, find_family(model))[1]["content"] == left
 
@@ -351,13 +351,13 @@ class TestEarlierThinking:
         talk = [USER, {"role": "assistant", "content": content}, USER]
         assert strip_thinking(talk, QWEN3)[1]["content"] == [{"type": "text", "text": "b"}, image]
 
-    def test_a_turn_to_be_continued_keeps_its_thinking(self) -> None:
-        """The last message is what the model goes on from."""
+    def test_a_continued_turn_keeps_its_thinking(self) -> None:
+        """The last message keeps its thinking, because the model continues it."""
         assert strip_thinking([USER, THOUGHT], find_family("deepseek-r1")) == [USER, THOUGHT]
 
     @given(families, messages)
     def test_nothing_else_is_touched(self, family: Family, talk: list[dict[str, Any]]) -> None:
-        """All that isn't an assistant's stays, in its place; the input stays too."""
+        """Other messages stay in their places, and the input is unchanged."""
         before = copy.deepcopy(talk)
         after = strip_thinking(talk, family)
         assert talk == before

@@ -1,4 +1,4 @@
-"""How many samples are drawn, and when enough is enough."""
+"""How many samples the stopping rules draw, and when they stop."""
 
 from dataclasses import replace
 
@@ -9,24 +9,24 @@ from policies.types import RunLimits, RunningSample, SamplingRequest, VoteState
 from scorers.types import Answer, Group
 
 
-def state(sampling: SamplingRequest, classes: list[int], flying: int = 0, **known: object) -> VoteState:
-    """A state in which classes of these sizes have finished, one after another."""
+def state(sampling: SamplingRequest, sizes: list[int], in_flight: int = 0, **known: object) -> VoteState:
+    """Return a state after groups of these sizes finished, one after another."""
     groups, start = [], 0
-    for number, size in enumerate(classes):
+    for number, size in enumerate(sizes):
         groups.append(Group(Answer(str(number), number), tuple(range(start, start + size)), float(size)))
         start += size
-    streams = tuple(RunningSample(start + i) for i in range(flying))
-    fields = {"launched": start + flying, "order": tuple(range(start)), **known}
-    return VoteState(sampling, tuple(groups), streams, **fields)  # type: ignore[arg-type]
+    running = tuple(RunningSample(start + i) for i in range(in_flight))
+    fields = {"launched": start + in_flight, "finish_order": tuple(range(start)), **known}
+    return VoteState(sampling, tuple(groups), running, **fields)  # type: ignore[arg-type]
 
 
 def launched(policy: VotePolicy, now: VoteState) -> int:
-    """How many samples the policy asks for now."""
-    return sum(ask.count for ask in policy.step(now).launch)
+    """Return how many samples the policy launches now."""
+    return sum(launch.count for launch in policy.step(now).launch)
 
 
 def test_none_draws_all() -> None:
-    """Without a rule everything is launched at once, and unanimity ends nothing."""
+    """Without a rule all samples start at once, and unanimity stops nothing."""
     sampling = SamplingRequest(samples=8, stop="none")
     assert launched(VotePolicy(), state(sampling, [])) == 8
     assert not VotePolicy().step(state(sampling, [7], 1)).done
@@ -34,7 +34,7 @@ def test_none_draws_all() -> None:
 
 
 def test_adaptive_stops_at_four_unanimous() -> None:
-    """Four of a kind are 0.969 sure, which is enough; three are not."""
+    """Four equal answers lead with probability 0.969, which is enough; three do not."""
     sampling = SamplingRequest(samples=16, stop="adaptive")
     assert lead_probability(4, 0) == 0.96875
     assert launched(VotePolicy(), state(sampling, [])) == 4
@@ -43,12 +43,12 @@ def test_adaptive_stops_at_four_unanimous() -> None:
 
 
 def test_adaptive_draws_what_could_settle_it() -> None:
-    """At 3 to 1 three more for the leader would be enough, so three are drawn."""
+    """At 3 to 1, three more for the leader would be enough, so the rule draws three."""
     assert launched(VotePolicy(), state(SamplingRequest(samples=16), [3, 1])) == 3
 
 
 def test_window_stops_at_a_unanimous_one() -> None:
-    """Windows are drawn one at a time; a split one is followed by the next."""
+    """Windows are drawn one at a time; after a divided one the next is drawn."""
     sampling = SamplingRequest(samples=12, stop="window", window=3)
     assert launched(VotePolicy(), state(sampling, [])) == 3
     assert VotePolicy().step(state(sampling, [3])).done
@@ -57,7 +57,7 @@ def test_window_stops_at_a_unanimous_one() -> None:
 
 
 def test_first_m_keeps_the_first() -> None:
-    """All are launched; the first m with an answer end it and the others are aborted."""
+    """All samples start; after the first m with an answer the others are aborted."""
     sampling = SamplingRequest(samples=6, stop="first-3", vote="weighted")
     assert launched(VotePolicy(), state(sampling, [])) == 6
     assert not VotePolicy().step(state(sampling, [2], 4)).done
@@ -67,48 +67,50 @@ def test_first_m_keeps_the_first() -> None:
 
 
 def test_first_m_of_free_text() -> None:
-    """Where the vote is over texts, not answers, the first m are kept whatever they say."""
+    """With a vote over texts, not answers, the first m samples are kept whatever they say."""
     sampling = SamplingRequest(samples=6, stop="first-2", vote="mbr")
-    assert VotePolicy().step(VoteState(sampling, (), (RunningSample(2),), launched=6, order=(0, 1))).done
+    assert (
+        VotePolicy().step(VoteState(sampling, (), (RunningSample(2),), launched=6, finish_order=(0, 1))).done
+    )
 
 
 def test_confident_sets_its_threshold_first() -> None:
-    """Half of a few samples warm up; then everything starts, and unsure streams are given up."""
+    """Half of a few samples warm up; then all start, and unsure samples are aborted."""
     sampling = SamplingRequest(samples=8, stop="confident")
     assert launched(VotePolicy(), state(sampling, [])) == 4
     warm = state(sampling, [2, 2], confidences={0: 10.0, 1: 11.0, 2: 12.0, 3: 13.0})
     assert launched(VotePolicy(), warm) == 4
     # the threshold keeps nine tenths of the warm-up: 10.3
-    streams = (
+    running = (
         RunningSample(4, 9, 10.2),
         RunningSample(5, 9, 10.4),
         RunningSample(6, 9),
         RunningSample(7, 9, 3.0),
     )
-    step = VotePolicy().step(replace(warm, streams=streams, launched=8))
+    step = VotePolicy().step(replace(warm, running=running, launched=8))
     assert (step.abort, step.done, step.wake_after) == ({4, 7}, False, 0.25)
-    only_unsure = VotePolicy().step(replace(warm, streams=(RunningSample(7, 9, 3.0),), launched=8))
+    only_unsure = VotePolicy().step(replace(warm, running=(RunningSample(7, 9, 3.0),), launched=8))
     assert (only_unsure.abort, only_unsure.done) == ({7}, True)
 
 
 def test_confident_stops_when_the_sure_agree() -> None:
-    """The leader's part of all confidence ends it, once the warm-up is over."""
+    """After the warm-up, the leader's part of all confidence stops the drawing."""
     sampling = SamplingRequest(samples=8, stop="confident", threshold=0.9)
-    unsure_dissenter = {0: 12.0, 1: 12.0, 2: 12.0, 3: 1.0}
-    assert VotePolicy().step(state(sampling, [3, 1], 4, confidences=unsure_dissenter)).done
+    unsure_minority = {0: 12.0, 1: 12.0, 2: 12.0, 3: 1.0}
+    assert VotePolicy().step(state(sampling, [3, 1], 4, confidences=unsure_minority)).done
     assert not VotePolicy().step(state(sampling, [3, 1], 4)).done
     assert not VotePolicy().step(state(sampling, [3], 5)).done
 
 
 def test_one_answer_is_no_agreement() -> None:
-    """Where the warm-up brought one answer and replies without any, the confident rule draws on."""
+    """After a warm-up with one answer and replies without any, the confident rule draws on."""
     sampling = SamplingRequest(samples=8, stop="confident", threshold=0.9)
-    assert not VotePolicy().step(replace(state(sampling, [1]), order=(0, 1, 2, 3), launched=4)).done
-    assert VotePolicy().step(replace(state(sampling, [2]), order=(0, 1, 2, 3), launched=4)).done
+    assert not VotePolicy().step(replace(state(sampling, [1]), finish_order=(0, 1, 2, 3), launched=4)).done
+    assert VotePolicy().step(replace(state(sampling, [2]), finish_order=(0, 1, 2, 3), launched=4)).done
 
 
 def test_a_decided_majority_stops() -> None:
-    """When the rest can't change the winner, they are not waited for; another vote waits."""
+    """A majority does not wait for samples that can't change the winner; another vote does."""
     decided = state(SamplingRequest(samples=5, stop="adaptive", threshold=1.0), [3, 1], 1)
     assert VotePolicy().step(decided).done
     weighted = state(SamplingRequest(samples=5, stop="adaptive", threshold=1.0, vote="weighted"), [3, 1], 1)
@@ -116,28 +118,28 @@ def test_a_decided_majority_stops() -> None:
 
 
 def test_all_at_once_and_slots() -> None:
-    """Launching all ignores what the rule wants; concurrency caps what is in flight."""
+    """ "all" launches everything whatever the rule returns; concurrency caps the samples in flight."""
     assert launched(VotePolicy(launch="all"), state(SamplingRequest(samples=16), [])) == 16
     assert launched(VotePolicy("all", concurrency=4), state(SamplingRequest(samples=16), [1], 3)) == 1
 
 
 def test_limits_end_the_drawing() -> None:
-    """A deadline and a limit in tokens both abort what is in flight."""
+    """A time limit and a token limit both abort the samples in flight."""
     late = SamplingRequest(samples=8, limits=RunLimits(max_seconds=2.0))
     assert VotePolicy().step(state(late, [1], 3, elapsed=0.5)).wake_after == 1.5
     step = VotePolicy().step(state(late, [1], 3, elapsed=2.0))
     assert (step.done, step.abort, step.reason) == (True, {1, 2, 3}, "max_seconds")
     spent = SamplingRequest(samples=8, limits=RunLimits(max_tokens=100))
-    assert VotePolicy().step(state(spent, [1], 3, lengths={0: 60}, lost=40)).reason == "max_tokens"
+    assert VotePolicy().step(state(spent, [1], 3, lengths={0: 60}, lost_tokens=40)).reason == "max_tokens"
 
 
 def test_choices_are_drawn() -> None:
-    """A rule doesn't stop before there are as many samples as go back to the client."""
+    """A rule does not stop before there are as many samples as the client receives."""
     assert launched(VotePolicy(), state(SamplingRequest(samples=8, choices=6), [4])) == 2
 
 
 @pytest.mark.parametrize("text", ["first-0", "first-", "first-m", "First-3", "sometimes", ""])
 def test_unknown_rules_are_refused(text: str) -> None:
-    """An unknown rule is an error that lists what is allowed."""
+    """An unknown rule is an error that lists the allowed names."""
     with pytest.raises(ValueError, match="allowed: none, adaptive, window, first-<m>, confident"):
         parse_stop(text)

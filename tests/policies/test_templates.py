@@ -1,4 +1,4 @@
-"""What is learned of a family from its checkpoint's own chat template."""
+"""What a checkpoint's own chat template tells about its family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from policies.families import Family, find_family
 from policies.shaping import shape
-from policies.templates import probes, refine, refine_rendered, render
+from policies.templates import probe_requests, refine, refine_rendered, render
 from policies.thinking import Markup
 from policies.types import SamplingRequest
 
@@ -17,7 +17,7 @@ QWEN3, GENERIC = find_family("qwen3-8b"), find_family("x")
 REQUEST = {"messages": [{"role": "user", "content": "q"}]}
 OFF = SamplingRequest(level="off", thinking_limit=0)
 ON, CLOSED = "<a>q\n<b><think>\n", "<a>q\n<b><think>\n\n</think>\n\n"
-"""The ends of a prompt that opens a block and of one that closes it at once."""
+"""The end of a prompt that opens a block, and of one that also closes it."""
 
 TEMPLATE = """{%- for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}
 {%- if add_generation_prompt %}<|assistant|>
@@ -29,35 +29,35 @@ class TestTemplates:
     """A readable template beats the row."""
 
     def test_probes_are_requests(self) -> None:
-        """One request for each state of each switch, the plain one first; all can be sent as JSON."""
-        asked_for = probes(QWEN3)
-        assert list(asked_for)[:3] == ["default", "on", "off"]
-        assert asked_for["off"]["chat_template_kwargs"] == {"enable_thinking": False}
-        assert json.loads(json.dumps(asked_for)) == asked_for
+        """There is one request for each state of each switch, the plain one first, all valid JSON."""
+        requests = probe_requests(QWEN3)
+        assert list(requests)[:3] == ["default", "on", "off"]
+        assert requests["off"]["chat_template_kwargs"] == {"enable_thinking": False}
+        assert json.loads(json.dumps(requests)) == requests
 
     def test_who_opens_is_seen_in_the_prompt(self) -> None:
-        """A Qwen3 whose template opens the block is read from inside it."""
+        """If a Qwen3's template opens the block, the reply starts inside it."""
         family = refine_rendered(QWEN3, {"default": ON, "on": ON, "off": CLOSED})
-        assert family == replace(QWEN3, opens="template")
+        assert family == replace(QWEN3, opened_by="template")
 
     def test_the_default_is_seen_in_the_prompt(self) -> None:
-        """A template that is off unless told otherwise."""
+        """A prompt that equals the one for "off" makes off the default."""
         family = refine_rendered(QWEN3, {"default": CLOSED, "on": ON, "off": CLOSED})
-        assert family == replace(QWEN3, opens="template", default="off")
+        assert family == replace(QWEN3, opened_by="template", default="off")
 
     def test_the_switch_is_the_one_that_works(self) -> None:
-        """A kwarg that the template doesn't read gives way to the one that it does."""
+        """The kwarg that the template reads replaces the one that it ignores."""
         prompts = {"default": ON, "on": ON, "off": ON, "thinking=True": ON, "thinking=False": CLOSED}
         family = refine_rendered(QWEN3, prompts)
         assert shape(family, REQUEST, OFF, None).body["chat_template_kwargs"] == {"thinking": False}
 
-    def test_a_switch_that_does_nothing_is_taken_away(self) -> None:
-        """Then off is what it is for any model that can't be switched."""
+    def test_a_switch_that_does_nothing_is_removed(self) -> None:
+        """A model whose switch does nothing gets a closed block for off."""
         family = refine_rendered(QWEN3, {"default": ON, "on": ON, "off": ON})
         assert shape(family, REQUEST, OFF, None).off == "prefill"
 
     def test_an_unknown_model_is_known_by_its_template(self) -> None:
-        """Generic becomes switchable, or at least known to think always."""
+        """The generic row becomes switchable, or is known to think always."""
         kwargs = {"enable_thinking=True": ON, "enable_thinking=False": CLOSED}
         switchable = refine_rendered(GENERIC, {"default": ON, "on": ON, "off": ON, **kwargs})
         assert shape(switchable, REQUEST, OFF, None).off == "native"
@@ -66,30 +66,30 @@ class TestTemplates:
         assert shape(thinker, REQUEST, SamplingRequest(), None).markup.opened
 
     def test_other_tags_are_recognised(self) -> None:
-        """The tag at the prompt's end is looked up among all families'."""
+        """The tag at the prompt's end may be any family's."""
         prompt = "<a>q\n<b><thought>\n"
         family = refine_rendered(GENERIC, {"default": prompt, "on": prompt, "off": prompt})
         assert family.markup == Markup("<thought>", "</thought>", opened=True)
 
     @pytest.mark.parametrize("family", [GENERIC, QWEN3, find_family("smollm2"), find_family("kimi-k2")])
     def test_no_prompts_tell_nothing(self, family: Family) -> None:
-        """An engine that renders nothing leaves the row as it is."""
+        """Without prompts the row stays as it is."""
         assert refine_rendered(family, {}) == family
 
     def test_tags_are_read_without_rendering(self) -> None:
-        """A template's text alone gives its tags away, whatever is installed."""
+        """A template's text alone tells its tags, whatever is installed."""
         family = refine(GENERIC, "{{ '[THINK]' + x + '[/THINK]' }}{{ broken( }}")
         assert (family.open, family.close) == ("[THINK]", "[/THINK]")
 
     def test_a_broken_template_tells_nothing(self) -> None:
-        """Whatever a template does wrong, the row holds."""
+        """A template that fails leaves the row as it is."""
         assert render("{{ 1 +", REQUEST) is None
         assert refine(QWEN3, "{{ raise_exception('no') }}<think>") == QWEN3
 
     def test_a_template_is_rendered_in_the_sandbox(self) -> None:
-        """With jinja2 installed the text is enough: switch, default and who opens."""
+        """With jinja2 the text tells the switch, the default and who opens the block."""
         pytest.importorskip("jinja2")
         family = refine(GENERIC, TEMPLATE)
-        assert (family.opens, family.default) == ("template", "on")
+        assert (family.opened_by, family.default) == ("template", "on")
         assert shape(family, REQUEST, OFF, None).body["chat_template_kwargs"] == {"enable_thinking": False}
         assert render("{{ ''.__class__.__mro__ }}", REQUEST) is None

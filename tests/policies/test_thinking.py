@@ -1,4 +1,4 @@
-"""Thinking and answer are told apart, however the text arrives."""
+"""Thinking and answer are split apart, however the text arrives."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "markup", "reasoning", "content"), CASES)
 def test_whole(text: str, markup: Markup | None, reasoning: str, content: str) -> None:
-    """Each shape of reply is split as the rules say."""
+    """Each kind of reply is split by the rules."""
     assert split_thinking(text, markup) == (reasoning, content)
 
 
@@ -85,7 +85,7 @@ markups = st.sampled_from([Markup(), OPENED, BRACKETS])
 
 
 def pieces_of(text: str, cuts: list[int], markup: Markup) -> list[tuple[str, str]]:
-    """Feeds `text` cut at the given places; neighbours of one kind are joined."""
+    """Feed `text` cut at these places; return its pieces, with neighbours of one kind joined."""
     splitter = ThinkSplitter(markup)
     places = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
     raw = [piece for a, b in itertools.pairwise(places) for piece in splitter.feed(text[a:b])]
@@ -100,7 +100,7 @@ def pieces_of(text: str, cuts: list[int], markup: Markup) -> list[tuple[str, str
 
 @given(texts, st.lists(st.integers(0, 400), max_size=20), markups)
 def test_any_chunking_gives_the_same_pieces(text: str, cuts: list[int], markup: Markup) -> None:
-    """Where the text is cut changes nothing."""
+    """The places of the cuts change nothing."""
     assert pieces_of(text, cuts, markup) == pieces_of(text, [], markup)
 
 
@@ -112,7 +112,7 @@ def test_no_character_is_lost_or_doubled(text: str, cuts: list[int], markup: Mar
 
 @given(texts, markups)
 def test_only_tags_and_blank_space_are_markup(text: str, markup: Markup) -> None:
-    """What is hidden from both thinking and answer is dressing and nothing else."""
+    """Only tags and blank space are missing from both thinking and answer."""
     for kind, piece in pieces_of(text, [], markup):
         if kind == "markup":
             assert piece.replace(markup.open, "").replace(markup.close, "").strip() == ""
@@ -120,12 +120,12 @@ def test_only_tags_and_blank_space_are_markup(text: str, markup: Markup) -> None
 
 @given(st.text(alphabet="ab \n<", max_size=20))
 def test_text_without_tags_is_left_alone(text: str) -> None:
-    """A reply of a model that doesn't think comes back to the letter."""
+    """The reply of a model that does not think comes back unchanged."""
     assert split_thinking(text) == ("", text)
 
 
 def test_thinking_is_streamed_as_it_comes() -> None:
-    """Thinking isn't held back until its block is closed."""
+    """Thinking streams before its block is closed."""
     reply = ThinkingText()
     reply.feed("<think>")
     assert reply.feed("First") == ("First", "")
@@ -139,7 +139,7 @@ WRAPPED = Markup(answer=("<answer>", "</answer>"))
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_tags_around_the_answer_are_dropped(size: int) -> None:
-    """A family that wraps its answer has it come out bare, streamed or whole."""
+    """A wrapped answer comes out without its tags, streamed or whole."""
     text = "<think>\nwhy\n</think>\n<answer>\nbecause <b>\n</answer>"
     reply = ThinkingText(WRAPPED)
     for start in range(0, len(text), size):
@@ -149,13 +149,13 @@ def test_tags_around_the_answer_are_dropped(size: int) -> None:
 
 
 def test_a_cut_wrapped_answer_keeps_its_text() -> None:
-    """A reply that ends before its closing tag loses nothing but the opening one."""
+    """A reply that ends before its closing tag loses only the opening tag."""
     assert split_thinking("<answer>\nbecause", WRAPPED) == ("", "because")
 
 
 @given(texts, st.lists(st.integers(0, 400), max_size=20))
 def test_after_a_forced_close_all_is_answer(text: str, cuts: list[int]) -> None:
-    """Tags that come then are dropped, whether they open or close, and nothing is taken for thinking."""
+    """After a forced close all tags are dropped, and no text is thinking."""
     places = sorted({cut % (len(text) + 1) for cut in cuts} | {0, len(text)})
     reply = ThinkingText()
     streamed = "".join(reply.feed_answer(text[a:b]) for a, b in itertools.pairwise(places))
@@ -167,8 +167,8 @@ def test_after_a_forced_close_all_is_answer(text: str, cuts: list[int]) -> None:
     assert not reply.reasoning
 
 
-def test_a_repeated_end_tag_is_no_answer() -> None:
-    """A model that closes a block which the gateway has closed already leaves no trace of it."""
+def test_a_repeated_closing_tag_is_no_answer() -> None:
+    """A closing tag after the gateway's own is no part of the answer."""
     reply = ThinkingText()
     reply.feed_answer("7\n</think>")
     reply.finish_answer()

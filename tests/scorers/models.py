@@ -1,4 +1,4 @@
-"""Models as scorers may ask them, for tests."""
+"""Models for scorers to ask, in tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Oracle", "nobody"]
 
 
 class Oracle:
-    """A model whose replies are computed from the prompt; remembers prompts and parameters."""
+    """A model whose replies are computed from the prompt; it records prompts and parameters."""
 
     def __init__(self, reply: Callable[[str], str], finish_reason: str = "stop") -> None:
         self._reply = reply
@@ -38,7 +38,7 @@ class Oracle:
 
 
 def nobody() -> Oracle:
-    """A model that must not be asked."""
+    """A model that fails if it is asked."""
 
     def refuse(prompt: str) -> str:
         raise AssertionError("this scorer asks no model")

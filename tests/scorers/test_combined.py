@@ -1,4 +1,4 @@
-"""Scorers that look at all samples together, and scorers made of others."""
+"""Scorers that compare all samples, and scorers that combine others."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.scorers.models import nobody
 
 
 class Says:
-    """A scorer that says the same every time, or fails."""
+    """A scorer that gives the same scores every time, or fails."""
 
     needs_logprobs = False
 
@@ -28,8 +28,8 @@ class Says:
         return [value for value in self._values if not isinstance(value, Exception)]
 
 
-async def test_equal_answers_agree_and_words_count_where_there_is_none() -> None:
-    """Answers decide between samples that have one, the overlap of words otherwise."""
+async def test_equal_answers_agree_and_words_count_without_answers() -> None:
+    """Answers decide between samples that have one, and the overlap of words otherwise."""
     samples = [Sample(0, "\\boxed{7}"), Sample(1, "So \\boxed{7.0}"), Sample(2, "\\boxed{8}")]
     assert await AgreementScorer().score([], samples, nobody()) == [0.5, 0.5, 0.0]
     talk = [
@@ -44,20 +44,20 @@ async def test_equal_answers_agree_and_words_count_where_there_is_none() -> None
     assert min(first, second) > third
 
 
-async def test_one_alone_agrees_with_nobody() -> None:
-    """There is no opinion on it."""
+async def test_a_single_sample_has_no_agreement() -> None:
+    """A single sample has no agreement to score."""
     assert await AgreementScorer().score([], [Sample(0, "7")], nobody()) == [None]
 
 
 async def test_the_parts_are_averaged_by_weight() -> None:
-    """Over those that have an opinion; where none has, there is none."""
+    """The mean is over the scorers with an opinion; without any there is no opinion."""
     mixed = CombinedScorer([(Says(1.0, None, None), 3.0), (Says(0.0, 0.5, None), 1.0)])
     samples = [Sample(i, "") for i in range(3)]
     assert await mixed.score([], samples, nobody()) == [0.75, 0.5, None]
 
 
 async def test_a_failing_part_fails_the_whole() -> None:
-    """Half an opinion would not be what was asked for; the other part is ended."""
+    """If one part fails, the whole fails and the other parts are cancelled."""
 
     class Waits(Says):
         async def score(self, messages: Any, samples: Any, model: Any) -> list[float | None]:
@@ -75,6 +75,6 @@ async def test_a_failing_part_fails_the_whole() -> None:
 
 
 def test_logprobs_are_needed_where_a_part_needs_them() -> None:
-    """So that the upstream is asked for them."""
+    """A combination needs logprobs if one of its parts does."""
     assert CombinedScorer([(ConfidenceScorer(), 1.0)]).needs_logprobs
     assert not CombinedScorer([(AgreementScorer(), 1.0)]).needs_logprobs

@@ -1,4 +1,4 @@
-"""How finished samples come into classes of equal answers."""
+"""Grouping finished samples by equal answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from scorers.types import Answer, Sample
 
 
 def answer(text: str) -> Answer:
-    """An answer that is its own key."""
+    """Return an answer that is its own key."""
     return Answer(text, text)
 
 
 def near(first: Answer, new: Answer) -> bool:
-    """Not transitive: 1 is near 2, 2 near 3, but 1 isn't near 3."""
+    """Return whether two numbers differ by at most 1, which is not transitive."""
     return abs(int(first.raw) - int(new.raw)) <= 1
 
 
 def members(grouper: Grouper | AsyncGrouper) -> list[tuple[int, ...]]:
-    """The members of each class, heaviest class first."""
+    """Return the members of each group, heaviest first."""
     return [group.members for group in grouper.groups]
 
 
@@ -31,22 +31,22 @@ def add_all(grouper: Grouper, texts: Sequence[str]) -> None:
         grouper.add(Sample(index, text), answer(text))
 
 
-def test_equal_keys_are_one_class() -> None:
-    """Samples whose answers have equal keys join without any comparison."""
+def test_equal_keys_are_one_group() -> None:
+    """Samples whose answers have equal keys join without a comparison."""
     grouper = Grouper()
     add_all(grouper, ["7", "8", "7"])
     assert members(grouper) == [(0, 2), (1,)]
 
 
 def test_heaviest_first_then_earliest() -> None:
-    """Groups come from heaviest to lightest, and ties go to the earlier first member."""
+    """Groups run from heaviest to lightest; the earlier first member breaks a tie."""
     grouper = Grouper()
     add_all(grouper, ["a", "b", "b", "c"])
     assert members(grouper) == [(1, 2), (0,), (3,)]
 
 
 def test_weights_add_up() -> None:
-    """A class weighs the sum of its samples' weights, whatever their number."""
+    """A group weighs the sum of its samples' weights, whatever their number."""
     grouper = Grouper()
     for index, (text, weight) in enumerate([("a", 0.2), ("a", 0.3), ("b", 0.9)]):
         grouper.add(Sample(index, text), answer(text), weight)
@@ -54,35 +54,35 @@ def test_weights_add_up() -> None:
 
 
 def test_only_the_first_member_is_compared() -> None:
-    """3 doesn't join [1, 2] through 2, because it isn't near 1."""
+    """3 does not join [1, 2] through 2, because it is not near 1."""
     grouper = Grouper(near)
     add_all(grouper, ["1", "2", "3"])
     assert members(grouper) == [(0, 1), (2,)]
 
 
-def test_a_placed_key_is_not_compared_again() -> None:
-    """The second 2 and the second 9 are placed by their keys alone."""
-    asked = []
+def test_a_known_key_is_not_compared_again() -> None:
+    """The second 2 and the second 9 find their groups by their keys alone."""
+    comparisons = []
 
     def spy(first: Answer, new: Answer) -> bool:
-        asked.append((first.raw, new.raw))
+        comparisons.append((first.raw, new.raw))
         return near(first, new)
 
     grouper = Grouper(spy)
     add_all(grouper, ["1", "2", "2", "9", "9"])
-    assert asked == [("1", "2"), ("1", "9")]
+    assert comparisons == [("1", "2"), ("1", "9")]
     assert members(grouper) == [(0, 1, 2), (3, 4)]
 
 
 def test_undecided_is_different() -> None:
-    """Answers whose equivalence could not be decided in time stay apart."""
+    """Answers whose equality is undecided stay apart."""
     grouper = Grouper(lambda first, new: None)
     add_all(grouper, ["1", "1.0"])
     assert members(grouper) == [(0,), (1,)]
 
 
 def test_no_answer_and_truncated_never_vote() -> None:
-    """A sample without an answer, or cut by a token limit, joins nothing and opens nothing."""
+    """A sample without an answer, or cut by a token limit, joins no group and opens none."""
     grouper = Grouper()
     assert not grouper.add(Sample(0, "hm"), None)
     assert not grouper.add(Sample(1, "7", finish_reason="length"), answer("7"))
@@ -90,8 +90,8 @@ def test_no_answer_and_truncated_never_vote() -> None:
     assert members(grouper) == [(2,)]
 
 
-async def test_overlapping_placements_share_a_class() -> None:
-    """Two samples placed at the same time don't open two classes for one answer."""
+async def test_overlapping_additions_share_a_group() -> None:
+    """Two samples added at the same time do not open two groups for one answer."""
 
     async def equivalent(first: Answer, new: Answer) -> bool:
         await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_overlapping_placements_share_a_class() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9).map(str)))
 def test_awaiting_changes_nothing(texts: list[str]) -> None:
-    """Awaited one after another, comparisons give the very classes that instant ones give."""
+    """Awaited one after another, comparisons give the same groups as instant ones."""
 
     async def equivalent(first: Answer, new: Answer) -> bool:
         return near(first, new)

@@ -95,8 +95,9 @@ def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/training-settings.md names each one, in a row of its own or with others."""
-    page = (Path(__file__).parents[2] / "docs" / "training-settings.md").read_text(encoding="utf-8")
+    """docs/reference/training-settings.md names each one, in a row of its own or with others."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "reference" / "training-settings.md").read_text(encoding="utf-8")
     found = {name for table in tables(TrainConfig) for name in table.model_fields} - {"cold_start"}
     assert len(found) > 80
     rows = [line.partition(" |")[0] for line in page.splitlines() if line.startswith("|")]

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 
 
 def by_hand(directory: Path, texts: list[str], dtype: torch.dtype) -> list[float]:
@@ -30,7 +30,7 @@ def by_hand(directory: Path, texts: list[str], dtype: torch.dtype) -> list[float
 def embedded(directory: Path, texts: list[str]) -> list[float]:
     """All texts in one padded batch."""
     classifier = LocalClassifier(directory, template="{answer}")
-    values, tokens = asyncio.run(classifier.classify([Case("", text) for text in texts]))
+    values, tokens = asyncio.run(classifier.classify([ClassifierInput("", text) for text in texts]))
     assert tokens > 0
     classifier.close()
     return values

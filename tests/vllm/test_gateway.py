@@ -20,7 +20,7 @@ from pydantic import HttpUrl
 
 from gateway.app import create_app
 from gateway.config import Settings
-from policies.prompts import closing
+from policies.prompts import closing_text
 from policies.thinking import Markup
 from tests.fakes import until
 from tests.serving import events_of, serving_in_thread
@@ -243,7 +243,7 @@ async def test_a_forced_answer_is_written_behind_the_whole_thought(
 ) -> None:
     """The second prompt is the first one, all that was thought, and the closing, token for token."""
     got = await reply(http, forced, budget(64), **GREEDY)
-    written = got.reasoning + closing(Markup(), limit_reached=True)
+    written = got.reasoning + closing_text(Markup(), limit_reached=True)
     prompt = got.usage["prompt_tokens"]
     assert not got.reasoning.startswith(" ")
     assert got.scaling["usage"]["upstream_prompt_tokens"] == prompt + prompt + forced.tokens(f" {written}")

@@ -14,7 +14,7 @@ from gateway.config import Settings
 from gateway.runs.scorers import Scorers
 from gateway.runs.voting import VoteSettings
 from scorers.calibration import Calibration, read_calibration
-from scorers.trained import Case, ServedClassifier
+from scorers.trained import ClassifierInput, ServedClassifier
 from scorers.types import Sample
 from tests.fakes import ScriptedUpstream, ran, request_for, says
 from tests.scorers.models import nobody
@@ -95,7 +95,7 @@ async def test_vllm_gives_hugging_faces_values(
         bare = ServedClassifier(
             server.base_url, rm.classifier.post, server.model, template="{answer}", batch=4
         )
-        values, tokens = await bare.classify([Case("", text) for text in TEXTS])
+        values, tokens = await bare.classify([ClassifierInput("", text) for text in TEXTS])
     finally:
         await scoring.close()
     assert values == pytest.approx(expected[precision], abs=TOLERANCE[precision])

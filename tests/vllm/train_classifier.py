@@ -205,7 +205,7 @@ that it was not trained on (0.5 is chance):
 
 def build(samples: Path, directory: Path) -> None:
     """Writes the classifier as a Hugging Face directory, its calibration and card beside it."""
-    from scorers.calibration import fit, logistic
+    from scorers.calibration import fit_calibration, logistic
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -224,7 +224,7 @@ def build(samples: Path, directory: Path) -> None:
     train(model, encoded(taught), [reply.right for reply in taught])
     model = model.eval().half().float()  # what is saved is what is measured
     logits = logits_of(model, encoded(held))
-    line = fit([logistic(logit) for logit in logits], [reply.right for reply in held])
+    line = fit_calibration([logistic(logit) for logit in logits], [reply.right for reply in held])
     found = areas(held, logits)
     parameters = sum(p.numel() for p in model.parameters())
     tokenizer.save_pretrained(directory)

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 
 from policies.prompts import LEVELS, Level, policy_prompt
 from policies.thinking import Markup
-from training.types import Problem
+from training.types import NO_BUDGET, Problem
 
-__all__ = ["NO_BUDGET", "BudgetSampler"]
-
-NO_BUDGET = "none"
-"""In the weights: a row without a budget prompt."""
+__all__ = ["BudgetSampler"]
 
 
 @dataclass(frozen=True, slots=True)

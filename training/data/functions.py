@@ -1,25 +1,25 @@
-"""Function-writing problems with unit tests, for the reward "tests"."""
+"""Problems that ask for one function each, with unit tests, for the reward "tests"."""
 
 from __future__ import annotations
 
 from training.data.function_problems import PROBLEMS
 from training.types import Problem
 
-__all__ = ["function_rows"]
+__all__ = ["coding_problems"]
 
 _QUESTION = "{task} Write it in Python, in one code block, with the standard library alone."
 
 
-def function_rows() -> list[Problem]:
-    """One row for each problem, in an order that doesn't change."""
+def coding_problems() -> list[Problem]:
+    """Return the problems of `training.data.function_problems`, always in the same order."""
     return [
         Problem(
-            f"functions/{each.name}",
-            _QUESTION.format(task=each.task),
+            f"functions/{function.name}",
+            _QUESTION.format(task=function.task),
             reward="tests",
-            tests=each.tests,
+            tests=function.tests,
             source="functions",
-            extra={"solution": each.solution},
+            extra={"solution": function.solution},
         )
-        for each in PROBLEMS
+        for function in PROBLEMS
     ]

@@ -76,7 +76,7 @@ class Prompter:
         """The row asked at a level, or, with None, as a client asks that says nothing of a budget."""
         body = {"messages": [{"role": "user", "content": row.question}]}
         level = self.levels[budget] if budget else None
-        teach = self.family.without == "prompt"
+        teach = self.family.off_fallback == "prompt"
         policy = policy_prompt(level, self.family.markup, teach=teach) if level else None
         asked = SamplingRequest(budget, level.tokens if level else None)
         shaped = shape(self.family, body, asked, policy)

@@ -1,4 +1,24 @@
-"""Rows read from JSON lines, or made of problems; and rows as JSON."""
+"""Problems read from JSON lines, gzipped or not; and problems written as JSON.
+
+A line is an object with these fields:
+
+| field | holds |
+|---|---|
+| `question` or `problem` | the question, as GSM8K or MATH-500 names it |
+| `answer` | the right answer, as it is or behind the last #### of a worked solution |
+| `tolerance` | how far from the answer a number may lie |
+| `reward` | what judges replies; without it "tests" where there are tests and no answer, else "correct" |
+| `tests` | Python assertions about the functions of a reply |
+| `cases` or `input_output` | standard input and output of a program, see `training.data.cases` |
+| `time_limit` | seconds for each of the cases |
+| `checks` | constraints, see `training.data.constraints` |
+| `rubric` | what a judge grades by |
+| `pairs` | a list of [liked, not liked], two replies each |
+| `id`, `source`, `general`, `extra` | as in `training.types.Problem` |
+
+Columns that published sets carry beside these may stay (`_IGNORED`). Any other field is an error, because a
+misspelt one would change what a reply is judged by.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +26,83 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scorers.grader.tolerance import stated
-from training.data.chains import worked_chains
-from training.data.problems import DataError, EvaluationProblem, gym_problems, parse_problems
+from scorers.grader.tolerance import exact_tolerance
+from training.data.cases import parse_cases, parse_seconds
+from training.data.problems import DataError
 from training.types import Problem
 
-__all__ = ["fingerprint", "gym_rows", "parse_rows", "read_lines", "read_rows", "row_json", "rows_of"]
+__all__ = [
+    "FIELDS",
+    "fingerprint",
+    "parse_problems",
+    "problem_json",
+    "read_answered",
+    "read_lines",
+    "read_problems",
+]
 
-_FIELDS = {field.name for field in dataclasses.fields(Problem)} - {"gold"}
-_NEEDS = {"tests": "tests", "checks": "checks"}
-
-
-def rows_of(problems: Iterable[EvaluationProblem], source: str) -> list[Problem]:
-    """Problems as rows that `correct` judges; the source makes their ids unique over data sets."""
-    return [
-        Problem(f"{source}/{each.id}", each.question, each.gold, source=source, tolerance=each.tolerance)
-        for each in problems
-    ]
-
-
-def gym_rows(task: str, count: int, seed: int) -> list[Problem]:
-    """Rows of a reasoning-gym task, with worked chains where those can be written. Raises DataError."""
-    name = task.partition(":")[0]
-    rows = []
-    for each in gym_problems(task, count, seed):
-        chains = worked_chains(name, each.metadata)
-        extra = {"chains": chains} if chains else {}
-        key = f"gym/{seed}/{each.id}"
-        rows.append(
-            Problem(key, each.question, each.gold, source=name, tolerance=each.tolerance, extra=extra)
-        )
-    return rows
+FIELDS = (
+    "answer",
+    "cases",
+    "checks",
+    "extra",
+    "general",
+    "id",
+    "input_output",
+    "pairs",
+    "problem",
+    "question",
+    "reward",
+    "rubric",
+    "source",
+    "tests",
+    "time_limit",
+    "tolerance",
+)
+_IGNORED = frozenset(
+    {
+        # MATH and MATH-500
+        "level",
+        "solution",
+        "subject",
+        "type",
+        "unique_id",
+        # AIME
+        "year",
+        # APPS and TACO
+        "Expected Auxiliary Space",
+        "Expected Time Complexity",
+        "date",
+        "difficulty",
+        "memory_limit",
+        "name",
+        "picture_num",
+        "problem_id",
+        "raw_tags",
+        "skill_types",
+        "solutions",
+        "starter_code",
+        "tags",
+        "url",
+    }
+)
+_TYPES: Mapping[str, tuple[type, str]] = {
+    "extra": (dict, "an object"),
+    "general": (bool, "true or false"),
+    "rubric": (str, "a text"),
+    "tests": (str, "a text of Python assertions"),
+}
+_HASHES = re.compile(r".*####\s*(.*?)\s*", re.DOTALL)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a file, gzipped or not. Raises DataError."""
+    """Return the lines of a file, gzipped or not. Raises DataError."""
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode().split("\n")
@@ -53,89 +110,145 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} can't be read: {error}") from error
 
 
-def read_rows(path: Path, source: str = "") -> list[Problem]:
-    """The rows of a file of JSON lines; see `parse_rows`. The source is the file's name, unless given."""
-    lines = read_lines(path)
-    try:
-        return parse_rows(lines, source or path.name.partition(".")[0])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+def read_problems(path: Path, source: str = "") -> list[Problem]:
+    """Return the problems of a file, whose name is the source unless one is given. Raises DataError."""
+    return parse_problems(read_lines(path), name=str(path), source=source or path.name.partition(".")[0])
 
 
-def parse_rows(lines: Sequence[str], source: str) -> list[Problem]:
-    """One row for each line that isn't blank. Raises DataError.
+def read_answered(path: Path) -> list[Problem]:
+    """Return the problems of a file for an evaluation, which needs an answer to each. Raises DataError.
 
-    A line is a problem, as `training.data.problems.parse_problems` reads it, or has a "reward" other than
-    "correct" and then what that needs in place of an answer ("tests", "checks"; a "rubric", or
-    "pairs" of a reply that was liked and one that was not, where it likes). "id", "source", "general"
-    and "extra" may stand in any.
+    Ids are the lines' numbers.
     """
-    told = {number: _object(number, line) for number, line in enumerate(lines, 1) if line.strip()}
-    if not told:
-        raise DataError("holds no questions")
-    answered = {number for number, fields in told.items() if fields.get("reward", "correct") == "correct"}
-    kept = [line if number in answered else "" for number, line in enumerate(lines, 1)]
-    problems = {int(each.id): each for each in (parse_problems(kept) if answered else ())}
-    return [_row(number, fields, problems.get(number), source) for number, fields in told.items()]
+    source, problems = path.name.partition(".")[0], []
+    for number, problem in _numbered(read_lines(path), str(path), source):
+        if problem.gold is None:
+            raise DataError(f"{path}, line {number}: needs an answer, a string or a number")
+        problems.append(dataclasses.replace(problem, id=str(number)))
+    return problems
 
 
-def row_json(row: Problem) -> dict[str, Any]:
-    """A row as a line of JSON that `parse_rows` reads again; what is empty is left out."""
-    fields = dataclasses.asdict(row) | {
-        "checks": [dict(check) for check in row.checks],
-        "pairs": list(map(list, row.pairs)),
+def parse_problems(lines: Iterable[str], *, name: str = "", source: str = "") -> list[Problem]:
+    """Return one problem for each line that isn't blank. `name` says in errors where the lines come from.
+
+    A problem without an id takes the source and the line's number. Raises DataError.
+    """
+    return [problem for _, problem in _numbered(lines, name, source)]
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """Return a problem as an object that `parse_problems` reads again, without the empty fields."""
+    fields = dataclasses.asdict(problem) | {
+        "checks": [dict(check) for check in problem.checks],
+        "pairs": list(map(list, problem.pairs)),
+        "cases": [
+            {key: value for key, value in dataclasses.asdict(case).items() if value is not None}
+            for case in problem.cases
+        ],
     }
     fields["answer"] = fields.pop("gold")
     return {name: value for name, value in fields.items() if value not in (None, "", [], {}, False)}
 
 
-def fingerprint(rows: Iterable[Problem]) -> str:
-    """The SHA-256, in hex, of the rows in their order: equal for the same data, on any machine."""
+def fingerprint(problems: Iterable[Problem]) -> str:
+    """Return the SHA-256, in hex, of the problems in their order: equal for the same data, on any machine."""
     digest = hashlib.sha256()
-    for row in rows:
-        line = json.dumps(row_json(row), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    for problem in problems:
+        line = json.dumps(problem_json(problem), sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
 
-def _object(number: int, line: str) -> Mapping[str, Any]:
+def _numbered(lines: Iterable[str], name: str, source: str) -> Iterator[tuple[int, Problem]]:
+    """Yield each line's number and problem. Raises DataError, which names the line."""
+    number = 0
+    for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
+        try:
+            yield number, _problem(number, _object(line), source)
+        except ValueError as error:
+            raise DataError(f"{name}, line {number}: {error}".removeprefix(", ")) from error
+    if not number:
+        raise DataError(f"{name}: holds no questions".removeprefix(": "))
+
+
+def _object(line: str) -> Mapping[str, Any]:
+    """Return a line's fields without those that are null or ignored. Raises ValueError."""
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"line {number}: not valid JSON ({error})") from error
+        raise ValueError(f"not valid JSON ({error})") from error
     if not isinstance(fields, dict):
-        raise DataError(f"line {number}: must be a JSON object")
-    return fields
+        raise ValueError("must be a JSON object")
+    fields = {name: value for name, value in fields.items() if name not in _IGNORED}
+    if unknown := sorted(set(fields) - set(FIELDS)):
+        raise ValueError(f"unknown field {unknown[0]!r}; allowed: {', '.join(FIELDS)}")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _pairs(number: int, told: Any) -> tuple[tuple[str, str], ...]:
-    found = []
-    for pair in told if isinstance(told, list) else (told,):
-        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
-            raise DataError(f"line {number}: pairs is a list of [liked, not liked], two texts each")
-        found.append((pair[0], pair[1]))
-    return tuple(found)
-
-
-def _row(number: int, fields: Mapping[str, Any], problem: EvaluationProblem | None, source: str) -> Problem:
-    question = problem.question if problem else fields.get("question", fields.get("problem"))
+def _problem(number: int, fields: Mapping[str, Any], source: str) -> Problem:
+    """Make a problem of a line's fields. Raises ValueError."""
+    for name, (kind, description) in _TYPES.items():
+        if name in fields and not isinstance(fields[name], kind):
+            raise ValueError(f"{name} must be {description}")
+    question = fields.get("question", fields.get("problem"))
     if not isinstance(question, str) or not question.strip():
-        raise DataError(f"line {number}: needs a question (or problem) with text")
-    reward = fields.get("reward", "correct")
+        raise ValueError("needs a question (or problem) with text")
+    cases = parse_cases(
+        fields.get("cases", fields.get("input_output")), parse_seconds(fields.get("time_limit"))
+    )
+    tests, checks = fields.get("tests", ""), _checks(fields.get("checks", []))
+    coded = bool(tests or cases)
+    reward = fields.get("reward", "tests" if coded and "answer" not in fields else "correct")
     if not isinstance(reward, str):
-        raise DataError(f"line {number}: the reward must be a name")
-    need = _NEEDS.get(reward)
-    if need and not fields.get(need):
-        raise DataError(f"line {number}: the reward {reward!r} needs {need}")
+        raise ValueError("the reward must be a name")
+    if reward == "tests" and not coded:
+        raise ValueError("the reward 'tests' needs tests or cases")
+    if reward == "checks" and not checks:
+        raise ValueError("the reward 'checks' needs checks")
+    exact_tolerance(fields.get("tolerance"))
     source = str(fields.get("source", source))
-    taken = {name: value for name, value in fields.items() if name in _FIELDS - {"question", "id", "source"}}
-    try:
-        stated(taken.get("tolerance"))
-    except ValueError as error:
-        raise DataError(f"line {number}: {error}") from error
-    if "checks" in taken:
-        taken["checks"] = tuple(taken["checks"])
-    if "pairs" in taken:
-        taken["pairs"] = _pairs(number, taken["pairs"])
-    gold = problem.gold if problem else None
-    return Problem(str(fields.get("id", f"{source}/{number}")), question, gold, source=source, **taken)
+    return Problem(
+        str(fields.get("id", f"{source}/{number}")),
+        question.strip(),
+        _gold(fields.get("answer"), needed=reward == "correct"),
+        reward=reward,
+        tests=tests,
+        checks=checks,
+        rubric=fields.get("rubric", ""),
+        pairs=_pairs(fields.get("pairs", [])),
+        source=source,
+        general=fields.get("general", False),
+        tolerance=fields.get("tolerance"),
+        extra=fields.get("extra", {}),
+        cases=cases,
+    )
+
+
+def _gold(answer: Any, *, needed: bool) -> str | None:
+    """Return the right answer; None where it isn't needed and can't be read. Raises ValueError."""
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        if needed:
+            raise ValueError("needs an answer, a string or a number")
+        return None
+    match = _HASHES.fullmatch(str(answer))
+    gold = match[1] if match else str(answer).strip()
+    if needed and not gold:
+        raise ValueError("the answer is empty")
+    return gold or None
+
+
+def _checks(values: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return the constraints of a line. Raises ValueError."""
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise ValueError("checks is a list of objects")
+    return tuple(values)
+
+
+def _pairs(values: Any) -> tuple[tuple[str, str], ...]:
+    """Return pairs of replies, the liked one first. Raises ValueError."""
+    pairs = []
+    for pair in values if isinstance(values, list) else [values]:
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+            raise ValueError("pairs is a list of [liked, not liked], two texts each")
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)

@@ -1,169 +1,146 @@
-"""What the gateway recorded, with its users' feedback, as rows and preferences.
+"""What the gateway recorded, with its clients' feedback, as training problems and preferences.
 
-A line is a request as the gateway records it, or what was said of one, by its id:
-
-    {"id", "question", "samples": [{"text", "reasoning"?, "answer"?, "finish_reason"?}], "winner"?}
-    {"feedback": {"id", "rating"?: 1 | -1, "correct"?: bool, "answer"?: text}}
-
-Feedback speaks of the winner, and follows it: of an id that came back, the latest request is meant. It may
-stand in the request's own line as well. Said twice, the last word counts.
+The form of the file is that of `policies.recordings`. Feedback speaks of the returned sample, and becomes:
 
 | feedback | becomes |
 |---|---|
-| an answer | a row with that gold answer |
-| correct | a row whose gold answer is the winner's |
-| none of these | a row for the majority reward, where it was asked for |
-| a rating, or correct | a preference between the winner and a sample that answers otherwise; a row with it |
+| an answer | a problem with that gold answer |
+| correct | a problem whose gold answer is the returned sample's |
+| none of these | a problem for the majority reward, on request |
+| a rating, or correct | a preference between the returned sample and one with another answer |
+
+Lines that training may not use are left out (`training_allowed`), and so are lines without a question.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from policies.recordings import Feedback, RecordedRequest, RecordedSample, RecordingError, read_recording
 from scorers.answers import equivalent, extract
 from scorers.types import Answer
 from training.data.instructions import Preference
 from training.data.problems import DataError
-from training.data.readers import read_lines
 from training.types import Problem
 
-__all__ = ["parse_recorded", "rated_rows", "recorded_preferences", "recorded_rows"]
+__all__ = ["rated_rows", "recorded_preferences", "recorded_rows"]
 
-
-def parse_recorded(lines: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The requests whose question was recorded, each with its "line" and all that was said of it.
-
-    Raises DataError for what is no recording.
-    """
-    latest: dict[str, dict[str, Any]] = {}  # by id, what was said of the request that has it
-    requests: list[Mapping[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        fields = _line(number, line)
-        remark = _feedback(fields)
-        if "samples" not in fields:
-            latest.setdefault(str(remark.get("id")), {}).update(remark)
-            continue
-        feedback = dict(remark)
-        if isinstance(fields.get("id"), str):
-            latest[fields["id"]] = feedback
-        if isinstance(fields.get("question"), str) and fields["question"].strip():
-            requests.append({**fields, "feedback": feedback, "line": number})
-    return requests
-
-
-def _line(number: int, line: str) -> Mapping[str, Any]:
-    """A request, or feedback on one. Raises DataError."""
-    try:
-        told = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"line {number}: not valid JSON ({error})") from error
-    if not isinstance(told, dict):
-        raise DataError(f"line {number}: must be a JSON object")
-    samples = told.get("samples", [] if _feedback(told) else None)
-    if not isinstance(samples, list) or not all(isinstance(each, dict) for each in samples):
-        raise DataError(f"line {number}: is no recorded request: it has no samples")
-    return told
+_log = logging.getLogger(__name__)
 
 
 def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Problem]:
-    """One row for each question that feedback tells the answer of, the latest word counting.
+    """Return one problem for each question whose answer feedback tells; the latest word counts.
 
-    With `unlabelled` the other questions come along for the majority reward. Raises DataError.
+    With `unlabelled` the other questions are added for the majority reward. Raises DataError.
     """
-    rows: dict[str, Problem] = {}
-    for request in parse_recorded(read_lines(path)):
-        question = request["question"].strip()
-        name = f"recorded/{request['line']}"
-        gold = _gold(request)
+    problems: dict[str, Problem] = {}
+    for line in _questions(path):
+        gold = _gold(line.request)
+        name = f"recorded/{line.number}"
         if gold is not None:
-            rows[question] = Problem(name, question, gold, source="recorded")
-        elif unlabelled and question not in rows:
-            rows[question] = Problem(name, question, reward="majority", source="recorded")
-    return list(rows.values())
+            problems[line.question] = Problem(name, line.question, gold, source="recorded")
+        elif unlabelled and line.question not in problems:
+            problems[line.question] = Problem(name, line.question, reward="majority", source="recorded")
+    return list(problems.values())
 
 
 def rated_rows(path: Path) -> list[Problem]:
-    """One row for each rated question, with all its pairs, for the preference model. Raises DataError."""
-    rows: dict[str, Problem] = {}
-    for pair in recorded_preferences(path):
-        row = rows.setdefault(pair.row.question, replace(pair.row, general=True))
-        if (both := (pair.chosen, pair.rejected)) not in row.pairs:
-            rows[row.question] = replace(row, pairs=(*row.pairs, both))
-    return list(rows.values())
+    """Return one problem with all its pairs for each rated question, for the preference model.
+
+    Raises DataError.
+    """
+    problems: dict[str, Problem] = {}
+    for preference in recorded_preferences(path):
+        question = preference.row.question
+        problem = problems.setdefault(question, replace(preference.row, general=True))
+        if (pair := (preference.chosen, preference.rejected)) not in problem.pairs:
+            problems[question] = replace(problem, pairs=(*problem.pairs, pair))
+    return list(problems.values())
 
 
 def recorded_preferences(path: Path) -> list[Preference]:
-    """One pair for each rated request that has a sample to compare the winner with. Raises DataError.
+    """Return one pair for each rated request with a sample to compare the returned one with.
 
-    A liked winner is chosen over the first other sample with another answer, a disliked one is
-    rejected for it; without any answers to compare, other text is another answer.
+    A liked sample is chosen over the first other sample with another answer; a disliked one is rejected for
+    it. Where answers can't be compared, other text is another answer. Raises DataError.
     """
-    pairs = []
-    for request in parse_recorded(read_lines(path)):
-        liked, winner = _liked(request), _winner(request)
-        if liked is None or winner is None:
+    preferences = []
+    for line in _questions(path):
+        request, returned = line.request, _returned(line.request)
+        liked = _liked(request.feedback) if request.feedback else None
+        if liked is None or returned is None:
             continue
-        other = next((each for each in request["samples"] if _differ(winner, each)), None)
+        other = next((sample for sample in request.samples if _differ(returned, sample)), None)
         if other is None:
             continue
-        name, question = f"rated/{request['line']}", request["question"].strip()
-        row = Problem(name, question, reward="preference", source="rated")
-        texts = str(winner["text"]), str(other["text"])
-        pairs.append(Preference(row, *(texts if liked else texts[::-1])))
-    return pairs
+        problem = Problem(f"rated/{line.number}", line.question, reward="preference", source="rated")
+        texts = returned.text or "", other.text or ""
+        preferences.append(Preference(problem, *(texts if liked else texts[::-1])))
+    return preferences
 
 
-def _feedback(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    told = request.get("feedback")
-    return told if isinstance(told, dict) else {}
+@dataclass(frozen=True, slots=True)
+class _Question:
+    number: int
+    question: str
+    request: RecordedRequest
 
 
-def _gold(request: Mapping[str, Any]) -> str | None:
-    told = _feedback(request)
-    if isinstance(told.get("answer"), str) and told["answer"].strip():
-        return str(told["answer"]).strip()
-    winner = _winner(request) if told.get("correct") is True else None
-    answer = None if winner is None else _answer(winner)
+def _questions(path: Path) -> Iterator[_Question]:
+    """Yield the requests that training may use and whose question is known. Raises DataError."""
+    try:
+        recording = read_recording(path)
+    except RecordingError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    if recording.notice:
+        _log.warning("%s: %s", path, recording.notice)
+    allowed, forbidden = recording.for_training()
+    if forbidden == 1:
+        _log.warning("%s: 1 line was left out, as its key doesn't allow training.", path)
+    elif forbidden:
+        _log.warning("%s: %d lines were left out, as their keys don't allow training.", path, forbidden)
+    for line in allowed.lines:
+        if question := (line.request.question or "").strip():
+            yield _Question(line.number, question, line.request)
+
+
+def _gold(request: RecordedRequest) -> str | None:
+    feedback = request.feedback or Feedback()
+    if feedback.answer and feedback.answer.strip():
+        return feedback.answer.strip()
+    returned = _returned(request) if feedback.correct else None
+    answer = None if returned is None else _answer(returned)
     return None if answer is None else answer.raw
 
 
-def _liked(request: Mapping[str, Any]) -> bool | None:
-    told = _feedback(request)
-    if isinstance(told.get("correct"), bool):
-        return bool(told["correct"])
-    rating = told.get("rating")
-    return True if rating == 1 else False if rating == -1 else None
+def _liked(feedback: Feedback) -> bool | None:
+    if feedback.correct is not None:
+        return feedback.correct
+    return None if feedback.rating is None else feedback.rating == 1
 
 
-def _winner(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The sample that was returned: the only one, or the vote's."""
-    samples, place = request["samples"], request.get("winner")
-    if place is None and len(samples) == 1:
-        place = 0
-    if not isinstance(place, int) or not 0 <= place < len(samples) or not samples[place].get("text"):
+def _returned(request: RecordedRequest) -> RecordedSample | None:
+    """Return the sample that the client got; None where it is not known or its text was not recorded."""
+    returned = request.returned
+    return returned if returned is not None and returned.text else None
+
+
+def _answer(sample: RecordedSample) -> Answer | None:
+    """Return the recorded answer, else the one that the grader reads; a truncated sample has none."""
+    if sample.truncated:
         return None
-    winner: Mapping[str, Any] = samples[place]
-    return winner
+    return extract(f"\\boxed{{{sample.answer}}}" if sample.answer is not None else sample.text or "")
 
 
-def _answer(sample: Mapping[str, Any]) -> Answer | None:
-    """The recorded answer, else the one that the grader reads; a cut-off sample has none."""
-    if sample.get("finish_reason") == "length":
-        return None
-    given = sample.get("answer")
-    return extract(f"\\boxed{{{given}}}" if isinstance(given, str) else str(sample.get("text", "")))
-
-
-def _differ(winner: Mapping[str, Any], sample: Mapping[str, Any]) -> bool:
-    if not sample.get("text") or sample.get("finish_reason") == "length":
+def _differ(returned: RecordedSample, sample: RecordedSample) -> bool:
+    if not sample.text or sample.truncated:
         return False
-    one, other = _answer(winner), _answer(sample)
+    one, other = _answer(returned), _answer(sample)
     if one is None or other is None:
-        return bool(sample["text"] != winner["text"])
+        return sample.text != returned.text
     return equivalent(one, other) is False

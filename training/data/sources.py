@@ -1,4 +1,4 @@
-"""Where rows come from. To add a kind of source: one function and one line in `SOURCES`."""
+"""The sources of problems. To add a kind of source: one function and one line in `SOURCES`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from itertools import chain, count, islice
 
 from training.config import Source
 from training.data.arithmetic import additions, errands
-from training.data.functions import function_rows
-from training.data.hub import HubSet, hub_rows
+from training.data.functions import coding_problems
+from training.data.gym import gym_problems
+from training.data.hub import HubSet, hub_problems
 from training.data.instructions import instruction
 from training.data.problems import DataError
-from training.data.readers import gym_rows, read_rows
+from training.data.readers import read_problems
 from training.data.recorded import rated_rows, recorded_rows
-from training.data.word_problems import stories
+from training.data.word_problems import word_problems
 from training.types import Problem
 
 __all__ = ["SOURCES", "collect", "held_out"]
@@ -25,20 +26,21 @@ def _gym(source: Source, seed: str) -> Iterator[Problem]:
     if source.task is None or source.count is None:
         raise DataError("a source of kind gym needs a task and a count")
     number = random.Random(seed).getrandbits(31)
-    return iter(gym_rows(source.task, source.count, number))
+    problems = gym_problems(source.task, source.count, number)
+    return (replace(problem, id=f"gym/{number}/{problem.id}") for problem in problems)
 
 
 def _jsonl(source: Source, seed: str) -> Iterator[Problem]:
     if source.path is None:
         raise DataError("a source of kind jsonl needs a path")
-    return iter(read_rows(source.path))
+    return iter(read_problems(source.path))
 
 
 def _hub(source: Source, seed: str) -> Iterator[Problem]:
     if source.name is None:
         raise DataError("a source of kind hub needs a name")
-    wanted = HubSet(source.name, source.subset, source.split, source.columns, source.fixed)
-    return iter(hub_rows(wanted, source.count))
+    hub_set = HubSet(source.name, source.subset, source.split, source.columns, source.fixed)
+    return iter(hub_problems(hub_set, source.count))
 
 
 def _instructions(source: Source, seed: str) -> Iterator[Problem]:
@@ -57,25 +59,30 @@ def _recorded(source: Source, seed: str) -> Iterator[Problem]:
 SOURCES: Mapping[str, Callable[[Source, str], Iterator[Problem]]] = {
     "additions": lambda source, seed: additions(seed, digits=source.digits),
     "errands": lambda source, seed: errands(seed),
-    "functions": lambda source, seed: iter(function_rows()),
+    "functions": lambda source, seed: iter(coding_problems()),
     "gym": _gym,
     "hub": _hub,
     "instructions": _instructions,
     "jsonl": _jsonl,
     "recorded": _recorded,
-    "stories": lambda source, seed: stories(seed),
+    "stories": lambda source, seed: word_problems(seed),
 }
-"""Each gives rows, perhaps without end; the same source and seed give the same rows. Raises DataError."""
+"""Maps a kind to a function that yields its problems, perhaps without end. It may raise DataError.
+
+The same source and seed give the same problems.
+"""
 
 
-def collect(sources: Sequence[Source], most: int, seed: int, *, without: Iterable[str] = ()) -> list[Problem]:
-    """`most` different rows, drawn from the sources by weight; fewer only where all of them run dry.
+def collect(
+    sources: Sequence[Source], limit: int, seed: int, *, without: Iterable[str] = ()
+) -> list[Problem]:
+    """Return `limit` different problems, drawn from the sources by weight; fewer where all sources run dry.
 
-    Questions in `without` are left out, which keeps held-out ones out of training. No two rows have one id:
-    replies and pass rates are kept by it, and files of one name would share theirs. Deterministic.
+    Leaves out the questions in `without`, which keeps held-out ones out of training. No two problems share an
+    id, although files of the same name may: replies and pass rates are stored by it. Deterministic.
     """
     rng = random.Random(f"collect {seed}")
-    taken = set(without)
+    questions = set(without)
     ids: set[str] = set()
     streams: dict[int, Iterator[Problem]] = {}
     for place, source in enumerate(sources):
@@ -83,31 +90,31 @@ def collect(sources: Sequence[Source], most: int, seed: int, *, without: Iterabl
             raise DataError(f"no source is called {source.kind!r}; there are {', '.join(SOURCES)}")
         stream = SOURCES[source.kind](source, f"{seed} {source.seed} {place}")
         streams[place] = islice(stream, source.count)
-    rows: list[Problem] = []
-    repeated = 0
-    while streams and len(rows) < most and repeated < 100 * most:
+    problems: list[Problem] = []
+    repeats = 0
+    while streams and len(problems) < limit and repeats < 100 * limit:
         places = list(streams)
         place = rng.choices(places, [sources[p].weight for p in places])[0]
-        row = next(streams[place], None)
-        if row is None:
+        problem = next(streams[place], None)
+        if problem is None:
             del streams[place]
-        elif row.question in taken:
-            repeated += 1
+        elif problem.question in questions:
+            repeats += 1
         else:
-            taken.add(row.question)
-            rows.append(replace(row, id=_unlike(f"{row.source}/{row.id}", ids)))
-            ids.add(rows[-1].id)
-    if not rows:
-        raise DataError("the sources hold no rows")
-    return rows
+            questions.add(problem.question)
+            problems.append(replace(problem, id=_unique(f"{problem.source}/{problem.id}", ids)))
+            ids.add(problems[-1].id)
+    if not problems:
+        raise DataError("the sources hold no problems")
+    return problems
 
 
-def _unlike(wanted: str, taken: Container[str]) -> str:
-    """The id itself, or with the least number behind it that makes it another than those taken."""
-    numbered = (f"{wanted}#{number}" for number in count(2))
-    return next(each for each in chain([wanted], numbered) if each not in taken)
+def _unique(name: str, ids: Container[str]) -> str:
+    """Return the name, or the name with the least number behind it that makes it differ from all `ids`."""
+    numbered = (f"{name}#{number}" for number in count(2))
+    return next(candidate for candidate in chain([name], numbered) if candidate not in ids)
 
 
-def held_out(sources: Sequence[Source], most: int) -> list[Problem]:
-    """The questions to evaluate on; they don't depend on the run's seed, so that runs can be compared."""
-    return collect(sources, most, seed=-1)
+def held_out(sources: Sequence[Source], limit: int) -> list[Problem]:
+    """Return the problems to evaluate on. They don't depend on the run's seed, so runs can be compared."""
+    return collect(sources, limit, seed=-1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from training.types import Problem
 
-__all__ = ["stories"]
+__all__ = ["word_problems"]
 
 _NAMES = (
     "Ada",
@@ -29,7 +29,7 @@ _THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pens", "shel
 _PACKS = ("bags", "boxes", "jars", "packs", "trays")
 
 
-def stories(seed: str) -> Iterator[Problem]:
+def word_problems(seed: str) -> Iterator[Problem]:
     """Rows without end; the same seed gives the same ones. Answers are whole numbers from 0 on."""
     rng = random.Random(f"stories {seed}")
     kinds = (_gained_lost, _packed, _shared, _priced, _compared)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from training.data.problems import EvaluationProblem
+from training.types import Problem
 
 __all__ = ["ANSWER_FORMS", "AnswerForm", "chat_messages"]
 
@@ -29,13 +29,13 @@ class AnswerForm:
 
 
 def chat_messages(
-    problem: EvaluationProblem, form: AnswerForm, examples: Sequence[EvaluationProblem] = ()
+    problem: Problem, form: AnswerForm, examples: Sequence[Problem] = ()
 ) -> list[dict[str, str]]:
     """Build the chat for a problem: each example as a turn with its right answer, then the question."""
     messages = []
     for shown in (*examples, problem):
         messages.append({"role": "user", "content": f"{shown.question}\n\n{form.instruction}".strip()})
-        messages.append({"role": "assistant", "content": form.example.replace("{answer}", shown.gold)})
+        messages.append({"role": "assistant", "content": form.example.replace("{answer}", shown.gold or "")})
     return messages[:-1]
 
 

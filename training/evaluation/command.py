@@ -19,7 +19,10 @@ from typing import Any
 
 from rich.console import Console
 
-from training.data.problems import DataError, EvaluationProblem, choose, digest, gym_problems, read_problems
+from policies.chart import ChartsUnavailable
+from training.data.gym import gym_problems
+from training.data.problems import DataError, choose, digest
+from training.data.readers import read_answered
 from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import RequestFailed, open_client
 from training.evaluation.gateway_process import GatewayStartFailed, run_gateway
@@ -29,6 +32,7 @@ from training.evaluation.replies import ReplyLog, ReplyLogError, open_reply_log
 from training.evaluation.runner import EvaluationFailed, EvaluationRequest, chat_body, evaluate_all
 from training.evaluation.settings import EvaluationSetting, setting_grid
 from training.evaluation.table import metrics_table
+from training.types import Problem
 
 __all__ = ["main"]
 
@@ -62,7 +66,7 @@ class _Plan:
     `about` holds everything that affects a reply; it is the first line of the reply log `out`.
     """
 
-    problems: Sequence[EvaluationProblem]
+    problems: Sequence[Problem]
     chats: Mapping[str, list[dict[str, str]]]
     settings: Sequence[EvaluationSetting]
     about: Mapping[str, Any]
@@ -77,7 +81,7 @@ class _Plan:
             if (setting.name, problem.id) not in log
         ]
 
-    def _body(self, model: str, index: int, problem: EvaluationProblem) -> dict[str, Any]:
+    def _body(self, model: str, index: int, problem: Problem) -> dict[str, Any]:
         return chat_body(
             model,
             self.chats[problem.id],
@@ -153,7 +157,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
         count = args.count or _DEFAULT_TASK_COUNT
         pool, source = gym_problems(args.task, count + args.shots, args.seed), args.task
     else:
-        count, pool, source = args.count, read_problems(args.data), args.data.name
+        count, pool, source = args.count, read_answered(args.data), args.data.name
     examples, problems = choose(pool, count, args.shots, args.seed)
     form = ANSWER_FORMS[args.form]
     chats = {problem.id: chat_messages(problem, form, examples) for problem in problems}
@@ -217,8 +221,11 @@ def _report(plan: _Plan, log: ReplyLog, args: argparse.Namespace) -> int:
     frontier = [metrics[index].setting for index in pareto_frontier(points)]
     summary = json.dumps(_summary(log.about, metrics, frontier, args.by), indent=1)
     (args.summary or plan.out.with_suffix(".json")).write_text(summary + "\n", encoding="utf-8")
-    chart = picture(metrics, frontier, args.by)
-    (args.plot or plan.out.with_suffix(".svg")).write_text(chart, encoding="utf-8")
+    try:
+        chart = picture(metrics, frontier, args.by)
+        (args.plot or plan.out.with_suffix(".svg")).write_text(chart, encoding="utf-8")
+    except ChartsUnavailable as error:
+        _print_error(f"no chart is drawn: {error}")
     if args.json:
         print(summary)
         return 0

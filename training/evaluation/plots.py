@@ -1,10 +1,10 @@
-"""The chart of an evaluation: accuracy against tokens per question, one line a policy."""
+"""Draws an evaluation: accuracy against tokens for one question, one line for each policy."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from policies.chart import COLOURS, Entry, Line, Panel, Point, chart
+from policies.chart import COLOURS, LegendEntry, Line, Panel, Point, accuracy_chart
 from training.evaluation.metrics import GradingMode, Proportion, SettingMetrics
 from training.evaluation.settings import EvaluationSetting
 
@@ -12,11 +12,11 @@ __all__ = ["picture"]
 
 
 def picture(figures: Sequence[SettingMetrics], best: Collection[EvaluationSetting], by: GradingMode) -> str:
-    """Return the SVG; rings mark the frontier, and vertical bars are 95% Wilson intervals.
+    """Return the SVG. A ring marks a setting on the frontier, a vertical bar is a 95% Wilson interval.
 
-    A line joins the numbers of samples of one budget, vote and stopping rule. All lines of a budget start
-    at its single sample. If there is only one number of samples, a line joins the budgets of one vote
-    and stopping rule instead.
+    A line joins one budget, vote and stopping rule over the numbers of samples; all lines of a budget begin
+    at one sample. With a single number of samples, a line joins one vote and rule over the budgets. Raises
+    ChartsUnavailable.
     """
     counts = {figure.setting.samples for figure in figures}
     lines = _over_samples(figures) if len(counts) > 1 else _over_budgets(figures)
@@ -30,9 +30,9 @@ def picture(figures: Sequence[SettingMetrics], best: Collection[EvaluationSettin
         Line([(figure.tokens, figure.accuracy(by).percent) for figure in members], colours[name])
         for name, members in lines.items()
     ]
-    legend = [Entry(name, colour) for name, colour in colours.items()]
-    legend.append(Entry("on the frontier", "#222", "ring"))
-    return chart([Panel("tokens", points, joined)], legend, legend_width=260)
+    legend = [LegendEntry(name, colour) for name, colour in colours.items()]
+    legend.append(LegendEntry("on the frontier", "#222222", "ring"))
+    return accuracy_chart([Panel("tokens", points, joined)], legend)
 
 
 def _point(figure: SettingMetrics, share: Proportion, colour: str, ring: bool) -> Point:

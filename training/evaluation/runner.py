@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scorers.answers import verify_async
-from scorers.grader.pool import MathPool
-from training.data.problems import EvaluationProblem
+from scorers.grader.pool import WorkerPool
 from training.evaluation.client import Client, RequestFailed
 from training.evaluation.replies import EvaluatedReply
 from training.evaluation.settings import EvaluationSetting
+from training.types import Problem
 
 __all__ = ["EvaluationFailed", "EvaluationRequest", "chat_body", "evaluate_all", "grade_reply"]
 
@@ -35,7 +35,7 @@ class EvaluationRequest:
     """One problem at one setting, with the body of its chat request."""
 
     setting: EvaluationSetting
-    problem: EvaluationProblem
+    problem: Problem
     body: Mapping[str, Any]
 
 
@@ -91,7 +91,7 @@ async def evaluate_all(
             on_reply(reply)
             progress.update(task, advance=1)
 
-    async with MathPool() as pool:
+    async with WorkerPool() as pool:
         with _progress_bar() as progress:
             task = progress.add_task("asking", total=len(requests) + completed, completed=completed)
             async with asyncio.TaskGroup() as group:
@@ -106,7 +106,7 @@ async def _evaluate(
     client: Client,
     request: EvaluationRequest,
     extract: Callable[[str], str | None],
-    pool: MathPool,
+    pool: WorkerPool,
 ) -> EvaluatedReply:
     body, seconds = await client.complete(request.setting, request.body)
     try:
@@ -140,14 +140,14 @@ async def _evaluate(
 
 async def grade_reply(
     text: str,
-    problem: EvaluationProblem,
+    problem: Problem,
     extract: Callable[[str], str | None],
-    pool: MathPool | None = None,
+    pool: WorkerPool | None = None,
 ) -> tuple[bool | None, bool | None]:
     """Return whether the reply is right, strictly and leniently; None where the grader can't decide."""
 
     async def is_right(reply: str) -> bool | None:
-        return await verify_async(reply, problem.gold, pool, tolerance=problem.tolerance)
+        return await verify_async(reply, problem.gold or "", pool, tolerance=problem.tolerance)
 
     answer = extract(text)
     strict = answer is not None and await is_right(f"\\boxed{{{answer}}}")

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from policies.thinking import Markup
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.config import TrainConfig
 from training.data.prompts import Prompt, Prompter, Tokenizer
-from training.data.readers import parse_rows, row_json
+from training.data.readers import parse_problems, problem_json
 from training.export.plan import ExportError, ExportPlan, PromptedProblem
 from training.rewards import RewardContext, reward_plan
 from training.stages.reward_context import at_limit, reward_setting
@@ -31,7 +31,7 @@ _UNSUPPORTED_REWARDS = {
 
 def grading_record(prompted: PromptedProblem) -> str:
     """Return what grading a reply to this problem needs, as one line of JSON."""
-    problem = row_json(replace(prompted.problem, extra={}, pairs=()))
+    problem = problem_json(replace(prompted.problem, extra={}, pairs=()))
     markup = asdict(prompted.prompt.markup)
     record = {"row": problem, "budget": prompted.prompt.budget, "markup": markup}
     return json.dumps(record, ensure_ascii=False)
@@ -66,7 +66,7 @@ class Scoring:
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         config = TrainConfig.model_validate(fields["config"])
         table: Any = config.table(fields["stage"])
-        self._pool = MathPool(1).start()
+        self._pool = WorkerPool(1).start()
         context = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
         limit = table.length_most or table.length
         self._plan = reward_plan(at_limit(context, limit), fields["kinds"], table.rewards)
@@ -91,7 +91,7 @@ class Scoring:
         fields = json.loads(record)
         answer = fields["markup"]["answer"]
         markup = Markup(**fields["markup"] | {"answer": tuple(answer) if answer else None})
-        (problem,) = parse_rows([json.dumps(fields["row"])], "")
+        (problem,) = parse_problems([json.dumps(fields["row"])])
         encode = self._prompter.tokenizer.encode
         ids = encode(reply, add_special_tokens=False) if isinstance(reply, str) else list(reply)
         prompt = Prompt("", (), markup, fields["budget"])

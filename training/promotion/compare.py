@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.data.problems import EvaluationProblem, choose, digest, gym_problems, read_problems
+from training.data.gym import gym_problems
+from training.data.problems import choose, digest
+from training.data.readers import read_answered
 from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import Client
 from training.evaluation.metrics import GradingMode
@@ -16,6 +18,7 @@ from training.evaluation.replies import EvaluatedReply, open_reply_log
 from training.evaluation.runner import EvaluationFailed, EvaluationRequest, chat_body, evaluate_all
 from training.evaluation.settings import EvaluationSetting
 from training.promotion.decisions import PairedOutcomes
+from training.types import Problem
 
 __all__ = ["ComparisonSettings", "DataSet", "evaluate_both", "load_data_set", "pair_replies"]
 
@@ -40,14 +43,14 @@ class DataSet:
 
     name: str
     trained: bool
-    problems: tuple[EvaluationProblem, ...]
+    problems: tuple[Problem, ...]
 
 
 def load_data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
     """Load the file `source`, or the reasoning-gym task if no such file exists. Raises DataError."""
     path = Path(source)
     if path.exists():
-        name, pool = path.name, read_problems(path)
+        name, pool = path.name, read_answered(path)
     else:
         name, pool = source, gym_problems(source, count or _DEFAULT_TASK_COUNT, seed)
     _, problems = choose(pool, min(count, len(pool)), 0, seed)

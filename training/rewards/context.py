@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from policies.prompts import LEVELS, Level
 from policies.thinking import Markup
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.rewards.language import Identify
 from training.rewards.preference import PreferenceModel
 from training.rewards.rubric import Judge
@@ -36,7 +36,7 @@ class RewardContext:
     """
 
     markup: Markup = Markup()
-    pool: MathPool | None = None
+    pool: WorkerPool | None = None
     levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
     context: int | None = None
     max_tokens: int = 1024

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorers.answers import verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.types import Completion, Problem
 
 __all__ = ["Correct"]
@@ -21,7 +21,7 @@ class Correct:
     that was cut off, whatever stands in it. None for a row without a gold answer.
     """
 
-    pool: MathPool | None = None
+    pool: WorkerPool | None = None
 
     def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""

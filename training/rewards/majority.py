@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scorers.answers import equivalent, extract
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
 from training.types import Completion, Problem
@@ -25,7 +25,7 @@ class Majority:
     """
 
     min_share: float = 0.5
-    pool: MathPool | None = None
+    pool: WorkerPool | None = None
 
     def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""

@@ -1,10 +1,11 @@
 """Inside the sandbox: gives up every right, then runs code and tests in two processes.
 
-Three processes: the first makes the namespaces and keeps the time; the second, alone with the
-third in them, runs the tests and gives the verdict; the third runs the code, in a process
-namespace of its own, where it can't even name the others. Namespaces are the
-kernel's (user, mount, process, network, IPC, host name); see unshare(2), pivot_root(2), mount_setattr(2).
-Standard library alone, for nothing else is there.
+There are three processes. The first makes the namespaces and keeps the time. The second is alone with the
+third in them; it runs the tests and gives the verdict. The third runs the code, in a process namespace of
+its own, where it can't even name the others. For cases of a program it starts a child for each of them.
+
+Namespaces are the kernel's (user, mount, process, network, IPC, host name); see unshare(2), pivot_root(2),
+mount_setattr(2). Standard library alone, because nothing else is there.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from training.sandbox.programs import examine_program, serve_programs
 from training.sandbox.remote import Channel, examine, serve
 
 __all__ = ["DEVICES", "SandboxLimits", "main"]
@@ -41,10 +43,11 @@ DEVICES = ("/dev/null", "/dev/urandom")
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one run may use: `seconds` of wall and `cpu` seconds of processor time, `memory` in bytes.
+    """The limits of one run: `seconds` of wall time, `cpu` seconds of processor time, `memory` in bytes.
 
-    `processes` counts threads as well. Memory is address space and counts for each process, so all
-    together, the tests' own among them, may take `memory` * (`processes` + 1). `files` may be open at once.
+    For a program they hold for each case. `processes` counts threads as well. Memory is address space and
+    counts for each process. So all together, with the tests' own, may take `memory` * (`processes` + 1).
+    `files` may be open at once.
     """
 
     seconds: float = 5.0
@@ -55,39 +58,43 @@ class SandboxLimits:
 
 
 def main(arguments: str) -> None:
-    """Runs the job on standard input; `arguments`, as JSON, are the limits, the paths that Python
-    lies in, and how many seconds it may take until the sandbox stands.
+    """Run the job on standard input. `arguments` is JSON:
 
-    Standard output gets one line when the sandbox stands and one with the verdict. Where it can't
-    stand the process ends with status 3, and says why on standard error.
+    - "limits", as in `SandboxLimits`, but with the "seconds" of the whole run;
+    - "paths", the directories that Python needs;
+    - "start", the seconds until the sandbox must stand;
+    - "programs", whether the job is a program with cases rather than functions with tests.
+
+    Standard output gets one line when the sandbox stands and one with the verdict. Where it can't stand the
+    process ends with status 3 and says why on standard error.
     """
-    told = json.loads(arguments)
-    limits = SandboxLimits(**told["limits"])
+    options = json.loads(arguments)
+    limits = SandboxLimits(**options["limits"])
     try:
         _separate()
         standing, stands = os.pipe()
         child = os.fork()
         if not child:
-            _inside(limits, told["paths"], stands)
+            _inside(limits, options["paths"], stands, programs=options["programs"])
         os.close(stands)
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         os._exit(3)
     ended = os.pidfd_open(child)
-    if not (_happens(standing, told["start"]) and _happens(ended, limits.seconds)):
+    if not (_happens(standing, options["start"]) and _happens(ended, limits.seconds)):
         os.kill(child, signal.SIGKILL)
     os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0x7F)
 
 
 def _happens(descriptor: int, seconds: float) -> bool:
-    """Whether something can be read, or the other end is closed, within the time."""
+    """Wait until something can be read or the other end is closed; return whether it was within the time."""
     waiting = select.poll()
     waiting.register(descriptor, select.POLLIN)
     return bool(waiting.poll(seconds * 1000))
 
 
-def _inside(limits: SandboxLimits, paths: list[str], stands: int) -> None:
-    """The second process, the first of its namespace: when it ends, all of them end."""
+def _inside(limits: SandboxLimits, paths: list[str], stands: int, *, programs: bool) -> None:
+    """Be the second process, the first of its namespace: when it ends, all of them end."""
     try:
         os.umask(0o022)  # of the new root's directories: nobody has to get through them
         _close_in(paths)
@@ -95,7 +102,7 @@ def _inside(limits: SandboxLimits, paths: list[str], stands: int) -> None:
         _call("unshare", NEWPID)
         if not os.fork():
             ours.close()
-            _run_code(theirs, limits)
+            _run_code(theirs, limits, programs=programs)
         theirs.close()
         _give_up(limits)
         _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -109,28 +116,38 @@ def _inside(limits: SandboxLimits, paths: list[str], stands: int) -> None:
     os.close(stands)
     job = json.load(sys.stdin)
     _to_nowhere(0, 1, 2)
-    passed, why = examine(Channel(ours), job["code"], job["tests"])
+    if programs:
+        passed, why = examine_program(ours, job["code"], job["cases"])
+    else:
+        passed, why = examine(Channel(ours), job["code"], job["tests"])
     verdict.write(json.dumps({"passed": passed, "why": why}) + "\n")
     verdict.flush()
     os._exit(0)
 
 
-def _run_code(end: socket.socket, limits: SandboxLimits) -> None:
-    """The third process. It was made before the job was read, so it holds nothing of the tests."""
+def _run_code(end: socket.socket, limits: SandboxLimits, *, programs: bool) -> None:
+    """Be the third process. It starts before the job is read, so it holds nothing of the tests."""
     try:
         _to_nowhere(0, 1, 2)
         os.dup2(end.fileno(), 3)
         os.closerange(4, 4096)
-        _give_up(limits)
-        channel = Channel(socket.socket(fileno=3))
         end.detach()
-        serve(channel)
+        end = socket.socket(fileno=3)
+        if programs:
+            # The children give up the rights to start processes by themselves. None may look into this one.
+            _become_nobody_as_root()
+            _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
+            serve_programs(end, lambda cpu: _give_up(replace(limits, cpu=cpu)))
+        else:
+            _give_up(limits)
+            serve(Channel(end))
     finally:
         os._exit(1)
 
 
 def _separate() -> None:
-    """New namespaces; without the right to make them, within a new user namespace that has it."""
+    """Enter new namespaces; without the right to make them, within a new user namespace that has it."""
     try:
         _call("unshare", _SPACES)
     except PermissionError:
@@ -142,7 +159,7 @@ def _separate() -> None:
 
 
 def _close_in(paths: list[str]) -> None:
-    """A new root, in memory and read-only, that holds Python and two devices and nothing else."""
+    """Enter a new root, in memory and read-only, that holds Python and two devices and nothing else."""
     _call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
     # Opened before the new root is laid over a directory that may hold one of them.
     sources = [(path, os.open(path, os.O_PATH)) for path in (*paths, *DEVICES)]
@@ -167,16 +184,15 @@ def _close_in(paths: list[str]) -> None:
 
 
 def _restrict(path: str, attributes: int) -> None:
-    """Sets attributes on a mount and all below it."""
+    """Set attributes on a mount and all below it."""
     wanted = (ctypes.c_uint64 * 4)(attributes, 0, 0, 0)
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
     _call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), _AT_RECURSIVE, wanted, size)
 
 
 def _give_up(limits: SandboxLimits) -> None:
-    """No user, no capability, no new privilege, and the limits on what is left."""
-    if os.geteuid() == 0 and os.getresuid() == (0, 0, 0):
-        _become_nobody()
+    """Drop the user, all capabilities and new privileges, and set the limits."""
+    _become_nobody_as_root()
     # A user namespace of its own, so that the processes of other sandboxes don't count with this one's.
     _call("unshare", NEWUSER)
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -185,7 +201,7 @@ def _give_up(limits: SandboxLimits) -> None:
             break  # past the last one that this kernel has
     header, nothing = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
     _call("capset", header, nothing)
-    for kind, most in (
+    for kind, limit in (
         (resource.RLIMIT_AS, limits.memory),
         (resource.RLIMIT_CPU, limits.cpu),
         (resource.RLIMIT_NPROC, limits.processes),
@@ -193,11 +209,13 @@ def _give_up(limits: SandboxLimits) -> None:
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(kind, (most, most))
+        resource.setrlimit(kind, (limit, limit))
 
 
-def _become_nobody() -> None:
-    """Where this is the machine's root. In a user namespace there is no such user, and no need of one."""
+def _become_nobody_as_root() -> None:
+    """Stop being the machine's root. In a user namespace there is no other user, and no need of one."""
+    if os.getresuid() != (0, 0, 0):
+        return
     try:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
@@ -207,9 +225,10 @@ def _become_nobody() -> None:
 
 
 def _to_nowhere(*descriptors: int) -> None:
+    """Connect descriptors to /dev/null."""
     nowhere = os.open("/dev/null", os.O_RDWR)
-    for each in descriptors:
-        os.dup2(nowhere, each)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 
@@ -218,8 +237,10 @@ def _libc() -> ctypes.CDLL:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """A function of libc's that returns 0. Raises OSError with the function's name."""
-    given = [ctypes.c_ulong(each) if isinstance(each, int) and each >= 0 else each for each in arguments]
-    if getattr(_libc(), name)(*given) != 0:
+    """Call a function of libc that returns 0 on success. Raises OSError with the function's name."""
+    values = [
+        ctypes.c_ulong(value) if isinstance(value, int) and value >= 0 else value for value in arguments
+    ]
+    if getattr(_libc(), name)(*values) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from scorers.calibration import fit
+from scorers.calibration import fit_calibration
 from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from training.config import ClassifierTable
 from training.data.problems import DataError
 from training.data.prompts import Prompter
@@ -102,7 +102,7 @@ def train_classifier(
     }
 
 
-def classify(directory: Path, template: str, cases: Sequence[Case]) -> list[float]:
+def classify(directory: Path, template: str, cases: Sequence[ClassifierInput]) -> list[float]:
     """Return the probabilities of the embedded classifier, as in serving; equal cases run once."""
     distinct = list(dict.fromkeys(cases))
     local = LocalClassifier(directory, template=template, batch=_BATCH)
@@ -116,7 +116,7 @@ def classify(directory: Path, template: str, cases: Sequence[Case]) -> list[floa
 def write_calibration(directory: Path, probabilities: Sequence[float], labels: Sequence[bool]) -> None:
     """Fit the calibration and write it beside the weights, where serving reads it."""
     path = directory / "calibration.json"
-    path.write_text(json.dumps(asdict(fit(probabilities, labels))) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(asdict(fit_calibration(probabilities, labels))) + "\n", encoding="utf-8")
 
 
 def _encode(tokenizer: Any, labelled: LabelledText) -> Encoded:

@@ -17,10 +17,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
-from scorers.trained import Case, filled
+from scorers.trained import ClassifierInput, fill_template
 from training.config import Miss
 from training.scorer.labels import change_digit
-from training.scorer.samples import Asked
+from training.scorer.samples import LabelledProblem
 from training.types import Problem
 
 __all__ = [
@@ -41,7 +41,7 @@ def judge_problem(form: str, problem: Problem, answer: str, right: bool) -> Prob
     chains: Mapping[str, str] = problem.extra.get("chains", {})
     comparison = compare_characters(problem.gold or "", answer.strip())
     extra = {"chains": {name: f"{chain}\n{comparison}" for name, chain in chains.items()}} if chains else {}
-    question = filled(form, Case(problem.question, answer))
+    question = fill_template(form, ClassifierInput(problem.question, answer))
     gold = "yes" if right else "no"
     return Problem(f"{problem.id}/{answer}", question, gold, source="checks", extra=extra)
 
@@ -98,7 +98,7 @@ def judge_problems_by_rule(
 
 def judge_problems_from_replies(
     form: str,
-    labelled: Sequence[Asked],
+    sampled: Sequence[LabelledProblem],
     seed: int,
     misses: Sequence[Miss] = DIGIT_ONLY,
     *,
@@ -111,29 +111,29 @@ def judge_problems_from_replies(
     """
     rng = random.Random(f"checks {seed}")
     judged = []
-    for sampled in labelled:
+    for labelled in sampled:
         counts = Counter(
-            reply.answer.strip() for reply in sampled.replies if reply.finished and not reply.correct
+            sample.answer.strip() for sample in labelled.samples if sample.finished and not sample.correct
         )
         answers = [answer for answer, _ in counts.most_common() if answer][:most]
-        gold = sampled.row.gold or ""
-        perturbed = perturb_answer(gold, misses, rng) if sampled.row.tolerance is None else None
+        gold = labelled.problem.gold or ""
+        perturbed = perturb_answer(gold, misses, rng) if labelled.problem.tolerance is None else None
         if not answers and perturbed is not None:
             answers = [perturbed]
-        judged += [judge_problem(form, sampled.row, answer, False) for answer in answers]
-        judged.append(judge_problem(form, sampled.row, gold, True))
+        judged += [judge_problem(form, labelled.problem, answer, False) for answer in answers]
+        judged.append(judge_problem(form, labelled.problem, gold, True))
     return judged
 
 
 def judge_problems_to_imitate(
     form: str,
     problems: Sequence[Problem],
-    labelled: Sequence[Asked],
+    sampled: Sequence[LabelledProblem],
     seed: int,
     misses: Sequence[Miss] = DIGIT_ONLY,
 ) -> list[Problem]:
     """Return problems by rule, then problems from a policy's replies, whose mistakes are harder to see."""
     return [
         *judge_problems_by_rule(form, problems, seed, misses),
-        *judge_problems_from_replies(form, labelled, seed, misses),
+        *judge_problems_from_replies(form, sampled, seed, misses),
     ]

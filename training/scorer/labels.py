@@ -1,4 +1,4 @@
-"""The labels that a classifier learns: whether a reply is right, and each of its steps where known. Pure."""
+"""The labels that a classifier learns: whether a sample is right, and each of its steps where known. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from scorers.grader.pool import MathPool
-from scorers.trained import Case, filled
+from scorers.grader.pool import WorkerPool
+from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
-from training.scorer.samples import Asked, LabelledReply, classes
+from training.scorer.samples import LabelledProblem, LabelledSample, answer_groups
 
 __all__ = ["LabelledText", "change_digit", "labelled_texts", "step_labels", "with_hard_negatives"]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A text to classify, with its labels (end, right so far); the last label is that of the whole reply.
+    """A text to classify, with its labels (end, right so far); the last label is that of the whole sample.
 
     `end` is a position in the text, in characters.
     """
@@ -42,27 +42,31 @@ def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
     return labels
 
 
-def labelled_texts(template: str, labelled: Iterable[Asked], *, steps: bool = False) -> list[LabelledText]:
-    """Return every reply that has an answer, as serving classifies it; with `steps`, label its steps too."""
+def labelled_texts(
+    template: str, problems: Iterable[LabelledProblem], *, steps: bool = False
+) -> list[LabelledText]:
+    """Return every sample that has an answer, as serving classifies it; with `steps`, label its steps too."""
     return [
-        _labelled_text(template, problem, reply, steps)
-        for problem in labelled
-        for reply in problem.replies
-        if reply.answer.strip()
+        _labelled_text(template, problem, sample, steps)
+        for problem in problems
+        for sample in problem.samples
+        if sample.answer.strip()
     ]
 
 
-def _labelled_text(template: str, problem: Asked, reply: LabelledReply, steps: bool) -> LabelledText:
-    case = Case(problem.row.question, reply.answer, reply.thinking)
-    text = filled(template, case)
+def _labelled_text(
+    template: str, labelled: LabelledProblem, sample: LabelledSample, steps: bool
+) -> LabelledText:
+    case = ClassifierInput(labelled.problem.question, sample.answer, sample.thinking)
+    text = fill_template(template, case)
     labels: list[tuple[int, bool]] = []
-    chains = problem.row.extra.get("chains")
+    chains = labelled.problem.extra.get("chains")
     before, placeholder, _ = template.partition("{reasoning}")
     if steps and chains and placeholder:
-        start = len(filled(before, case))
-        chain = chains[LENGTHS.get(problem.budget or "high", "high")]
-        labels = [(start + end, right) for end, right in step_labels(reply.thinking, chain)]
-    return LabelledText(text, (*labels, (len(text), reply.correct)))
+        start = len(fill_template(before, case))
+        chain = chains[LENGTHS.get(labelled.level or "high", "high")]
+        labels = [(start + end, right) for end, right in step_labels(sample.thinking, chain)]
+    return LabelledText(text, (*labels, (len(text), sample.correct)))
 
 
 def change_digit(answer: str, rng: random.Random) -> str | None:
@@ -75,31 +79,35 @@ def change_digit(answer: str, rng: random.Random) -> str | None:
     return answer[:position] + digit + answer[position + 1 :]
 
 
-def with_hard_negatives(labelled: Sequence[Asked], seed: int, pool: MathPool | None = None) -> list[Asked]:
-    """Add hard negatives to the replies of each problem.
+def with_hard_negatives(
+    problems: Sequence[LabelledProblem], seed: int, pool: WorkerPool | None = None
+) -> list[LabelledProblem]:
+    """Add hard negatives to the samples of each problem.
 
-    They are the wrong replies that would win the problem's vote, once more, and each right reply with one
+    They are the wrong samples that would win the problem's vote, once more, and each right sample with one
     digit of its answer changed.
     """
     rng = random.Random(f"negatives {seed}")
     return [
-        replace(problem, replies=(*problem.replies, *_hard_negatives(problem, rng, pool)))
-        for problem in labelled
+        replace(problem, samples=(*problem.samples, *_hard_negatives(problem, rng, pool)))
+        for problem in problems
     ]
 
 
-def _hard_negatives(problem: Asked, rng: random.Random, pool: MathPool | None) -> list[LabelledReply]:
-    groups = classes(problem, pool)
+def _hard_negatives(
+    problem: LabelledProblem, rng: random.Random, pool: WorkerPool | None
+) -> list[LabelledSample]:
+    groups = answer_groups(problem, pool)
     voting = [group for group in groups if group is not None]
     leader = max(sorted(set(voting)), key=voting.count) if voting else None
     winners = [
-        reply
-        for reply, group in zip(problem.replies, groups, strict=True)
-        if group is not None and group == leader and not reply.correct
+        sample
+        for sample, group in zip(problem.samples, groups, strict=True)
+        if group is not None and group == leader and not sample.correct
     ]
     changed = []
-    for reply in problem.replies:
-        answer = change_digit(reply.answer, rng) if reply.correct else None
+    for sample in problem.samples:
+        answer = change_digit(sample.answer, rng) if sample.correct else None
         if answer is not None:
-            changed.append(replace(reply, answer=answer, correct=False))
+            changed.append(replace(sample, answer=answer, correct=False))
     return [*winners, *changed]

@@ -1,40 +1,60 @@
-"""The policy's own samples with verified labels: what a scorer learns from and is judged by.
+"""Draws samples of the policy and labels them; a scorer learns from them and is judged by them.
 
-Saved as `thinkgate replay` reads them, a question a line, so that votes and stopping rules can be tried
-on the same samples.
+They are saved as `thinkgate replay` reads them, one problem a line, so that votes and stopping rules can be
+tried on the same samples.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from policies.recordings import (
+    VERSION,
+    RecordedRequest,
+    RecordedSample,
+    RecordedSetting,
+    RecordingError,
+    read_recording,
+)
 from scorers.answers import equivalent, extract, verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from scorers.types import Sample
+from training.data.problems import DataError
 from training.data.prompts import Prompt, Prompter
 from training.scorer.gate import SampledProblem
 from training.types import Completion, Problem
 
-__all__ = ["Asked", "Draw", "LabelledReply", "ask", "classes", "problem", "read_asked", "write_asked"]
+__all__ = [
+    "Draw",
+    "LabelledProblem",
+    "LabelledSample",
+    "answer_groups",
+    "draw_labelled",
+    "gate_problem",
+    "read_labelled",
+    "write_labelled",
+]
+
+_log = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
     """Draws from the policy; see `training.trainer.generation.draw`."""
 
     def __call__(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
-        """All replies to each prompt."""
+        """Return all samples of each prompt."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledReply:
-    """One sample of the policy; `correct` is the verifier's word, False where the reply was cut off."""
+class LabelledSample:
+    """One sample of the policy; `correct` is the verifier's judgement, False where it was cut off."""
 
     thinking: str
     answer: str
@@ -44,49 +64,60 @@ class LabelledReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question, the budget it was asked at (None: none), and the replies."""
+class LabelledProblem:
+    """A problem, the level at which it was sampled (None: none), and the labelled samples."""
 
-    row: Problem
-    budget: str | None
-    replies: tuple[LabelledReply, ...]
+    problem: Problem
+    level: str | None
+    samples: tuple[LabelledSample, ...]
 
-    def cases(self) -> list[Case]:
-        """The replies as a classifier is given them in serving."""
-        return [Case(self.row.question, reply.answer, reply.thinking) for reply in self.replies]
+    def cases(self) -> list[ClassifierInput]:
+        """Return the samples in the form in which serving gives them to a classifier."""
+        return [
+            ClassifierInput(self.problem.question, sample.answer, sample.thinking) for sample in self.samples
+        ]
 
 
-def ask(
+def draw_labelled(
     draw: Draw,
     prompter: Prompter,
-    rows: Sequence[Problem],
-    budgets: Sequence[str | None],
-    pool: MathPool | None = None,
-) -> list[Asked]:
-    """Draws replies to each row at its budget, and labels them by the grader that serving votes with."""
-    prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, budgets, strict=True)]
-    found = []
-    for row, prompt, replies in zip(rows, prompts, draw(prompts), strict=True):
-        labelled = tuple(_labelled(row, reply, pool) for reply in replies)
-        found.append(Asked(row, prompt.budget, labelled))
-    return found
+    problems: Sequence[Problem],
+    levels: Sequence[str | None],
+    pool: WorkerPool | None = None,
+) -> list[LabelledProblem]:
+    """Draw samples of each problem at its level, and label them with the grader that serving votes with."""
+    prompts = [prompter.prompt(problem, level) for problem, level in zip(problems, levels, strict=True)]
+    return [
+        LabelledProblem(
+            problem, prompt.budget, tuple(_labelled(problem, completion, pool) for completion in completions)
+        )
+        for problem, prompt, completions in zip(problems, prompts, draw(prompts), strict=True)
+    ]
 
 
-def classes(asked: Asked, pool: MathPool | None = None) -> list[int | None]:
-    """Each reply's class of equal answers, by the place of the class's first; None where it has no vote."""
+def answer_groups(labelled: LabelledProblem, pool: WorkerPool | None = None) -> list[int | None]:
+    """Return the group of equal answers of each sample, as the place of its first member.
+
+    None stands for a sample without a vote.
+    """
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
-    for place, reply in enumerate(asked.replies):
-        sample = Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
-        grouper.add(sample, extract(reply.answer))
+    for place, sample in enumerate(labelled.samples):
+        finish_reason = "stop" if sample.finished else "length"
+        grouper.add(Sample(place, sample.answer, sample.thinking, finish_reason), extract(sample.answer))
     by_member = {i: group.members[0] for group in grouper.groups for i in group.members}
-    return [by_member.get(place) for place in range(len(asked.replies))]
+    return [by_member.get(place) for place in range(len(labelled.samples))]
 
 
-def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None = None) -> SampledProblem:
-    """What the gate sees: the replies that may vote. Without a score one counts as the mean of the others."""
+def gate_problem(
+    labelled: LabelledProblem, scores: Sequence[float | None], pool: WorkerPool | None = None
+) -> SampledProblem:
+    """Return the samples that may vote, as the gate sees them.
+
+    A sample without a score counts as the mean of the others.
+    """
     voting = [
-        (group, reply.correct, score)
-        for group, reply, score in zip(classes(asked, pool), asked.replies, scores, strict=True)
+        (group, sample.correct, score)
+        for group, sample, score in zip(answer_groups(labelled, pool), labelled.samples, scores, strict=True)
         if group is not None
     ]
     known = [score for _, _, score in voting if score is not None]
@@ -98,61 +129,77 @@ def problem(asked: Asked, scores: Sequence[float | None], pool: MathPool | None 
     )
 
 
-def write_asked(path: Path, asked: Sequence[Asked]) -> None:
-    """One JSON object a line, in the form that `thinkgate replay` reads, replacing the file at once."""
+def write_labelled(path: Path, labelled: Sequence[LabelledProblem]) -> None:
+    """Write one recorded request a line, as `thinkgate replay` reads it; replaces the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(_line(each)) + "\n" for each in asked), encoding="utf-8")
+    partial.write_bytes(b"".join(_recorded(each).json_line() for each in labelled))
     partial.replace(path)
 
 
-def read_asked(path: Path) -> list[Asked]:
-    """What `write_asked` wrote."""
-    return [_asked(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+def read_labelled(path: Path) -> list[LabelledProblem]:
+    """Read what `write_labelled` wrote. Raises DataError."""
+    try:
+        recording = read_recording(path)
+    except RecordingError as error:
+        raise DataError(str(error)) from error
+    if recording.notice:
+        _log.warning("%s: %s Remove the file to draw its samples again.", path, recording.notice)
+    return [_labelled_problem(line.request) for line in recording.lines]
 
 
-def _labelled(row: Problem, reply: Completion, pool: MathPool | None) -> LabelledReply:
-    correct = reply.finished and verify(reply.answer, row.gold or "", pool, tolerance=row.tolerance) is True
-    return LabelledReply(reply.thinking, reply.answer, correct, reply.finished, len(reply.ids))
+def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
+    correct = (
+        completion.finished
+        and verify(completion.answer, problem.gold or "", pool, tolerance=problem.tolerance) is True
+    )
+    return LabelledSample(
+        completion.thinking, completion.answer, correct, completion.finished, len(completion.ids)
+    )
 
 
-def _line(asked: Asked) -> dict[str, Any]:
+def _recorded(labelled: LabelledProblem) -> RecordedRequest:
     samples = [
-        {
-            "text": reply.answer,
-            "reasoning": reply.thinking,
-            "correct": reply.correct,
-            "tokens": reply.tokens,
-            "finish_reason": "stop" if reply.finished else "length",
-        }
-        for reply in asked.replies
-    ]
-    row = asked.row
-    return {
-        "id": row.id,
-        "question": row.question,
-        "answer": row.gold,
-        "tolerance": row.tolerance,
-        "source": row.source,
-        "budget": asked.budget,
-        "extra": dict(row.extra),
-        "samples": samples,
-    }
-
-
-def _asked(line: Mapping[str, Any]) -> Asked:
-    replies = tuple(
-        LabelledReply(
-            each["reasoning"], each["text"], each["correct"], each["finish_reason"] == "stop", each["tokens"]
+        RecordedSample(
+            text=sample.answer,
+            reasoning=sample.thinking,
+            correct=sample.correct,
+            tokens=sample.tokens,
+            finish_reason="stop" if sample.finished else "length",
         )
-        for each in line["samples"]
+        for sample in labelled.samples
+    ]
+    problem = labelled.problem
+    return RecordedRequest(
+        version=VERSION,
+        id=problem.id,
+        question=problem.question,
+        answer=problem.gold,
+        tolerance=problem.tolerance,
+        source=problem.source,
+        extra=dict(problem.extra),
+        budget=RecordedSetting(effort=labelled.level),
+        samples=samples,
     )
-    row = Problem(
-        line["id"],
-        line["question"],
-        line["answer"],
-        source=line["source"],
-        tolerance=line.get("tolerance"),
-        extra=line["extra"],
+
+
+def _labelled_problem(request: RecordedRequest) -> LabelledProblem:
+    samples = tuple(
+        LabelledSample(
+            sample.reasoning or "",
+            sample.text or "",
+            bool(sample.correct),
+            not sample.truncated,
+            sample.tokens or 0,
+        )
+        for sample in request.samples
     )
-    return Asked(row, line["budget"], replies)
+    problem = Problem(
+        request.id or "",
+        request.question or "",
+        request.answer,
+        source=request.source or "",
+        tolerance=request.tolerance,
+        extra=request.extra,
+    )
+    return LabelledProblem(problem, request.budget.effort if request.budget else None, samples)

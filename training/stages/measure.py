@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean
 
 from policies.types import SamplingRequest
-from policies.voting import decide
+from policies.voting import take_vote
 from scorers.answers import equivalent, extract, verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
 from training.stages.run import Stage
@@ -60,7 +60,7 @@ def measure(
     return table
 
 
-def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str:
+def majority(replies: Sequence[Completion], pool: WorkerPool | None = None) -> str:
     """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
@@ -69,5 +69,5 @@ def majority(replies: Sequence[Completion], pool: MathPool | None = None) -> str
     ]
     for sample in samples:
         grouper.add(sample, extract(sample.content))
-    winner = decide(SamplingRequest(samples=len(samples)), grouper.groups, samples).winner
+    winner = take_vote(SamplingRequest(samples=len(samples)), grouper.groups, samples).winner
     return "" if winner is None else replies[winner].answer

@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification
 from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
-from scorers.grader.pool import MathPool
+from scorers.grader.pool import WorkerPool
 from training.data.instructions import Preference, preferences_among
 from training.data.problems import DataError
 from training.data.prompts import Prompter
@@ -76,7 +76,7 @@ def preference_model(
 
 
 def preference_pairs(
-    policy: Any, prompter: Prompter, rows: Sequence[Problem], seed: int, pool: MathPool | None = None
+    policy: Any, prompter: Prompter, rows: Sequence[Problem], seed: int, pool: WorkerPool | None = None
 ) -> list[Preference]:
     """Those that a row carries, up to two a row with checks, one a row with an answer."""
     asked = [row for row in rows if not row.pairs and (row.checks or "answer" in row.extra)]

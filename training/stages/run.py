@@ -17,7 +17,8 @@ from typing import Any, Self
 import torch
 from transformers import set_seed
 
-from scorers.grader.pool import LazyPool
+from policies.chart import ChartsUnavailable
+from scorers.grader.pool import LazyWorkerPool
 from training.config import TrainConfig
 from training.data.problems import DataError
 from training.data.prompts import Prompter
@@ -49,10 +50,10 @@ class Run:
 
     config: TrainConfig
     directory: Path = field(init=False)
-    pool: LazyPool = field(init=False, compare=False, repr=False)
+    pool: LazyWorkerPool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pool", LazyPool(seconds=_PATIENCE))
+        object.__setattr__(self, "pool", LazyWorkerPool(seconds=_PATIENCE))
         object.__setattr__(self, "directory", self.config.output)
         if self.config.threads is not None:
             torch.set_num_threads(self.config.threads)
@@ -214,8 +215,11 @@ class Stage:
             **told,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
         }
-        plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
-        (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
+        try:
+            plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")
+            (self.directory / "curves.svg").write_text(plot, encoding="utf-8")
+        except ChartsUnavailable as error:
+            print(f"{self.name}: no curves are drawn: {error}", flush=True)
         (self.directory / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 

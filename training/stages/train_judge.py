@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from scorers.answers import extract
-from scorers.judge import belief
+from scorers.judge import yes_probability
 from training.data.prompts import Prompter
 from training.scorer.judge_problems import (
     judge_problem,
     judge_problems_from_replies,
     judge_problems_to_imitate,
 )
-from training.scorer.samples import Asked
+from training.scorer.samples import LabelledProblem
 from training.stages.imitate import imitate
 from training.stages.reinforce import reinforce
 from training.stages.run import Stage
@@ -65,7 +65,11 @@ class Checking(Stage):
 
 
 def train_judge(
-    stage: Stage, start: Path, rows: Sequence[Problem], train: Sequence[Asked], validation: Sequence[Asked]
+    stage: Stage,
+    start: Path,
+    rows: Sequence[Problem],
+    train: Sequence[LabelledProblem],
+    validation: Sequence[LabelledProblem],
 ) -> tuple[Path, dict[str, Any]]:
     """Imitation of checks of `rows`, then GRPO on checks of `train`'s replies, or imitation of both.
 
@@ -110,9 +114,8 @@ def judged(
     """
     model, _, prompter = stage.load(directory)
     different = {
-        (row.id, answer): judge_problem(
-            manner.question, row, answer, False
-        )  # what is right plays no part in asking
+        # whether it is right plays no part in asking
+        (row.id, answer): judge_problem(manner.question, row, answer, False)
         for row, each in zip(rows, answers, strict=True)
         for answer in each
         if answer.strip()
@@ -133,7 +136,7 @@ def judged(
 def _belief(verdicts: Sequence[Completion]) -> float | None:
     read = [extract(verdict.answer) for verdict in verdicts if verdict.finished]
     said = [answer.key for answer in read if answer is not None and answer.key in ("yes", "no")]
-    return belief(said.count("yes"), len(said))
+    return yes_probability(said.count("yes"), len(said))
 
 
 def _done(stage: Stage) -> bool:

@@ -28,7 +28,13 @@ from training.scorer.classifier import classification_template, classify, train_
 from training.scorer.gate import GateThresholds, check_gate
 from training.scorer.labels import labelled_texts, with_hard_negatives
 from training.scorer.report import results_table
-from training.scorer.samples import Asked, ask, problem, read_asked, write_asked
+from training.scorer.samples import (
+    LabelledProblem,
+    draw_labelled,
+    gate_problem,
+    read_labelled,
+    write_labelled,
+)
 from training.stages.run import Run, Stage
 from training.stages.train_judge import Manner, judged, train_judge
 from training.trainer.generation import draw
@@ -37,16 +43,16 @@ from training.types import Problem
 __all__ = ["train_scorer"]
 
 Scores = Sequence[Sequence[float | None]]
-Scoring = Callable[[Sequence[Asked]], Scores]
+Scoring = Callable[[Sequence[LabelledProblem]], Scores]
 
 
 @dataclass(frozen=True)
 class _Samples:
     """The policy's samples: to learn from, to calibrate by, to be judged by."""
 
-    train: list[Asked]
-    validation: list[Asked]
-    test: list[Asked]
+    train: list[LabelledProblem]
+    validation: list[LabelledProblem]
+    test: list[LabelledProblem]
 
 
 def train_scorer(config: TrainConfig) -> int:
@@ -92,7 +98,7 @@ def _samples(stage: Stage) -> tuple[_Samples, Path]:
     rows = _fresh(stage, table.problems + table.validation, stage.seed)
     validation, train = rows[: table.validation], rows[table.validation :]
     levels = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    found: dict[str, list[Asked]] = {}
+    found: dict[str, list[LabelledProblem]] = {}
     for number, (name, part) in enumerate({"train": train, "validation": validation, "test": test}.items()):
         path = stage.directory / f"{name}.jsonl"
         if not path.exists():
@@ -103,9 +109,9 @@ def _samples(stage: Stage) -> tuple[_Samples, Path]:
                 max_tokens=held.max_tokens, seed=stage.seed + number,
             )  # fmt: skip
             budgets = [levels.level(row, 0) if name == "train" else held.budget for row in part]
-            write_asked(path, ask(drawing, prompter, part, budgets, stage.run.pool))
-        found[name] = read_asked(path)
-        right = [reply.correct for each in found[name] for reply in each.replies]
+            write_labelled(path, draw_labelled(drawing, prompter, part, budgets, stage.run.pool))
+        found[name] = read_labelled(path)
+        right = [reply.correct for each in found[name] for reply in each.samples]
         print(f"scorer: {name}: {len(right)} samples, {sum(right) / len(right):.1%} right", flush=True)
     return _Samples(**found), policy
 
@@ -138,13 +144,15 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
     pairs = [
         (score, reply.correct)
         for each, scores in zip(samples.validation, scoring(samples.validation), strict=True)
-        for reply, score in zip(each.replies, scores, strict=True)
+        for reply, score in zip(each.samples, scores, strict=True)
         if score is not None
     ]
     write_calibration(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
     problems = [
-        problem(each, [None if score is None else calibration(score) for score in scores], stage.run.pool)
+        gate_problem(
+            each, [None if score is None else calibration(score) for score in scores], stage.run.pool
+        )
         for each, scores in zip(samples.test, scoring(samples.test), strict=True)
     ]
     table = stage.table
@@ -158,7 +166,7 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
     if not any(each.correct for each in problems):
         raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
     checks, figures = check_gate(problems, rule)
-    rows = [each.row for each in samples.test]
+    rows = [each.problem for each in samples.test]
     data = {
         "problems": len(rows),
         "sha256": fingerprint(rows),
@@ -180,7 +188,7 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
 
 def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, dict[str, Any], Scoring]:
     table = stage.table
-    rows = _fresh(stage, table.checks.rows, stage.seed + 1, [each.row for each in samples.validation])
+    rows = _fresh(stage, table.checks.rows, stage.seed + 1, [each.problem for each in samples.validation])
     start = policy if table.start is None else Path(table.start)
     directory, told = train_judge(stage, start, rows, samples.train, samples.validation)
     settings = {
@@ -198,9 +206,9 @@ def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, di
     held = stage.config.held_out
     manner = Manner(table.question, held.budget, table.rounds, held.max_tokens)
 
-    def scoring(asked: Sequence[Asked]) -> Scores:
-        answers = [[reply.answer for reply in each.replies] for each in asked]
-        return judged(stage, directory, manner, [each.row for each in asked], answers)
+    def scoring(asked: Sequence[LabelledProblem]) -> Scores:
+        answers = [[reply.answer for reply in each.samples] for each in asked]
+        return judged(stage, directory, manner, [each.problem for each in asked], answers)
 
     return directory, told, scoring
 
@@ -231,9 +239,9 @@ def _classifier(
     )
     _tell_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
 
-    def scoring(asked: Sequence[Asked]) -> Scores:
+    def scoring(asked: Sequence[LabelledProblem]) -> Scores:
         found = iter(classify(directory, template, [case for each in asked for case in each.cases()]))
-        return [[next(found) for _ in each.replies] for each in asked]
+        return [[next(found) for _ in each.samples] for each in asked]
 
     return directory, {"backbone": str(backbone), **told}, scoring
 
@@ -268,9 +276,9 @@ def _report(stage: Stage, samples: _Samples, results: Sequence[Mapping[str, Any]
         "samples": {
             name: {
                 "questions": len(part),
-                "replies": sum(len(each.replies) for each in part),
+                "replies": sum(len(each.samples) for each in part),
                 "right": round(
-                    sum(r.correct for e in part for r in e.replies) / sum(len(e.replies) for e in part), 4
+                    sum(r.correct for e in part for r in e.samples) / sum(len(e.samples) for e in part), 4
                 ),
             }
             for name, part in vars(samples).items()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scorers.gate import GATE_FILE, released
+from scorers.gate import GATE_FILE, require_release
 from scorers.local_classifier import LocalClassifier
-from scorers.trained import Case
+from scorers.trained import ClassifierInput
 from training.data.problems import DataError
 from training.stages.run import Stage
 from training.stages.train_judge import Manner, judged
@@ -31,7 +31,7 @@ def liking(stage: Stage, directory: Path) -> Liking:
     try:
         text = (directory / "serving.toml").read_text(encoding="utf-8")
         table = tomllib.loads(text)["scorers"]["trained"]
-        released(f"the scorer in {directory}", directory / GATE_FILE, directory)
+        require_release(f"the scorer in {directory}", directory / GATE_FILE, directory)
         judges = table["kind"] == "judge"
         return _judge(stage, directory, table) if judges else _classifier(directory, table["template"])
     except KeyError as error:
@@ -53,7 +53,7 @@ def _judge(stage: Stage, directory: Path, table: Mapping[str, Any]) -> Liking:
 def _classifier(directory: Path, template: str) -> Liking:
     def liked(rows: Sequence[Problem], replies: Sequence[Sequence[Completion]]) -> list[list[float | None]]:
         cases = [
-            Case(row.question, reply.answer, reply.thinking)
+            ClassifierInput(row.question, reply.answer, reply.thinking)
             for row, each in zip(rows, replies, strict=True)
             for reply in each
         ]

@@ -1,1 +1,1 @@
-"""The engine that comes along: llama.cpp in a process of its own."""
+"""The embedded engine: llama.cpp in a process of its own."""

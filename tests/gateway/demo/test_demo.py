@@ -30,7 +30,7 @@ PLAIN = DemoSetting("off", 1)
 
 @dataclass
 class Scripted:
-    """A server that gives one reply to every chat, what it was asked, and where it is."""
+    """A server that gives one reply to every chat and remembers the requests."""
 
     reply: bytes
     status: int = 200
@@ -50,7 +50,7 @@ class Scripted:
         app = FastAPI()
 
         @app.get("/v1/models")
-        async def listed() -> dict[str, Any]:
+        async def models() -> dict[str, Any]:
             return {"object": "list", "data": self.models}
 
         @app.post("/v1/chat/completions")
@@ -70,17 +70,21 @@ def events(*chunks: dict[str, Any], done: bool = True) -> bytes:
 
 def progress(index: int, answer: str | None, groups: list[tuple[str, int]], **more: Any) -> dict[str, Any]:
     """A progress chunk as the gateway sends it."""
-    told = {"index": index, "status": "finished" if answer else "unanswered", "answer": answer, **more}
+    status = "finished" if answer else "unanswered"
     vote = {"groups": [{"answer": text, "count": count, "weight": count} for text, count in groups]}
     counts = {"asked": 8, "launched": 4, "finished": index + 1}
     return {
         "choices": [{"index": 0, "delta": {}}],
-        "scaling": {"progress": told, "samples": counts, "vote": vote},
+        "scaling": {
+            "progress": {"index": index, "status": status, "answer": answer, **more},
+            "samples": counts,
+            "vote": vote,
+        },
     }
 
 
-def drawn(view: Any) -> str:
-    """What a console of 100 columns would show."""
+def screen(view: Any) -> str:
+    """Return what a console of 100 columns would show."""
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(view)
     return console.export_text()
@@ -88,7 +92,7 @@ def drawn(view: Any) -> str:
 
 @pytest.fixture
 def upstream() -> Iterator[Scripted]:
-    """A server on a free port that always says that the answer is 40."""
+    """A server on a free port that always answers 40."""
     scripted = Scripted(
         events(
             {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "The answer is 40."}}]},
@@ -101,7 +105,7 @@ def upstream() -> Iterator[Scripted]:
 
 
 def demo(*arguments: str, **environ: str) -> subprocess.Popen[str]:
-    """The command as a user would start it, with nothing but these settings."""
+    """Start the command as a user would, with these settings alone."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("THINKGATE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "gateway", "demo", *arguments],
@@ -113,8 +117,8 @@ def demo(*arguments: str, **environ: str) -> subprocess.Popen[str]:
     )
 
 
-def test_each_questions_gold_is_the_answer_of_its_own_kind() -> None:
-    """The grader reads every right answer of the ten, and takes no other for it."""
+def test_the_grader_reads_each_questions_right_answer() -> None:
+    """The grader accepts the right answer to each of the ten questions, and refuses another."""
     assert len({question.text for question in QUESTIONS}) == 10
     for question in QUESTIONS:
         assert verify(f"The answer is {question.gold}.", question.gold)
@@ -122,7 +126,7 @@ def test_each_questions_gold_is_the_answer_of_its_own_kind() -> None:
 
 
 def test_the_settings_differ_in_one_thing_at_a_time() -> None:
-    """Every budget is asked with one sample and with several; a scorer comes on top of the most of both."""
+    """Every budget comes with one sample and with several; the scorer joins the largest of both."""
     budgets = {setting.budget for setting in SETTINGS}
     assert {(s.budget, s.samples > 1) for s in SETTINGS} == {
         (b, many) for b in budgets for many in (False, True)
@@ -130,8 +134,8 @@ def test_the_settings_differ_in_one_thing_at_a_time() -> None:
     assert replace(CHECKED, scorer=None) == SETTINGS[-1]
 
 
-def test_a_reply_is_put_together_from_its_chunks() -> None:
-    """Text, thinking, samples, votes and counts each find their place."""
+def test_a_reply_is_assembled_from_its_chunks() -> None:
+    """Text, thinking, samples, votes and counts each reach their own field."""
     reply = DemoReply()
     reply.feed(progress(0, "16", [("16", 1)], tokens=9, reasoning="8 and 8", content="It is 16."))
     reply.feed(progress(1, None, [("16", 1)]))
@@ -140,7 +144,7 @@ def test_a_reply_is_put_together_from_its_chunks() -> None:
     reply.feed({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 40}})
     assert reply.reasoning == "8 and 8"
     assert reply.content == "It is 16."
-    assert [(seen.status, seen.answer, seen.reasoning) for seen in reply.samples] == [
+    assert [(sample.status, sample.answer, sample.reasoning) for sample in reply.samples] == [
         ("finished", "16", "8 and 8"),
         ("unanswered", None, ""),
     ]
@@ -149,8 +153,8 @@ def test_a_reply_is_put_together_from_its_chunks() -> None:
     assert reply.tokens == 40
 
 
-def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
-    """Budget and samples travel as headers; what comes is passed on while it comes."""
+def test_a_question_names_budget_and_samples_in_headers(upstream: Scripted) -> None:
+    """Budget and samples travel as headers, and the reply streams."""
     *_, last = ask(upstream.address, "scripted", SUM, VOTE)
     assert last.content == "The answer is 40."
     assert last.tokens == 6
@@ -160,34 +164,32 @@ def test_a_question_is_asked_by_the_two_headers(upstream: Scripted) -> None:
     assert upstream.requests[0]["stream"] is True
 
 
-def test_a_scorer_is_asked_for_by_a_third(upstream: Scripted) -> None:
-    """Where the round has one."""
+def test_a_round_with_a_scorer_names_it_in_a_header(upstream: Scripted) -> None:
+    """The checker's round sends `X-Scorer`, and its description names the checker."""
     *_, last = ask(upstream.address, "scripted", SUM, CHECKED)
     assert last.content == "The answer is 40."
     assert upstream.headers[0]["x-scorer"] == "checker"
-    assert CHECKED.describe() == "Budget high, 8 samples and a vote weighed by the checker"
+    assert CHECKED.describe() == "Budget high, 8 samples and a vote weighted by the checker"
 
 
 @pytest.mark.parametrize(
     ("status", "reply", "sentence"),
     [
         (400, b'{"error": {"message": "No such budget."}}', r"^The gateway answered 400: No such budget\.$"),
-        (200, events({"error": {"message": "Gone."}}), r"^The gateway broke off: Gone\.$"),
-        (200, events({"choices": []}, done=False), r"^The gateway ended its reply before it was complete\.$"),
+        (200, events({"error": {"message": "Gone."}}), r"^The gateway's stream ended with an error: Gone\.$"),
+        (200, events({"choices": []}, done=False), r"^The gateway closed its reply before the end\.$"),
         (500, b"<html>", r"^The gateway's reply can't be read"),
     ],
 )
-def test_what_goes_wrong_is_one_sentence(
-    upstream: Scripted, status: int, reply: bytes, sentence: str
-) -> None:
-    """A refusal, an error in mid-stream, a stream cut short, and nonsense."""
+def test_a_failure_is_one_sentence(upstream: Scripted, status: int, reply: bytes, sentence: str) -> None:
+    """So are a refusal, an error inside a stream, a stream cut short, and nonsense."""
     upstream.status, upstream.reply = status, reply
     with pytest.raises(DemoFailed, match=sentence):
         list(ask(upstream.address, "scripted", SUM, PLAIN))
 
 
 def test_a_gateway_without_a_model_is_one_sentence(upstream: Scripted) -> None:
-    """The first listed model is asked; none listed ends the demo."""
+    """The demo asks the first model of the list; an empty list ends it."""
     assert served_model(upstream.address) == "scripted"
     upstream.models = []
     with pytest.raises(DemoFailed, match="serves no model"):
@@ -195,11 +197,11 @@ def test_a_gateway_without_a_model_is_one_sentence(upstream: Scripted) -> None:
 
 
 def test_the_live_view_shows_samples_votes_thinking_and_answer_apart() -> None:
-    """Each has its own line, while samples are still awaited."""
+    """Each has its own line while samples are still running."""
     reply = DemoReply()
     reply.feed(progress(0, "16", [("16", 1)], reasoning="8 and 8 more", content="It is 16."))
     reply.feed(progress(1, None, [("16", 1)], reasoning="Hm.", content="I don't know."))
-    lines = drawn(live_view(SUM, VOTE, reply, 100)).splitlines()
+    lines = screen(live_view(SUM, VOTE, reply, 100)).splitlines()
     assert lines[0].strip() == "What is 8 + 8?"
     assert [line.split()[0] for line in lines[1:]] == ["samples", "vote", "thinking", "answer"]
     assert "16" in lines[1]
@@ -210,10 +212,10 @@ def test_the_live_view_shows_samples_votes_thinking_and_answer_apart() -> None:
     assert "I don't know." in lines[4]
 
 
-def test_without_thinking_no_line_is_kept_for_it() -> None:
-    """At budget off there is an answer only."""
+def test_without_thinking_there_is_no_line_for_it() -> None:
+    """At budget `off` the view shows the answer alone."""
     reply = DemoReply(content="It is")
-    assert [line.split()[0] for line in drawn(live_view(SUM, PLAIN, reply, 100)).splitlines()] == [
+    assert [line.split()[0] for line in screen(live_view(SUM, PLAIN, reply, 100)).splitlines()] == [
         "What",
         "answer",
     ]
@@ -221,23 +223,23 @@ def test_without_thinking_no_line_is_kept_for_it() -> None:
 
 @pytest.mark.parametrize(("right", "mark"), [(True, "✓"), (False, "✗"), (None, "?")])
 def test_an_answered_question_stays_on_screen(right: bool | None, mark: str) -> None:
-    """Right, wrong or undecided; the answer, its votes and its thinking; each on one line however long."""
+    """It shows the mark, the answer, the vote and the thinking, each on one line however long."""
     reply = DemoReply(reasoning="word " * 99, content="It is\n16.", groups=[("16", 1, 0.9), ("6", 4, 0.25)])
-    lines = drawn(question_lines(SUM, reply, Result(VOTE, right, 123, 4.5, 6))).splitlines()
+    lines = screen(question_lines(SUM, reply, Result(VOTE, right, 123, 4.5, 6))).splitlines()
     assert len(lines) == 3
     assert lines[0].split()[0] == mark
     assert "It is 16." in lines[0]
     assert lines[0].rstrip().endswith("123 tokens   4.5 s")
-    assert "16 ×1 weighs 0.90, 6 ×4 weighs 0.25" in lines[1]
+    assert "16 ×1 (weight 0.90), 6 ×4 (weight 0.25)" in lines[1]
     assert lines[2].rstrip().endswith("…")
 
 
 def test_the_table_adds_up_setting_by_setting() -> None:
-    """Right answers, tokens and seconds of each setting; one that was not reached has no row."""
+    """It sums right answers, tokens and seconds of each setting; a setting without results has no row."""
     results = [Result(PLAIN, right, 100, 1.5, 1) for right in (True, False, None)]
     results.append(Result(VOTE, True, 1200, 2.0, 6))
     rows = [
-        line.split("│")[1:-1] for line in drawn(results_table(results, SETTINGS)).splitlines() if "│" in line
+        line.split("│")[1:-1] for line in screen(results_table(results, SETTINGS)).splitlines() if "│" in line
     ]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["off", "1", "–", "1 of 3", "300", "3", "4.5"],
@@ -254,7 +256,7 @@ def test_the_closing_words_can_be_pasted() -> None:
 
 
 def test_once_ends_with_status_0_and_a_table(upstream: Scripted) -> None:
-    """Against any upstream, on a dumb terminal: all questions, all settings, the table."""
+    """Against any upstream, on a dumb terminal, it asks every question at every setting."""
     process = demo("--once", "--port", "0", THINKGATE_UPSTREAM=f"{upstream.url}/v1")
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -269,7 +271,7 @@ def test_once_ends_with_status_0_and_a_table(upstream: Scripted) -> None:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """What is started hears Ctrl-C, also where a shell has put the tests in the background, deaf to it."""
+    """Let child processes receive Ctrl-C, even if a shell started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -277,7 +279,7 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_it_serves_until_ctrl_c(upstream: Scripted) -> None:
-    """Without --once the gateway stays; Ctrl-C ends it with status 0 and no traceback."""
+    """Without `--once` the gateway keeps serving; Ctrl-C ends it with status 0 and no traceback."""
     process = demo("--port", "0", THINKGATE_UPSTREAM=f"{upstream.url}/v1")
     assert process.stdout is not None
     line = next(line for line in process.stdout if line.startswith("Serving on"))
@@ -290,7 +292,7 @@ def test_it_serves_until_ctrl_c(upstream: Scripted) -> None:
 
 
 def test_a_busy_port_is_one_sentence() -> None:
-    """Nothing is fetched or started where the port is taken."""
+    """If the port is taken, the demo fetches and starts nothing."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = demo("--once", "--port", str(port))
@@ -303,8 +305,8 @@ def test_a_busy_port_is_one_sentence() -> None:
     )
 
 
-def test_settings_that_can_not_be_are_one_sentence() -> None:
-    """Also those that only the app itself finds wanting: status 1, and no waiting for ever."""
+def test_impossible_settings_are_one_sentence() -> None:
+    """A setting that only the app itself can refuse ends the demo with status 1."""
     process = demo("--once", "--port", "0", THINKGATE_DEFAULT_BUDGET="immense")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -314,7 +316,7 @@ def test_settings_that_can_not_be_are_one_sentence() -> None:
 
 
 def test_no_network_is_one_sentence(tmp_path: Path) -> None:
-    """With an empty cache and no index in reach: status 1, and what to do about it."""
+    """With an empty cache and no index in reach, the demo ends with status 1 and says what to do."""
     process = demo(
         "--once",
         "--port",
@@ -335,7 +337,7 @@ def test_no_network_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
-    """A model file that is none: status 1 and its name, no traceback."""
+    """A file that is not a model ends the demo with status 1 and its name, without a traceback."""
     model = tmp_path / "model.gguf"
     model.write_bytes(b"not a model")
     process = demo("--once", "--port", "0", THINKGATE_EMBEDDED_MODEL=str(model))

@@ -1,4 +1,4 @@
-"""Whatever a client sends, it is read or refused; nothing else comes of it."""
+"""Whatever a client sends, the dialect reads it or refuses it, and never fails."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -60,7 +60,7 @@ BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6).flatmap(
 
 
 def chat(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A chat request, read."""
+    """Read a chat request."""
     return parse_body(orjson.dumps(body))
 
 
@@ -70,13 +70,13 @@ def chat(body: Mapping[str, Any]) -> dict[str, Any]:
 def test_a_request_is_read_or_refused_by_name(
     read: Callable[[Mapping[str, Any]], dict[str, Any]], body: dict[str, Any]
 ) -> None:
-    """What is read is a chat request by chat's own rules; what is not is a 400 that names a field."""
-    refused = request = None
+    """A request that is read is valid chat; a refusal is a 400 that names a field."""
+    refusal = request = None
     try:
         request = read(body)
     except BadRequest as error:
-        refused = error
-    if refused is None:
+        refusal = error
+    if refusal is None:
         assert parse_body(orjson.dumps(request)) == request
     else:
-        assert refused.param
+        assert refusal.param

@@ -1,4 +1,4 @@
-"""A reply as a row of blocks, however its text was cut into deltas."""
+"""A reply is the same sequence of blocks, however its text is cut into deltas."""
 
 from collections.abc import Mapping
 from itertools import groupby
@@ -19,8 +19,8 @@ from scorers.types import Sample
 DELTAS = st.lists(st.tuples(st.sampled_from(["thinking", "text"]), st.text()))
 
 
-class _Told:
-    """A format that only writes down what it is told."""
+class _Recording:
+    """A format that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int, str]] = []
@@ -29,16 +29,16 @@ class _Told:
         self.events.append(("begin", -1, ""))
         return b""
 
-    def opened(self, block: Block) -> bytes:
-        self.events.append((f"open {block.kind}", block.place, block.text))
+    def open(self, block: Block) -> bytes:
+        self.events.append((f"open {block.kind}", block.index, block.text))
         return b""
 
-    def grew(self, block: Block, text: str) -> bytes:
-        self.events.append(("grow", block.place, text))
+    def extend(self, block: Block, text: str) -> bytes:
+        self.events.append(("grow", block.index, text))
         return b""
 
-    def closed(self, block: Block) -> bytes:
-        self.events.append(("close", block.place, block.text))
+    def close(self, block: Block) -> bytes:
+        self.events.append(("close", block.index, block.text))
         return b""
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
@@ -48,12 +48,12 @@ class _Told:
         self.events.append(("end", -1, ""))
         return b""
 
-    def failed(self, error: GatewayError) -> bytes:
+    def fail(self, error: GatewayError) -> bytes:
         raise AssertionError("nothing fails here")
 
 
 def request(**reply: Any) -> RunRequest:
-    """A request that is for one sample, without a budget."""
+    """Return a request for one sample, without a budget."""
     body = {"messages": [{"role": "user", "content": "hi"}]}
     return plan_request(
         body,
@@ -63,46 +63,46 @@ def request(**reply: Any) -> RunRequest:
     )
 
 
-def written(deltas: list[tuple[str, str]], work: RunRequest) -> list[tuple[str, int, str]]:
-    """What a format is told of a reply in these deltas."""
-    told = _Told()
-    stream = BlockStream(work, told)
+def calls(deltas: list[tuple[str, str]], run_request: RunRequest) -> list[tuple[str, int, str]]:
+    """Return the calls that a format gets for a reply in these deltas."""
+    recording = _Recording()
+    stream = BlockStream(run_request, recording)
     for kind, text in deltas:
         reasoning, content = (text, "") if kind == "thinking" else ("", text)
         stream.delta(Delta(0, reasoning, content, {}, {}))
     sample = Sample(0, "".join(text for kind, text in deltas if kind == "text"))
     stream.finish(RunResult((sample,), (sample,), SampleCounts(1), SamplingRequest()))
-    return told.events
+    return recording.events
 
 
 @settings(deadline=None)
 @given(DELTAS)
 def test_every_run_of_one_kind_is_a_block(deltas: list[tuple[str, str]]) -> None:
     """Blocks open empty, grow, and close whole, one after the other, numbered without a gap."""
-    events = written(deltas, request())
-    said = [(kind, text) for kind, text in deltas if text]
-    runs = [(kind, [text for _, text in run]) for kind, run in groupby(said, key=lambda delta: delta[0])]
+    events = calls(deltas, request())
+    pieces = [(kind, text) for kind, text in deltas if text]
+    runs = [(kind, [text for _, text in run]) for kind, run in groupby(pieces, key=lambda delta: delta[0])]
     expected = [("begin", -1, "")]
-    for place, (kind, texts) in enumerate(runs):
-        expected.append((f"open {kind}", place, ""))
-        expected += [("grow", place, text) for text in texts]
-        expected.append(("close", place, "".join(texts)))
+    for index, (kind, texts) in enumerate(runs):
+        expected.append((f"open {kind}", index, ""))
+        expected += [("grow", index, text) for text in texts]
+        expected.append(("close", index, "".join(texts)))
     assert events == [*expected, ("end", -1, "")]
 
 
 @settings(deadline=None)
 @given(DELTAS)
 def test_excluded_thinking_leaves_no_trace(deltas: list[tuple[str, str]]) -> None:
-    """Without the thinking the row is that of the text alone."""
+    """Without the thinking, the blocks are those of the text alone."""
     text_alone = [(kind, text) for kind, text in deltas if kind == "text"]
-    assert written(deltas, request(exclude_reasoning=True)) == written(text_alone, request())
+    assert calls(deltas, request(exclude_reasoning=True)) == calls(text_alone, request())
 
 
 @settings(deadline=None)
 @given(st.text(), st.text())
 def test_a_whole_sample_has_the_blocks_of_its_stream(reasoning: str, content: str) -> None:
-    """Unstreamed, the same blocks come as from a stream that thinks first."""
-    events = written([("thinking", reasoning), ("text", content)], request())
-    closed = [(place, text) for what, place, text in events if what == "close"]
+    """An unstreamed reply has the same blocks as a stream that thinks first."""
+    events = calls([("thinking", reasoning), ("text", content)], request())
+    closed = [(index, text) for call, index, text in events if call == "close"]
     blocks = blocks_of(request(), Sample(0, content, reasoning))
-    assert [(block.place, block.text) for block in blocks] == closed
+    assert [(block.index, block.text) for block in blocks] == closed

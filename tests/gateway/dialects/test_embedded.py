@@ -29,7 +29,7 @@ async def address(engine: EmbeddedEngine) -> AsyncIterator[str]:
 
 
 async def test_responses_stream_and_whole(address: str) -> None:
-    """A thinking budget holds through both ways, and each ends with text and usage."""
+    """A thinking budget holds with and without stream, and each reply ends with text and usage."""
     async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
         whole = await client.responses.create(
             model=MODEL, input=QUESTION, max_output_tokens=96, extra_headers=BUDGET
@@ -48,7 +48,7 @@ async def test_responses_stream_and_whole(address: str) -> None:
 
 
 async def test_messages_stream_and_whole(address: str) -> None:
-    """The same through Anthropic's client, with Anthropic's own field for the budget."""
+    """Anthropic's client gets the same with Anthropic's own field for the budget."""
     thinking = {"type": "enabled", "budget_tokens": 24}
     async with anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client:
         whole = await client.messages.create(model=MODEL, messages=MESSAGES, max_tokens=96, thinking=thinking)
@@ -58,12 +58,12 @@ async def test_messages_stream_and_whole(address: str) -> None:
             streamed = await stream.get_final_message()
     for message in (whole, streamed):
         assert message.content[-1].type == "text"
-        assert message.usage.output_tokens_details.thinking_limit <= 24
+        assert message.usage.output_tokens_details.thinking_tokens <= 24
         assert message.usage.input_tokens > 0
 
 
 async def test_counted_tokens_are_those_of_the_prompt(address: str) -> None:
-    """What `count_tokens` says is what the engine then reports as read."""
+    """`count_tokens` returns the number of prompt tokens that the engine then reports."""
     async with anthropic.AsyncAnthropic(base_url=address, api_key="none", max_retries=0) as client:
         counted = await client.messages.count_tokens(model=MODEL, messages=MESSAGES, system="Be brief.")
         message = await client.messages.create(
@@ -74,11 +74,11 @@ async def test_counted_tokens_are_those_of_the_prompt(address: str) -> None:
 
 async def test_completions_pass_through(address: str) -> None:
     """A text completion is the engine's own, whole and streamed."""
-    asked = {"model": MODEL, "prompt": "One, two, three,", "max_tokens": 4, "temperature": 0}
+    body = {"model": MODEL, "prompt": "One, two, three,", "max_tokens": 4, "temperature": 0}
     async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
-        whole = await client.completions.create(**asked)
-        chunks = [chunk async for chunk in await client.completions.create(**asked, stream=True)]
+        whole = await client.completions.create(**body)
+        chunks = [chunk async for chunk in await client.completions.create(**body, stream=True)]
     assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
     async with httpx.AsyncClient(base_url=address) as client:
-        refused = await client.post("/v1/completions", json=asked, headers=BUDGET)
-    assert refused.status_code == 400
+        refusal = await client.post("/v1/completions", json=body, headers=BUDGET)
+    assert refusal.status_code == 400

@@ -36,14 +36,14 @@ async def client_before(upstream: Upstream) -> AsyncIterator[anthropic.AsyncAnth
 
 @asynccontextmanager
 async def client_of(*scripts: Script) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, ScriptedUpstream]]:
-    """The same, with a scripted engine."""
+    """Anthropic's client with a scripted engine."""
     upstream = ScriptedUpstream(*scripts)
     async with client_before(upstream) as client:
         yield client, upstream
 
 
 class TestReplies:
-    """What comes back in one piece."""
+    """Unstreamed replies."""
 
     async def test_text_comes_as_a_block(self) -> None:
         """A plain reply is one text block, with its usage and the `scaling` object."""
@@ -56,7 +56,7 @@ class TestReplies:
         assert upstream.bodies[0]["messages"][0] == {"role": "system", "content": "Be brief."}
 
     async def test_thinking_is_a_block_of_its_own(self) -> None:
-        """Thinking comes before the text, under the client's own budget, and says that nobody signed it."""
+        """Thinking comes before the text, under the client's own budget, with the signature `unsigned`."""
         async with client_of(thinks(3, "The answer is 7.")) as (client, _):
             message = await client.messages.create(**TALK, thinking=THINKING)
         thinking, text = message.content
@@ -67,7 +67,7 @@ class TestReplies:
         assert message.scaling["budget"]["limit"] == 1024
 
     async def test_the_budget_is_kept(self) -> None:
-        """Thinking that goes on past its budget is ended, and an answer comes."""
+        """The gateway ends thinking that passes its budget, and an answer follows."""
         async with client_of(thinks(40, close=False)) as (client, upstream):
             message = await client.messages.create(**TALK, thinking={"type": "enabled", "budget_tokens": 5})
         assert message.scaling["budget"]["enforced"] == "forced"
@@ -99,14 +99,14 @@ class TestReplies:
         ],
     )
     async def test_why_it_stopped(self, script: Script, reason: str, sequence: str | None) -> None:
-        """The engine's reason in Anthropic's words; which stop sequence it was where the engine tells."""
+        """The reason uses Anthropic's words, and names the stop sequence if the engine does."""
         async with client_of(script) as (client, upstream):
             message = await client.messages.create(**TALK, stop_sequences=["###"])
         assert (message.stop_reason, message.stop_sequence) == (reason, sequence)
         assert upstream.bodies[0]["stop"] == ["###"]
 
     async def test_the_headers_work_as_in_chat(self) -> None:
-        """Samples, vote and budget come by header here as well, and what was done is told."""
+        """Samples, vote and budget can come in headers here too, and the reply reports them."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         async with client_of(*scripts) as (client, _):
             message = await client.messages.create(
@@ -116,7 +116,7 @@ class TestReplies:
         assert [group["count"] for group in message.scaling["vote"]["groups"]] == [2, 1]
 
     async def test_errors_have_anthropics_shape(self) -> None:
-        """The client reads the kind and the message; a bad field is named."""
+        """The client gets the kind and the message; the message names a bad field."""
         async with client_of(says("Hi")) as (client, _):
             with pytest.raises(anthropic.NotFoundError) as missing:
                 await client.messages.create(**{**TALK, "model": "other"})
@@ -128,7 +128,7 @@ class TestReplies:
         assert bad.value.body["error"]["param"] == "X-Vote"
 
     async def test_a_wrong_method_has_that_shape_too(self) -> None:
-        """Whatever goes wrong under `/v1/messages` is told in Anthropic's shape."""
+        """Every error under `/v1/messages` has Anthropic's shape."""
         async with (
             serving(create_app(Settings(), ScriptedUpstream(says("Hi")))) as address,
             httpx.AsyncClient() as client,
@@ -138,10 +138,10 @@ class TestReplies:
 
 
 class TestStreams:
-    """What comes piece by piece."""
+    """Streamed replies."""
 
     async def test_the_events_come_in_the_official_order(self) -> None:
-        """From `message_start` to `message_stop`, each block started and stopped in between."""
+        """Events run from `message_start` to `message_stop`, and each block starts and stops in between."""
         async with client_of(thinks(1, "The answer is 7.")) as (client, _):
             stream = await client.messages.create(**TALK, thinking=THINKING, stream=True)
             events = [event async for event in stream]
@@ -169,7 +169,7 @@ class TestStreams:
         assert (message.usage.input_tokens, message.usage.output_tokens_details.thinking_tokens) == (10, 2)
 
     async def test_tool_calls_stream_their_input(self) -> None:
-        """Input comes as it is written, one block a call, and makes whole objects at the end."""
+        """Input arrives as the model writes it, one block for each call, and ends as whole objects."""
         async with (
             client_of(calls()) as (client, _),
             client.messages.stream(**TALK, tools=[WEATHER]) as stream,
@@ -181,7 +181,7 @@ class TestStreams:
         assert message.stop_reason == "tool_use"
 
     async def test_going_back_to_an_earlier_call_is_an_error(self) -> None:
-        """A block that was stopped can't grow again, so this says so instead of losing a part."""
+        """A closed block can't grow again, so the reply fails instead of losing a part."""
         script = says(call(0, "{", "call_1"), call(1, "{}", "call_2"), call(0, "}"), finish="tool_calls")
         async with client_of(script) as (client, _):
             with pytest.raises(anthropic.APIStatusError, match="earlier tool call"):
@@ -189,7 +189,7 @@ class TestStreams:
                     await stream.get_final_message()
 
     async def test_a_votes_progress_is_a_ping(self) -> None:
-        """The client skips pings; who reads them sees how the vote stands; then the winner comes."""
+        """The client skips pings; a reader of pings sees how the vote stands; then the winner comes."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         body = {"scaling": {"samples": 3, "stop": "none"}}
         async with (
@@ -216,20 +216,20 @@ class TestCounting:
     """`/v1/messages/count_tokens`."""
 
     async def test_the_engine_counts(self) -> None:
-        """A prompt that the engine renders as tokens is counted exactly, tools and system included."""
+        """If the engine renders the prompt as tokens, the count is exact, with tools and system."""
         async with stub_engine(owned_by="vllm") as engine:
             engine.answers("/tokenize", Json({"tokens": [1, 2, 3, 4, 5], "count": 5}))
             async with client_before(HTTPUpstream(engine.base_url)) as client:
                 counted = await client.messages.count_tokens(
                     model="tiny", messages=[ASKS], tools=[WEATHER], system="Be brief."
                 )
-            asked = engine.asked("/tokenize")[-1]  # the first one asked for the template
+            body = engine.asked("/tokenize")[-1]  # the first one asked for the template
         assert counted.input_tokens == 5
-        assert [message["role"] for message in asked["messages"]] == ["system", "user"]
-        assert asked["tools"][0]["function"]["name"] == "weather"
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        assert body["tools"][0]["function"]["name"] == "weather"
 
     async def test_a_guess_is_no_count(self) -> None:
-        """Where the engine can't render a prompt, or it holds an image, there is an error and no number."""
+        """A prompt that the engine can't render, or that holds an image, is an error."""
         source = {"type": "url", "url": "https://example.org/cat.png"}
         image = {"role": "user", "content": [{"type": "image", "source": source}]}
         async with stub_engine() as engine, client_before(HTTPUpstream(engine.base_url)) as client:
@@ -240,10 +240,10 @@ class TestCounting:
 
 
 class TestRequests:
-    """What reaches the engine."""
+    """Requests as the engine gets them."""
 
     def test_a_tools_turn_becomes_chats_messages(self) -> None:
-        """Thinking, text and calls are one message; results come right after it, then what the user says."""
+        """Thinking, text and calls are one message; results follow it, then the user's text."""
         messages = [
             {"role": "user", "content": "weather?"},
             {
@@ -280,7 +280,7 @@ class TestRequests:
         }
 
     def test_images_become_urls(self) -> None:
-        """Base64 data becomes a data URL, in place."""
+        """Base64 data becomes a data URL in the same position."""
         source = {"type": "base64", "media_type": "image/png", "data": "AA=="}
         content = [{"type": "image", "source": source}, {"type": "text", "text": "what?"}]
         (message,) = chat_request({**TALK, "messages": [{"role": "user", "content": content}]})["messages"]
@@ -290,7 +290,7 @@ class TestRequests:
         ]
 
     @pytest.mark.parametrize(
-        ("thinking", "said"),
+        ("thinking", "fields"),
         [
             ({"type": "disabled"}, {"thinking": {"type": "disabled"}}),
             ({"type": "enabled", "budget_tokens": 9}, {"thinking": {"type": "enabled", "budget_tokens": 9}}),
@@ -298,25 +298,25 @@ class TestRequests:
             ({"type": "adaptive", "display": "omitted"}, {"include_reasoning": False}),
         ],
     )
-    def test_thinking_becomes_the_budget(self, thinking: dict[str, Any], said: dict[str, Any]) -> None:
-        """Only "adaptive" says nothing; what is not to be shown is left out."""
-        assert chat_request({**TALK, "thinking": thinking}) == {**chat_request(TALK), **said}
+    def test_thinking_becomes_the_budget(self, thinking: dict[str, Any], fields: dict[str, Any]) -> None:
+        """Every type but `adaptive` sets a budget; `display` decides whether the reply shows thinking."""
+        assert chat_request({**TALK, "thinking": thinking}) == {**chat_request(TALK), **fields}
 
     def test_output_config_is_effort_and_schema(self) -> None:
-        """Effort is the budget's level, a format the engine's schema."""
+        """Effort becomes the budget's level, and a format becomes the engine's schema."""
         config = {"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}}
         chat = chat_request({**TALK, "output_config": config})
         assert chat["reasoning_effort"] == "high"
         assert chat["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
     def test_hints_are_left_out_and_an_engines_extras_go_along(self) -> None:
-        """What has no bearing on the reply is dropped; what the gateway doesn't know is the engine's."""
+        """The gateway drops fields without effect; fields that it doesn't know reach the engine."""
         hints = {"metadata": {"user_id": "u"}, "cache_control": {"type": "ephemeral"}, "service_tier": "auto"}
         chat = chat_request({**TALK, **hints, "top_k": 5, "temperature": 0.2, "seed": 1})
         assert chat == {**chat_request(TALK), "top_k": 5, "temperature": 0.2, "seed": 1}
 
     @pytest.mark.parametrize(
-        ("asked", "param", "told"),
+        ("fields", "param", "message"),
         [
             ({"max_tokens": None}, "max_tokens", "from 1"),
             ({"messages": []}, "messages", "at least one"),
@@ -336,9 +336,9 @@ class TestRequests:
             ({"stop_sequences": "x"}, "stop_sequences", "list"),
         ],
     )
-    def test_what_cannot_be_is_refused_by_name(self, asked: dict[str, Any], param: str, told: str) -> None:
+    def test_a_refusal_names_the_field(self, fields: dict[str, Any], param: str, message: str) -> None:
         """Each refusal names the field and says what is allowed."""
-        with pytest.raises(BadRequest) as refused:
-            chat_request({**TALK, **asked})
-        assert refused.value.param == param
-        assert told in refused.value.message
+        with pytest.raises(BadRequest) as refusal:
+            chat_request({**TALK, **fields})
+        assert refusal.value.param == param
+        assert message in refusal.value.message

@@ -30,13 +30,13 @@ async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI,
         yield client, upstream
 
 
-async def events_of(client: openai.AsyncOpenAI, **asked: Any) -> list[Any]:
-    """All events of a streamed response."""
-    return [event async for event in await client.responses.create(**TALK, stream=True, **asked)]
+async def events_of(client: openai.AsyncOpenAI, **fields: Any) -> list[Any]:
+    """Return all events of a streamed response."""
+    return [event async for event in await client.responses.create(**TALK, stream=True, **fields)]
 
 
 class TestReplies:
-    """What comes back in one piece."""
+    """Unstreamed replies."""
 
     async def test_text_comes_as_a_message(self) -> None:
         """A plain reply is one message, complete, with its usage and the `scaling` object."""
@@ -60,7 +60,7 @@ class TestReplies:
         assert response.scaling["budget"]["asked"] == "low"
 
     async def test_a_summary_is_the_thinking_itself(self) -> None:
-        """A client that asks for a summary reads nothing else, so the thinking stands there."""
+        """A client that asks for a summary reads nothing else, so the summary holds the thinking."""
         async with client_of(thinks(2, "The answer is 7.")) as (client, _):
             response = await client.responses.create(**TALK, reasoning={"effort": "low", "summary": "auto"})
         assert [part.text.strip() for part in response.output[0].summary] == ["step0 step1"]
@@ -118,7 +118,7 @@ class TestReplies:
         assert form["json_schema"]["schema"]["required"] == ["value"]
 
     async def test_the_headers_work_as_in_chat(self) -> None:
-        """Samples, vote and budget come by header here as well, and what was done is told."""
+        """Samples, vote and budget can come in headers here too, and the reply reports them."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         async with client_of(*scripts) as (client, _):
             raw = await client.responses.with_raw_response.create(
@@ -137,10 +137,10 @@ class TestReplies:
 
 
 class TestStreams:
-    """What comes piece by piece."""
+    """Streamed replies."""
 
     async def test_text_events_come_in_the_official_order(self) -> None:
-        """From `response.created` to `response.completed`, numbered without a gap."""
+        """Events run from `response.created` to `response.completed`, numbered without a gap."""
         async with client_of(says("Hel", "lo")) as (client, _):
             events = await events_of(client)
         assert [event.type for event in events] == [
@@ -164,7 +164,7 @@ class TestStreams:
         ("summary", "kind"), [(None, "reasoning_text"), ("detailed", "reasoning_summary_text")]
     )
     async def test_thinking_has_its_own_events(self, summary: str | None, kind: str) -> None:
-        """Thinking streams as `reasoning_text`, or as the summary where one was asked for."""
+        """Thinking streams as `reasoning_text`, or as the summary if the client wants one."""
         async with client_of(thinks(2, "The answer is 7.")) as (client, _):
             events = await events_of(client, reasoning={"effort": "low", "summary": summary})
         deltas = [event.delta for event in events if event.type == f"response.{kind}.delta"]
@@ -174,7 +174,7 @@ class TestStreams:
         assert [item.type for item in events[-1].response.output] == ["reasoning", "message"]
 
     async def test_tool_calls_stream_their_arguments(self) -> None:
-        """Arguments come as they are written, one item a call, and make whole JSON at the end."""
+        """Arguments arrive as the model writes them, one item for each call, and end as whole JSON."""
         async with (
             client_of(calls()) as (client, _),
             client.responses.stream(**TALK, tools=[WEATHER]) as stream,
@@ -191,7 +191,7 @@ class TestStreams:
         assert response.output[1].arguments == '{"city": "Ulm"}'
 
     async def test_the_stream_helper_gathers_text_and_thinking(self) -> None:
-        """The client's `stream` ends with the same response that its events told."""
+        """The client's `stream` ends with the response that its events describe."""
         async with (
             client_of(thinks(2, "The answer is 7.")) as (client, _),
             client.responses.stream(**TALK, reasoning={"effort": "low"}) as stream,
@@ -202,7 +202,7 @@ class TestStreams:
         assert response.usage.output_tokens_details.reasoning_tokens == 2
 
     async def test_a_vote_tells_how_it_stands(self) -> None:
-        """Each sample's end is an event that the client takes for "in progress"; then the winner comes."""
+        """Each sample's end is a `response.in_progress` event; then the winner comes."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
         body = {"scaling": {"samples": 3, "stop": "none"}}
         async with (
@@ -218,7 +218,7 @@ class TestStreams:
         assert response.scaling["vote"]["share"] == pytest.approx(2 / 3, abs=1e-3)
 
     async def test_a_first_sample_shown_live_is_corrected(self) -> None:
-        """Where the vote disagrees with what was shown, the winner follows after a marked line."""
+        """If the vote disagrees with the live sample, the winner follows after a marked line."""
         scripts = [says(f"The answer is {value}.") for value in (8, 7, 7)]
         body = {"scaling": {"samples": 3, "stop": "none", "stream": "first"}}
         async with client_of(*scripts) as (client, _):
@@ -229,14 +229,14 @@ class TestStreams:
         assert response.output_text[response.scaling["revised"] :] == winner
 
     async def test_a_cut_reply_ends_incomplete(self) -> None:
-        """The last event is `response.incomplete`, as OpenAI's is."""
+        """The last event is `response.incomplete`, as from OpenAI."""
         async with client_of(says("Hel", finish="length")) as (client, _):
             events = await events_of(client)
         assert events[-1].type == "response.incomplete"
         assert events[-1].response.incomplete_details.reason == "max_output_tokens"
 
     async def test_a_failure_in_mid_stream_raises_in_the_client(self) -> None:
-        """What was written stays; then the response has failed, and the client raises."""
+        """The text so far stays; then the response fails and the client raises."""
         async with client_of(says("Hel", UpstreamError(502, "engine lost"))) as (client, _):
             stream = await client.responses.create(**TALK, stream=True)
             seen = []
@@ -256,10 +256,10 @@ class TestStreams:
 
 
 class TestRequests:
-    """What reaches the engine."""
+    """Requests as the engine gets them."""
 
     def test_a_string_is_the_users_message(self) -> None:
-        """With `instructions` before it, as the system's."""
+        """`instructions` become the system message before the input."""
         chat = chat_request({"input": "hi", "instructions": "Be brief.", "max_output_tokens": 5})
         assert chat == {
             "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
@@ -267,7 +267,7 @@ class TestRequests:
         }
 
     def test_one_turn_of_items_is_one_message(self) -> None:
-        """Thinking, text and calls in a row are the assistant's one message; results follow it."""
+        """Consecutive thinking, text and calls are one message of the assistant; results follow it."""
         items = [
             {"role": "user", "content": [{"type": "input_text", "text": "weather?"}]},
             {
@@ -293,13 +293,13 @@ class TestRequests:
         ]
 
     def test_developers_are_the_system(self) -> None:
-        """Few chat templates know a developer; and they take one system message, so a row is joined."""
+        """Developer text becomes system text, and consecutive system messages become one."""
         items = [{"role": "developer", "content": "One."}, {"role": "user", "content": "hi"}]
         chat = chat_request({"instructions": "Zero.", "input": items})
         assert chat["messages"][0] == {"role": "system", "content": "Zero.\n\nOne."}
 
     def test_images_go_along_in_place(self) -> None:
-        """An image is a part of the message, between the texts where it stood."""
+        """An image stays between the texts that surround it."""
         parts = [
             {"type": "input_text", "text": "this"},
             {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"},
@@ -311,7 +311,7 @@ class TestRequests:
         ]
 
     def test_allowed_tools_are_the_only_ones(self) -> None:
-        """Chat has no `allowed_tools`, so the others are left out."""
+        """Chat has no `allowed_tools`, so the other tools are left out."""
         other = {**WEATHER, "name": "other"}
         choice = {
             "type": "allowed_tools",
@@ -323,13 +323,13 @@ class TestRequests:
         assert chat["tool_choice"] == "required"
 
     def test_hints_are_left_out_and_an_engines_extras_go_along(self) -> None:
-        """What has no bearing on the reply is dropped; what the gateway doesn't know is the engine's."""
-        asked = {"input": "hi", "store": False, "user": "u", "include": ["reasoning.encrypted_content"]}
-        chat = chat_request({**asked, "truncation": "auto", "top_k": 5, "temperature": 0.2})
+        """The gateway drops fields without effect; fields that it doesn't know reach the engine."""
+        body = {"input": "hi", "store": False, "user": "u", "include": ["reasoning.encrypted_content"]}
+        chat = chat_request({**body, "truncation": "auto", "top_k": 5, "temperature": 0.2})
         assert chat.keys() == {"messages", "top_k", "temperature"}
 
     @pytest.mark.parametrize(
-        ("asked", "param", "told"),
+        ("fields", "param", "message"),
         [
             ({"previous_response_id": "r"}, "previous_response_id", "whole conversation"),
             ({"conversation": "c"}, "conversation", "whole conversation"),
@@ -354,9 +354,9 @@ class TestRequests:
             ),
         ],
     )
-    def test_what_cannot_be_is_refused_by_name(self, asked: dict[str, Any], param: str, told: str) -> None:
+    def test_a_refusal_names_the_field(self, fields: dict[str, Any], param: str, message: str) -> None:
         """Each refusal names the field and says what is allowed."""
-        with pytest.raises(BadRequest) as refused:
-            chat_request({"input": "hi", **asked})
-        assert refused.value.param == param
-        assert told in refused.value.message
+        with pytest.raises(BadRequest) as refusal:
+            chat_request({"input": "hi", **fields})
+        assert refusal.value.param == param
+        assert message in refusal.value.message

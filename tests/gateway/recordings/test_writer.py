@@ -1,11 +1,14 @@
 """The gateway's own traffic, recorded for replay."""
 
+import base64
 import gzip
+import hashlib
 import json
 import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ import pytest
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
+from gateway.http.auth import digest
 from gateway.recordings.writer import Recorder, RecorderFailed
-from tests.fakes import ScriptedUpstream, Text, ran, request_for, says, thinks
+from tests.fakes import ScriptedUpstream, Text, calls, ran, request_for, says, thinks
 from tests.serving import serving
 
 PATH = "/v1/chat/completions"
@@ -93,7 +97,10 @@ async def test_what_is_redacted_is_never_written(tmp_path: Path) -> None:
         await client.post(PATH, json=ASK, headers={**VOTE, "X-Reasoning-Budget": "low"})
     (line,) = lines(path)
     assert "question" not in line
-    assert all(sample.keys() == {"answer", "tokens", "finish_reason"} for sample in line["samples"])
+    assert all(
+        sample.keys() == {"model", "answer", "tokens", "reasoning_tokens", "finish_reason"}
+        for sample in line["samples"]
+    )
     assert [sample["answer"] for sample in line["samples"]] == ["7", "7", "7"]
     assert "step" not in path.read_text()
     assert "3 + 4" not in path.read_text()
@@ -151,7 +158,7 @@ async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
     """What no longer fits is counted and lost; what fitted is written."""
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
-    recorder = Recorder(tmp_path / "traffic.jsonl", waiting=2)  # not started, so nothing drains it
+    recorder = Recorder(tmp_path / "traffic.jsonl", queue_size=2)  # not started, so nothing drains it
     for _ in range(5):
         recorder.record(request, result)
     assert recorder.dropped == 3
@@ -192,3 +199,212 @@ def test_redactions_are_a_list_in_the_environment() -> None:
     assert settings.record_redact == ("question", "text")
     with pytest.raises(ConfigError, match="'question', 'reasoning' or 'text'"):
         load_settings(environ={"THINKGATE_RECORD_REDACT": "everything"})
+
+
+PIXEL = b"\x89PNG\r\n\x1a\n not really"
+PIXEL_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
+TALK: list[dict[str, Any]] = [
+    {"role": "system", "content": "You are terse."},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is this?"},
+            {"type": "image_url", "image_url": {"url": PIXEL_URL}},
+            {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,!"}},
+        ],
+    },
+    {"role": "assistant", "content": "A dot.", "reasoning_content": "Hm."},
+    {"role": "user", "content": "And 3 + 4?"},
+]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+async def test_the_whole_conversation_is_recorded(tmp_path: Path) -> None:
+    """Every turn and the tools; an image is its hash, an address stays one, and nothing else is stored."""
+    path = tmp_path / "traffic.jsonl"
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path) as client:
+        await client.post(PATH, json={"model": "tiny", "messages": TALK, "tools": TOOLS})
+    (line,) = lines(path)
+    assert line["version"] == 2
+    assert line["question"] == "And 3 + 4?"
+    assert line["tools"] == TOOLS
+    assert [message["role"] for message in line["messages"]] == ["system", "user", "assistant", "user"]
+    assert line["messages"][0] == TALK[0]
+    assert line["messages"][1]["content"][:3] == [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image", "sha256": hashlib.sha256(PIXEL).hexdigest(), "media_type": "image/png"},
+        {"type": "image", "url": "https://example.org/cat.png"},
+    ]
+    assert "base64" not in path.read_text(encoding="utf-8")
+    assert os.listdir(tmp_path) == ["traffic.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (
+            "/v1/responses",
+            {
+                "instructions": "You are terse.",
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_text", "text": "What is this?"},
+                            {"type": "input_image", "image_url": PIXEL_URL},
+                        ],
+                    }
+                ],
+            },
+        ),
+        (
+            "/v1/messages",
+            {
+                "max_tokens": 99,
+                "system": "You are terse.",
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "What is this?"},
+                            {
+                                "type": "image",
+                                "source": {
+                                    "type": "base64",
+                                    "media_type": "image/png",
+                                    "data": base64.b64encode(PIXEL).decode(),
+                                },
+                            },
+                        ],
+                    }
+                ],
+            },
+        ),
+    ],
+)
+async def test_conversations_have_one_form(tmp_path: Path, path: str, fields: dict[str, Any]) -> None:
+    """Whatever dialect the client speaks."""
+    file = tmp_path / "traffic.jsonl"
+    async with gateway(ScriptedUpstream(SEVEN), record_to=file) as client:
+        assert (await client.post(path, json={"model": "tiny", **fields})).status_code == 200
+    (line,) = lines(file)
+    image = {"type": "image", "sha256": hashlib.sha256(PIXEL).hexdigest(), "media_type": "image/png"}
+    assert line["messages"] == [
+        {"role": "system", "content": "You are terse."},
+        {"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]},
+    ]
+
+
+async def test_images_are_stored_on_request(tmp_path: Path) -> None:
+    """Beside the file, under their hash, however often they come; redacted ones are not."""
+    path, redacted = tmp_path / "traffic.jsonl", tmp_path / "redacted.jsonl"
+    body = {"model": "tiny", "messages": TALK[1:2]}
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_images=True) as client:
+        for _ in range(2):
+            await client.post(PATH, json=body)
+    settings: dict[str, Any] = {"record_images": True, "record_redact": ("question",)}
+    async with gateway(ScriptedUpstream(SEVEN), record_to=redacted, **settings) as client:
+        await client.post(PATH, json=body)
+    folder = tmp_path / "traffic.jsonl.images"
+    hashes = [part["sha256"] for part in lines(path)[0]["messages"][0]["content"] if "sha256" in part]
+    assert (folder / f"{hashes[0]}.png").read_bytes() == PIXEL
+    assert sorted(each.stem for each in folder.iterdir()) == sorted(hashes)
+    assert sorted(os.listdir(tmp_path)) == ["redacted.jsonl", "traffic.jsonl", "traffic.jsonl.images"]
+
+
+async def test_an_image_that_cannot_be_stored_spoils_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line is written, and the log tells why its image is missing."""
+    path = tmp_path / "traffic.jsonl"
+    path.with_name("traffic.jsonl.images").write_text("in the way", encoding="utf-8")
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path, record_images=True) as client:
+        await client.post(PATH, json={"model": "tiny", "messages": TALK})
+    assert len(lines(path)) == 1
+    assert "an image was not recorded" in caplog.text
+
+
+async def test_a_line_says_who_asked_for_what(tmp_path: Path) -> None:
+    """The key's name, the session, the alias with its target, and whether training may use the line."""
+    path, aliases = tmp_path / "traffic.jsonl", tmp_path / "aliases.toml"
+    aliases.write_text('best = [{model = "tiny"}]', encoding="utf-8")
+    keys = {
+        "alice": {"secret_sha256": digest("a")},
+        "bob": {"secret_sha256": digest("b"), "training_allowed": False},
+    }
+    async with gateway(ScriptedUpstream(SEVEN), record_to=path, keys=keys, aliases=aliases) as client:
+        session = {"Authorization": "Bearer a", "X-Session-Id": "s-1"}
+        await client.post(PATH, json={**ASK, "model": "best"}, headers=session)
+        await client.post(PATH, json=ASK, headers={"Authorization": "Bearer b"})
+    first, second = lines(path)
+    wanted = {"key_name": "alice", "session": "s-1", "alias": "best", "target": "tiny", "model": "tiny"}
+    assert {name: first[name] for name in wanted} == wanted
+    assert (first["training_allowed"], second["training_allowed"]) == (True, False)
+    assert second["key_name"] == "bob"
+    assert not {"session", "alias", "target"} & second.keys()
+    assert all(key["secret_sha256"] not in path.read_text(encoding="utf-8") for key in keys.values())
+
+
+async def test_samples_are_recorded_in_full(tmp_path: Path) -> None:
+    """Each with its model, tokens, thinking and score, and with its tool calls where it made any."""
+    path = tmp_path / "traffic.jsonl"
+    async with gateway(ScriptedUpstream(thinks(2), SEVEN, calls()), record_to=path) as client:
+        vote = {**VOTE, "X-Samples": "2", "X-Scorer": "agreement"}
+        await client.post(PATH, json=ASK, headers={**vote, "X-Reasoning-Budget": "low"})
+        await client.post(PATH, json={**ASK, "stream": True})
+    voted, single = lines(path)
+    thinking = next(sample for sample in voted["samples"] if sample["reasoning"])
+    assert thinking["model"] == "tiny"
+    assert 0 < thinking["reasoning_tokens"] < thinking["tokens"]
+    assert all(0 <= sample["score"] <= 1 for sample in voted["samples"])
+    (sample,) = single["samples"]
+    assert [call["function"]["name"] for call in sample["tool_calls"]] == ["weather", "weather"]
+
+
+async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) -> None:
+    """Its name for the model, and logprobs as numbers alone, so that they don't undo a redaction."""
+    path = tmp_path / "traffic.jsonl"
+    top = [{"token": "Ulm", "logprob": -0.123456}, {"token": "Jena", "logprob": -2.5}]
+    content = [{"token": "Ulm", "logprob": -0.123456, "top_logprobs": top}]
+    request = request_for()
+    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    odd = {"content": [{"token": "Ulm"}]}
+    recorder = Recorder(path, ("text",))
+    recorder.start()
+    for logprobs in ({"content": content}, odd, None):
+        sample = replace(result.drawn[0], logprobs=logprobs)
+        recorder.record(request, replace(result, drawn=(sample,), models={0: "tiny-2026"}))
+    recorder.close()
+    first, *others = (line["samples"][0] for line in lines(path))
+    assert first["logprobs"] == [
+        {"logprob": -0.1235, "top_logprobs": [{"logprob": -0.1235}, {"logprob": -2.5}]}
+    ]
+    assert all("logprobs" not in sample for sample in others)
+    assert result.models == {0: "tiny"}
+    assert first["model"] == "tiny-2026"
+    assert "Ulm" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("redact", "left"),
+    [
+        (("reasoning",), {"role", "content"}),
+        (("text",), {"role", "reasoning_content"}),
+        (("text", "reasoning"), {"role"}),
+    ],
+)
+async def test_redaction_reaches_earlier_turns(
+    tmp_path: Path, redact: tuple[str, ...], left: set[str]
+) -> None:
+    """What earlier replies thought and said is left out as it is of the samples; users' turns stay."""
+    path = tmp_path / "traffic.jsonl"
+    request = replace(request_for(), body={"model": "tiny", "messages": TALK})
+    _, result = await ran(ScriptedUpstream(SEVEN), request_for())
+    recorder = Recorder(path, redact)  # type: ignore[arg-type]
+    recorder.start()
+    recorder.record(request, result)
+    recorder.close()
+    (line,) = lines(path)
+    assert line["messages"][2].keys() == left
+    assert line["messages"][3] == TALK[3]

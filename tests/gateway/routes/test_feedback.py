@@ -12,7 +12,8 @@ from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import Settings
 from gateway.http.auth import digest
-from gateway.recordings.writer import Ids, Recorder
+from gateway.recordings.lines import Provenance
+from gateway.recordings.writer import Recorder
 from tests.fakes import ScriptedUpstream, ran, request_for, says
 from tests.gateway.recordings.test_writer import ASK, PATH, VOTE, gateway, lines
 from tests.serving import serving
@@ -144,7 +145,7 @@ async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
     _, result = await ran(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "t.jsonl", remembered=2)
     for completion, request in (("a", "same"), ("b", "own"), ("c", "same")):
-        recorder.record(request, result, Ids(completion, request))
+        recorder.record(request, result, Provenance(completion, request))
     found = [recorder.find(name) for name in ("a", "b", "own", "same", "c")]
     assert found == [None, "b", "b", "c", "c"]
 
@@ -152,10 +153,10 @@ async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
 async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
     """It would be lost; the client may try again."""
     path = tmp_path / "t.jsonl"
-    recorder = Recorder(path, waiting=1)  # not started, so nothing drains it
+    recorder = Recorder(path, queue_size=1)  # not started, so nothing drains it
     request = request_for()
     _, result = await ran(ScriptedUpstream(SEVEN), request)
-    recorder.record(request, result, Ids("a", "r"))
+    recorder.record(request, result, Provenance("a", "r"))
     app = create_app(Settings(record_to=path), ScriptedUpstream(SEVEN), recorder)
     transport = httpx.ASGITransport(app)  # which starts nothing
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

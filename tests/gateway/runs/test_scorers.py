@@ -180,7 +180,7 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path, monkeypatch:
         assert body["reasoning_effort"] == "low"
         assert "sk-judge" not in repr(judge)
         for answer in ("9", "10"):
-            with pytest.raises(ScorerError, match="can't be understood"):
+            with pytest.raises(ScorerError, match="is not a chat completion"):
                 await judge.score(question, [Sample(0, answer)], nobody())
     finally:
         await runner.cleanup()

@@ -8,8 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scorers.answers import extract, verify
-from scorers.grader.number_words import compound, number_words
-from scorers.grader.parsing import key_of
+from scorers.grader.number_words import compound_amount, words_to_digits
+from scorers.grader.parsing import canonical_key
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -87,7 +87,7 @@ def test_a_right_answer_is_found_and_known(reply: str, gold: str) -> None:
     assert verify(reply, gold) is True
     answer = extract(reply)
     assert answer is not None
-    assert key_of(str(answer.key)) == answer.key
+    assert canonical_key(str(answer.key)) == answer.key
 
 
 @pytest.mark.parametrize(("reply", "gold"), WRONG)
@@ -125,7 +125,7 @@ def test_numbers_in_words_are_numbers(number: int) -> None:
     """With and without "and", hyphens and capitals."""
     words = spell(number)
     for text in (words, words.replace(" and ", " "), words.replace("-", " ").capitalize()):
-        assert number_words(text) == str(number)
+        assert words_to_digits(text) == str(number)
 
 
 @given(st.lists(st.sampled_from([*_ONES, *_TENS, "hundred", "thousand", "and", "half"]), max_size=6))
@@ -134,7 +134,7 @@ def test_words_that_are_no_number_are_none(words: list[str]) -> None:
 
     But for ten hundred and more, which people say and `spell` doesn't.
     """
-    read = number_words(" ".join(words))
+    read = words_to_digits(" ".join(words))
     heads = [words[max(0, place - 2) : place] for place, word in enumerate(words) if word == "hundred"]
     assume(not any(word in (*_ONES[10:], *_TENS) for head in heads for word in head))
     if read is not None and read.isdecimal():
@@ -145,7 +145,9 @@ def test_words_that_are_no_number_are_none(words: list[str]) -> None:
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
 def test_amounts_of_several_units_have_one_form(hours: int, minutes: int, seconds: int) -> None:
     """Long and short units are the same, and the form is its own form."""
-    long = compound(f"{hours} hours, {minutes} minutes and {seconds} seconds")
-    assert long == compound(f"{hours}h {minutes}m {seconds}s") == f"{hours} h {minutes} min {seconds} s"
-    assert compound(str(long)) == long
-    assert compound(f"{minutes} minutes {hours} hours") is None
+    long = compound_amount(f"{hours} hours, {minutes} minutes and {seconds} seconds")
+    assert (
+        long == compound_amount(f"{hours}h {minutes}m {seconds}s") == f"{hours} h {minutes} min {seconds} s"
+    )
+    assert compound_amount(str(long)) == long
+    assert compound_amount(f"{minutes} minutes {hours} hours") is None

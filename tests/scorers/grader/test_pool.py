@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from scorers.answers import equivalent, equivalent_async, extract, verify, verify_async
-from scorers.grader.pool import LazyPool, MathPool, PoolError
+from scorers.grader.pool import LazyWorkerPool, PoolError, WorkerPool
 from scorers.types import Answer
 
 HOSTILE = r"\int_0^1 x^{99999} e^{x^{9^{9^{9}}}} \, dx"
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[MathPool]:
+def pool() -> Iterator[WorkerPool]:
     """One warm pool for this module; long limits, for test machines may be slow."""
-    with MathPool(workers=2, seconds=10.0) as started:
+    with WorkerPool(workers=2, seconds=10.0) as started:
         yield started
 
 
@@ -43,7 +43,7 @@ def answer(text: str) -> Answer:
     return found
 
 
-def test_math_verify_settles_what_the_keys_cannot(pool: MathPool) -> None:
+def test_math_verify_settles_what_the_keys_cannot(pool: WorkerPool) -> None:
     """An integral and a sum are evaluated in the workers, in either order."""
     for a, b in [(r"\int_0^1 x\,dx", r"\frac12"), (r"\sum_{k=1}^{10} k", "55")]:
         assert equivalent(answer(a), answer(b)) is None
@@ -52,7 +52,7 @@ def test_math_verify_settles_what_the_keys_cannot(pool: MathPool) -> None:
     assert verify(r"\boxed{\int_0^1 x\,dx}", "1/3", pool) is False
 
 
-async def test_the_async_twins_agree_with_the_sync_ones(pool: MathPool) -> None:
+async def test_the_async_twins_agree_with_the_sync_ones(pool: WorkerPool) -> None:
     """Both ask the same workers."""
     assert await equivalent_async(answer(r"\int_0^1 x\,dx"), answer("1/2"), pool) is True
     assert await verify_async(r"\boxed{\sum_{k=1}^{10} k}", "55", pool) is True
@@ -61,14 +61,14 @@ async def test_the_async_twins_agree_with_the_sync_ones(pool: MathPool) -> None:
 
 async def test_a_hostile_question_is_undecided_and_harms_no_other() -> None:
     """The one worker in its clutches is killed; its neighbours' verdicts stay what they were."""
-    async with MathPool(workers=2, seconds=1.0) as pool:
+    async with WorkerPool(workers=2, seconds=1.0) as pool:
         questions = [(HOSTILE, "1"), (r"\int_0^1 x\,dx", "1/2")] * 3
         verdicts = await asyncio.gather(*(pool.ask_async(a, b) for a, b in questions))
     assert verdicts[0::2] == [None] * 3
     assert set(verdicts[1::2]) <= {True, None}
 
 
-def test_text_is_never_evaluated_as_python(pool: MathPool) -> None:
+def test_text_is_never_evaluated_as_python(pool: WorkerPool) -> None:
     """Python in an answer stays text: undecided or different, and never run."""
     assert pool.ask("__import__('os').system('true')", "0") is not True
     assert pool.ask(r"\text{__import__}('os').getpid()", "1") is not True
@@ -76,7 +76,7 @@ def test_text_is_never_evaluated_as_python(pool: MathPool) -> None:
 
 def test_a_closed_pool_is_undecided_and_closing_twice_is_harmless() -> None:
     """No question hangs on a pool that was never started or has gone."""
-    pool = MathPool()
+    pool = WorkerPool()
     assert pool.ask("1", "1") is None
     pool.close()
     with pool:
@@ -88,11 +88,11 @@ def test_a_closed_pool_is_undecided_and_closing_twice_is_harmless() -> None:
 def test_a_lazy_pool_starts_with_the_first_question_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no process can be started that is no matter until then; after its end it starts none."""
     needed = r"The answer is \boxed{\int_0^1 x\,dx}"
-    with LazyPool(seconds=10.0) as pool:
+    with LazyWorkerPool(seconds=10.0) as pool:
         assert verify(needed, "1/2", pool) is True
     assert verify(needed, "1/2", pool) is None
     monkeypatch.setattr(sys, "executable", "/bin/true")
-    with LazyPool() as broken:
+    with LazyWorkerPool() as broken:
         assert verify("7", "8", broken) is False
         with pytest.raises(PoolError):
             verify(needed, "1/2", broken)
@@ -112,7 +112,7 @@ def test_workers_that_cannot_start_say_why(
 ) -> None:
     """By how their process ended and what it last said; a caller that gets the error needs no log."""
     monkeypatch.setattr(sys, "executable", executable(tmp_path, script))
-    pool = MathPool()
+    pool = WorkerPool()
     with pytest.raises(PoolError, match=rf"^the math workers can't start: .*{why}"):
         pool.start()
     assert pool.failure is None
@@ -128,7 +128,7 @@ def test_workers_that_cannot_start_again_are_logged_once(
         f'test -e {started} && {{ echo gone >&2; exit 3; }}; echo $$ > {started}; exec {sys.executable} "$@"'
     )
     monkeypatch.setattr(sys, "executable", executable(tmp_path, once))
-    with MathPool(workers=1, seconds=10.0) as pool:
+    with WorkerPool(workers=1, seconds=10.0) as pool:
         assert pool.ask(r"\int_0^1 x\,dx", "1/2") is True
         assert pool.failure is None
         os.kill(int(started.read_text()), signal.SIGKILL)
@@ -143,7 +143,7 @@ def test_workers_that_cannot_start_again_are_logged_once(
     ]
 
 
-async def test_an_abandoned_question_does_not_disturb_the_pool(pool: MathPool) -> None:
+async def test_an_abandoned_question_does_not_disturb_the_pool(pool: WorkerPool) -> None:
     """A client that goes away while its question is open leaves the others alone."""
     task = asyncio.create_task(pool.ask_async(r"\sum_{k=1}^{20} k", "210"))
     await asyncio.sleep(0)
@@ -153,7 +153,7 @@ async def test_an_abandoned_question_does_not_disturb_the_pool(pool: MathPool) -
     assert await pool.ask_async(r"\sum_{k=1}^{10} k", "55") is True
 
 
-def test_questions_too_long_for_mathematics_are_not_asked(pool: MathPool) -> None:
+def test_questions_too_long_for_mathematics_are_not_asked(pool: WorkerPool) -> None:
     """A megabyte is undecided at once."""
     assert pool.ask("x" * 1_000_000, "1") is None
 
@@ -163,8 +163,8 @@ def test_the_callers_process_never_loads_sympy() -> None:
     program = (
         "import sys\n"
         "from scorers.answers import verify\n"
-        "from scorers.grader.pool import MathPool\n"
-        "with MathPool(seconds=10.0) as pool:\n"
+        "from scorers.grader.pool import WorkerPool\n"
+        "with WorkerPool(seconds=10.0) as pool:\n"
         r"    assert verify(r'\boxed{\int_0^1 x\,dx}', '1/2', pool) is True"
         "\n"
         "assert not {'sympy', 'math_verify', 'latex2sympy2_extended'} & set(sys.modules)\n"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.answers import verify, verify_async
-from scorers.grader.parsing import read
-from scorers.grader.tolerance import near, stated
+from scorers.grader.parsing import parse_answer
+from scorers.grader.tolerance import exact_tolerance, within_tolerance
 
 decimals = st.decimals(-1000, 1000, allow_nan=False, allow_infinity=False, places=4).map(
     lambda number: f"{number:f}"
@@ -37,7 +37,9 @@ def test_it_never_takes_away(a: str, b: str, tolerance: float) -> None:
     """Symmetric, and what is right by the exact rules stays right; only a number gains anything."""
     reply = rf"\boxed{{{a}}}"
     exact, loose = verify(reply, b), verify(reply, b, tolerance=tolerance)
-    assert near(read(a), read(b), Fraction(tolerance)) is near(read(b), read(a), Fraction(tolerance))
+    assert within_tolerance(parse_answer(a), parse_answer(b), Fraction(tolerance)) is within_tolerance(
+        parse_answer(b), parse_answer(a), Fraction(tolerance)
+    )
     assert loose is True or loose is exact
     assert exact is not True or loose is True
 
@@ -76,7 +78,7 @@ async def test_what_it_applies_to(answer: str, gold: str, right: bool) -> None:
 @pytest.mark.parametrize("odd", [0, -0.1, float("nan"), float("inf"), True, "0.1", [0.1]])
 async def test_an_odd_tolerance_is_refused(odd: Any) -> None:
     """Before anything is graded, in words that say what one is."""
-    for grade in (stated, lambda value: verify("no answer here, sorry", "1", tolerance=value)):
+    for grade in (exact_tolerance, lambda value: verify("no answer here, sorry", "1", tolerance=value)):
         with pytest.raises(ValueError, match="a tolerance is a number over 0"):
             grade(odd)
     with pytest.raises(ValueError, match="a tolerance is a number over 0"):

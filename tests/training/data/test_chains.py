@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.chains import CHAINS, running_totals, worked_chains
-from training.data.word_problems import stories
+from training.data.word_problems import word_problems
 from training.types import Problem
 
 
@@ -63,11 +63,11 @@ def test_a_task_without_a_teacher_has_no_chain() -> None:
 @given(st.integers(0, 10_000))
 def test_stories_are_right_and_worked_in_two_steps(seed: int) -> None:
     """Both equations are true, the second ends in the answer, and the same seed tells the same story."""
-    row = next(stories(str(seed)))
+    row = next(word_problems(str(seed)))
     first, second = row.extra["chains"]["high"].split("\n")
     assert calculated(first)
     assert calculated(second)
     assert second.endswith(f"= {row.gold}")
     assert int(row.gold or "-1") >= 0
-    again: Problem = next(stories(str(seed)))
+    again: Problem = next(word_problems(str(seed)))
     assert again == row

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.training.rewards.making import reply
-from training.data.functions import function_rows
+from training.data.functions import coding_problems
 from training.rewards.unit_tests import UnitTests
 from training.sandbox import Sandbox, SandboxError, open_sandbox
 from training.types import Problem
 
-ROWS = function_rows()
+ROWS = coding_problems()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from policies.prompts import LEVELS
 from policies.thinking import Markup
-from training.data.budgets import NO_BUDGET, BudgetSampler
+from training.data.budgets import BudgetSampler
 from training.data.mixing import Mix, beside, ordered
-from training.types import Problem
+from training.types import NO_BUDGET, Problem
 
 
 def rows(name: str, count: int) -> list[Problem]:

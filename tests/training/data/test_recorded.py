@@ -9,10 +9,10 @@ import pytest
 
 from tests.training.traffic import record
 from training.config import Source
-from training.data.hub import HubSet, hub_rows, rows_of_records
+from training.data.hub import HubSet, hub_problems, problems_of_records
 from training.data.problems import DataError
-from training.data.readers import parse_rows, row_json
-from training.data.recorded import recorded_preferences, recorded_rows
+from training.data.readers import parse_problems, problem_json
+from training.data.recorded import rated_rows, recorded_preferences, recorded_rows
 from training.data.sources import collect
 from training.types import Problem
 
@@ -110,6 +110,27 @@ def test_what_is_no_recording_is_told(tmp_path: Path, line: str) -> None:
         recorded_rows(file)
 
 
+def test_torn_lines_are_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The rest of the file is used."""
+    file = recorded(tmp_path, {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}})
+    file.write_text(f'{{"question": "torn\n{file.read_text(encoding="utf-8")}\n{{"id"', encoding="utf-8")
+    assert [row.gold for row in recorded_rows(file)] == ["1"]
+    assert "2 lines could not be read and were skipped, the first at line 1." in caplog.text
+
+
+def test_what_may_not_be_used_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A key whose requests are not for training is respected, and the log says how many lines that were."""
+    feedback = {"answer": "1", "rating": 1}
+    file = recorded(
+        tmp_path,
+        {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": False},
+        {"question": "b?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": True},
+    )
+    assert [row.question for row in recorded_rows(file, unlabelled=True)] == ["b?"]
+    assert [row.question for row in rated_rows(file)] == ["b?"]
+    assert "1 line was left out, as its key doesn't allow training." in caplog.text
+
+
 def test_records_of_any_set_become_rows() -> None:
     """Columns are named where they are called otherwise, and fixed fields go to every row."""
     wanted = HubSet(
@@ -118,20 +139,20 @@ def test_records_of_any_set_become_rows() -> None:
         fixed={"reward": "tests", "general": True},
     )
     records = [{"prompt": "Add.", "test": "assert add(1, 2) == 3", "difficulty": 3}]
-    assert rows_of_records(records, wanted) == [
+    assert problems_of_records(records, wanted) == [
         Problem("code/1", "Add.", reward="tests", tests="assert add(1, 2) == 3", source="code", general=True)
     ]
-    gsm = rows_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
+    gsm = problems_of_records([{"question": "2+2?", "answer": "it is\n#### 4"}], HubSet("openai/gsm8k"))
     assert gsm == [Problem("gsm8k/1", "2+2?", "4", source="gsm8k")]
     with pytest.raises(DataError, match="no column 'prompt'; there are question"):
-        rows_of_records([{"question": "2+2?"}], wanted)
+        problems_of_records([{"question": "2+2?"}], wanted)
 
 
 def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is only asked for where a set is."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="pip install"):
-        hub_rows(HubSet("openai/gsm8k"))
+        hub_problems(HubSet("openai/gsm8k"))
 
 
 def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
@@ -159,8 +180,8 @@ def test_what_the_gateway_records_is_a_training_set(tmp_path: Path) -> None:
     assert told == {"What is 4 + 4?": ("correct", "8"), "What is 2 + 5?": ("correct", "7")}
     every = collect([Source(**source, unlabelled=True)], 9, seed=0)
     assert {row.question for row in every if row.reward == "majority"} == {"What is 3 + 4?", "What is 1 + 6?"}
-    lines = [json.dumps(row_json(row)) for row in rated.values()]
-    assert parse_rows(lines, "again") == list(rated.values())
+    lines = [json.dumps(problem_json(row)) for row in rated.values()]
+    assert parse_problems(lines, source="again") == list(rated.values())
 
 
 @pytest.mark.parametrize("pairs", ["ab", [["a"]], [["a", 1]], [{"a": "b"}], [["a", "b", "c"]]])
@@ -168,4 +189,4 @@ def test_pairs_are_two_texts_each(pairs: object) -> None:
     """Anything else is named with its line."""
     line = json.dumps({"question": "Hi!", "reward": "preference", "pairs": pairs})
     with pytest.raises(DataError, match="line 1: pairs is a list"):
-        parse_rows([line], "x")
+        parse_problems([line], source="x")

@@ -3,11 +3,11 @@
 import pytest
 
 from scorers.answers import extract
-from training.data.problems import EvaluationProblem
 from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.runner import grade_reply
+from training.types import Problem
 
-SEVEN = EvaluationProblem("1", "3 + 4?", "7")
+SEVEN = Problem("1", "3 + 4?", "7")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_each_form_extracts_its_own_answers(form: str, text: str, answer: str | 
 def test_an_example_is_right_strictly_and_leniently(name: str) -> None:
     """The examples that a model sees pass both gradings."""
     form = ANSWER_FORMS[name]
-    shown = chat_messages(EvaluationProblem("2", "?", "?"), form, [SEVEN])[1]["content"]
+    shown = chat_messages(Problem("2", "?", "?"), form, [SEVEN])[1]["content"]
     assert form.extract(shown) == "7"
     answer = extract(shown)
     assert answer is not None
@@ -60,7 +60,7 @@ async def test_strict_and_lenient_grading(text: str, strict: bool, lenient: bool
 
 def test_the_chat_shows_examples_and_asks_for_the_form() -> None:
     """Each example is a turn with its answer; every question says how to answer."""
-    chat = chat_messages(EvaluationProblem("2", "1 + 1?", "2"), ANSWER_FORMS["tag"], [SEVEN])
+    chat = chat_messages(Problem("2", "1 + 1?", "2"), ANSWER_FORMS["tag"], [SEVEN])
     assert [turn["role"] for turn in chat] == ["user", "assistant", "user"]
     assert chat[1]["content"] == "<answer>7</answer>"
     assert chat[2]["content"].startswith("1 + 1?")

@@ -84,6 +84,18 @@ def test_every_question_is_asked_once_at_every_setting(
     assert {(title.text or "").partition(":")[0] for title in titles} == summary.keys()
 
 
+def test_without_matplotlib_there_is_no_chart(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The summary is written all the same, and the command says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with gateway("\\boxed{7}") as (url, _):
+        assert evaluate(data, "--url", url) == 0
+    assert "pip install 'thinkgate[plot]'" in capsys.readouterr().err
+    assert summary_of(data)
+    assert not data.with_name("out.svg").exists()
+
+
 def test_strict_accuracy_requires_the_form_of_the_prompt(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import training.export.gguf_adapter
-from scorers.gate import Check, Gate, model_digest, read_gate, released, write_gate
+from scorers.gate import Check, Gate, model_digest, read_gate, require_release, write_gate
 from training.export.gguf_adapter import AdapterError, convert_gate, main
 
 BAD = Check("within-problem AUC", 0.6, 0.75, False)
@@ -40,10 +40,10 @@ def test_the_gate_is_bound_to_the_file(adapter: Path, out: Path, check: Check) -
     data = {"problems": 200, "converted_from": model_digest(adapter)}
     assert read_gate(converted) == replace(gate, model_sha256=model_digest(out), data=data)
     if check is GOOD:
-        released("judge", converted, out)
+        require_release("judge", converted, out)
     else:
         with pytest.raises(ValueError, match="did not pass"):
-            released("judge", converted, out)
+            require_release("judge", converted, out)
 
 
 @pytest.mark.parametrize("digest", ["others", None])

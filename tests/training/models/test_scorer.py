@@ -11,17 +11,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from gateway.config import load_settings  # noqa: E402
-from gateway.runs.scorers import JudgeTable, Scorers  # noqa: E402
+from gateway.runs.scorers import Scorers  # noqa: E402
+from gateway.scorer_settings import JudgeTable  # noqa: E402
 from policies.limiter import share_tokens  # noqa: E402
 from policies.prompts import LEVELS  # noqa: E402
 from scorers.calibration import read_calibration  # noqa: E402
 from scorers.gate import Check, Gate, model_digest, read_gate, write_gate  # noqa: E402
 from scorers.local_classifier import LocalClassifier  # noqa: E402
-from scorers.trained import Case  # noqa: E402
+from scorers.trained import ClassifierInput  # noqa: E402
 from tests.training.models.small import card, configured  # noqa: E402
 from training.config import TrainConfig  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
-from training.scorer.samples import read_asked  # noqa: E402
+from training.scorer.samples import read_labelled  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.run import Run  # noqa: E402
 from training.stages.train_scorer import train_scorer  # noqa: E402
@@ -81,7 +82,7 @@ def test_every_try_is_reported_with_its_gate(run: Path) -> None:
 
 def test_no_question_is_in_two_parts(run: Path) -> None:
     """What is learned from, calibrated by and judged by are different problems."""
-    parts = [{each.row.question for each in read_asked(run / f"{name}.jsonl")}
+    parts = [{each.problem.question for each in read_labelled(run / f"{name}.jsonl")}
              for name in ("train", "validation", "test")]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
 
@@ -112,7 +113,7 @@ async def test_what_was_trained_is_served(run: Path) -> None:
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     assert json.dumps(template) in (model / "serving.toml").read_text(encoding="utf-8")
     local = LocalClassifier(model, template=template)
-    (value,), tokens = await local.classify([Case("What is 1+2?", "3", "1+2=3")])
+    (value,), tokens = await local.classify([ClassifierInput("What is 1+2?", "3", "1+2=3")])
     local.close()
     assert 0 < value < 1
     assert tokens == len("BUW1+2?ATn1+2=3nEnn3Z")  # a letter a token
@@ -137,7 +138,9 @@ async def test_rejection_likes_what_the_classifier_likes_when_served(run: Path, 
         liked = await asyncio.to_thread(asking, [Problem("a", "What is 1+2?")], [replies])
     template = "<|begin|><|user|>{question}<|assistant|><think>\n{reasoning}\n</think>\n\n{answer}<|end|>"
     local = LocalClassifier(scorer, template=template)
-    served, _ = await local.classify([Case("What is 1+2?", "3", "1+2=3"), Case("What is 1+2?", "4", "")])
+    served, _ = await local.classify(
+        [ClassifierInput("What is 1+2?", "3", "1+2=3"), ClassifierInput("What is 1+2?", "4", "")]
+    )
     local.close()
     assert liked == [served]
 

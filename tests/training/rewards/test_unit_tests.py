@@ -83,3 +83,21 @@ def test_without_its_sandbox_nobody_is_judged() -> None:
     """A sandbox that fails is an error of the run's, not a reply's 0.0."""
     with pytest.raises(SandboxError, match="no namespaces"):
         UnitTests(Broken(SandboxLimits()))(ROW, [reply("```python\na\nb\nc\n```")])
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("```python\na\n```", "a\n"),
+        ("```\na\n```", "a\n"),
+        ("First\n```py\na\n```\nthen\n```Python3\nb\n\nc\n```\nend", "b\n\nc\n"),
+        ("```python\na\n```\n```sh\nls\n```", "a\n"),
+        ("~~~~python\n```\n~~~~", "```\n"),
+        ("```python\na", None),
+        ("```json\n{}\n```", None),
+        ("a = 1", None),
+    ],
+)
+def test_the_last_block_is_the_code(text: str, code: str | None) -> None:
+    """The last closed block of Python, or of no named language, is what is run."""
+    assert last_code(text) == code

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import training.sandbox
 from tests.training.rewards.making import SUM, reply
 from tests.training.sandbox_cases import CHEATS, ENDLESS, FORBIDDEN, HONEST
-from training.rewards.unit_tests import UnitTests, last_code
+from training.rewards.unit_tests import UnitTests
 from training.sandbox import Sandbox, SandboxError, SandboxLimits, needed, open_sandbox, shown
 from training.types import Problem
 
@@ -116,10 +116,10 @@ def test_a_sandbox_that_shows_more_is_refused(
     """A directory beside those that Python needs, and a temporary file within one of those, are seen."""
     command, python = training.sandbox._command, training.sandbox._python_paths
 
-    def leaking(limits: SandboxLimits) -> list[str]:
-        *start, told = command(limits)
-        held = json.loads(told)
-        return [*start, json.dumps({**held, "paths": sorted({*held["paths"], str(tmp_path)})})]
+    def leaking(limits: SandboxLimits, *, programs: bool) -> list[str]:
+        *start, options = command(limits, programs=programs)
+        fields = json.loads(options)
+        return [*start, json.dumps({**fields, "paths": sorted({*fields["paths"], str(tmp_path)})})]
 
     monkeypatch.setattr(training.sandbox, "_command", leaking)
     if inside:
@@ -200,24 +200,6 @@ def test_only_what_leads_to_the_paths_is_shown(paths: set[str]) -> None:
     for place, children in held.items():
         for child in children:
             assert any(Path(path).is_relative_to(Path(place, child)) for path in paths)
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("```python\na\n```", "a\n"),
-        ("```\na\n```", "a\n"),
-        ("First\n```py\na\n```\nthen\n```Python3\nb\n\nc\n```\nend", "b\n\nc\n"),
-        ("```python\na\n```\n```sh\nls\n```", "a\n"),
-        ("~~~~python\n```\n~~~~", "```\n"),
-        ("```python\na", None),
-        ("```json\n{}\n```", None),
-        ("a = 1", None),
-    ],
-)
-def test_the_last_block_is_the_code(text: str, code: str | None) -> None:
-    """The last closed block of Python, or of no named language, is what is run."""
-    assert last_code(text) == code
 
 
 def test_a_group_is_judged_by_its_tests(sandbox: Sandbox) -> None:

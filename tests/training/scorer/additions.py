@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.scorer.samples import Asked, LabelledReply
+from training.scorer.samples import LabelledProblem, LabelledSample
 from training.types import Problem
 
 __all__ = ["LOW", "WORKED", "addition", "sampled"]
@@ -18,9 +18,9 @@ def addition(question: str = "What is 123+456?", gold: str = "579") -> Problem:
 
 def sampled(
     *answers: str, thinking: str = WORKED, budget: str | None = "high", finished: bool = True
-) -> Asked:
+) -> LabelledProblem:
     """Build the addition with labelled replies that give these answers."""
     replies = (
-        LabelledReply(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
+        LabelledSample(thinking, answer, finished and answer == "579", finished, 5) for answer in answers
     )
-    return Asked(addition(), budget, tuple(replies))
+    return LabelledProblem(addition(), budget, tuple(replies))

@@ -78,7 +78,7 @@ def test_a_changed_answer_differs_in_one_digit(answer: str, seed: int) -> None:
 def test_hard_negatives_are_winning_mistakes_and_changed_answers() -> None:
     """The replies of the leading wrong group come again, and each right reply gets a wrong digit."""
     (extended,) = with_hard_negatives([sampled("578", "578", "579", "1")], seed=0)
-    added = extended.replies[4:]
+    added = extended.samples[4:]
     assert [reply.answer for reply in added[:2]] == ["578", "578"]
     assert len(added) == 3
     assert not any(reply.correct for reply in added)
@@ -89,4 +89,4 @@ def test_hard_negatives_are_winning_mistakes_and_changed_answers() -> None:
 def test_a_right_vote_adds_only_changed_answers() -> None:
     """Such a vote has no winning mistake."""
     (extended,) = with_hard_negatives([sampled("579", "579", "1")], seed=0)
-    assert len(extended.replies) == 5
+    assert len(extended.samples) == 5

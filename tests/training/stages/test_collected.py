@@ -17,11 +17,11 @@ from pathlib import Path
 from training.config import SftTable
 from training.stages.collected import Journal
 from training.stages.teachers import ask_endpoint
-from training.types import Row
+from training.types import Problem
 
 table = SftTable(steps=1, teacher="endpoint", endpoint=sys.argv[1])
 journal = Journal(Path(sys.argv[2]), "these")
-rows = [Row(str(n), f"What is {n}+{n}?", str(2 * n)) for n in range(40)]
+rows = [Problem(str(n), f"What is {n}+{n}?", str(2 * n)) for n in range(40)]
 replies = ask_endpoint(table, rows, [None] * len(rows), known=journal.known, keep=journal.add)
 print(sum(answer == row.gold for row, [(_, answer)] in zip(rows, replies)))
 """

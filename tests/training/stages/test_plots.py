@@ -23,7 +23,7 @@ def test_every_figure_with_two_points_has_a_line() -> None:
     """What was never logged, or only once, has no panel; values that are no numbers are left out."""
     svg = curves(LINES, "run: rl")
     written = texts(svg)
-    assert {"run: rl", "accuracy", "held out", "loss", "step 2"} <= written
+    assert {"run: rl", "accuracy", "held out", "loss", "step"} <= written
     assert not {"entropy", "live", "reward"} & written
     assert "nan" not in svg
 

