@@ -27,7 +27,7 @@ from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import RequestFailed, open_client
 from training.evaluation.gateway_process import GatewayStartFailed, run_gateway
 from training.evaluation.metrics import GradingMode, SettingMetrics, pareto_frontier, summarise
-from training.evaluation.plots import picture
+from training.evaluation.plots import evaluation_chart
 from training.evaluation.replies import ReplyLog, ReplyLogError, open_reply_log
 from training.evaluation.runner import EvaluationFailed, EvaluationRequest, chat_body, evaluate_all
 from training.evaluation.settings import EvaluationSetting, setting_grid
@@ -222,7 +222,7 @@ def _report(plan: _Plan, log: ReplyLog, args: argparse.Namespace) -> int:
     summary = json.dumps(_summary(log.about, metrics, frontier, args.by), indent=1)
     (args.summary or plan.out.with_suffix(".json")).write_text(summary + "\n", encoding="utf-8")
     try:
-        chart = picture(metrics, frontier, args.by)
+        chart = evaluation_chart(metrics, frontier, args.by)
         (args.plot or plan.out.with_suffix(".svg")).write_text(chart, encoding="utf-8")
     except ChartsUnavailable as error:
         _print_error(f"no chart is drawn: {error}")

@@ -1,6 +1,6 @@
 """The release gate: measure a scorer on held-out problems, and decide whether it may serve. Pure.
 
-Scorers with a pooled AUC of .73 have lost to a plain majority: they told hard problems from easy
+Scorers with a pooled AUC of .73 have lost to a plain majority: they distinguished hard problems from easy
 ones, not right replies from wrong ones. The gate therefore takes the AUC within each problem, and
 requires that votes with the scorer beat the majority of the same samples.
 """

@@ -86,14 +86,14 @@ def judge_problems_by_rule(
     A problem with a tolerance always gets its right answer, because another number may be right too.
     """
     rng = random.Random(f"checks {seed}")
-    judged = []
+    derived = []
     for problem in problems:
         gold = problem.gold or ""
         wrong = None
         if problem.tolerance is None and rng.random() < 0.5:
             wrong = perturb_answer(gold, misses, rng)
-        judged.append(judge_problem(form, problem, wrong or gold, wrong is None))
-    return judged
+        derived.append(judge_problem(form, problem, wrong or gold, wrong is None))
+    return derived
 
 
 def judge_problems_from_replies(
@@ -102,27 +102,27 @@ def judge_problems_from_replies(
     seed: int,
     misses: Sequence[Miss] = DIGIT_ONLY,
     *,
-    most: int = 2,
+    max_wrong: int = 2,
 ) -> list[Problem]:
-    """Return problems of judging the policy's own answers: the right one, and up to `most` wrong ones.
+    """Return problems of judging the policy's own answers: the right one, and up to `max_wrong` wrong ones.
 
     The wrong ones are the most frequent, since those win votes. If the policy made no mistake, a perturbed
     answer takes their place.
     """
     rng = random.Random(f"checks {seed}")
-    judged = []
+    derived = []
     for labelled in sampled:
         counts = Counter(
             sample.answer.strip() for sample in labelled.samples if sample.finished and not sample.correct
         )
-        answers = [answer for answer, _ in counts.most_common() if answer][:most]
+        answers = [answer for answer, _ in counts.most_common() if answer][:max_wrong]
         gold = labelled.problem.gold or ""
         perturbed = perturb_answer(gold, misses, rng) if labelled.problem.tolerance is None else None
         if not answers and perturbed is not None:
             answers = [perturbed]
-        judged += [judge_problem(form, labelled.problem, answer, False) for answer in answers]
-        judged.append(judge_problem(form, labelled.problem, gold, True))
-    return judged
+        derived += [judge_problem(form, labelled.problem, answer, False) for answer in answers]
+        derived.append(judge_problem(form, labelled.problem, gold, True))
+    return derived
 
 
 def judge_problems_to_imitate(

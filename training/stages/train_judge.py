@@ -78,7 +78,7 @@ def train_judge(
     """
     table = stage.table
     form = table.question
-    kept = tuple(judge_problems_from_replies(form, validation, stage.seed, table.misses, most=1))
+    kept = tuple(judge_problems_from_replies(form, validation, stage.seed, table.misses, max_wrong=1))
     folder = stage.directory / "generative"
     imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
     imitating.directory.mkdir(parents=True, exist_ok=True)

@@ -27,12 +27,12 @@ QUICK = GateThresholds(shuffles=3, resamples=200, sizes=(1, 2, 4, 8))
 @st.composite
 def problems(draw: st.DrawFn) -> list[SampledProblem]:
     """Problems of 8 samples, whose answers fall into groups; group 0 is right."""
-    drawn = []
+    sampled = []
     for _ in range(draw(st.integers(1, 5))):
         groups = draw(st.lists(st.integers(0, 3), min_size=8, max_size=8))
         scores = draw(st.lists(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), min_size=8, max_size=8))
-        drawn.append(SampledProblem(tuple(groups), tuple(group == 0 for group in groups), tuple(scores)))
-    return drawn
+        sampled.append(SampledProblem(tuple(groups), tuple(group == 0 for group in groups), tuple(scores)))
+    return sampled
 
 
 def rescored(problems: list[SampledProblem], score: float | None = None) -> list[SampledProblem]:
@@ -54,23 +54,23 @@ def build_problems(seed: int, *, right: float = 0.3, count: int = 120) -> list[S
 
 
 @given(problems())
-def test_the_auc_depends_only_on_the_order_of_scores(given: list[SampledProblem]) -> None:
+def test_the_auc_depends_only_on_the_order_of_scores(sampled: list[SampledProblem]) -> None:
     """An increasing function of the scores keeps it; negated scores give 1 minus it."""
-    increased = [replace(p, scores=tuple(math.exp(3 * s) for s in p.scores)) for p in given]
-    negated = [replace(p, scores=tuple(-s for s in p.scores)) for p in given]
+    increased = [replace(p, scores=tuple(math.exp(3 * s) for s in p.scores)) for p in sampled]
+    negated = [replace(p, scores=tuple(-s for s in p.scores)) for p in sampled]
     for auc in (within_problem_auc, pooled_auc):
-        value = auc(given)
+        value = auc(sampled)
         assert auc(increased) == value
         if value is not None:
             assert auc(negated) == pytest.approx(1 - value)
 
 
 @given(problems())
-def test_a_perfect_scorer_has_an_auc_of_one_and_a_constant_one_a_half(given: list[SampledProblem]) -> None:
+def test_a_perfect_scorer_has_an_auc_of_one_and_a_constant_one_a_half(sampled: list[SampledProblem]) -> None:
     """It is defined only if some problem has right and wrong samples."""
-    mixed = any(0 < sum(p.correct) < 8 for p in given)
-    assert within_problem_auc(rescored(given)) == (1.0 if mixed else None)
-    assert within_problem_auc(rescored(given, 0.7)) == (0.5 if mixed else None)
+    mixed = any(0 < sum(p.correct) < 8 for p in sampled)
+    assert within_problem_auc(rescored(sampled)) == (1.0 if mixed else None)
+    assert within_problem_auc(rescored(sampled, 0.7)) == (0.5 if mixed else None)
 
 
 def test_telling_problems_apart_does_not_raise_the_auc_within_them() -> None:
@@ -92,29 +92,29 @@ def test_the_base_rate_is_calibrated(labels: list[bool]) -> None:
 
 
 @given(problems())
-def test_equal_scores_vote_like_the_majority(given: list[SampledProblem]) -> None:
+def test_equal_scores_vote_like_the_majority(sampled: list[SampledProblem]) -> None:
     """The weighted vote and best-of-N have the majority's curve."""
-    equal = rescored(given, 0.5)
+    equal = rescored(sampled, 0.5)
     majority = vote_curve(equal, "majority", QUICK)
     assert vote_curve(equal, "weighted", QUICK) == majority
     assert vote_curve(equal, "best", QUICK) == majority
 
 
 @given(problems())
-def test_a_perfect_scorer_is_never_beaten(given: list[SampledProblem]) -> None:
+def test_a_perfect_scorer_is_never_beaten(sampled: list[SampledProblem]) -> None:
     """Its best-of-N finds a right sample if there is one, so its curve never falls."""
-    perfect = rescored(given)
-    best, majority = vote_curve(perfect, "best", QUICK), vote_curve(given, "majority", QUICK)
+    perfect = rescored(sampled)
+    best, majority = vote_curve(perfect, "best", QUICK), vote_curve(sampled, "majority", QUICK)
     for size in QUICK.sizes:
         assert all(x >= y for x, y in zip(best[size], majority[size], strict=True))
     assert all(x <= y for x, y in zip(best[2], best[8], strict=True))
-    assert best[8] == [float(any(p.correct)) for p in given]
+    assert best[8] == [float(any(p.correct)) for p in sampled]
 
 
 @given(problems())
-def test_one_sample_leaves_no_choice(given: list[SampledProblem]) -> None:
+def test_one_sample_leaves_no_choice(sampled: list[SampledProblem]) -> None:
     """At N = 1 all votes agree."""
-    assert vote_curve(given, "best", QUICK)[1] == vote_curve(given, "majority", QUICK)[1]
+    assert vote_curve(sampled, "best", QUICK)[1] == vote_curve(sampled, "majority", QUICK)[1]
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
@@ -142,9 +142,9 @@ def test_a_constant_scorer_fails() -> None:
     assert "best over majority at N=8, lower end" in failures
 
 
-def failed_checks(given: list[SampledProblem]) -> set[str]:
+def failed_checks(sampled: list[SampledProblem]) -> set[str]:
     """Return the names of the failed checks of a scorer whose AUC passes."""
-    checks, _ = check_gate(given, QUICK)
+    checks, _ = check_gate(sampled, QUICK)
     auc = next(check for check in checks if check.name == "within-problem AUC")
     assert auc.passed
     assert auc.value >= 0.75
@@ -153,14 +153,14 @@ def failed_checks(given: list[SampledProblem]) -> set[str]:
 
 def test_a_scorer_that_overrates_one_wrong_sample_fails() -> None:
     """A good AUC is not enough if the highest score belongs to a wrong sample: best-of-N picks it."""
-    given = [
+    sampled = [
         replace(
             p, scores=tuple(0.95 if i == p.correct.index(False) else 0.9 * r for i, r in enumerate(p.correct))
         )
         for p in build_problems(3, right=0.4)
         if 0 < sum(p.correct) < 5  # at least four wrong samples, of which one is overrated
     ]
-    assert failed_checks(given) == {
+    assert failed_checks(sampled) == {
         "best over majority, least gain of any N",
         "best over majority at N=8, lower end",
     }
