@@ -1,4 +1,4 @@
-"""Code for the sandbox's tests: what stands before `# tests` is run, what stands behind it tests that."""
+"""Code for the sandbox's tests. The part behind `# tests` tests the part before it."""
 
 HONEST = {
     "values": """

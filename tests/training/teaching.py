@@ -1,4 +1,4 @@
-"""A teacher of sums behind a real port, that counts what it is asked."""
+"""A teacher of sums that listens on a real port and counts its requests."""
 
 import contextlib
 import json
@@ -13,10 +13,10 @@ __all__ = ["Teacher"]
 
 
 class Teacher:
-    """Answers OpenAI chat requests for a sum; after `patience` answers it is silent. Used with `with`.
+    """A server that answers OpenAI chat requests for a sum; a context manager starts and stops it.
 
-    `asked` counts the questions that came, `answered` those that were answered; `stuck` is set by the
-    first that is left without an answer. Questions in `unwilling` are answered with an error.
+    After `patience` answers it stays silent. `asked` counts requests by question, `answered` counts answers,
+    and the first request without an answer sets `stuck`. Questions in `unwilling` get an error.
     """
 
     def __init__(self, patience: int | None = None, unwilling: Collection[str] = ()) -> None:
@@ -33,7 +33,7 @@ class Teacher:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 reply = teacher._reply(body)
-                with contextlib.suppress(ConnectionError):  # of an asker that was killed
+                with contextlib.suppress(ConnectionError):  # the client may have been killed
                     if reply is None:
                         return
                     status, text = reply
@@ -44,7 +44,7 @@ class Teacher:
                     self.wfile.write(text)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))

@@ -1,1 +1,1 @@
-"""Where rows come from, how they are mixed, and what tells one run's data from another's."""
+"""Training data: sources of problems, readers, the data mixture, prompts and the contamination check."""

@@ -1,8 +1,8 @@
-"""Additions with worked chains of thought: what the tiny model learns to reason about.
+"""Additions with worked chains of thought, and small tasks without reasoning, for the tiny model.
 
-The chain is the schoolbook's, column by column from the right, at two lengths: "low" notes only
-what each column comes to, its carry included, "high" works each column out. Every row carries both, in
-`extra["chains"]`, so that a level's teacher is the row itself.
+The chain is the schoolbook's, column by column from the right, at two lengths. "low" notes only the total of
+each column with its carry; "high" works each column out. Every addition has both in `extra["chains"]`, so the
+problem itself teaches each level.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORDS = ("apple", "bird", "cloud", "door", "egg", "fish", "goat", "hat", "ink",
 
 
 def chain(a: int, b: int, length: str) -> str:
-    """The worked sum of two whole numbers, "low" or "high"."""
+    """Return the worked sum of two whole numbers; `length` is "low" or "high"."""
     steps: list[str] = []
     carry = 0
     for x, y in zip(_digits(a, b), _digits(b, a), strict=True):
@@ -30,7 +30,7 @@ def chain(a: int, b: int, length: str) -> str:
 
 
 def additions(seed: str, *, digits: int = 3) -> Iterator[Problem]:
-    """Sums of two numbers with up to so many digits, without end; the same seed gives the same ones."""
+    """Yield sums of two numbers with so many digits, without end; the same seed gives the same sums."""
     rng = random.Random(f"additions {seed}")
     lowest, highest = 10 ** (digits - 1), 10**digits - 1
     while True:
@@ -46,7 +46,7 @@ def additions(seed: str, *, digits: int = 3) -> Iterator[Problem]:
 
 
 def errands(seed: str) -> Iterator[Problem]:
-    """Small instructions without reasoning that code can check: the tiny model's general ability."""
+    """Yield small tasks without reasoning that code can check: the tiny model's general ability."""
     rng = random.Random(f"errands {seed}")
     while True:
         word, count = rng.choice(_WORDS), rng.randint(2, 5)
@@ -68,6 +68,6 @@ def errands(seed: str) -> Iterator[Problem]:
 
 
 def _digits(number: int, other: int) -> list[int]:
-    """The digits from the right, filled with zeros to the longer number's length."""
+    """Return the digits from the right, with zeros up to the longer number's length."""
     width = max(len(str(number)), len(str(other)))
     return [int(digit) for digit in reversed(str(number).zfill(width))]

@@ -1,4 +1,4 @@
-"""Which budget a row is asked with, so that the model learns to obey the gateway's levels."""
+"""The budget that a problem is asked with, so that the model learns to keep the gateway's levels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from policies.prompts import LEVELS, Level, policy_prompt
-from policies.thinking import Markup
+from policies.prompts import LEVELS, Level
 from training.types import NO_BUDGET, Problem
 
 __all__ = ["BudgetSampler"]
@@ -15,10 +14,10 @@ __all__ = ["BudgetSampler"]
 
 @dataclass(frozen=True, slots=True)
 class BudgetSampler:
-    """Draws a level for a row by `weights`, the same for the same (seed, epoch, row).
+    """Draws a problem's level by `weights`; the same seed, epoch and problem always give the same level.
 
-    All replies of a group share their level, so that their rewards can be compared. General
-    rows are asked without. Raises ValueError for weights that name no level or sum to 0.
+    All replies of a group share their level, so that their rewards can be compared. General problems have no
+    budget. Raises ValueError for weights that name no level or sum to 0.
     """
 
     weights: Mapping[str, float]
@@ -33,15 +32,11 @@ class BudgetSampler:
         if min(self.weights.values(), default=0) < 0 or not sum(self.weights.values()):
             raise ValueError("the budgets' weights must be 0 or more, and one above 0")
 
-    def level(self, row: Problem, epoch: int) -> str | None:
-        """The name of the level to ask with; None: without a budget."""
-        if row.general:
+    def level(self, problem: Problem, epoch: int) -> str | None:
+        """Return the name of the level to ask with; None for no budget."""
+        if problem.general:
             return None
         names = sorted(self.weights)  # the order in which a file gives them must not matter
-        chance = random.Random(f"{self.seed}/{epoch}/{row.id}")
-        (drawn,) = chance.choices(names, [self.weights[name] for name in names])
-        return None if drawn == NO_BUDGET else drawn
-
-    def prompt(self, level: str | None, markup: Markup, *, teach: bool) -> str | None:
-        """The system prompt that asks for a level, word for word the gateway's; None without one."""
-        return None if level is None else policy_prompt(self.levels[level], markup, teach=teach)
+        rng = random.Random(f"{self.seed}/{epoch}/{problem.id}")
+        (name,) = rng.choices(names, [self.weights[name] for name in names])
+        return None if name == NO_BUDGET else name

@@ -63,8 +63,7 @@ def _transposed(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise ValueError(f"{_FORMS}, as many outputs as inputs")
     shared = {"seconds": columns.get("seconds")}
     return [
-        {**shared, "input": given, "output": expected}
-        for given, expected in zip(inputs, outputs, strict=True)
+        {**shared, "input": text, "output": expected} for text, expected in zip(inputs, outputs, strict=True)
     ]
 
 

@@ -1,8 +1,8 @@
-"""Worked chains of thought for problems made by rule: a teacher that is always right.
+"""Worked chains of thought for problems that rules make: a teacher that is always right.
 
-For reasoning-gym's arithmetic they follow from what a task tells of how it made the question;
-`gsm_symbolic` brings its own. A chain comes at two lengths: "high" works every step out, "low"
-notes only what the steps come to. To add a task: one function and one line in `CHAINS`.
+For reasoning-gym's arithmetic the chains follow from a task's metadata; `gsm_symbolic` has its own. A chain
+comes at two lengths: "high" works every step out, "low" notes only the results. To add a task, write one
+function and one line in `CHAINS`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 __all__ = ["CHAINS", "LENGTHS", "worked_chains"]
 
 LENGTHS = {"minimal": "low", "low": "low", "medium": "high", "high": "high", "max": "high"}
-"""Which of the two chains stands for a level's thinking; "off" has none."""
+"""The chain that a level learns from; "off" has none."""
 
 _TERM = re.compile(r"-?\d+")
 
 
 def worked_chains(task: str, metadata: Mapping[str, Any]) -> dict[str, str] | None:
-    """Both chains of an entry of a reasoning-gym task, by its metadata; None where none can be written."""
+    """Return both chains of a reasoning-gym entry, from its metadata; None where they can't be written."""
     return CHAINS[task](metadata) if task in CHAINS else None
 
 
 def running_totals(expression: str) -> dict[str, str] | None:
-    """The chains of a sum like "4 + 3 - 12", from left to right; None for anything but + and -."""
+    """Return the chains of a sum like "4 + 3 - 12", from left to right; None for anything but + and -."""
     tokens = expression.split()
     if len(tokens) % 2 == 0 or len(tokens) < 3 or not all(_TERM.fullmatch(term) for term in tokens[::2]):
         return None
@@ -47,7 +47,7 @@ def _sums(metadata: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def _symbolic(metadata: Mapping[str, Any]) -> dict[str, str] | None:
-    """GSM-Symbolic's own solution, without its last line; the short one is its equations."""
+    """Return GSM-Symbolic's own solution without its last line; the short chain is its equations."""
     text = str(metadata["answer_cot"]).partition("####")[0].strip()
     equations = re.findall(r"[\d.,]+(?: ?[-+*/×] ?[\d.,]+)+ ?= ?[\d.,]*\d", text)
     return {"low": ", ".join(equations), "high": text} if equations else None
@@ -74,4 +74,4 @@ CHAINS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, str] | None]] = {
     "gsm_symbolic": _symbolic,
     "leg_counting": _legs,
 }
-"""By task; metadata in, chains out."""
+"""Maps a task to a function from its metadata to its chains."""

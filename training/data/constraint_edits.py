@@ -1,4 +1,4 @@
-"""Edits a text so that it keeps to a constraint: proof that it can be kept, and the good half of a pair."""
+"""Edits that make a text satisfy constraints, which proves that they can be satisfied."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.data.constraints import KINDS, Constraint, satisfied, sentences, words
+from training.data.constraints import CONSTRAINT_KINDS, Constraint, satisfied, sentences, words
 
-__all__ = ["OBEY", "draft", "obeyed"]
+__all__ = ["EDITS", "draft_text", "edit_to_satisfy"]
 
 Edit = Callable[[str, Mapping[str, Any], random.Random], str]
 
-_SAID = (
+_SENTENCES = (
     "There is more to {topic} than most people think.",
     "Many of us first meet {topic} as children, and we remember it for years.",
     "Some say that {topic} is a matter of taste, others call it a need.",
@@ -34,37 +34,37 @@ _FOREIGN = {
 }
 
 
-def draft(topic: str, chance: random.Random) -> str:
-    """A few plain sentences on a topic, which keep to nothing in particular."""
-    return " ".join(line.format(topic=topic) for line in chance.sample(_SAID, chance.randint(3, 6)))
+def draft_text(topic: str, rng: random.Random) -> str:
+    """Return a few plain sentences on a topic, without regard to any constraint."""
+    return " ".join(line.format(topic=topic) for line in rng.sample(_SENTENCES, rng.randint(3, 6)))
 
 
-def obeyed(text: str, constraints: Sequence[Constraint], chance: random.Random) -> str | None:
-    """The text edited to keep to all constraints; None where one edit undid another's work.
+def edit_to_satisfy(text: str, constraints: Sequence[Constraint], rng: random.Random) -> str | None:
+    """Return the text, edited to satisfy all constraints; None where one edit undid another's work.
 
-    Raises DataError for a constraint that isn't one.
+    Raises DataError for an unknown constraint.
     """
-    for _ in range(2):  # an edit that was undone may come out right the second time
+    for _ in range(2):  # an edit that was undone may succeed the second time
         for constraint in constraints:
             if not satisfied(constraint, text):
-                text = OBEY[constraint["kind"]](text, constraint, chance)
-    return text if all(satisfied(each, text) for each in constraints) else None
+                text = EDITS[constraint["kind"]](text, constraint, rng)
+    return text if all(satisfied(constraint, text) for constraint in constraints) else None
 
 
-def _filler(chance: random.Random) -> str:
-    return chance.choice(_SAID[4:])
+def _filler(rng: random.Random) -> str:
+    return rng.choice(_SENTENCES[4:])
 
 
-def _lengthened(text: str, enough: Callable[[str], bool], chance: random.Random) -> str:
+def _lengthened(text: str, enough: Callable[[str], bool], rng: random.Random) -> str:
     while not enough(text):
-        text = f"{text} {_filler(chance)}"
+        text = f"{text} {_filler(rng)}"
     return text
 
 
-def _parted(text: str, count: int, chance: random.Random) -> list[str]:
-    """So many sentences: the text's first ones, and others where it has too few."""
-    found = sentences(text)[:count]
-    return [*found, *(_filler(chance) for _ in range(count - len(found)))]
+def _parted(text: str, count: int, rng: random.Random) -> list[str]:
+    """Return `count` sentences: the text's first ones, and fillers where it has too few."""
+    parts = sentences(text)[:count]
+    return [*parts, *(_filler(rng) for _ in range(count - len(parts)))]
 
 
 def _times(text: str, word: str, count: int) -> str:
@@ -80,34 +80,32 @@ def _shortened(text: str, count: int) -> str:
     return f"{' '.join(words(text)[:count])}."
 
 
-def _same_kind(kind: str) -> Edit:
-    """Add one sentence or phrase at a time until the constraint holds; for kinds that more text satisfies."""
-    return lambda text, given, chance: _lengthened(text, lambda t: KINDS[kind].holds(t, given), chance)
+def _longer(kind: str) -> Edit:
+    """Return an edit that adds sentences until the constraint holds, for kinds that more text satisfies."""
+    return lambda text, params, rng: _lengthened(text, lambda t: CONSTRAINT_KINDS[kind].holds(t, params), rng)
 
 
-OBEY: Mapping[str, Edit] = {
-    "words_at_least": _same_kind("words_at_least"),
-    "words_at_most": lambda text, given, chance: _shortened(text, given["n"]),
-    "sentences": lambda text, given, chance: " ".join(_parted(text, given["n"], chance)),
-    "paragraphs": lambda text, given, chance: "\n\n".join(_parted(text, given["n"], chance)),
-    "bullets": lambda text, given, chance: "\n".join(
-        f"- {each}" for each in _parted(text, given["n"], chance)
-    ),
-    "no_commas": lambda text, given, chance: re.sub("[,，、،]", "", text),
-    "lowercase": lambda text, given, chance: text.lower(),
-    "uppercase": lambda text, given, chance: text.upper(),
-    "keyword": lambda text, given, chance: f"{text} Think of this word: {given['word']}.",
-    "no_keyword": lambda text, given, chance: _without(text, given["word"]),
-    "keyword_times": lambda text, given, chance: _times(text, given["word"], given["n"]),
-    "starts_with": lambda text, given, chance: f"{given['phrase']} {text}",
-    "ends_with": lambda text, given, chance: f"{text} {given['phrase']}",
-    "json": lambda text, given, chance: json.dumps({"reply": text}, ensure_ascii=False),
-    "title": lambda text, given, chance: f"<<A reply>>\n{text}",
-    "quotation": lambda text, given, chance: '"' + text.replace('"', "'") + '"',
-    "letter_at_least": _same_kind("letter_at_least"),
-    "placeholders": lambda text, given, chance: f"{text} Ask {' or '.join(['[name]'] * given['n'])}.",
-    "highlights": lambda text, given, chance: f"{text} {' '.join(['*Try it*!'] * given['n'])}",
-    "postscript": lambda text, given, chance: f"{text}\n\nP.S. {_filler(chance)}",
-    "script": lambda text, given, chance: _FOREIGN[given["script"]],
+EDITS: Mapping[str, Edit] = {
+    "words_at_least": _longer("words_at_least"),
+    "words_at_most": lambda text, params, rng: _shortened(text, params["n"]),
+    "sentences": lambda text, params, rng: " ".join(_parted(text, params["n"], rng)),
+    "paragraphs": lambda text, params, rng: "\n\n".join(_parted(text, params["n"], rng)),
+    "bullets": lambda text, params, rng: "\n".join(f"- {part}" for part in _parted(text, params["n"], rng)),
+    "no_commas": lambda text, params, rng: re.sub("[,，、،]", "", text),
+    "lowercase": lambda text, params, rng: text.lower(),
+    "uppercase": lambda text, params, rng: text.upper(),
+    "keyword": lambda text, params, rng: f"{text} Think of this word: {params['word']}.",
+    "no_keyword": lambda text, params, rng: _without(text, params["word"]),
+    "keyword_times": lambda text, params, rng: _times(text, params["word"], params["n"]),
+    "starts_with": lambda text, params, rng: f"{params['phrase']} {text}",
+    "ends_with": lambda text, params, rng: f"{text} {params['phrase']}",
+    "json": lambda text, params, rng: json.dumps({"reply": text}, ensure_ascii=False),
+    "title": lambda text, params, rng: f"<<A reply>>\n{text}",
+    "quotation": lambda text, params, rng: '"' + text.replace('"', "'") + '"',
+    "letter_at_least": _longer("letter_at_least"),
+    "placeholders": lambda text, params, rng: f"{text} Ask {' or '.join(['[name]'] * params['n'])}.",
+    "highlights": lambda text, params, rng: f"{text} {' '.join(['*Try it*!'] * params['n'])}",
+    "postscript": lambda text, params, rng: f"{text}\n\nP.S. {_filler(rng)}",
+    "script": lambda text, params, rng: _FOREIGN[params["script"]],
 }
-"""One edit for each kind of constraint."""
+"""Maps each kind of constraint to an edit."""

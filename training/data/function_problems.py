@@ -1,7 +1,7 @@
 """Small problems for writing one function each, with tests and a solution that passes them.
 
-Tests call the function with plain values (see `training.sandbox`), edge cases among them. The task
-tells the function's signature and every rule that the tests rely on, for a right reply must pass.
+Tests call the function with plain values (see `training.sandbox`), edge cases among them. The task gives
+the function's signature and every rule that the tests rely on, because a right reply must pass.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["PROBLEMS", "FunctionProblem"]
 
 @dataclass(frozen=True, slots=True)
 class FunctionProblem:
-    """`task` is what is asked, `solution` code that passes the `tests`, which are Python assertions."""
+    """A task for one function, a solution, and the tests that it passes, which are Python assertions."""
 
     name: str
     task: str
@@ -22,7 +22,7 @@ class FunctionProblem:
 
 
 def _problem(task: str, solution: str, tests: str) -> FunctionProblem:
-    """The task is one line, however it is broken here; it names the function as "Write name(...)"."""
+    """Make a problem. The task becomes one line; it names the function as "Write name(...)"."""
     task = " ".join(task.split())
     return FunctionProblem(task.split()[1].partition("(")[0], task, solution.lstrip(), tests.lstrip())
 

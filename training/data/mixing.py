@@ -1,7 +1,7 @@
-"""Rows in the order in which a run sees them: streams mixed in fixed parts, each shuffled anew every epoch.
+"""The data mixture: problems in the order in which a run sees them.
 
-The order is a function of the seed and the position alone, so a run that is resumed at a
-position sees exactly what it would have seen.
+Streams are mixed in fixed parts, and each is shuffled again in every epoch. The order is a function of the
+seed and the position alone, so a run that resumes at a position sees exactly what it would have seen.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from functools import lru_cache
 
 from training.types import Problem
 
-__all__ = ["Drawn", "Mix", "beside", "ordered"]
+__all__ = ["Mixture", "MixtureItem", "general_count", "problem_order"]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """A row, and how often its stream had been gone through before."""
+class MixtureItem:
+    """A problem of a mixture, and the epoch of its stream, from 0."""
 
-    row: Problem
+    problem: Problem
     epoch: int
 
 
 @dataclass(frozen=True)
-class Mix:
-    """An endless sequence of rows: in every `sum(parts)` of them each stream has its part, in random places.
+class Mixture:
+    """An endless sequence of problems: in every `sum(parts)` of them each stream has its part, shuffled.
 
-    The seed's recipe is three parts of reasoning to one of general rows. Streams without rows
-    must have no part. Raises ValueError.
+    The default recipe is three parts of reasoning to one of general problems. Raises ValueError for parts
+    that make no mixture, and for an empty stream with a part.
     """
 
     streams: Sequence[Sequence[Problem]]
@@ -38,47 +38,50 @@ class Mix:
 
     def __post_init__(self) -> None:
         if len(self.streams) != len(self.parts) or min(self.parts) < 0 or not sum(self.parts):
-            raise ValueError("a mix needs a part of 0 or more for each stream, and one above 0")
+            raise ValueError("a mixture needs a part of 0 or more for each stream, and one above 0")
         if any(part and not stream for stream, part in zip(self.streams, self.parts, strict=True)):
-            raise ValueError("a stream without rows can't have a part in a mix")
+            raise ValueError("an empty stream can't have a part in a mixture")
 
-    def __getitem__(self, position: int) -> Drawn:
-        """The row at a position from 0 on; there is no last one."""
+    def __getitem__(self, position: int) -> MixtureItem:
+        """Return the problem at a position from 0 on; there is no last one."""
         if position < 0:
-            raise IndexError("a mix has no end to count from")
+            raise IndexError("a mixture has no end to count from")
         block, place = divmod(position, sum(self.parts))
         order = _block(tuple(self.parts), self.seed, block)
         stream = order[place]
-        drawn = block * self.parts[stream] + order[:place].count(stream)
-        epoch, within = divmod(drawn, len(self.streams[stream]))
+        index = block * self.parts[stream] + order[:place].count(stream)
+        epoch, within = divmod(index, len(self.streams[stream]))
         shuffled = _epoch(len(self.streams[stream]), self.seed, stream, epoch)
-        return Drawn(self.streams[stream][shuffled[within]], epoch)
+        return MixtureItem(self.streams[stream][shuffled[within]], epoch)
 
-    def take(self, position: int, count: int) -> list[Drawn]:
-        """The `count` rows from a position on."""
-        return [self[place] for place in range(position, position + count)]
+    def items(self, start: int, count: int) -> list[MixtureItem]:
+        """Return `count` items from a position on."""
+        return [self[position] for position in range(start, start + count)]
 
 
-def beside(count: int, share: float) -> int:
-    """How many general rows make up `share` of all, beside `count` others; 0 for a share of 1."""
+def general_count(count: int, share: float) -> int:
+    """Return how many general problems to add to `count` others for a `share` of all; 0 for a share of 1."""
     return round(count * share / (1 - share)) if share < 1 else 0
 
 
-def ordered(rows: Sequence[Problem], count: int, general: float, seed: int) -> list[Problem]:
-    """`count` rows in the order in which a stage asks them, over as many epochs as that takes.
+def problem_order(problems: Sequence[Problem], count: int, general: float, seed: int) -> list[Problem]:
+    """Return `count` problems in the order in which a stage asks them, over as many epochs as that takes.
 
-    Where there are general rows and others, `general` of each hundred are general.
+    Where there are general problems and others, a share of `general` is general, in whole percent.
     """
-    others = [row for row in rows if not row.general]
-    kept = [row for row in rows if row.general]
-    part = round(100 * general) if kept and others else 0
-    mix = Mix((others, kept), (100 - part, part), seed) if part else Mix((rows,), (1,), seed)
-    return [drawn.row for drawn in mix.take(0, count)]
+    reasoning_problems = [problem for problem in problems if not problem.general]
+    general_problems = [problem for problem in problems if problem.general]
+    part = round(100 * general) if general_problems and reasoning_problems else 0
+    if part:
+        mixture = Mixture((reasoning_problems, general_problems), (100 - part, part), seed)
+    else:
+        mixture = Mixture((problems,), (1,), seed)
+    return [item.problem for item in mixture.items(0, count)]
 
 
 @lru_cache(maxsize=64)
 def _block(parts: tuple[int, ...], seed: int, block: int) -> tuple[int, ...]:
-    """Which stream each place of a block comes from."""
+    """Return the stream of each place in a block."""
     order = [stream for stream, part in enumerate(parts) for _ in range(part)]
     random.Random(f"{seed}/block/{block}").shuffle(order)
     return tuple(order)
@@ -86,7 +89,7 @@ def _block(parts: tuple[int, ...], seed: int, block: int) -> tuple[int, ...]:
 
 @lru_cache(maxsize=16)
 def _epoch(size: int, seed: int, stream: int, epoch: int) -> tuple[int, ...]:
-    """The order of a stream's rows in one epoch."""
+    """Return the order of a stream's problems in one epoch."""
     order = list(range(size))
     random.Random(f"{seed}/{stream}/{epoch}").shuffle(order)
     return tuple(order)

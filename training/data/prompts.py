@@ -1,8 +1,7 @@
-"""A row as the gateway would send it: the same policies shape the prompts of training and of serving.
+"""Prompts as the gateway would send them: the same policies shape the prompts of training and of serving.
 
-A model that is trained on other prompts than it is served with loses what it learned
-(open-r1#473), so nothing here writes a prompt of its own: `policies.shaping` does, and the
-model's own chat template.
+A model that is trained on other prompts than it is served with loses what it learned (open-r1#473). So
+`policies.shaping` and the model's own chat template write every prompt here.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ __all__ = ["Example", "Prompt", "Prompter", "Tokenizer"]
 
 
 class Tokenizer(Protocol):
-    """What is needed of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that training needs."""
 
     eos_token_id: int
 
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **options: Any) -> Any:
-        """Renders a conversation to text."""
+        """Render a conversation to text."""
 
     def encode(self, text: str, **options: Any) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
 
     def decode(self, ids: Sequence[int], **options: Any) -> str:
-        """The text of ids."""
+        """Return the text of ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model goes on from: text, its ids, and how the text that follows is marked up."""
+    """The text that a model continues, its ids, and how the continuation is marked up."""
 
     text: str
     ids: tuple[int, ...]
@@ -48,7 +47,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the ids of the reply to imitate; loss is taken on the reply alone."""
+    """A prompt and the ids of the reply to imitate; only the reply counts for the loss."""
 
     prompt: Prompt
     target: tuple[int, ...]
@@ -56,10 +55,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prompter:
-    """Renders rows for one model.
+    """Renders problems for one model.
 
-    `levels` are the budgets by name, as the gateway is configured for the model. `ends` are
-    tokens that end a reply beside the tokenizer's own end-of-turn token.
+    `levels` are the budgets by name, as the gateway is configured for the model. `ends` are tokens that end a
+    reply, beside the tokenizer's own end-of-turn token.
     """
 
     tokenizer: Tokenizer
@@ -69,17 +68,17 @@ class Prompter:
 
     @property
     def all_ends(self) -> frozenset[int]:
-        """Every token that ends a reply."""
+        """All tokens that end a reply."""
         return frozenset((self.tokenizer.eos_token_id, *self.ends))
 
-    def prompt(self, row: Problem, budget: str | None) -> Prompt:
-        """The row asked at a level, or, with None, as a client asks that says nothing of a budget."""
-        body = {"messages": [{"role": "user", "content": row.question}]}
+    def prompt(self, problem: Problem, budget: str | None) -> Prompt:
+        """Return the prompt that asks a problem at a level; None asks as a client without a budget does."""
+        body = {"messages": [{"role": "user", "content": problem.question}]}
         level = self.levels[budget] if budget else None
         teach = self.family.off_fallback == "prompt"
         policy = policy_prompt(level, self.family.markup, teach=teach) if level else None
-        asked = SamplingRequest(budget, level.tokens if level else None)
-        shaped = shape(self.family, body, asked, policy)
+        sampling = SamplingRequest(budget, level.tokens if level else None)
+        shaped = shape(self.family, body, sampling, policy)
         kwargs = shaped.body.get("chat_template_kwargs", {})
         text = self.tokenizer.apply_chat_template(
             shaped.body["messages"], tokenize=False, add_generation_prompt=True, **kwargs
@@ -90,25 +89,23 @@ class Prompter:
         )
 
     def target(self, prompt: Prompt, thinking: str, answer: str) -> tuple[int, ...]:
-        """The ids of a reply to imitate, from where the prompt ends, with its end-of-turn token.
+        """Return the ids of a reply to imitate, from the prompt's end to the reply's end-of-turn token.
 
-        The whole text is encoded at once and cut where the prompt's ids end, so that the seam is
-        tokenized as it will be in serving. Raises ValueError where the two don't meet.
+        The whole text is encoded at once and cut where the prompt's ids end, so that the seam is tokenized as
+        it is in serving. Raises ValueError where a token spans the seam.
         """
         markup = prompt.markup
-        block = (
-            f"{markup.close}\n\n" if markup.opened else ""
-        )  # a block that was opened for it must be closed
+        block = f"{markup.close}\n\n" if markup.opened else ""  # the template opened it: close it
         if thinking:
             opening = "" if markup.opened else f"{markup.open}\n"
             block = f"{opening}{thinking}\n{markup.close}\n\n"
         ids = tuple(self.tokenizer.encode(prompt.text + block + answer, add_special_tokens=False))
         if ids[: len(prompt.ids)] != prompt.ids:
-            raise ValueError(f"the reply {block + answer!r} melts into the prompt's last token")
+            raise ValueError(f"the reply {block + answer!r} merges with the prompt's last token")
         return (*ids[len(prompt.ids) :], self.tokenizer.eos_token_id)
 
     def completion(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
-        """A drawn reply, split; `ids` may end with a token that ends a reply."""
+        """Return a sampled reply, split; `ids` may end with a token that ends a reply."""
         finished = bool(ids) and ids[-1] in self.all_ends
         own = tuple(ids[:-1] if finished else ids)
         text = self.tokenizer.decode(own, skip_special_tokens=False)

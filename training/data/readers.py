@@ -17,7 +17,7 @@ A line is an object with these fields:
 | `id`, `source`, `general`, `extra` | as in `training.types.Problem` |
 
 Columns that published sets carry beside these may stay (`_IGNORED`). Any other field is an error, because a
-misspelt one would change what a reply is judged by.
+misspelt one would change which reply is right.
 """
 
 from __future__ import annotations
@@ -164,9 +164,10 @@ def _numbered(lines: Iterable[str], name: str, source: str) -> Iterator[tuple[in
     number = 0
     for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
         try:
-            yield number, _problem(number, _object(line), source)
+            problem = _problem(number, _object(line), source)
         except ValueError as error:
             raise DataError(f"{name}, line {number}: {error}".removeprefix(", ")) from error
+        yield number, problem
     if not number:
         raise DataError(f"{name}: holds no questions".removeprefix(": "))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from policies.recordings import Feedback, RecordedRequest, RecordedSample, RecordingError, read_recording
 from scorers.answers import equivalent, extract
 from scorers.types import Answer
-from training.data.instructions import Preference
+from training.data.instructions import PreferencePair
 from training.data.problems import DataError
 from training.types import Problem
 
@@ -54,14 +54,14 @@ def rated_rows(path: Path) -> list[Problem]:
     """
     problems: dict[str, Problem] = {}
     for preference in recorded_preferences(path):
-        question = preference.row.question
-        problem = problems.setdefault(question, replace(preference.row, general=True))
+        question = preference.problem.question
+        problem = problems.setdefault(question, replace(preference.problem, general=True))
         if (pair := (preference.chosen, preference.rejected)) not in problem.pairs:
             problems[question] = replace(problem, pairs=(*problem.pairs, pair))
     return list(problems.values())
 
 
-def recorded_preferences(path: Path) -> list[Preference]:
+def recorded_preferences(path: Path) -> list[PreferencePair]:
     """Return one pair for each rated request with a sample to compare the returned one with.
 
     A liked sample is chosen over the first other sample with another answer; a disliked one is rejected for
@@ -78,7 +78,7 @@ def recorded_preferences(path: Path) -> list[Preference]:
             continue
         problem = Problem(f"rated/{line.number}", line.question, reward="preference", source="rated")
         texts = returned.text or "", other.text or ""
-        preferences.append(Preference(problem, *(texts if liked else texts[::-1])))
+        preferences.append(PreferencePair(problem, *(texts if liked else texts[::-1])))
     return preferences
 
 

@@ -1,4 +1,4 @@
-"""Word problems of two steps, made by rule, with their worked chains: endless, seeded, for small models."""
+"""Word problems of two steps with their worked chains, made by rule, for small models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKS = ("bags", "boxes", "jars", "packs", "trays")
 
 
 def word_problems(seed: str) -> Iterator[Problem]:
-    """Rows without end; the same seed gives the same ones. Answers are whole numbers from 0 on."""
+    """Yield problems without end; the same seed gives the same ones. Answers are whole numbers from 0 on."""
     rng = random.Random(f"stories {seed}")
     kinds = (_gained_lost, _packed, _shared, _priced, _compared)
     while True:
@@ -50,38 +50,39 @@ def _result(step: str) -> str:
 
 def _gained_lost(rng: random.Random) -> tuple[str, str, str, int]:
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
-    had, found = rng.randint(5, 60), rng.randint(2, 40)
-    lost = rng.randint(1, had + found - 1)
+    had, gained = rng.randint(5, 60), rng.randint(2, 40)
+    lost = rng.randint(1, had + gained - 1)
     verb = rng.choice(("buys", "finds", "gets"))
     loses = rng.choice(("gives away", "loses", "sells"))
     text = (
-        f"{name} has {had} {thing}. {name} {verb} {found} more and {loses} {lost}. How many {thing} are left?"
+        f"{name} has {had} {thing}. {name} {verb} {gained} more and {loses} {lost}. "
+        f"How many {thing} are left?"
     )
-    now = had + found
-    return text, f"{had} + {found} = {now}", f"{now} - {lost} = {now - lost}", now - lost
+    now = had + gained
+    return text, f"{had} + {gained} = {now}", f"{now} - {lost} = {now - lost}", now - lost
 
 
 def _packed(rng: random.Random) -> tuple[str, str, str, int]:
     name, thing, pack = rng.choice(_NAMES), rng.choice(_THINGS), rng.choice(_PACKS)
-    count, each, loose = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 30)
+    count, size, loose = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 30)
     text = (
-        f"{name} has {count} {pack} with {each} {thing} each, and {loose} loose {thing}. "
+        f"{name} has {count} {pack} with {size} {thing} each, and {loose} loose {thing}. "
         f"How many {thing} does {name} have in all?"
     )
-    packed = count * each
-    return text, f"{count} * {each} = {packed}", f"{packed} + {loose} = {packed + loose}", packed + loose
+    packed = count * size
+    return text, f"{count} * {size} = {packed}", f"{packed} + {loose} = {packed + loose}", packed + loose
 
 
 def _shared(rng: random.Random) -> tuple[str, str, str, int]:
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
-    friends, each, kept = rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 20)
-    had = friends * each + kept
+    friends, share, rest = rng.randint(2, 9), rng.randint(2, 9), rng.randint(1, 20)
+    had = friends * share + rest
     text = (
-        f"{name} has {had} {thing}, keeps {kept} and shares the rest among {friends} friends. "
+        f"{name} has {had} {thing}, keeps {rest} and shares the rest among {friends} friends. "
         f"How many {thing} does each friend get?"
     )
-    rest = had - kept
-    return text, f"{had} - {kept} = {rest}", f"{rest} / {friends} = {each}", each
+    shared = had - rest
+    return text, f"{had} - {rest} = {shared}", f"{shared} / {friends} = {share}", share
 
 
 def _priced(rng: random.Random) -> tuple[str, str, str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.config import StageName, TrainConfig
 from training.data.budgets import BudgetSampler
-from training.data.mixing import beside, ordered
+from training.data.mixing import general_count, problem_order
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.stages.stage_data import StageData, model_before, start_model
@@ -133,9 +133,9 @@ def rollout_problems(plan: ExportPlan, prompter: Prompter, rounds: int = 1) -> l
     table, data = plan.table, plan.data
     problems = data.rows(table.rows)
     if plan.stage == "mixed":
-        problems += data.general(beside(len(problems), table.general))
+        problems += data.general(general_count(len(problems), table.general))
     batches = -(-table.steps // table.updates)
-    sequence = ordered(problems, batches * table.groups * rounds, table.general, data.seed)
+    sequence = problem_order(problems, batches * table.groups * rounds, table.general, data.seed)
     budgets = BudgetSampler(table.budgets, data.seed, plan.config.budgets)
     prompted = []
     for index, problem in enumerate(sequence):
@@ -159,7 +159,7 @@ def sft_examples(plan: ExportPlan, prompter: Prompter) -> list[Example]:
             "verifies other teachers' replies; run it here, or under accelerate"
         )
     problems = data.rows(table.rows)
-    examples = worked(data, prompter, problems, data.general(beside(len(problems), table.general)))
+    examples = worked(data, prompter, problems, data.general(general_count(len(problems), table.general)))
     if not examples:
         raise DataError(
             f"{plan.stage}: none of {len(problems)} problems has a worked chain or a written answer"

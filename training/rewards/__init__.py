@@ -1,7 +1,11 @@
-"""What a reply is worth. To add a reward: one line in `REWARDS`, or in `SHAPING`.
+"""Rewards: what a reply is worth.
 
-`REWARDS` judge whether a reply is right or good; a row names the one that judges its replies.
-`SHAPING` ones are added to it by weight, for all rows alike.
+To add a reward, write one function (see `training.types.Reward`) and one line in `REWARDS` that gives it a
+name. Problems name the reward that judges their replies. Where the reward needs settings, it is a frozen
+dataclass with `__call__`, which its line makes from a `RewardContext`.
+
+Shaping rewards are added to that main reward, by weight and for all problems alike. They have a line in
+`SHAPING` instead, and their name stands in `training.types.SHAPING_REWARDS` too, for the configuration.
 """
 
 from __future__ import annotations
@@ -13,78 +17,86 @@ from training.rewards.context import RewardContext, RewardError
 from training.rewards.correctness import Correct
 from training.rewards.format import Format
 from training.rewards.language import Language
-from training.rewards.length import KimiLength, Obedience, SoftOverlong
+from training.rewards.length import BudgetPenalty, LengthReward, OverlongPenalty
 from training.rewards.majority import Majority
-from training.rewards.plan import Judged, RewardPlan, Shaping, shaped
+from training.rewards.plan import GroupRewards, RewardPlan, Shaping, shaped
 from training.rewards.preference import Preference
 from training.rewards.rubric import Rubric
 from training.rewards.unit_tests import UnitTests
 from training.sandbox import SandboxError, open_sandbox
 from training.types import Reward
 
-__all__ = ["REWARDS", "SHAPING", "Judged", "RewardContext", "RewardError", "RewardPlan", "reward_plan"]
+__all__ = [
+    "REWARDS",
+    "SHAPING",
+    "GroupRewards",
+    "RewardContext",
+    "RewardError",
+    "RewardPlan",
+    "reward_plan",
+]
 
 
-def _tests(setting: RewardContext) -> Reward:
+def _tests(context: RewardContext) -> Reward:
     try:
-        sandbox = setting.sandbox or open_sandbox()
+        sandbox = context.sandbox or open_sandbox()
     except SandboxError as error:
-        raise RewardError(f"the reward 'tests' runs code in a sandbox alone: {error}") from error
-    return UnitTests(sandbox, setting.sandbox_workers)
+        raise RewardError(f"the reward 'tests' runs code in a sandbox only: {error}") from error
+    return UnitTests(sandbox, context.sandbox_workers)
 
 
-def _rubric(setting: RewardContext) -> Reward:
-    if setting.judge is None:
+def _rubric(context: RewardContext) -> Reward:
+    if context.judge is None:
         raise RewardError("the reward 'rubric' needs a judge: the URL and the name of a model")
-    return Rubric(setting.judge)
+    return Rubric(context.judge)
 
 
-def _preference(setting: RewardContext) -> Reward:
-    if setting.preference is None:
+def _preference(context: RewardContext) -> Reward:
+    if context.preference is None:
         raise RewardError("the reward 'preference' needs a preference model")
-    return Preference(setting.preference, setting.preference_centre)
+    return Preference(context.preference, context.preference_centre)
 
 
 REWARDS: Mapping[str, Callable[[RewardContext], Reward]] = {
-    "checks": lambda setting: checks,
-    "correct": lambda setting: Correct(setting.pool),
-    "majority": lambda setting: Majority(setting.min_share, setting.pool),
+    "checks": lambda context: checks,
+    "correct": lambda context: Correct(context.pool),
+    "majority": lambda context: Majority(context.min_share, context.pool),
     "preference": _preference,
     "rubric": _rubric,
     "tests": _tests,
 }
-"""The main rewards by the names that rows give; a factory raises RewardError where it misses something."""
+"""Main rewards by the names that problems give. RewardError where the context lacks what one needs."""
 
 SHAPING: Mapping[str, Callable[[RewardContext], Shaping]] = {
-    "format": lambda setting: shaped(Format(setting.markup)),
-    "language": lambda setting: shaped(Language(setting.identify)),
-    "overlong": lambda setting: SoftOverlong(setting.max_tokens, setting.overlong_cache),
-    "short": lambda setting: KimiLength(),
-    "budget": lambda setting: Obedience(setting.levels, setting.context, setting.budget_slack),
+    "format": lambda context: shaped(Format(context.markup)),
+    "language": lambda context: shaped(Language(context.identify)),
+    "overlong": lambda context: OverlongPenalty(context.max_tokens, context.overlong_cache),
+    "short": lambda context: LengthReward(),
+    "budget": lambda context: BudgetPenalty(context.levels, context.context, context.budget_slack),
 }
-"""The rewards that are added to the main one, by the names that a configuration gives weights to."""
+"""Shaping rewards by the names that a configuration gives weights to."""
 
 
 def reward_plan(
-    setting: RewardContext,
+    context: RewardContext,
     kinds: Iterable[str],
     weights: Mapping[str, float],
     *,
     main_weight: float = 1.0,
     leave_out_unfinished: bool = False,
 ) -> RewardPlan:
-    """The plan of a run whose rows name the rewards `kinds`; `weights` are the shaping rewards'.
+    """Return the plan of a run whose problems name the rewards `kinds`; `weights` are the shaping rewards'.
 
-    A weight of 0 still judges and logs. Raises RewardError for a name that isn't known, or a
-    reward that can't be had.
+    A reward of weight 0 still judges and appears in the log. Raises RewardError for an unknown name, or where
+    the context lacks what a reward needs.
     """
     kinds = set(kinds)
     for names, known in ((kinds, REWARDS), (set(weights), SHAPING)):
         if unknown := sorted(names - set(known)):
             raise RewardError(f"no reward is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
     return RewardPlan(
-        mains={name: REWARDS[name](setting) for name in sorted(kinds)},
-        shaping={name: (weight, SHAPING[name](setting)) for name, weight in weights.items()},
+        mains={name: REWARDS[name](context) for name in sorted(kinds)},
+        shaping={name: (weight, SHAPING[name](context)) for name, weight in weights.items()},
         main_weight=main_weight,
         leave_out_unfinished=leave_out_unfinished,
     )

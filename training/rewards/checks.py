@@ -1,4 +1,4 @@
-"""The reward for instructions with constraints that a program can check."""
+"""The reward for instructions whose constraints a program can check."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from training.types import Completion, Problem
 __all__ = ["checks"]
 
 
-def checks(row: Problem, completions: Sequence[Completion]) -> list[float | None]:
-    """1.0 where the answer keeps to all of the row's constraints, else 0.0; see `training.types.Reward`.
+def checks(problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    """Return 1.0 where the answer satisfies all of the problem's constraints, else 0.0.
 
-    None for a row without any. Raises DataError for a constraint that isn't one.
+    None for a problem without constraints. Raises DataError for an unknown constraint.
     """
-    if not row.checks:
+    if not problem.checks:
         return [None] * len(completions)
     return [
-        float(each.finished and all(satisfied(check, each.answer) for check in row.checks))
-        for each in completions
+        float(completion.finished and all(satisfied(check, completion.answer) for check in problem.checks))
+        for completion in completions
     ]

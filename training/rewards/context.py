@@ -1,4 +1,4 @@
-"""What rewards need beside a row and its replies, gathered in one place."""
+"""The context of rewards: everything that they need beside a problem and its replies."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ __all__ = ["RewardContext", "RewardError"]
 
 
 class RewardError(Exception):
-    """A reward can't be had; the message names it and what is missing."""
+    """A reward can't be made; the message names it and what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardContext:
-    """One run's setting; `dataclasses.replace` makes the next one, as where the length limit grows.
+    """The context of one run; `dataclasses.replace` makes the next one, as where the length limit grows.
 
-    `markup` is how the model writes its thinking, `pool` the grader's worker processes (without
-    them what needs math-verify stays undecided). `levels` and `context` (tokens) give each
-    budget's limit. `max_tokens` is the length limit of a reply, `overlong_cache` the stretch before
-    it in which the overlong punishment grows, both in tokens. `budget_slack` is the part of a
-    budget by which it may be passed before the punishment is whole. `identify` tells the language
-    of long prose. `min_share` is what a majority must hold of its group. `judge` grades for "rubric";
-    `preference` is the model that "preference" asks, `preference_centre` the score it takes for middling.
-    `sandbox` runs the code that "tests" judges, `sandbox_workers` programs at a time;
-    where it isn't given one is opened.
+    - `markup` is how the model writes its thinking.
+    - `pool` holds the grader's worker processes. Without it, what needs math-verify stays undecided.
+    - `levels` and `context` (tokens) give each budget's limit. A reply may pass its budget by the part
+      `budget_slack` of it before the penalty is full.
+    - `max_tokens` is the length limit of a reply. The overlong penalty grows in the last `overlong_cache`
+      tokens before it.
+    - `identify` tells the language of long prose.
+    - `min_share` is the share of its group that a majority must hold.
+    - `judge` grades for "rubric".
+    - `preference` is the model that "preference" asks; `preference_centre` is the score that it maps to 0.5.
+    - `sandbox` runs the code for "tests", `sandbox_workers` programs at a time. Without one the reward opens
+      its own.
     """
 
     markup: Markup = Markup()

@@ -14,20 +14,20 @@ __all__ = ["Correct"]
 
 @dataclass(frozen=True, slots=True)
 class Correct:
-    """1.0 where `scorers.answers.verify`, with which serving votes, finds the gold answer; else 0.0.
+    """1.0 where `scorers.answers.verify`, the grader of serving, finds the gold answer; else 0.0.
 
-    Where the row states a tolerance, as near as that to the gold.
-    What the grader can't decide is 0.0: a doubtful answer must earn nothing. So is a reply
-    that was cut off, whatever stands in it. None for a row without a gold answer.
+    Where the problem states a tolerance, numbers within it are right. An answer that the grader can't decide
+    gets 0.0, because a doubtful answer must not pay. So does a truncated reply, whatever it says. None for a
+    problem without a gold answer.
     """
 
     pool: WorkerPool | None = None
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        if row.gold is None:
+        if problem.gold is None:
             return [None] * len(completions)
-        return [self._one(each, row.gold, row.tolerance) for each in completions]
+        return [self._one(completion, problem.gold, problem.tolerance) for completion in completions]
 
     def _one(self, completion: Completion, gold: str, tolerance: float | None) -> float:
         if not completion.finished:

@@ -1,4 +1,4 @@
-"""The format reward: whether a reply is written in the shape that serving splits."""
+"""The format reward: whether a reply has the shape that serving can split."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ __all__ = ["Format", "answers_at_once", "thinks_once"]
 class Format:
     """1.0 for a well-formed reply, else 0.0; DeepSeek-R1's format reward (arXiv:2501.12948), stricter.
 
-    With a budget, or without one on a reasoning row: one thinking block, then an answer (see
-    `thinks_once`). With the budget "off": no block at all. A general row without a budget may have
-    either shape. A reply that was cut off is not well-formed.
+    With a budget, or without one on a reasoning problem, a reply is one thinking block and then an answer
+    (see `thinks_once`). With the budget "off" it has no block at all. Without a budget, a general problem
+    allows both shapes. A truncated reply is not well-formed.
     """
 
     markup: Markup = Markup()
     off: str = "off"
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        return [float(each.finished and self._formed(row, each)) for each in completions]
+        return [float(reply.finished and self._well_formed(problem, reply)) for reply in completions]
 
-    def _formed(self, row: Problem, completion: Completion) -> bool:
+    def _well_formed(self, problem: Problem, completion: Completion) -> bool:
         if completion.budget == self.off:
             return answers_at_once(completion.text, self.markup)
         if thinks_once(completion.text, self.markup):
             return True
-        return row.general and completion.budget is None and answers_at_once(completion.text, self.markup)
+        either = problem.general and completion.budget is None
+        return either and answers_at_once(completion.text, self.markup)
 
 
 def thinks_once(text: str, markup: Markup) -> bool:
-    """Whether the text is one thinking block with a word in it, closed once, and an answer behind it.
+    """Whether the text is one thinking block with a word in it, closed once, and then an answer.
 
-    The block comes first. Tags are counted wherever they stand, in code too, because a reply
-    that a strict reader could split otherwise is not well-formed. Where the template opens the
-    block the model must not open it again.
+    Tags count wherever they stand, in code too: a reply that a strict reader could split in another way is
+    not well-formed. Where the template opens the block, the model must not open it again.
     """
     opening = "" if markup.opened else markup.open
     if text.count(markup.open) != bool(opening) or text.count(markup.close) != 1:
@@ -53,7 +53,7 @@ def thinks_once(text: str, markup: Markup) -> bool:
 
 
 def answers_at_once(text: str, markup: Markup) -> bool:
-    """Whether the text is an answer alone; a block that the template opened is closed at once."""
+    """Whether the text is only an answer; a block that the template opened must be closed at once."""
     text = text.strip()
     if markup.opened:
         text = text.removeprefix(markup.close)

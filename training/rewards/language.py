@@ -1,9 +1,9 @@
-"""The language reward: whether a model thinks in the language it was asked in.
+"""The language reward: whether a model thinks in the language of the question.
 
-DeepSeek-R1 (arXiv:2501.12948, section 2.3.2) rewards the share of words in the target language.
-Here the script of each word tells first, which needs no model and is right for a single
-word; languages that share a script are told apart in long prose alone, where an identifier
-is at hand. Formulas and code belong to no language and are taken out before.
+DeepSeek-R1 (arXiv:2501.12948, section 2.3.2) rewards the share of words in the target language. Here the
+script of each word decides first, which needs no model and is right for a single word. An identifier, where
+there is one, tells languages of the same script apart, but only in long prose. Formulas and code belong to no
+language and don't count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from training.types import Completion, Problem
 __all__ = ["Identify", "Language", "consistency", "langid", "prose"]
 
 Identify = Callable[[str], tuple[str, float]]
-"""The language of a text and the probability of it, in [0, 1]."""
+"""Returns the language of a text and its probability, in [0, 1]."""
 
-MIN_WORDS = 5  # of thinking, under which there is nothing to judge
-MIN_PROSE = 100  # letters from which on an identifier is asked
-SURE = 0.95  # probability from which on it is believed
-HOME = 0.1  # part of the question's words from which on a script is one of its own
+MIN_WORDS = 5  # thinking with fewer words is not judged
+MIN_PROSE = 100  # letters; the identifier judges no shorter prose
+SURE = 0.95  # the least probability at which the identifier counts
+HOME = 0.1  # the least part of a question's words that makes a script one of the question's
 
 _LANGUAGELESS = re.compile(
     r"""
@@ -52,46 +52,46 @@ _SPELLED_OTHERWISE = {
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """The share of the thinking, in [0, 1], that is in the question's language (see `consistency`)."""
+    """The share of the thinking that is in the question's language, in [0, 1] (see `consistency`)."""
 
     identify: Identify | None = None
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        return [consistency(row.question, each.thinking, self.identify) for each in completions]
+        return [consistency(problem.question, reply.thinking, self.identify) for reply in completions]
 
 
 def consistency(question: str, thinking: str, identify: Identify | None = None) -> float | None:
-    """The share of the thinking's words that are in the question's language, in [0, 1].
+    """Return the share of the thinking's words that are in the question's language, in [0, 1].
 
-    A word is in it where its script is one of the question's; a paragraph of long prose that
-    `identify` is sure to be in another language than the question's (long prose, too) is not.
-    None where there is nothing to judge: a question without words, or hardly any thinking.
+    A word is where its script is one of the question's. A paragraph of long prose is not where `identify` is
+    sure that it is in another language than the question, which must be long prose too. None where there is
+    nothing to judge: a question without words, or hardly any thinking.
     """
-    asked = prose(question)
-    scripts = _scripts(asked)
+    asking = prose(question)
+    scripts = _scripts(asking)
     if not scripts:
         return None
     home = _home(scripts)
-    spoken = _spoken(asked, identify)
+    language = _language(asking, identify)
     total = fitting = 0.0
     for paragraph in re.split(r"\n\s*\n", prose(thinking)):
-        found = _scripts(paragraph)
-        total += sum(found.values())
-        other = _spoken(paragraph, identify) if spoken else None
-        if other is None or other == spoken:
-            fitting += sum(words for script, words in found.items() if script in home)
+        counts = _scripts(paragraph)
+        total += sum(counts.values())
+        other = _language(paragraph, identify) if language else None
+        if other is None or other == language:
+            fitting += sum(words for script, words in counts.items() if script in home)
     return fitting / total if total >= MIN_WORDS else None
 
 
 def prose(text: str) -> str:
-    """The text without code, formulas, addresses, and what has digits in it."""
+    """Return the text without code, formulas, addresses, and words with digits."""
     return _LANGUAGELESS.sub(" ", text)
 
 
 @lru_cache(maxsize=1)
 def langid() -> Identify | None:
-    """py3langid's identifier (0.4 or later), where it is installed; else None."""
+    """Return py3langid's identifier (0.4 or later); None where it isn't installed."""
     try:
         module = importlib.import_module("py3langid.langid")
     except ImportError:
@@ -106,11 +106,11 @@ def langid() -> Identify | None:
 
 
 def _scripts(text: str) -> dict[str, float]:
-    """How many words are in each script; without spaces between words two characters are one word."""
+    """Count the words of each script; in scripts without spaces two characters are one word."""
     counts: dict[str, float] = {}
     for script, run in groupby(unicodedata.normalize("NFC", text), key=_script):
         letters = len(list(run))
-        # A letter alone is a variable, in scripts that write words with several.
+        # In scripts that write words with several letters, a single one is a variable.
         words = letters / 2 if script in _UNSPACED else float(letters > 1)
         if script and words:
             counts[script] = counts.get(script, 0) + words
@@ -118,22 +118,22 @@ def _scripts(text: str) -> dict[str, float]:
 
 
 def _home(scripts: Mapping[str, float]) -> set[str]:
-    """The scripts that a question is written in; Japanese writes with three."""
+    """Return the scripts that a question is written in; Japanese has three."""
     home = {script for script, words in scripts.items() if words >= HOME * sum(scripts.values())}
     return home | _JAPANESE if home & _KANA else home
 
 
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
-    """The script by the character's Unicode name, whose first word it is; "" for what is no letter."""
+    """Return the script, which is the first word of the character's Unicode name; "" if it is no letter."""
     if unicodedata.category(character)[0] not in "LM":
         return ""
     first = unicodedata.name(character, "").partition(" ")[0]
     return _SPELLED_OTHERWISE.get(first, first)
 
 
-def _spoken(text: str, identify: Identify | None) -> str | None:
-    """The language of long prose; None where it is short, or the identifier isn't sure."""
+def _language(text: str, identify: Identify | None) -> str | None:
+    """Return the language of long prose; None where it is short or the identifier isn't sure."""
     if identify is None or sum(map(str.isalpha, text)) < MIN_PROSE:
         return None
     language, probability = identify(text)

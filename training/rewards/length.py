@@ -1,4 +1,4 @@
-"""Length rewards: punish what runs into the limit, prefer the short among the right, keep to the budget."""
+"""Length rewards: the overlong penalty, a preference for short right replies, and the budget penalty."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from dataclasses import dataclass, field
 from policies.prompts import LEVELS, Level, thinking_limit
 from training.types import Completion, Problem
 
-__all__ = ["KimiLength", "Obedience", "SoftOverlong", "kimi_length", "over_budget", "soft_overlong"]
+__all__ = [
+    "BudgetPenalty",
+    "LengthReward",
+    "OverlongPenalty",
+    "budget_penalty",
+    "length_reward",
+    "overlong_penalty",
+]
 
 
-def soft_overlong(length: int, limit: int, cache: int) -> float:
-    """DAPO's soft overlong punishment (arXiv:2503.14476, eq. 13), in [-1, 0]; all in tokens.
+def overlong_penalty(length: int, limit: int, cache: int) -> float:
+    """Return DAPO's soft overlong penalty (arXiv:2503.14476, eq. 13), in [-1, 0]; all lengths in tokens.
 
-    Nothing up to `limit - cache`, from there in proportion down to -1 at the limit.
+    It is 0 up to `limit - cache`, and falls in proportion to -1 at the limit.
     """
     if length <= limit - cache:
         return 0.0
     return -1.0 if length >= limit else (limit - cache - length) / cache
 
 
-def kimi_length(lengths: Sequence[int], right: Sequence[bool]) -> list[float]:
-    """Kimi k1.5's length reward (arXiv:2501.12599, section 2.3.3) of one question's replies.
+def length_reward(lengths: Sequence[int], right: Sequence[bool]) -> list[float]:
+    """Return Kimi k1.5's length rewards (arXiv:2501.12599, section 2.3.3) of one question's replies.
 
-    From 0.5 for the shortest down to -0.5 for the longest of the group; a wrong reply
-    never gains by being short. All are 0.0 where all are equally long.
+    They go from 0.5 for the shortest to -0.5 for the longest of the group. A wrong reply never gains by being
+    short. All are 0.0 where all replies are equally long.
     """
     if not lengths:
         return []
@@ -36,11 +43,12 @@ def kimi_length(lengths: Sequence[int], right: Sequence[bool]) -> list[float]:
     return [value if ok else min(0.0, value) for value, ok in zip(preferred, right, strict=True)]
 
 
-def over_budget(thought: int, limit: int, slack: float) -> float:
-    """How far a thinking budget was passed, in [-1, 0]: 0 within it, -1 from `slack` * limit above it on.
+def budget_penalty(thought: int, limit: int, slack: float) -> float:
+    """Return the penalty for thinking past the limit, in [-1, 0].
 
-    The one-sided limit of L1's LCPO-Max (arXiv:2503.04697), as a sum's part instead of a factor,
-    and without its pull towards the limit from below: a budget is a most, not an aim.
+    It is 0 within the limit, and -1 from `slack` * limit above it. This is the one-sided limit of L1's
+    LCPO-Max (arXiv:2503.04697), as an addend instead of a factor. It doesn't pull towards the limit from
+    below, because a budget is a maximum and not an aim.
     """
     if thought <= limit:
         return 0.0
@@ -49,36 +57,38 @@ def over_budget(thought: int, limit: int, slack: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class SoftOverlong:
-    """`soft_overlong` of each whole reply."""
+class OverlongPenalty:
+    """The `overlong_penalty` of each whole reply."""
 
     limit: int
     cache: int
 
     def __call__(
-        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
+        self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        return [soft_overlong(len(each.ids), self.limit, self.cache) for each in completions]
+        return [overlong_penalty(len(reply.ids), self.limit, self.cache) for reply in completions]
 
 
 @dataclass(frozen=True, slots=True)
-class KimiLength:
-    """`kimi_length` of the group; right is what the main reward gives more than 0.5, None where that is."""
+class LengthReward:
+    """The `length_reward` of the group. A main reward over 0.5 means right; where it is None, so is this."""
 
     def __call__(
-        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
+        self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        judged = [place for place, value in enumerate(main) if value is not None]
-        lengths = [len(completions[place].ids) for place in judged]
-        rewards = dict(zip(judged, kimi_length(lengths, [(main[p] or 0) > 0.5 for p in judged]), strict=True))
+        places = [place for place, value in enumerate(main) if value is not None]
+        lengths = [len(completions[place].ids) for place in places]
+        rewards = dict(
+            zip(places, length_reward(lengths, [(main[p] or 0) > 0.5 for p in places]), strict=True)
+        )
         return [rewards.get(place) for place in range(len(completions))]
 
 
 @dataclass(frozen=True, slots=True)
-class Obedience:
-    """`over_budget` of each reply's thinking against its level's limit.
+class BudgetPenalty:
+    """The `budget_penalty` of each reply's thinking at its level's limit.
 
     None for a reply without a budget, and for a level without a limit.
     """
@@ -88,12 +98,12 @@ class Obedience:
     slack: float = 0.25
 
     def __call__(
-        self, row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
+        self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        return [self._one(each) for each in completions]
+        return [self._one(reply) for reply in completions]
 
     def _one(self, completion: Completion) -> float | None:
         level = None if completion.budget is None else self.levels.get(completion.budget)
         limit = None if level is None else thinking_limit(level, self.context)
-        return None if limit is None else over_budget(completion.thought, limit, self.slack)
+        return None if limit is None else budget_penalty(completion.thought, limit, self.slack)

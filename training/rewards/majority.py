@@ -1,4 +1,4 @@
-"""TTRL (arXiv:2504.16084): the majority of the group's own replies stands for the right answer."""
+"""The majority reward of TTRL (arXiv:2504.16084): the most frequent answer counts as right."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ __all__ = ["Majority"]
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """1.0 for the replies in the largest class of equal answers, else 0.0.
+    """1.0 for the replies in the largest group of equal answers, else 0.0.
 
-    It is for questions without a gold answer.
-    Classes are those that serving votes with; cut-off replies and replies without an answer have no vote.
-    None for the whole group where the largest class holds less than `min_share` of all replies,
-    one reply alone, or as many as another class: then nobody knows what is right.
+    It is for problems without a gold answer. Groups are those of serving's votes. Truncated replies and
+    replies without an answer have no vote.
+
+    All rewards are None where nobody knows the right answer: where the largest group holds less than
+    `min_share` of all replies or only one reply, or where another group is as large.
     """
 
     min_share: float = 0.5
     pool: WorkerPool | None = None
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         grouper = Grouper(lambda first, new: equivalent(first, new, self.pool))
-        for place, each in enumerate(completions):
-            finish = "stop" if each.finished else "length"
-            grouper.add(Sample(place, each.answer, finish_reason=finish), extract(each.answer))
-        classes = [group.members for group in grouper.groups]
-        leading = classes[0] if classes else ()
-        tied = len(classes) > 1 and len(classes[1]) == len(leading)
+        for place, completion in enumerate(completions):
+            finish = "stop" if completion.finished else "length"
+            grouper.add(Sample(place, completion.answer, finish_reason=finish), extract(completion.answer))
+        groups = [group.members for group in grouper.groups]
+        leading = groups[0] if groups else ()
+        tied = len(groups) > 1 and len(groups[1]) == len(leading)
         if len(leading) < max(2, self.min_share * len(completions)) or tied:
             return [None] * len(completions)
         return [float(place in leading) for place in range(len(completions))]

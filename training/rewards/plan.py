@@ -1,4 +1,4 @@
-"""A run's rewards: each row's own main reward, shaping rewards by weight, and every part kept for the log."""
+"""The plan of a run's rewards: each problem's main reward, and shaping rewards by weight."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from training.rewards.context import RewardError
 from training.types import Completion, Problem, Reward
 
-__all__ = ["Judged", "RewardPlan", "Shaping", "shaped"]
+__all__ = ["GroupRewards", "RewardPlan", "Shaping", "shaped"]
 
 Shaping = Callable[[Problem, Sequence[Completion], Sequence[float | None]], Sequence[float | None]]
-"""A reward that is added to the main one, and may look at what that gave: (row, completions, main)."""
+"""A reward that is added to the main one: (problem, completions, main rewards) -> rewards."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What a row's replies are worth, one value for each in all sequences.
+class GroupRewards:
+    """The rewards of all replies to one problem, one value for each reply in every sequence.
 
-    `totals` is what to train on; None: leave the reply out. `main` is the row's own reward,
-    which accuracy is watched by, `parts` each shaping reward by its name, unweighted.
+    `totals` are what to train on; None leaves the reply out. `main` is the problem's own reward, which gives
+    the accuracy. `parts` maps each shaping reward's name to its values, without their weight.
     """
 
     totals: tuple[float | None, ...]
@@ -29,12 +29,12 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class RewardPlan:
-    """Judges replies by `mains[row.reward]`, plus the sum of weight * value over the `shaping` rewards.
+    """Judges replies by `mains[problem.reward]`, plus the sum of weight * value over the `shaping` rewards.
 
-    A shaping reward without a value for a reply adds nothing. Without a main value
-    there is no total. `leave_out_unfinished` gives replies that were cut off no total either (DAPO's
-    overlong filtering, arXiv:2503.14476); they are judged all the same, for the figures.
-    `training.rewards.reward_plan` makes one by names.
+    A shaping reward without a value for a reply adds nothing. Without a main value there is no total.
+    `leave_out_unfinished` gives truncated replies no total either (DAPO's overlong filtering,
+    arXiv:2503.14476); they are judged all the same, for the figures. `training.rewards.reward_plan` makes a
+    plan from names.
     """
 
     mains: Mapping[str, Reward]
@@ -42,16 +42,18 @@ class RewardPlan:
     main_weight: float = 1.0
     leave_out_unfinished: bool = False
 
-    def judge(self, row: Problem, completions: Sequence[Completion]) -> Judged:
-        """All replies to one row. Raises RewardError where the row's reward isn't one of the plan's."""
+    def judge(self, problem: Problem, completions: Sequence[Completion]) -> GroupRewards:
+        """Return the rewards of all replies. Raises RewardError where the plan lacks the problem's reward."""
         try:
-            reward = self.mains[row.reward]
+            reward = self.mains[problem.reward]
         except KeyError:
-            raise RewardError(f"row {row.id!r}: the run has no reward {row.reward!r}") from None
-        main = tuple(reward(row, completions))
-        parts = {name: tuple(shape(row, completions, main)) for name, (_, shape) in self.shaping.items()}
-        totals = tuple(self._total(place, each, main, parts) for place, each in enumerate(completions))
-        return Judged(totals, main, parts)
+            raise RewardError(f"problem {problem.id!r}: the run has no reward {problem.reward!r}") from None
+        main = tuple(reward(problem, completions))
+        parts = {name: tuple(shape(problem, completions, main)) for name, (_, shape) in self.shaping.items()}
+        totals = tuple(
+            self._total(place, completion, main, parts) for place, completion in enumerate(completions)
+        )
+        return GroupRewards(totals, main, parts)
 
     def _total(
         self,
@@ -68,11 +70,11 @@ class RewardPlan:
 
 
 def shaped(reward: Reward) -> Shaping:
-    """A reward that doesn't look at the main one, as a shaping reward."""
+    """Turn a reward into a shaping reward, which doesn't look at the main one."""
 
     def shape(
-        row: Problem, completions: Sequence[Completion], main: Sequence[float | None]
+        problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> Sequence[float | None]:
-        return reward(row, completions)
+        return reward(problem, completions)
 
     return shape

@@ -16,7 +16,7 @@ class PreferenceModel(Protocol):
     """A Bradley-Terry reward model, loaded elsewhere: how much people would like each reply."""
 
     def __call__(self, questions: Sequence[str], answers: Sequence[str]) -> Sequence[float]:
-        """One score for each pair, of any size: the difference of two is the log-odds of a preference."""
+        """Return one score for each pair, of any size: two scores differ by the log-odds of a preference."""
         ...
 
 
@@ -24,23 +24,21 @@ class PreferenceModel(Protocol):
 class Preference:
     """The model's score of the answer, without the thinking, squashed into (0, 1) by the logistic function.
 
-    Unbounded it would outweigh every verifiable reward as soon as the policy finds where the
-    model is wrong; here the gain of ever higher scores ends. `centre` is the score that gives 0.5,
-    as the mean over replies of the start policy. A reply that was cut off or says nothing is 0.0;
-    None where the score is no number.
+    An unbounded score would outweigh every verifiable reward as soon as the policy finds where the model is
+    wrong. Here the gain of ever higher scores ends. `centre` is the score that gives 0.5, as the mean over
+    replies of the start policy. A truncated or empty reply gets 0.0. None where the score is no number.
     """
 
     model: PreferenceModel
     centre: float = 0.0
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        asked = [p for p, each in enumerate(completions) if each.finished and each.answer.strip()]
-        scores = (
-            self.model([row.question] * len(asked), [completions[p].answer for p in asked]) if asked else ()
-        )
-        found = {p: _squashed(score - self.centre) for p, score in zip(asked, scores, strict=True)}
-        return [found.get(place, 0.0) for place in range(len(completions))]
+        places = [p for p, reply in enumerate(completions) if reply.finished and reply.answer.strip()]
+        answers = [completions[place].answer for place in places]
+        scores = self.model([problem.question] * len(answers), answers) if answers else ()
+        rewards = {p: _squashed(score - self.centre) for p, score in zip(places, scores, strict=True)}
+        return [rewards.get(place, 0.0) for place in range(len(completions))]
 
 
 def _squashed(score: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The reward for what can't be verified: a language model grades each reply by a rubric."""
+"""The reward for replies that can't be verified: a language model grades them by a rubric."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Judge", "Rubric"]
 class Judge:
     """A model behind an OpenAI-compatible endpoint; `url` ends in /v1.
 
-    `effort` is its reasoning effort, None sends none. One judgement may take `seconds`, and
-    `max_tokens` with thinking included; `concurrency` of them are asked for at once.
+    `effort` is its reasoning effort; None sends none. One judgement may take `seconds`, and `max_tokens` with
+    its thinking. The reward asks for `concurrency` judgements at once.
     """
 
     url: str
@@ -36,44 +36,44 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """The judge's grade over 10, by the row's rubric or `scorers.judge.RUBRIC`; in [0, 1].
+    """The judge's grade over 10, by the problem's rubric or `scorers.judge.RUBRIC`; in [0, 1].
 
-    The prompt is that of serving's judge, which shows the answer without the thinking. None where a
-    judgement fails, takes too long or can't be read. A reply that was cut off or says nothing is
-    0.0, unasked.
+    The prompt is that of serving's judge, which shows the answer without the thinking. None where a judgement
+    fails, takes too long or can't be read. A truncated or empty reply gets 0.0 without a judgement.
     """
 
     judge: Judge
 
-    def __call__(self, row: Problem, completions: Sequence[Completion]) -> list[float | None]:
-        """See `training.types.Reward`. Blocks; may be called where an event loop runs, too."""
-        asked = [p for p, each in enumerate(completions) if each.finished and each.answer.strip()]
-        samples = [Sample(place, completions[place].answer) for place in asked]
+    def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
+        """See `training.types.Reward`. Blocks, also where an event loop runs."""
+        places = [p for p, reply in enumerate(completions) if reply.finished and reply.answer.strip()]
+        samples = [Sample(place, completions[place].answer) for place in places]
         # A thread of its own, because this one may already run an event loop.
         with ThreadPoolExecutor(1) as thread:
-            grades = thread.submit(asyncio.run, _graded(self.judge, row, samples)).result()
-        found = dict(zip(asked, grades, strict=True))
-        return [found.get(place, 0.0) for place in range(len(completions))]
+            grades = thread.submit(asyncio.run, _grades(self.judge, problem, samples)).result()
+        rewards = dict(zip(places, grades, strict=True))
+        return [rewards.get(place, 0.0) for place in range(len(completions))]
 
 
-async def _graded(judge: Judge, row: Problem, samples: Sequence[Sample]) -> list[float | None]:
+async def _grades(judge: Judge, problem: Problem, samples: Sequence[Sample]) -> list[float | None]:
+    """Ask the judge for a grade of each sample."""
     grader = JudgeScorer(
         method="grade",
         model=judge.model,
-        rubric=row.rubric or RUBRIC,
+        rubric=problem.rubric or RUBRIC,
         max_tokens=judge.max_tokens,
         concurrency=judge.concurrency,
     )
     headers = {"Authorization": f"Bearer {judge.key}"} if judge.key else {}
     limit = aiohttp.ClientTimeout(total=judge.seconds)
     async with aiohttp.ClientSession(headers=headers, timeout=limit) as http:
-        question = [{"role": "user", "content": row.question}]
+        question = [{"role": "user", "content": problem.question}]
         return await grader.score(question, samples, _Endpoint(http, judge))
 
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
-    """The judge as a `scorers.types.ScorerModel`. A failed request is a reply without a verdict."""
+    """The judge as a `scorers.types.ScorerModel`. A failed request gives a reply without a verdict."""
 
     http: aiohttp.ClientSession
     judge: Judge
@@ -93,7 +93,7 @@ class _Endpoint:
                 text = choice["message"]["content"] or ""
                 return Sample(0, str(text), finish_reason=str(choice.get("finish_reason")))
         except (aiohttp.ClientError, TimeoutError, ValueError, LookupError, TypeError):
-            return Sample(0, "", finish_reason="length")  # which the judge takes for no verdict
+            return Sample(0, "", finish_reason="length")  # the judge reads no verdict in it
 
     def count(self, tokens: int) -> None:
-        """Nobody pays for tokens here."""
+        """Do nothing: nobody pays for tokens here."""

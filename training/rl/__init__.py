@@ -1,1 +1,1 @@
-"""The pure decisions of reinforcement learning: advantages, filters, length schedule, guards, stopping."""
+"""Pure decisions of reinforcement learning: advantages, filters, length schedule, guards, stopping."""

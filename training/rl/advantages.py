@@ -1,4 +1,4 @@
-"""From rewards to advantages: how much better than its group's mean a reply is, and in which unit.
+"""Advantages: how much better a reply is than its group's mean, and in which unit.
 
 | `how` | unit | source |
 |---|---|---|
@@ -22,32 +22,35 @@ Normalisation = Literal["group", "batch", "none", "magistral"]
 
 Groups = Sequence[Sequence[float | None]]
 
-FLAT = 1e-6  # a standard deviation up to which there is nothing but rounding
+FLAT = 1e-6  # the largest standard deviation that counts as rounding
 
 
 def advantages(groups: Groups, how: Normalisation) -> list[list[float | None]]:
-    """Each reward's advantage, in groups of replies to one question; None stays None and counts nowhere."""
+    """Return each reward's advantage; a group holds the replies to one question.
+
+    None stays None and counts nowhere.
+    """
     centred = [_centred(group) for group in groups]
     if how == "none":
         return centred
     if how == "group":
-        return [_divided(each, spread(each)) for each in centred]
+        return [_divided(group, spread(group)) for group in centred]
     pooled = groups if how == "batch" else centred
     unit = spread([value for group in pooled for value in group])
-    return [_divided(each, unit) for each in centred]
+    return [_divided(group, unit) for group in centred]
 
 
 def spread(values: Sequence[float | None]) -> float:
-    """The standard deviation of the values there are; 0.0 for fewer than two, and for mere rounding."""
-    given = [value for value in values if value is not None]
-    deviation = stdev(given) if len(given) > 1 else 0.0
+    """Return the standard deviation without the Nones; 0.0 for fewer than two values and for rounding."""
+    numbers = [value for value in values if value is not None]
+    deviation = stdev(numbers) if len(numbers) > 1 else 0.0
     return deviation if deviation > FLAT else 0.0
 
 
 def _centred(group: Sequence[float | None]) -> list[float | None]:
-    given = [value for value in group if value is not None]
-    middle = fmean(given) if given else 0.0
-    return [None if value is None else value - middle for value in group]
+    numbers = [value for value in group if value is not None]
+    mean = fmean(numbers) if numbers else 0.0
+    return [None if value is None else value - mean for value in group]
 
 
 def _divided(values: Sequence[float | None], unit: float) -> list[float | None]:

@@ -1,7 +1,7 @@
-"""What is watched while training: accuracy apart from reward, collapse, convergence, and stale weights.
+"""Guards of a training run: divergence, convergence, reward hacking, and stale weights on the server.
 
-Every guard is a pure function from a rule, a state and what was seen to the next state and a verdict.
-The states are kept over a restart by `training.trainer.states`.
+A guard is a pure function. It takes a rule, a state and an observation, and returns the next state and a
+verdict. `training.trainer.states` stores the states over a restart.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from statistics import fmean
 from typing import Literal
 
 __all__ = [
-    "Canary",
     "Convergence",
     "Divergence",
     "DivergenceState",
-    "Hacking",
-    "canary",
+    "RewardHacking",
+    "WeightCheck",
+    "check_weights",
     "converged",
-    "hacking",
+    "detect_reward_hacking",
     "watch_accuracy",
     "watch_step",
 ]
@@ -28,11 +28,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """When a run has gone wrong.
+    """The rule by which a run has diverged. The stage then ends and restores the best checkpoint.
 
-    Held-out accuracy `fall` below its best for `evaluations` in a row, a loss that is no number,
-    or an entropy under `entropy` nats a token for `steps` steps in a row. Then the stage ends with the
-    weights of its best evaluation.
+    A run has diverged in one of three cases:
+
+    - held-out accuracy is `fall` below its best for `evaluations` in a row;
+    - a loss is no number;
+    - the entropy is under `entropy` nats a token for `steps` steps in a row.
     """
 
     fall: float = 0.1
@@ -43,7 +45,11 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class DivergenceState:
-    """What the divergence guard remembers: the best accuracy, and how long it has been bad since."""
+    """The divergence guard's memory.
+
+    `best` is the best accuracy so far, at `best_step`. `below` counts the evaluations in a row that are below
+    it by the rule's fall. `flat` counts the steps in a row whose entropy is under the rule's.
+    """
 
     best: float | None = None
     best_step: int = 0
@@ -54,9 +60,9 @@ class DivergenceState:
 def watch_accuracy(
     rule: Divergence, state: DivergenceState, accuracy: float, step: int
 ) -> tuple[DivergenceState, bool]:
-    """After an evaluation: what to remember, and whether the run has gone wrong.
+    """Return the state after an evaluation, and whether the run has diverged.
 
-    `accuracy` is held-out accuracy in [0, 1], never the reward, which may rise while this falls.
+    `accuracy` is held-out accuracy in [0, 1], never the reward, which may rise while accuracy falls.
     """
     if state.best is None or accuracy > state.best:
         return replace(state, best=accuracy, best_step=step, below=0), False
@@ -68,9 +74,9 @@ def watch_accuracy(
 def watch_step(
     rule: Divergence, state: DivergenceState, loss: float, entropy: float | None = None
 ) -> tuple[DivergenceState, bool]:
-    """After a step: what to remember, and whether the run has gone wrong.
+    """Return the state after a step, and whether the run has diverged.
 
-    `entropy` is the policy's mean in nats a token, where it was measured.
+    `entropy` is the policy's mean in nats a token; None where it wasn't measured.
     """
     if not math.isfinite(loss) or (entropy is not None and not math.isfinite(entropy)):
         return state, True
@@ -82,11 +88,11 @@ def watch_step(
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """When a run is done: the mean accuracy of the last `window` evaluations is no real gain on those before.
+    """The rule of early stopping: the last `window` evaluations show no real gain over the window before.
 
-    A real gain is more than `gain` and more than `z` standard errors of the difference of two proportions,
-    each over `questions` * `window` answers. That takes the evaluations for independent; they ask the same
-    questions, so the true error is smaller, and a small `z` makes up for it.
+    A real gain of the mean accuracy is more than `gain`, and more than `z` standard errors of the difference
+    of two proportions, each over `questions` * `window` answers. This takes the evaluations for independent.
+    They ask the same questions, so the true error is smaller, and a small `z` makes up for it.
     """
 
     questions: int
@@ -96,7 +102,7 @@ class Convergence:
 
 
 def converged(rule: Convergence, accuracies: Sequence[float]) -> bool:
-    """Whether to stop; `accuracies` are all evaluations' so far. Never before two whole windows."""
+    """Whether to stop, by the accuracies of all evaluations so far. Never before two whole windows."""
     if len(accuracies) < 2 * rule.window:
         return False
     before = fmean(accuracies[-2 * rule.window : -rule.window])
@@ -106,10 +112,10 @@ def converged(rule: Convergence, accuracies: Sequence[float]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Hacking:
-    """When reward is hacked: the total has risen by `rise` while accuracy fell by `fall`.
+class RewardHacking:
+    """The rule of reward hacking: the total rises by `rise` while accuracy falls by `fall`.
 
-    Compared are the means of the last `window` evaluations and of the `window` before.
+    It compares the means of the last `window` evaluations with those of the window before.
     """
 
     window: int = 3
@@ -117,8 +123,8 @@ class Hacking:
     fall: float = 0.02
 
 
-def hacking(rule: Hacking, totals: Sequence[float], accuracies: Sequence[float]) -> bool:
-    """Whether to raise the alarm; both sequences hold one value for each evaluation so far, in order."""
+def detect_reward_hacking(rule: RewardHacking, totals: Sequence[float], accuracies: Sequence[float]) -> bool:
+    """Whether to raise the alarm. Both sequences hold one value for each evaluation so far, in order."""
     if min(len(totals), len(accuracies)) < 2 * rule.window:
         return False
 
@@ -129,11 +135,11 @@ def hacking(rule: Hacking, totals: Sequence[float], accuracies: Sequence[float])
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """What comparing the trainer's and the server's logprobs said.
+class WeightCheck:
+    """A comparison of the trainer's logprobs with the server's.
 
-    `verdict` "agrees", "stale" (the server is nearer to the weights of before), or "differs";
-    `difference` is the mean absolute one over tokens, in nats, `worst` the largest.
+    The verdict is "agrees", "stale" (the server is nearer to the earlier weights) or "differs". `difference`
+    is the mean absolute difference over tokens, in nats; `worst` is the largest.
     """
 
     verdict: Literal["agrees", "stale", "differs"]
@@ -142,30 +148,31 @@ class Canary:
     tokens: int
 
 
-def canary(
+def check_weights(
     trainer: Sequence[float],
     server: Sequence[float],
     previous: Sequence[float] | None = None,
     tolerance: float = 0.05,
-) -> Canary:
-    """Compares logprobs of the same tokens after the weights were sent; all in nats, one for each token.
+) -> WeightCheck:
+    """Compare logprobs of the same tokens after the weights were sent; all in nats, one for each token.
 
-    `previous` are the trainer's with the weights that a server still has which the new ones never reached:
-    those of the sync before, or an adapter's base model (as LoRA adapters were once lost on their way to the
-    rollouts). They tell such a server from mere differences of kernels: where training changed less than
-    these do, nothing can be told, and that counts as agreeing.
+    `previous` are the trainer's logprobs with the weights that a server has if the new ones never reached it.
+    Those are the last sync's, or an adapter's base model, as LoRA adapters were once lost on their way to the
+    rollouts. They tell a stale server from mere differences of kernels. Where training changed less than
+    the kernels do, nothing can be told, and that counts as agreeing.
+
     Raises ValueError where the lengths differ or there are no tokens.
     """
-    off = [abs(a - b) for a, b in zip(trainer, server, strict=True)]
-    if not off:
-        raise ValueError("a canary needs tokens")
-    difference = fmean(off)
+    differences = [abs(a - b) for a, b in zip(trainer, server, strict=True)]
+    if not differences:
+        raise ValueError("a weight check needs tokens")
+    difference = fmean(differences)
     verdict: Literal["agrees", "stale", "differs"] = "agrees"
-    if not difference <= tolerance:  # not >: what is no number must not pass
+    if not difference <= tolerance:  # not >, because NaN must not pass
         verdict = "differs"
     if previous is not None:
         old = fmean(abs(a - b) for a, b in zip(previous, server, strict=True))
-        moved = fmean(abs(a - b) for a, b in zip(trainer, previous, strict=True))
-        if old < difference and moved > 2 * old:
+        change = fmean(abs(a - b) for a, b in zip(trainer, previous, strict=True))
+        if old < difference and change > 2 * old:
             verdict = "stale"
-    return Canary(verdict, difference, max(off), len(off))
+    return WeightCheck(verdict, difference, max(differences), len(differences))

@@ -1,7 +1,7 @@
-"""The progressive length limit: replies may grow when the model has learnt to finish within it.
+"""The length schedule: replies may grow when the model has learnt to finish within the limit.
 
-Magistral (arXiv:2506.10910) raises the limit in steps as training goes on; here the share of
-replies that were cut off decides when.
+Magistral (arXiv:2506.10910) raises the limit in steps as training goes on. Here the share of truncated
+replies decides when.
 """
 
 from __future__ import annotations
@@ -16,41 +16,48 @@ __all__ = ["LengthSchedule", "LengthState", "next_length", "start_length"]
 
 @dataclass(frozen=True, slots=True)
 class LengthSchedule:
-    """From `start` to `most` tokens of a whole reply, times `factor` each time that few were cut off.
+    """A limit on the tokens of a whole reply that grows from `start` to `maximum` by a `factor`.
 
-    Few is a mean share of at most `clipped` over the last `window` steps at this limit. A fixed limit is
-    `start` = `most`. Raises ValueError for numbers that make no schedule.
+    It grows where the mean share of truncated replies is at most `max_truncated` over the last `window` steps
+    at this limit. For a fixed limit, `start` is `maximum`. Raises ValueError for other impossible numbers.
     """
 
     start: int
-    most: int
+    maximum: int
     factor: float = 1.5
-    clipped: float = 0.05
+    max_truncated: float = 0.05
     window: int = 10
 
     def __post_init__(self) -> None:
-        if not (0 < self.start <= self.most and self.factor > 1 and self.window > 0):
-            raise ValueError("a length schedule needs 0 < start <= most, factor > 1 and window > 0")
+        if not (0 < self.start <= self.maximum and self.factor > 1 and self.window > 0):
+            raise ValueError("a length schedule needs 0 < start <= maximum, factor > 1 and window > 0")
 
 
 @dataclass(frozen=True, slots=True)
 class LengthState:
-    """The limit now, in tokens, and the shares cut off in the last steps at it."""
+    """The current limit, in tokens, and the shares of truncated replies in the last steps at it."""
 
     limit: int
     shares: tuple[float, ...] = ()
 
 
 def start_length(schedule: LengthSchedule) -> LengthState:
-    """The state before the first step."""
+    """Return the state before the first step."""
     return LengthState(schedule.start)
 
 
 def next_length(schedule: LengthSchedule, state: LengthState, finished: Sequence[bool]) -> LengthState:
-    """The state after a step in which these replies were drawn at `state.limit`; without any, the same."""
+    """Return the state after a step. `finished` says of each reply whether it ended within `state.limit`.
+
+    Without replies the state stays the same.
+    """
     if not finished:
         return state
     shares = (*state.shares, 1 - sum(finished) / len(finished))[-schedule.window :]
-    if len(shares) < schedule.window or fmean(shares) > schedule.clipped or state.limit >= schedule.most:
+    if (
+        len(shares) < schedule.window
+        or fmean(shares) > schedule.max_truncated
+        or state.limit >= schedule.maximum
+    ):
         return LengthState(state.limit, shares)
-    return LengthState(min(schedule.most, math.ceil(state.limit * schedule.factor)))
+    return LengthState(min(schedule.maximum, math.ceil(state.limit * schedule.factor)))

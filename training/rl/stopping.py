@@ -1,4 +1,4 @@
-"""When a stage ends: what an evaluation, a step and the clock say to its rules."""
+"""The end of a stage: early stopping, divergence and the time limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from training.rl.guards import Convergence, Divergence, DivergenceState, converged, watch_accuracy, watch_step
 
-__all__ = ["Ending", "Rules", "after_evaluation", "after_step", "out_of_time"]
+__all__ = ["StageEnd", "StoppingRules", "after_evaluation", "after_step", "out_of_time"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """When a stage ends before its steps are done, and when it has gone wrong.
+class StoppingRules:
+    """The rules that end a stage before its steps are done.
 
-    `until` is a held-out accuracy, `seconds` time spent in training, evaluations left out.
+    `until` is a held-out accuracy. `seconds` limits the time spent in training, without evaluations.
     """
 
     until: float | None = None
@@ -24,41 +24,49 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a stage ends; `gone_wrong` that the weights of the best evaluation are to be gone back to."""
+class StageEnd:
+    """Why a stage ends, and whether to restore the best checkpoint, because the run has diverged."""
 
     reason: str
-    gone_wrong: bool = False
+    restore_best: bool = False
 
 
 def after_evaluation(
-    rules: Rules, state: DivergenceState, accuracies: Sequence[float], step: int
-) -> tuple[DivergenceState, Ending | None]:
-    """What the last of the evaluations so far says; a fall goes before an aim that was reached."""
+    rules: StoppingRules, state: DivergenceState, accuracies: Sequence[float], step: int
+) -> tuple[DivergenceState, StageEnd | None]:
+    """Return the state after an evaluation, and the stage's end if it is due. `accuracies` are all so far.
+
+    Divergence goes before an accuracy that was reached.
+    """
     accuracy = accuracies[-1]
     if rules.divergence is not None:
-        state, wrong = watch_accuracy(rules.divergence, state, accuracy, step)
-        if wrong:
-            return state, Ending(f"held-out accuracy fell to {accuracy:.1%}: went back to the best", True)
+        state, diverged = watch_accuracy(rules.divergence, state, accuracy, step)
+        if diverged:
+            return state, StageEnd(
+                f"held-out accuracy fell to {accuracy:.1%}: restored the best checkpoint", True
+            )
     if rules.until is not None and accuracy >= rules.until:
-        return state, Ending(f"held-out accuracy reached {rules.until:.0%}")
+        return state, StageEnd(f"held-out accuracy reached {rules.until:.0%}")
     if rules.convergence is not None and converged(rules.convergence, accuracies):
-        return state, Ending("held-out accuracy has converged")
+        return state, StageEnd("held-out accuracy has converged")
     return state, None
 
 
 def after_step(
-    rules: Rules, state: DivergenceState, loss: float, entropy: float | None
-) -> tuple[DivergenceState, Ending | None]:
-    """What a step's loss and entropy say."""
+    rules: StoppingRules, state: DivergenceState, loss: float, entropy: float | None
+) -> tuple[DivergenceState, StageEnd | None]:
+    """Return the state after a step, and the stage's end if its loss or entropy has diverged."""
     if rules.divergence is None:
         return state, None
-    state, wrong = watch_step(rules.divergence, state, loss, entropy)
-    return state, Ending("the loss or the entropy went wrong: went back to the best", True) if wrong else None
+    state, diverged = watch_step(rules.divergence, state, loss, entropy)
+    end = (
+        StageEnd("the loss or the entropy diverged: restored the best checkpoint", True) if diverged else None
+    )
+    return state, end
 
 
-def out_of_time(rules: Rules, trained: float) -> Ending | None:
-    """Whether the seconds spent in training are as many as were given."""
+def out_of_time(rules: StoppingRules, trained: float) -> StageEnd | None:
+    """Return the stage's end where it has `trained` for as many seconds as the rules allow."""
     if rules.seconds is None or trained < rules.seconds:
         return None
-    return Ending(f"{rules.seconds:.0f} seconds spent")
+    return StageEnd(f"{rules.seconds:.0f} seconds spent")

@@ -7,7 +7,7 @@
 The sandbox gives:
 
 - no network;
-- no file but Python's libraries and the shared ones that they load, all read-only (see `needed`);
+- no file but Python's libraries and the shared ones that they load, all read-only (see `python_directories`);
 - no other process in sight;
 - limits on processor time, wall time, memory, processes and open files;
 - tests that the code can't see, patch or end, and can't deceive with objects that equal everything (see
@@ -41,7 +41,15 @@ from typing import Any
 from training.sandbox.jail import DEVICES, SandboxLimits
 from training.types import ProgramCase
 
-__all__ = ["ProgramResult", "Sandbox", "SandboxError", "SandboxLimits", "needed", "open_sandbox", "shown"]
+__all__ = [
+    "ProgramResult",
+    "Sandbox",
+    "SandboxError",
+    "SandboxLimits",
+    "directory_listing",
+    "open_sandbox",
+    "python_directories",
+]
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
@@ -86,8 +94,8 @@ class Sandbox:
         `training.sandbox.programs` for what passes.
         """
         limited = [self._limited(case) for case in cases]
-        # The starts take time, too, which is no case's own.
-        seconds = sum(case["seconds"] for case in limited) + _START_SECONDS
+        # The examiner keeps each case's time. Starting and comparing take some, too, which is no case's own.
+        seconds = 2 * sum(case["seconds"] for case in limited) + _START_SECONDS
         return _run({"code": code, "cases": limited}, replace(self.limits, seconds=seconds), programs=True)
 
     def _limited(self, case: ProgramCase) -> Mapping[str, Any]:
@@ -106,7 +114,7 @@ def open_sandbox(limits: SandboxLimits | None = None) -> Sandbox:
         with tempfile.NamedTemporaryFile() as file:
             facts = {
                 "hidden": ["/etc/passwd", "/proc/1", file.name],
-                "shown": shown((*_python_paths(), *DEVICES)),
+                "shown": directory_listing((*_python_paths(), *DEVICES)),
                 "memory": sandbox.limits.memory,
                 "processes": sandbox.limits.processes,
             }
@@ -170,10 +178,10 @@ def _python_paths() -> list[str]:
         sysconfig.get_path("platstdlib", vars={"platbase": sys.base_exec_prefix}),
     )
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    return needed(prefix, list(map(os.path.realpath, library)), multiarch, os.path.isdir)
+    return python_directories(prefix, list(map(os.path.realpath, library)), multiarch, os.path.isdir)
 
 
-def needed(
+def python_directories(
     prefix: str, library: Sequence[str], multiarch: str, is_directory: Callable[[str], bool]
 ) -> list[str]:
     """Return the directories that a Python loads from: its library and shared libraries; none within another.
@@ -195,7 +203,7 @@ def needed(
     )
 
 
-def shown(paths: Iterable[str]) -> dict[str, list[str]]:
+def directory_listing(paths: Iterable[str]) -> dict[str, list[str]]:
     """Return what each directory above these paths holds, where nothing else is there."""
     names: dict[str, set[str]] = defaultdict(set)
     for path in map(Path, paths):
@@ -230,8 +238,8 @@ def sees_files(hidden, shown):
         return True
     return any(sorted(os.listdir(place)) != names for place, names in shown.items())
 
-def starts_processes(most):
-    for _ in range(most):
+def starts_processes(limit):
+    for _ in range(limit):
         try:
             if not os.fork():
                 while True:

@@ -100,7 +100,7 @@ def _end_all() -> None:
 
 def _run(code: str, pipes: Sequence[int], confine: Callable[[int], None], cpu: int) -> Never:
     """Run the code as Python runs a script, and end the process with its exit status."""
-    status = 1
+    status, leave = 1, os._exit  # the code may replace the function
     try:
         for number, pipe in enumerate(pipes):
             os.dup2(pipe, number)
@@ -125,7 +125,7 @@ def _run(code: str, pipes: Sequence[int], confine: Callable[[int], None], cpu: i
         except BaseException:  # noqa: BLE001  # a stream may be an object of the program's
             status = status or 1
     finally:
-        os._exit(status & 0xFF)
+        leave(status & 0xFF)
 
 
 # The side of the cases.
@@ -143,8 +143,8 @@ def examine_program(end: socket.socket, code: str, cases: Sequence[Mapping[str, 
         for number, case in enumerate(cases, 1):
             if failure := _failure(end, channel, case):
                 return False, f"case {number}: {failure}"
-    except (BrokenCode, OSError) as error:
-        return False, str(error)
+    except (BrokenCode, OSError):
+        return False, "the code is too long, or its process has ended"
     return True, ""
 
 

@@ -1,12 +1,13 @@
 """Tests in one process, the code under test in another, and plain values between them.
 
-The code is not trusted. Were it in the tests' own process it could end that with success, patch
-what asserts, read the expected values, or return objects that equal everything. Here it
-sees only the arguments of its calls, and what it returns is data again before it is compared.
+The code is not trusted. In the tests' own process it could end the process with success, patch assertions,
+read the expected values, or return objects that equal everything. Here it sees only the arguments of its
+calls, and its results become plain data before they are compared.
 
 Values cross as JSON: None, booleans, numbers, text, bytes, and lists, tuples, sets and dicts of them. Other
-objects stay where they are, and the tests hold a `Remote` in their place. Standard library alone:
-this runs inside the sandbox.
+objects stay where they are, and the tests hold a `Remote` in their place.
+
+Standard library alone: this runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import Any
 
 __all__ = ["Channel", "Remote", "examine", "serve"]
 
-MAX_MESSAGE = 1 << 20  # bytes; what is longer ends the run
-_WIDE = 1 << 63  # integers from here on cross in hexadecimal, which any number of digits may have
+MAX_MESSAGE = 1 << 20  # bytes; a longer message ends the run
+_WIDE = 1 << 63  # from here on integers cross in hexadecimal, which has no limit on digits
 
 
 class BrokenCode(Exception):
-    """The code has ended, or has sent what no honest code sends."""
+    """The code has ended, or has sent a message that honest code never sends."""
 
 
 class Channel:
@@ -36,11 +37,11 @@ class Channel:
         self._lines = end.makefile("rb")
 
     def send(self, message: Any) -> None:
-        """Raises OSError where nobody listens any more."""
+        """Send a message. Raises OSError where nobody listens any more."""
         self._end.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> Any:
-        """The next message. Raises BrokenCode where there is none that can be read."""
+        """Return the next message. Raises BrokenCode where none can be read."""
         try:
             line = self._lines.readline(MAX_MESSAGE)
         except OSError as error:
@@ -54,7 +55,7 @@ class Channel:
 
 
 def encode(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
-    """A value as JSON; `keep` makes one of an object that can't cross."""
+    """Return a value as JSON; `keep` returns JSON for an object that can't cross."""
     if value is None or isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):
@@ -71,11 +72,11 @@ def encode(value: Any, keep: Callable[[Any], list[Any]]) -> Any:
     return keep(value)
 
 
-def decode(told: Any, find: Callable[[Any], Any]) -> Any:
-    """The value that `encode` made JSON of; `find` takes what `keep` gave. Raises what bad JSON brings."""
-    if not isinstance(told, list):
-        return told
-    kind, *items = told
+def decode(data: Any, find: Callable[[Any], Any]) -> Any:
+    """Return the value that `encode` made JSON of; `find` undoes `keep`. Bad JSON raises any exception."""
+    if not isinstance(data, list):
+        return data
+    kind, *items = data
     if kind == "int":
         return int(items[0], 16)
     if kind == "complex":
@@ -86,30 +87,30 @@ def decode(told: Any, find: Callable[[Any], Any]) -> Any:
         return {decode(key, find): decode(item, find) for key, item in items}
     if kind in {"list", "tuple", "set", "frozenset"}:
         return getattr(builtins, kind)(decode(item, find) for item in items)
-    return find(told)
+    return find(data)
 
 
 # The side of the code.
 
 
 def serve(channel: Channel) -> None:
-    """Takes the code, runs it, and then answers calls until the other side has gone."""
+    """Receive the code, run it, and then answer calls until the other side has gone."""
     module = ModuleType("solution")
-    kept: list[Any] = []
+    objects: list[Any] = []
 
     def keep(value: Any) -> list[Any]:
-        kept.append(value)
-        return ["object", len(kept) - 1]
+        objects.append(value)
+        return ["object", len(objects) - 1]
 
-    def find(told: list[Any]) -> Any:
-        return kept[told[1]]
+    def find(reference: list[Any]) -> Any:
+        return objects[reference[1]]
 
     def reply(work: Callable[[], Any]) -> None:
         try:
             message = {"value": work()}
         except StopIteration:
             message = {"raised": "StopIteration", "text": ""}
-        except Exception as error:  # noqa: BLE001  # whatever the code raises is the tests' business
+        except Exception as error:  # noqa: BLE001  # the tests decide about any error of the code
             message = {"raised": type(error).__name__, "text": str(error)[:500]}
         channel.send(message)
 
@@ -120,9 +121,9 @@ def serve(channel: Channel) -> None:
 
     def act() -> Any:
         act, target, *rest = channel.receive()
-        target, rest = decode(target, find), [decode(each, find) for each in rest]
+        target, rest = decode(target, find), [decode(argument, find) for argument in rest]
         result = _ACTS[act](target, *rest)
-        # Lists and dicts that were handed in may have been changed in place.
+        # The call may have changed its arguments in place.
         return [encode(result, keep), encode(rest[0] if act == "call" else [], keep)]
 
     reply(load)
@@ -146,20 +147,20 @@ _ACTS: dict[str, Callable[..., Any]] = {
 
 
 class Remote:
-    """An object of the code's, held by the tests: it can be called, looked into and iterated.
+    """An object of the code, as the tests hold it: they can call it, iterate it and read its attributes.
 
-    It has no truth, no order, and equals nothing but itself: those would be verdicts of the code's own.
+    It has no truth value and no order, and equals only itself: otherwise the code would decide the verdict.
     """
 
-    __slots__ = ("_ask", "_told")
+    __slots__ = ("_ask", "_reference")
     __hash__ = object.__hash__
 
-    def __init__(self, ask: Callable[..., Any], told: list[Any]) -> None:
+    def __init__(self, ask: Callable[..., Any], reference: list[Any]) -> None:
         self._ask = ask
-        self._told = told
+        self._reference = reference
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the code's object returns or raises."""
+        """Call the code's object: return its result or raise its exception."""
         return self._ask("call", self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
@@ -192,7 +193,7 @@ class Remote:
         return self._ask("next", self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Remote) and self._told == other._told
+        return isinstance(other, Remote) and self._reference == other._reference
 
     def __bool__(self) -> bool:
         raise TypeError("the code returned an object where a value is expected")
@@ -202,38 +203,38 @@ class Remote:
 
 
 def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
-    """Sends the code, and runs the tests on it: (whether they passed, else why not)."""
+    """Send the code, and run the tests on it: (whether they passed, else why not)."""
 
     def keep(value: Any) -> list[Any]:
         if isinstance(value, Remote):
-            return value._told
+            return value._reference
         raise TypeError(f"tests can hand plain values to the code only, not {type(value).__name__}")
 
-    def find(told: Any) -> Remote:
-        if not (len(told) == 2 and told[0] == "object" and isinstance(told[1], int)):
-            raise BrokenCode("the code sent what is no value")
-        return Remote(ask, told)
+    def find(reference: Any) -> Remote:
+        if not (len(reference) == 2 and reference[0] == "object" and isinstance(reference[1], int)):
+            raise BrokenCode("the code sent something that is no value")
+        return Remote(ask, reference)
 
     def received(act: str) -> Any:
         message = channel.receive()
         if not isinstance(message, dict):
-            raise BrokenCode("the code sent what is no reply")
+            raise BrokenCode("the code sent something that is no reply")
         if "raised" in message:
             raise _raised(str(message["raised"]), str(message.get("text", "")), act)
         return message.get("value")
 
     def ask(act: str, target: Remote, *rest: Any) -> Any:
-        channel.send([act, target._told, *(encode(each, keep) for each in rest)])
+        channel.send([act, target._reference, *(encode(argument, keep) for argument in rest)])
         result, changed = received(act)
-        # Only where nothing is returned, or `assert order(xs) == sorted(xs)` is met by emptying xs.
+        # Only where it returns nothing; else code meets `assert order(xs) == sorted(xs)` by emptying xs.
         if act == "call" and result is None:
-            for given, after in zip(rest[0], decode(changed, find), strict=True):
-                _update(given, after)
+            for argument, after in zip(rest[0], decode(changed, find), strict=True):
+                _update(argument, after)
         return decode(result, find)
 
     try:
         channel.send(code)
-        names = {name: decode(told, find) for name, told in received("load") if _may_be_named(name)}
+        names = {name: decode(value, find) for name, value in received("load") if _may_be_named(name)}
         exec(compile(tests, "tests", "exec"), {"__name__": "tests", **names})
     except SystemExit:
         return False, "the tests ended before they were through"
@@ -247,17 +248,17 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
 def _may_be_named(name: str) -> bool:
     """Whether the code may give this name to the tests.
 
-    Names of built-ins stay Python's own, for tests call `len` and `all` to look at what came back;
-    and so does `__builtins__`, where Python looks for them.
+    Names of built-ins stay Python's own, because tests call `len` and `all` on the results. So does
+    `__builtins__`, where Python looks for them.
     """
     return not name.startswith("__") and not hasattr(builtins, name)
 
 
 def _raised(name: str, text: str, act: str) -> Exception:
-    """What the code raised: a built-in exception of that name, or BrokenCode.
+    """Return what the code raised: a built-in exception of that name, or BrokenCode.
 
-    The end of an iteration is only believed where one was asked for the next item: raised by a call
-    it would end a loop of the tests' own, as in `all(map(check, cases))`.
+    The end of an iteration counts only after a request for the next item. Raised by a call, it would end a
+    loop of the tests, as in `all(map(check, cases))`.
     """
     kind = getattr(builtins, name, None)
     ends = name in {"StopIteration", "StopAsyncIteration"}
@@ -269,12 +270,12 @@ def _raised(name: str, text: str, act: str) -> Exception:
         return BrokenCode(f"{name}: {text}")
 
 
-def _update(given: Any, after: Any) -> None:
-    """Does to a list, dict or set what the code did to its copy."""
-    if type(given) is not type(after) or given == after:
+def _update(argument: Any, after: Any) -> None:
+    """Change a list, dict or set as the code changed its copy."""
+    if type(argument) is not type(after) or argument == after:
         return
-    if isinstance(given, list):
-        given[:] = after
-    elif isinstance(given, dict | set):
-        given.clear()
-        given.update(after)
+    if isinstance(argument, list):
+        argument[:] = after
+    elif isinstance(argument, dict | set):
+        argument.clear()
+        argument.update(after)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.mixing import beside
+from training.data.mixing import general_count
 from training.stages.imitate import imitate
 from training.stages.run import Stage
 from training.stages.worked_replies import worked
@@ -24,7 +24,7 @@ def run(stage: Stage) -> Path:
         build(start, seed=stage.seed)
     stage.ranks.wait()
     rows = stage.rows(stage.table.rows)
-    general = stage.general(beside(len(rows), stage.table.general))
+    general = stage.general(general_count(len(rows), stage.table.general))
     return imitate(
         stage,
         start,

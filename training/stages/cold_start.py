@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.budgets import BudgetSampler
-from training.data.mixing import beside
+from training.data.mixing import general_count
 from training.data.prompts import Example, Prompter
 from training.data.readers import fingerprint
 from training.stages.collected import Journal, binding
@@ -32,7 +32,7 @@ __all__ = ["run"]
 def run(stage: Stage) -> Path:
     """Collects, keeps what is right, imitates."""
     rows = stage.rows(stage.table.rows)
-    general = stage.general(beside(len(rows), stage.table.general))
+    general = stage.general(general_count(len(rows), stage.table.general))
 
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         if stage.table.teacher == "worked":

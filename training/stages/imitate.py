@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from policies.thinking import Markup
-from training.data.mixing import beside
+from training.data.mixing import general_count
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.data.readers import fingerprint
-from training.rl.stopping import Rules
+from training.rl.stopping import StoppingRules
 from training.stages.collected import binding, identity, once
 from training.stages.fingerprints import asked_levels, imitation_bound, model_bound
 from training.stages.run import Stage, described
@@ -56,7 +56,7 @@ def imitate(stage: Stage, start: Path | None, rows: Sequence[Problem], gather: G
     held = stage.held_out()
     watch = Watch(
         stage.table.every,
-        Rules(until=stage.table.until, seconds=stage.table.seconds),
+        StoppingRules(until=stage.table.until, seconds=stage.table.seconds),
         lambda: stage.accuracy(model, prompter, held),
         stage.directory / "metrics.jsonl",
         clock=stage.clock,
@@ -98,7 +98,7 @@ def _gathering(stage: Stage, start: Path | None, rows: Sequence[Problem]) -> str
         scorer=identity(table.scorer),
         levels=asked_levels(stage),
         rows=fingerprint(rows),
-        general=fingerprint(stage.general(beside(len(rows), table.general))),
+        general=fingerprint(stage.general(general_count(len(rows), table.general))),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.mixing import beside
+from training.data.mixing import general_count
 from training.rewards import RewardContext
 from training.stages.fingerprints import rl_bound
 from training.stages.preference import preference_model
@@ -24,7 +24,7 @@ def run(stage: Stage) -> Path:
     table = stage.table
     before = stage.run.model_before("mixed")
     reasoning = stage.rows(table.rows)
-    general = stage.general(beside(len(reasoning), table.general))
+    general = stage.general(general_count(len(reasoning), table.general))
     rows = [*reasoning, *general]
     setting = RewardContext()
     if any(row.reward == "preference" for row in rows):

@@ -21,7 +21,7 @@ from trl import RewardConfig, RewardTrainer
 
 from scorers.answers import verify
 from scorers.grader.pool import WorkerPool
-from training.data.instructions import Preference, preferences_among
+from training.data.instructions import PreferencePair, constraint_pairs
 from training.data.problems import DataError
 from training.data.prompts import Prompter
 from training.data.readers import fingerprint
@@ -77,29 +77,29 @@ def preference_model(
 
 def preference_pairs(
     policy: Any, prompter: Prompter, rows: Sequence[Problem], seed: int, pool: WorkerPool | None = None
-) -> list[Preference]:
+) -> list[PreferencePair]:
     """Those that a row carries, up to two a row with checks, one a row with an answer."""
     asked = [row for row in rows if not row.pairs and (row.checks or "answer" in row.extra)]
     prompts = [prompter.prompt(row, None) for row in asked]
     drawn = draw(policy, prompter, prompts, samples=_SAMPLES, max_tokens=64, seed=seed)
     rng = random.Random(f"pairs {seed}")
-    pairs = [Preference(row, chosen, rejected) for row in rows for chosen, rejected in row.pairs]
+    pairs = [PreferencePair(row, chosen, rejected) for row in rows for chosen, rejected in row.pairs]
     for row, replies in zip(asked, drawn, strict=True):
         answers = [reply.answer for reply in replies]
         if row.checks:
-            pairs += preferences_among(row, answers, 2, seed)
+            pairs += constraint_pairs(row, answers, 2, seed)
         else:
             good = row.extra["answer"]
             wrong = [each for each in answers if each.strip() and verify(each, good, pool) is not True]
-            pairs.append(Preference(row, good, wrong[0] if wrong else _spoilt(good, rng)))
+            pairs.append(PreferencePair(row, good, wrong[0] if wrong else _spoilt(good, rng)))
     return pairs
 
 
-def _encoded(prompter: Prompter, pairs: Sequence[Preference]) -> list[dict[str, list[int]]]:
+def _encoded(prompter: Prompter, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
     """Pairs as token ids, as TRL's trainer takes them."""
     encoded = []
     for pair in pairs:
-        prompt = prompter.prompt(pair.row, None)
+        prompt = prompter.prompt(pair.problem, None)
         sides = {"chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
         encoded.append(
             {name: [*prompt.ids, *prompter.target(prompt, "", text)] for name, text in sides.items()}

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from training.data.budgets import BudgetSampler
-from training.data.mixing import ordered
+from training.data.mixing import problem_order
 from training.data.prompts import Prompt, Prompter
 from training.data.readers import fingerprint
 from training.evaluation.weight_check import token_logprobs
 from training.rewards import RewardContext, RewardPlan, reward_plan
-from training.rl.filters import Difficulty, by_difficulty
+from training.rl.filters import DifficultySplit, split_by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
-from training.rl.stopping import Rules
+from training.rl.stopping import StoppingRules
 from training.stages.collected import binding, once
 from training.stages.fingerprints import asked_levels, model_bound, rl_bound
 from training.stages.reward_context import at_limit, reward_setting
@@ -71,7 +71,7 @@ def _reinforce(stage: Stage, start: Path | None, rows: Sequence[Problem], settin
         resume=resume,
     )
     fallen = watch.seen.accuracies[-1] < max(watch.seen.accuracies)
-    if watch.ending.gone_wrong or (table.best and fallen):
+    if watch.ending.restore_best or (table.best and fallen):
         model, _, _ = stage.load(stage.directory / "best")
         told["weights"] = "best evaluation"
     told |= {
@@ -111,7 +111,7 @@ def _rollout(
         seed=stage.seed,
     )
     batches = -(-table.steps // table.updates)
-    asked = ordered(rows, batches * table.groups, table.general, stage.seed)
+    asked = problem_order(rows, batches * table.groups, table.general, stage.seed)
     without = base if hasattr(model, "disable_adapter") else None
     return Rollout(asked, prompter, plan, settings, ours=ours, without=without, ranks=stage.ranks)
 
@@ -126,7 +126,7 @@ def _watch(stage: Stage, loaded: tuple[Any, Any, Prompter], rollout: Rollout, bo
 
     return Watch(
         table.every,
-        Rules(
+        StoppingRules(
             seconds=table.seconds,
             convergence=Convergence(len(held), table.converged) if table.converged else None,
             divergence=Divergence(fall=table.fall, entropy=table.entropy),
@@ -169,7 +169,7 @@ def _filtered(
 
     def make() -> dict[str, Any]:
         found = _difficulty(stage, model, prompter, [row for row in rows if not row.general], setting)
-        return {"kept": found.kept, "easy": len(found.easy), "hard": len(found.hard)}
+        return {"kept": found.within, "easy": len(found.easy), "hard": len(found.hard)}
 
     found, seconds = once(stage.directory / "difficulty.json", bound, make, stage.clock, stage.ranks)
     kept = set(found["kept"])
@@ -183,7 +183,7 @@ def _filtered(
 
 def _difficulty(
     stage: Stage, model: Any, prompter: Prompter, asked: Sequence[Problem], setting: RewardContext
-) -> Difficulty:
+) -> DifficultySplit:
     """By the start policy's own replies."""
     table = stage.table
     band = table.difficulty
@@ -199,7 +199,7 @@ def _difficulty(
         seed=stage.seed,
     )
     plan = reward_plan(setting, {row.reward for row in asked}, {})
-    return by_difficulty(
+    return split_by_difficulty(
         {row.id: plan.judge(row, replies).main for row, replies in zip(asked, drawn, strict=True)},
         band.low,
         band.high,

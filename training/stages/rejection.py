@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.data.mixing import beside
+from training.data.mixing import general_count
 from training.data.prompts import Example, Prompter
 from training.stages.imitate import imitate
 from training.stages.imitation_replies import general_examples, kept
@@ -28,7 +28,7 @@ def run(stage: Stage) -> Path:
     def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
         policy = stage.load(before)[0] if stage.table.fresh else model
         examples, told = kept(stage, policy, prompter, rows)
-        general = stage.general(beside(len(examples), stage.table.general))
+        general = stage.general(general_count(len(examples), stage.table.general))
         return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
 
     return imitate(stage, stage.run.start_model() if stage.table.fresh else before, rows, gather)

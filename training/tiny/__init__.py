@@ -1,1 +1,1 @@
-"""A reasoning model of three million parameters, made from nothing: small enough to train on two cores."""
+"""A reasoning model of three million parameters, made from scratch: small enough to train on two cores."""

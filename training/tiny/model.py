@@ -1,8 +1,8 @@
 """The tiny model before it has learned anything: a Llama with a tokenizer of its own.
 
-Its think tags are ordinary tokens, not special ones, for engines strip special tokens from
-the text; its heads have the size 64, which vLLM's attention on CPUs takes; digits are tokens
-of their own. Thinking is switched by `enable_thinking`, as Qwen3's template does it.
+Its think tags are ordinary tokens, because engines strip special tokens from the text. Its heads have the
+size 64, which vLLM's attention on CPUs supports. Digits are tokens of their own. `enable_thinking` switches
+thinking, as in Qwen3's template.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TEMPLATE = """\
 
 
 def build(directory: Path, *, seed: int = 0, width: int = 256, layers: int = 3) -> None:
-    """Writes model, tokenizer and chat template as a Hugging Face directory; the seed draws the weights."""
+    """Write model, tokenizer and chat template as a Hugging Face directory; `seed` decides the weights."""
     tokenizer = _tokenizer()
     torch.manual_seed(seed)
     heads = width // HEAD_SIZE
@@ -75,7 +75,7 @@ def build(directory: Path, *, seed: int = 0, width: int = 256, layers: int = 3) 
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE over the texts that training uses, digits apart. Deterministic."""
+    """Train a byte-level BPE on the texts of training, with digits apart. Deterministic."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\d|\n"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -88,7 +88,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.add_special_tokens(["<|pad|>", *SPECIAL])
-    # A sentence that never changes carries the meaning of one word, so it is one token.
+    # A sentence that never changes means as much as one word, so it is one token.
     words = (*TAGS, "What is ", *(level.prompt for level in LEVELS.values()))
     tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     fast = PreTrainedTokenizerFast(
@@ -99,7 +99,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> Iterable[str]:
-    for row in islice(additions("tokenizer"), 200):
-        yield from (row.question, *row.extra["chains"].values())
-    for row in islice(errands("tokenizer"), 100):
-        yield from (row.question, row.extra["answer"])
+    for problem in islice(additions("tokenizer"), 200):
+        yield from (problem.question, *problem.extra["chains"].values())
+    for problem in islice(errands("tokenizer"), 100):
+        yield from (problem.question, problem.extra["answer"])

@@ -15,8 +15,8 @@ from rich.progress import Progress
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from training.data.problems import DataError
-from training.rl.guards import DivergenceState, Hacking, hacking
-from training.rl.stopping import Ending, Rules, after_evaluation, after_step, out_of_time
+from training.rl.guards import DivergenceState, RewardHacking, detect_reward_hacking
+from training.rl.stopping import StageEnd, StoppingRules, after_evaluation, after_step, out_of_time
 from training.trainer.ranks import ALONE, Ranks
 from training.trainer.states import from_json
 
@@ -37,7 +37,7 @@ class Seen:
     totals: list[float] = field(default_factory=list)
     divergence: DivergenceState = field(default_factory=DivergenceState)
     trained: float = 0.0
-    ending: Ending | None = None
+    ending: StageEnd | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -99,7 +99,7 @@ class Watch(TrainerCallback):
     def __init__(
         self,
         every: int,
-        rules: Rules,
+        rules: StoppingRules,
         evaluate: Callable[[], Mapping[str, float]],
         metrics: Path,
         *,
@@ -129,9 +129,9 @@ class Watch(TrainerCallback):
         self.seen = Seen()
 
     @property
-    def ending(self) -> Ending:
+    def ending(self) -> StageEnd:
         """Why the stage ended."""
-        return self.seen.ending or Ending("all steps done")
+        return self.seen.ending or StageEnd("all steps done")
 
     @property
     def spent(self) -> Callable[[], float] | None:
@@ -145,7 +145,7 @@ class Watch(TrainerCallback):
         saved = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         del saved["bound"]
         divergence, ending = from_json(DivergenceState, saved["divergence"]), saved["ending"]
-        read = {"divergence": divergence, "ending": ending and from_json(Ending, ending)}
+        read = {"divergence": divergence, "ending": ending and from_json(StageEnd, ending)}
         self.seen = Seen(**saved | read)
         self._restore(saved["extra"])
         if self.seen.ending is None:  # by the rules of today, which may be others than it was stopped by
@@ -198,12 +198,12 @@ class Watch(TrainerCallback):
         self.seen.extra = self._state()
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         written = checkpoint / f"{STATE}.part"  # put in place when whole: a checkpoint is known by it
-        kept = self.seen if self.ending.gone_wrong else replace(self.seen, ending=None)
+        kept = self.seen if self.ending.restore_best else replace(self.seen, ending=None)
         told = {**asdict(kept), "bound": list(self._bound)}
         written.write_text(json.dumps(told), encoding="utf-8")
         written.replace(checkpoint / STATE)
 
-    def _look(self, step: int) -> Ending | None:
+    def _look(self, step: int) -> StageEnd | None:
         """Evaluates; returns why to stop, if so."""
         figures = dict(self._evaluate())
         accuracy = figures["accuracy"]
@@ -215,14 +215,14 @@ class Watch(TrainerCallback):
         if self._rewards:
             self.seen.totals.append(fmean(self._rewards))
             self._rewards.clear()
-        if hacking(Hacking(), self.seen.totals, self.seen.accuracies):
+        if detect_reward_hacking(RewardHacking(), self.seen.totals, self.seen.accuracies):
             self._tell(f"step {step}: the reward rises while held-out accuracy falls: is it hacked?")
         self.seen.divergence, ending = after_evaluation(
             self._rules, self.seen.divergence, self.seen.accuracies, step
         )
         return ending
 
-    def _due(self) -> Ending | None:
+    def _due(self) -> StageEnd | None:
         """Why a stage that is taken up is over already, if so: its time, or its last evaluation."""
         rules = replace(self._rules, divergence=None)
         if not self.seen.accuracies:
@@ -230,11 +230,11 @@ class Watch(TrainerCallback):
         _, over = after_evaluation(rules, self.seen.divergence, self.seen.accuracies, 0)
         return over or out_of_time(rules, self.seen.trained)
 
-    def _end(self, ending: Ending | None, control: Any) -> None:
+    def _end(self, ending: StageEnd | None, control: Any) -> None:
         """Ends the stage for the first reason there is; that it has gone wrong goes before any other."""
         if ending is None:
             return
-        if ending.gone_wrong or not control.should_training_stop:
+        if ending.restore_best or not control.should_training_stop:
             self.seen.ending = ending
         control.should_training_stop = True
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Prompt, Prompter
-from training.rewards import Judged, RewardPlan
+from training.rewards import GroupRewards, RewardPlan
 from training.rl.advantages import Normalisation, advantages
-from training.rl.filters import live, next_batch
-from training.rl.guards import canary
+from training.rl.filters import informative, next_batch
+from training.rl.guards import check_weights
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
 from training.trainer.ranks import ALONE, Ranks, shared
 from training.types import Completion, Problem
@@ -68,12 +68,12 @@ class Group:
     ids: Sequence[Sequence[int]]
     logprobs: Sequence[Sequence[float]] | None
     completions: Sequence[Completion]
-    judged: Judged
+    judged: GroupRewards
 
     @property
     def live(self) -> bool:
         """Whether it teaches something."""
-        return live(self.judged.totals, self.judged.main)
+        return informative(self.judged.totals, self.judged.main)
 
 
 class Rollout:
@@ -185,7 +185,7 @@ class Rollout:
             return None
         prompt, ids = group.prompt, group.ids[0]
         before = self._without(prompt, ids) if self._without is not None else None
-        found = canary(self._ours(prompt, ids), group.logprobs[0], before, tolerance=CANARY)
+        found = check_weights(self._ours(prompt, ids), group.logprobs[0], before, tolerance=CANARY)
         told = self._ranks.gather([(found.verdict, found.difference)])
         for verdict, difference in told:
             if verdict != "agrees":

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scorers.grader.balls import Undefined, evaluate
-from scorers.grader.expressions import parse
+from scorers.grader.expressions import parse_expression
 from scorers.grader.numeric import approximate, same_value
 
 EFFORT = 8
@@ -111,7 +111,7 @@ HOSTILE = [
 def test_both_sides_of_an_identity_overlap(a: str, b: str, x: Fraction) -> None:
     """Both balls hold the one value, and both are narrow."""
     for digits in (50, 300):
-        left, right = (evaluate(parse(side), digits, {"x": x}, EFFORT) for side in (a, b))
+        left, right = (evaluate(parse_expression(side), digits, {"x": x}, EFFORT) for side in (a, b))
         assert left.overlaps(right)
         assert max(left.rad(), right.rad()) < flint.arb(10) ** (60 - digits) * (1 + left.abs_upper())
 
@@ -120,7 +120,7 @@ def test_both_sides_of_an_identity_overlap(a: str, b: str, x: Fraction) -> None:
 @given(x=POSITIVE)
 def test_both_sides_of_an_identity_of_positive_numbers_overlap(a: str, b: str, x: Fraction) -> None:
     """Roots and logarithms hold to their laws, and an odd root of a negative number is real."""
-    left, right = (evaluate(parse(side), 50, {"x": x}, EFFORT) for side in (a, b))
+    left, right = (evaluate(parse_expression(side), 50, {"x": x}, EFFORT) for side in (a, b))
     assert left.overlaps(right)
     with flint.ctx.workdps(50):
         assert not left.overlaps(right * (1 + flint.arb("1e-40")))
@@ -131,7 +131,7 @@ def test_a_rational_value_lies_within_its_ball(x: Fraction, y: Fraction, text: s
     """Exact arithmetic on fractions and ball arithmetic agree, and the value is real."""
     exact = {"x+y": x + y, "x-y": x - y, "x^3+y^2": x**3 + y**2, "(x+y)^2-x": (x + y) ** 2 - x}
     value = exact.get(text, x * y)
-    ball = evaluate(parse(text), 50, {"x": x, "y": y}, EFFORT)
+    ball = evaluate(parse_expression(text), 50, {"x": x, "y": y}, EFFORT)
     assert ball.imag.is_zero()
     with flint.ctx.workdps(80):
         assert (ball * value.denominator).contains(value.numerator)
@@ -141,27 +141,27 @@ def test_a_rational_value_lies_within_its_ball(x: Fraction, y: Fraction, text: s
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_counts_are_those_of_whole_numbers(n: int, k: int) -> None:
     """Factorials and binomial coefficients are bounded as any other value."""
-    assert evaluate(parse(f"{n}!"), 50, {}, EFFORT).contains(factorial(n))
-    assert evaluate(parse(rf"\binom{{{n}}}{{{k}}}"), 50, {}, EFFORT).contains(comb(n, k))
+    assert evaluate(parse_expression(f"{n}!"), 50, {}, EFFORT).contains(factorial(n))
+    assert evaluate(parse_expression(rf"\binom{{{n}}}{{{k}}}"), 50, {}, EFFORT).contains(comb(n, k))
 
 
 @pytest.mark.parametrize(("a", "b"), CONSTANTS)
 def test_equal_constants_are_equal_and_a_near_one_is_not(a: str, b: str) -> None:
     """This holds where the value is 0 too, whose ball is never exact."""
-    assert same_value(parse(a), parse(b)) is True
-    assert same_value(parse(a), parse(f"{b}+10^{{-200}}")) is False
+    assert same_value(parse_expression(a), parse_expression(b)) is True
+    assert same_value(parse_expression(a), parse_expression(f"{b}+10^{{-200}}")) is False
 
 
 @pytest.mark.parametrize("text", UNDEFINED)
 def test_what_has_no_value_is_undefined(text: str) -> None:
     """Poles, logarithms and roots outside the reals, counts of no whole number, unknown names."""
     with pytest.raises(Undefined):
-        evaluate(parse(text), 50, {}, EFFORT)
+        evaluate(parse_expression(text), 50, {}, EFFORT)
 
 
 def test_the_effort_bounds_the_costly_steps() -> None:
     """Eight roots are within an effort of 8, the ninth is not; sums, products, small powers are free."""
-    tree = parse("+".join([r"\sqrt{2}"] * 8) + "+3^{64}")
+    tree = parse_expression("+".join([r"\sqrt{2}"] * 8) + "+3^{64}")
     assert evaluate(tree, 50, {}, 8).imag.is_zero()
     with pytest.raises(Undefined):
         evaluate(tree, 50, {}, 7)
@@ -172,7 +172,7 @@ def test_the_effort_bounds_the_costly_steps() -> None:
 def test_a_small_difference_of_huge_numbers_is_not_called_zero(power: int, form: str) -> None:
     """300 digits can't show it, so it is proved or undecided, whatever hides its error."""
     difference = rf"\sqrt{{10^{{{2 * power}}}+1}}-10^{{{power}}}"
-    assert same_value(parse(form.format(difference)), parse("0")) is not True
+    assert same_value(parse_expression(form.format(difference)), parse_expression("0")) is not True
 
 
 @pytest.mark.parametrize(
@@ -181,21 +181,21 @@ def test_a_small_difference_of_huge_numbers_is_not_called_zero(power: int, form:
 )
 def test_an_approximation_of_a_short_decimal_is_that_decimal(text: str, value: Fraction) -> None:
     """It is rounded to 40 decimal digits, so no bound of a tolerance is missed by the 51st."""
-    assert approximate(parse(text)) == value
+    assert approximate(parse_expression(text)) == value
 
 
 @pytest.mark.parametrize("text", ["i", r"\sin(\pi)", "1e401", "1e-401", "9^{9^9}", "1/0"])
 def test_what_40_digits_cannot_state_has_no_approximation(text: str) -> None:
     """Complex, uncertain of its first digit, too large or too small, or undefined."""
-    assert approximate(parse(text)) is None
+    assert approximate(parse_expression(text)) is None
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_numbers_cost_little(text: str) -> None:
     """A tower has a ball or none, in milliseconds, and no huge number is written out."""
-    tree = parse(text)
+    tree = parse_expression(text)
     start = time.thread_time()
-    same_value(tree, parse(r"\sqrt{3}+1"))
+    same_value(tree, parse_expression(r"\sqrt{3}+1"))
     approximate(tree)
     assert time.thread_time() - start < 0.25
 
@@ -209,7 +209,7 @@ def test_hostile_numbers_take_little_memory() -> None:
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "for text in sys.argv[1:]:\n"
-        "    same_value(parse(text), parse('3^{1/2}+1')); approximate(parse(text))\n"
+        "    same_value(parse_expression(text), parse_expression('3^{1/2}+1')); approximate(parse_expression(text))\n"
         "print(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, *HOSTILE], capture_output=True, text=True, check=True)
@@ -219,7 +219,7 @@ def test_hostile_numbers_take_little_memory() -> None:
 
 def test_threads_do_not_disturb_each_other() -> None:
     """Evaluations at 50 and 300 digits at once give the balls that they give alone."""
-    tree = parse(r"\sqrt{2}+\sin(1)\cdot\ln(7)-e^{1/3}")
+    tree = parse_expression(r"\sqrt{2}+\sin(1)\cdot\ln(7)-e^{1/3}")
     alone = {digits: evaluate(tree, digits, {}, EFFORT) for digits in (50, 300)}
     wrong: list[int] = []
     start = threading.Barrier(8)
@@ -247,7 +247,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 def test_the_precision_of_the_process_is_given_back() -> None:
     """Another user of FLINT keeps its own precision, also where an evaluation fails."""
     with flint.ctx.workprec(77):
-        evaluate(parse(r"\sqrt{2}"), 300, {}, EFFORT)
+        evaluate(parse_expression(r"\sqrt{2}"), 300, {}, EFFORT)
         with pytest.raises(Undefined):
-            evaluate(parse("1/0"), 300, {}, EFFORT)
+            evaluate(parse_expression("1/0"), 300, {}, EFFORT)
         assert flint.ctx.prec == 77

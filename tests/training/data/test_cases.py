@@ -36,10 +36,10 @@ def test_nothing_is_no_cases(value: Any) -> None:
 def test_a_case_may_state_its_time() -> None:
     """Its own limit goes before that of all cases, and that before the problem's."""
     case = {"input": "1 2\n", "output": "3\n"}
-    assert [each.seconds for each in parse_cases([case, {**case, "seconds": 2}], 3.0)] == [3.0, 2.0]
+    assert [parsed.seconds for parsed in parse_cases([case, {**case, "seconds": 2}], 3.0)] == [3.0, 2.0]
     columns = {"inputs": ["a", "b"], "outputs": ["c", "d"]}
-    assert [each.seconds for each in parse_cases({**columns, "seconds": 0.5}, 3.0)] == [0.5, 0.5]
-    assert [each.seconds for each in parse_cases(columns)] == [None, None]
+    assert [parsed.seconds for parsed in parse_cases({**columns, "seconds": 0.5}, 3.0)] == [0.5, 0.5]
+    assert [parsed.seconds for parsed in parse_cases(columns)] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def calculated(step: str) -> bool:
 def test_running_totals_go_from_left_to_right_and_end_in_the_sum(
     terms: list[int], rng: random.Random
 ) -> None:
-    """Each line is a true equation that begins with the last one's result; the short chain is the results."""
+    """Each line is a true equation that starts with the last result; the short chain is the results."""
     signs = [rng.choice("+-") for _ in terms[1:]]
     expression = " ".join([str(terms[0]), *(f"{s} {t}" for s, t in zip(signs, terms[1:], strict=True))])
     chains = running_totals(expression)
@@ -40,12 +40,12 @@ def test_running_totals_go_from_left_to_right_and_end_in_the_sum(
 
 
 @pytest.mark.parametrize("expression", ["2 * 3", "( 1 + 2 )", "7", "1 + x", ""])
-def test_what_is_no_plain_sum_has_no_chain(expression: str) -> None:
-    """A chain that can't be written is None, never a wrong one."""
+def test_another_expression_has_no_chain(expression: str) -> None:
+    """Where a chain can't be written it is None, never a wrong chain."""
     assert running_totals(expression) is None
 
 
-def test_a_symbolic_solution_is_kept_without_its_answer_line() -> None:
+def test_a_symbolic_solution_loses_its_answer_line() -> None:
     """GSM-Symbolic's own words are the long chain, its equations the short one."""
     metadata = {"answer_cot": "He has 3*4=12 pens.\nThen 12-5=7 are left.\n#### 7"}
     assert worked_chains("gsm_symbolic", metadata) == {
@@ -61,13 +61,13 @@ def test_a_task_without_a_teacher_has_no_chain() -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_stories_are_right_and_worked_in_two_steps(seed: int) -> None:
-    """Both equations are true, the second ends in the answer, and the same seed tells the same story."""
-    row = next(word_problems(str(seed)))
-    first, second = row.extra["chains"]["high"].split("\n")
+def test_word_problems_are_right_and_worked_in_two_steps(seed: int) -> None:
+    """Both equations are true, the second ends in the answer, and the same seed gives the same problem."""
+    problem = next(word_problems(str(seed)))
+    first, second = problem.extra["chains"]["high"].split("\n")
     assert calculated(first)
     assert calculated(second)
-    assert second.endswith(f"= {row.gold}")
-    assert int(row.gold or "-1") >= 0
+    assert second.endswith(f"= {problem.gold}")
+    assert int(problem.gold or "-1") >= 0
     again: Problem = next(word_problems(str(seed)))
-    assert again == row
+    assert again == problem

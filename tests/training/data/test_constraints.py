@@ -1,4 +1,4 @@
-"""Instructions with constraints that can be checked, and the preferences made of them."""
+"""Instructions with constraints that code can check, and the pairs that they give."""
 
 import random
 
@@ -7,14 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
-from training.data.constraint_edits import OBEY, draft, obeyed
-from training.data.constraints import KINDS, asked, drawn, satisfied
-from training.data.instructions import (
-    instruction,
-    instructions,
-    preference,
-    preferences_among,
-)
+from training.data.constraint_edits import EDITS, draft_text, edit_to_satisfy
+from training.data.constraints import CONSTRAINT_KINDS, constraint_request, random_constraint, satisfied
+from training.data.instructions import constraint_pairs, instruction
 from training.data.problems import DataError
 from training.rewards.checks import checks
 from training.types import Problem
@@ -45,24 +40,24 @@ CASES = [
 
 
 @pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=lambda case: str(case)[:30])
-def test_what_keeps_to_a_constraint(constraint: dict[str, object], good: str, bad: str) -> None:
-    """One text that keeps to each kind, and one that nearly does."""
+def test_each_kind_is_checked(constraint: dict[str, object], good: str, bad: str) -> None:
+    """One text satisfies the constraint, and one nearly does."""
     assert satisfied(constraint, good)
     assert not satisfied(constraint, bad)
-    assert len(asked(constraint)) > 10
+    assert len(constraint_request(constraint)) > 10
 
 
 def test_every_kind_has_a_case_and_an_edit() -> None:
-    """No kind is without an example here, nor without a way to keep to it."""
-    assert {case[0]["kind"] for case in CASES} == set(KINDS) == set(OBEY)
+    """No kind is without an example here, nor without a way to satisfy it."""
+    assert {case[0]["kind"] for case in CASES} == set(CONSTRAINT_KINDS) == set(EDITS)
 
 
-@given(st.sampled_from(sorted(KINDS)), st.integers())
-def test_every_constraint_can_be_kept(kind: str, seed: int) -> None:
-    """Whatever is drawn, an edited draft keeps to it, and saying nothing doesn't."""
-    chance = random.Random(seed)
-    constraint = drawn(kind, chance)
-    edited = obeyed(draft("chess", chance), [constraint], chance)
+@given(st.sampled_from(sorted(CONSTRAINT_KINDS)), st.integers())
+def test_every_constraint_can_be_satisfied(kind: str, seed: int) -> None:
+    """For any parameters an edited draft satisfies it, and a text without words doesn't."""
+    rng = random.Random(seed)
+    constraint = random_constraint(kind, rng)
+    edited = edit_to_satisfy(draft_text("chess", rng), [constraint], rng)
     assert edited is not None
     assert satisfied(constraint, edited)
     assert not satisfied(constraint, " ... ")
@@ -75,7 +70,7 @@ def test_any_text_can_be_checked(text: str, case: tuple[dict[str, object], str, 
 
 
 def test_deep_json_is_no_crash() -> None:
-    """A reply of a hundred thousand brackets is not JSON anybody asked for."""
+    """A reply of a hundred thousand brackets is not JSON."""
     assert not satisfied({"kind": "json"}, "[" * 100_000 + "a")
 
 
@@ -83,13 +78,13 @@ def test_deep_json_is_no_crash() -> None:
     "wrong", [{"kind": "rhymes"}, {}, {"kind": "sentences"}, {"kind": "words_at_least", "n": "x"}]
 )
 def test_a_wrong_constraint_is_an_error(wrong: dict[str, object]) -> None:
-    """A kind that doesn't exist, and parameters that are missing or wrong, are told."""
+    """A kind that doesn't exist, and missing or wrong parameters, are errors."""
     with pytest.raises(DataError, match="constraint"):
         satisfied(wrong, "some text")
 
 
 def test_the_reward_is_all_or_nothing() -> None:
-    """1.0 only where every constraint is kept, in the answer alone, by a reply that ended."""
+    """1.0 only where the answer of a finished reply satisfies every constraint."""
     both = Problem("1", "Hi", reward="checks", checks=({"kind": "no_commas"}, {"kind": "lowercase"}))
     replies = [
         reply("<think>One, two</think>one two"),
@@ -107,36 +102,27 @@ seeds = st.integers(0, 1000)
 
 @given(seeds, seeds)
 def test_instructions_are_endless_and_the_same(seed: int, index: int) -> None:
-    """A place of a seed's sequence always holds the same row, with its constraints in words."""
-    row = instruction(seed, index)
-    assert row == instructions(seed, 1, start=index)[0]
-    assert row.general
-    assert row.reward == "checks"
-    assert 1 <= len(row.checks) <= 3
-    assert all(asked(check) in row.question for check in row.checks)
-
-
-@given(seeds, seeds)
-def test_the_chosen_keeps_to_all_and_the_rejected_doesn_t(seed: int, index: int) -> None:
-    """A pair is told apart by its constraints, and by nothing that they don't say."""
-    pair = preference(seed, index)
-    assert pair.row == instruction(seed, index)
-    assert all(satisfied(check, pair.chosen) for check in pair.row.checks)
-    assert not all(satisfied(check, pair.rejected) for check in pair.row.checks)
+    """A place of a seed's sequence always holds the same problem, with its constraints in words."""
+    problem = instruction(seed, index)
+    assert problem == instruction(seed, index)
+    assert problem.general
+    assert problem.reward == "checks"
+    assert 1 <= len(problem.checks) <= 3
+    assert all(constraint_request(check) in problem.question for check in problem.checks)
 
 
 def test_different_seeds_ask_differently() -> None:
     """A hundred instructions are hardly ever the same, and another seed has others."""
-    first, second = ({row.question for row in instructions(seed, 100)} for seed in (1, 2))
+    first, second = ({instruction(seed, index).question for index in range(100)} for seed in (1, 2))
     assert len(first) > 90
     assert len(first & second) < 10
 
 
 def test_pairs_of_a_model_s_own_replies() -> None:
-    """Each pair is a reply that keeps to the constraints and one that doesn't; without both there is none."""
-    row = Problem("1", "Hi", reward="checks", checks=({"kind": "no_commas"},))
-    pairs = preferences_among(row, ["a b", "a, b", "c d", "c, d"], most=3, seed=1)
+    """Each pair is a reply that satisfies the constraints and one that doesn't; both are needed."""
+    problem = Problem("1", "Hi", reward="checks", checks=({"kind": "no_commas"},))
+    pairs = constraint_pairs(problem, ["a b", "a, b", "c d", "c, d"], limit=3, seed=1)
     assert len(pairs) == 3
     assert {pair.chosen for pair in pairs} <= {"a b", "c d"}
     assert {pair.rejected for pair in pairs} <= {"a, b", "c, d"}
-    assert preferences_among(row, ["a b"], most=3, seed=1) == []
+    assert constraint_pairs(problem, ["a b"], limit=3, seed=1) == []

@@ -1,4 +1,4 @@
-"""The function-writing problems are right: their own solutions pass, and little else does."""
+"""The problems that ask for a function: their own solutions pass, and stubs don't."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from training.rewards.unit_tests import UnitTests
 from training.sandbox import Sandbox, SandboxError, open_sandbox
 from training.types import Problem
 
-ROWS = coding_problems()
+PROBLEMS = coding_problems()
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +22,17 @@ def sandbox() -> Iterator[Sandbox]:
         pytest.skip(str(error))
 
 
-def test_there_are_thirty_different_ones() -> None:
+def test_there_are_thirty_different_problems() -> None:
     """Each has a name of its own, tests, and a task that names its function."""
-    assert len({row.id for row in ROWS}) == len({row.question for row in ROWS}) == 30
-    assert all(row.reward == "tests" and row.tests for row in ROWS)
-    assert all(row.id.removeprefix("functions/") in row.question for row in ROWS)
+    assert len({problem.id for problem in PROBLEMS}) == len({problem.question for problem in PROBLEMS}) == 30
+    assert all(problem.reward == "tests" and problem.tests for problem in PROBLEMS)
+    assert all(problem.id.removeprefix("functions/") in problem.question for problem in PROBLEMS)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
-def test_the_solution_passes_and_a_stub_does_not(sandbox: Sandbox, row: Problem) -> None:
-    """The known solution is right; a function that returns what it was given is not."""
-    name = row.id.removeprefix("functions/")
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.id)
+def test_the_solution_passes_and_a_stub_does_not(sandbox: Sandbox, problem: Problem) -> None:
+    """The known solution is right; a function that returns its first argument is not."""
+    name = problem.id.removeprefix("functions/")
     stub = f"def {name}(first, *rest):\n    return first\n"
-    replies = [reply(f"```python\n{code}```") for code in (row.extra["solution"], stub)]
-    assert UnitTests(sandbox)(row, replies) == [1.0, 0.0]
+    replies = [reply(f"```python\n{code}```") for code in (problem.extra["solution"], stub)]
+    assert UnitTests(sandbox)(problem, replies) == [1.0, 0.0]

@@ -94,7 +94,7 @@ def test_ratings_make_preferences(tmp_path: Path) -> None:
          "feedback": {"rating": 1}},
     )  # fmt: skip
     pairs = recorded_preferences(file)
-    assert [(pair.row.question, pair.chosen, pair.rejected) for pair in pairs] == [
+    assert [(pair.problem.question, pair.chosen, pair.rejected) for pair in pairs] == [
         ("a?", "So: 42.", "So: 41."),
         ("b?", "So: 41.", "So: 42."),
         ("f?", "So: None.", "Other."),

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 
 from training.data.problems import DataError
 from training.rl.guards import Convergence, Divergence
-from training.rl.stopping import Rules
+from training.rl.stopping import StoppingRules
 from training.stages.plots import read_metrics
 from training.trainer.callbacks import Over, Watch
 
@@ -32,7 +32,7 @@ class Trained:
 
 def train(  # every evaluation gives the next accuracy, every look at the clock is a second later
     directory: Path,
-    rules: Rules,
+    rules: StoppingRules,
     accuracies: list[float],
     *,
     most: int = 20,
@@ -72,7 +72,7 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
 
 def test_all_steps_are_made_where_no_rule_ends_them(tmp_path: Path) -> None:
     """The first evaluation is of the start model, and one is made after the last step."""
-    done = train(tmp_path, Rules(), [0.1, 0.3, 0.2], most=3)
+    done = train(tmp_path, StoppingRules(), [0.1, 0.3, 0.2], most=3)
     assert (done.steps, done.watch.ending.reason) == (3, "all steps done")
     assert done.watch.seen.accuracies == [0.1, 0.3, 0.2]
     assert done.kept == [0.1, 0.3]
@@ -80,37 +80,37 @@ def test_all_steps_are_made_where_no_rule_ends_them(tmp_path: Path) -> None:
 
 def test_until_ends_a_stage_at_the_evaluation_that_reaches_it(tmp_path: Path) -> None:
     """Not one step later."""
-    done = train(tmp_path, Rules(until=0.5), [0.1, 0.3, 0.6])
+    done = train(tmp_path, StoppingRules(until=0.5), [0.1, 0.3, 0.6])
     assert (done.steps, done.watch.ending.reason) == (4, "held-out accuracy reached 50%")
 
 
 def test_time_ends_a_stage_with_an_evaluation_of_what_it_has_become(tmp_path: Path) -> None:
     """Though none was due at that step; evaluations cost none of the time."""
-    done = train(tmp_path, Rules(seconds=3.0), [0.1, 0.2, 0.3])
+    done = train(tmp_path, StoppingRules(seconds=3.0), [0.1, 0.2, 0.3])
     assert (done.steps, done.watch.ending.reason) == (3, "3 seconds spent")
     assert done.watch.seen.accuracies == [0.1, 0.2, 0.3]
 
 
 def test_the_watch_tells_how_much_of_the_time_is_spent(tmp_path: Path) -> None:
     """For the rate, which falls with it; where no clock ends the stage there is nothing to tell."""
-    spent = train(tmp_path, Rules(seconds=8.0), [0.1], most=4).watch.spent
+    spent = train(tmp_path, StoppingRules(seconds=8.0), [0.1], most=4).watch.spent
     assert spent is not None
     assert spent() == 0.5
-    assert train(tmp_path, Rules(), [0.1], most=4).watch.spent is None
+    assert train(tmp_path, StoppingRules(), [0.1], most=4).watch.spent is None
 
 
 def test_convergence_ends_a_stage(tmp_path: Path) -> None:
     """After two windows without a gain."""
-    done = train(tmp_path, Rules(convergence=Convergence(200, 2)), [0.5, 0.5, 0.5, 0.5])
+    done = train(tmp_path, StoppingRules(convergence=Convergence(200, 2)), [0.5, 0.5, 0.5, 0.5])
     assert (done.steps, done.watch.ending.reason) == (6, "held-out accuracy has converged")
 
 
 def test_a_fall_ends_a_stage_as_gone_wrong_even_when_its_time_is_up(tmp_path: Path) -> None:
     """What was kept is of the best evaluation."""
-    rules = Rules(seconds=4.0, divergence=Divergence(fall=0.1))
+    rules = StoppingRules(seconds=4.0, divergence=Divergence(fall=0.1))
     done = train(tmp_path, rules, [0.5, 0.3, 0.2])
     assert done.steps == 4
-    assert done.watch.ending.gone_wrong
+    assert done.watch.ending.restore_best
     assert "fell to 20.0%" in done.watch.ending.reason
     assert done.kept == [0.5]
 
@@ -118,30 +118,30 @@ def test_a_fall_ends_a_stage_as_gone_wrong_even_when_its_time_is_up(tmp_path: Pa
 def test_a_reward_that_rises_while_accuracy_falls_is_reported(tmp_path: Path) -> None:
     """It ends nothing by itself: accuracy has its own guard."""
     fallen = [0.9, 0.8, 0.8, 0.8, 0.5, 0.5, 0.5]
-    done = train(tmp_path, Rules(), fallen, most=14, rewards=(0.1 * step for step in count()))
+    done = train(tmp_path, StoppingRules(), fallen, most=14, rewards=(0.1 * step for step in count()))
     assert done.steps == 14
     assert any("is it hacked?" in line for line in done.said)
-    honest = train(tmp_path, Rules(), fallen[::-1], most=14, rewards=(0.1 * step for step in count()))
+    honest = train(tmp_path, StoppingRules(), fallen[::-1], most=14, rewards=(0.1 * step for step in count()))
     assert not any("is it hacked?" in line for line in honest.said)
 
 
 @pytest.mark.parametrize(("taught", "steps"), [(1.0, 3), (0.0, 20)])
 def test_a_policy_that_has_no_choice_left_ends_a_stage(tmp_path: Path, taught: float, steps: int) -> None:
     """Where entropy stays under the least; a step that taught nothing has none, and tells nothing."""
-    rules = Rules(divergence=Divergence(entropy=0.1, steps=3))
+    rules = StoppingRules(divergence=Divergence(entropy=0.1, steps=3))
     done = train(tmp_path, rules, [0.5], entropy=0.01, taught=taught)
     assert done.steps == steps
-    assert done.watch.ending.gone_wrong == (taught > 0)
+    assert done.watch.ending.restore_best == (taught > 0)
 
 
 def test_what_was_seen_comes_back_with_a_checkpoint(tmp_path: Path) -> None:
     """Accuracies, the guard's memory and the time; the file is written whole."""
-    done = train(tmp_path, Rules(divergence=Divergence()), [0.1, 0.3, 0.2], most=4)
+    done = train(tmp_path, StoppingRules(divergence=Divergence()), [0.1, 0.3, 0.2], most=4)
     checkpoint = tmp_path / "checkpoint-4"
     checkpoint.mkdir()
     done.watch.on_save(SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=4), None)
     assert [file.name for file in checkpoint.iterdir()] == ["thinkgate.json"]
-    other = Watch(2, Rules(), dict, tmp_path / "other.jsonl")
+    other = Watch(2, StoppingRules(), dict, tmp_path / "other.jsonl")
     other.load(checkpoint)
     assert other.seen == done.watch.seen
     assert json.loads((checkpoint / "thinkgate.json").read_text())["accuracies"] == [0.1, 0.3, 0.2]
@@ -157,15 +157,15 @@ def saved(watch: Watch, directory: Path, step: int) -> Path:
 
 def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: Path) -> None:
     """Neither where a guard had ended it nor where all steps were done; the reason is that of before."""
-    rules = Rules(divergence=Divergence(fall=0.1))
+    rules = StoppingRules(divergence=Divergence(fall=0.1))
     fallen = train(tmp_path, rules, [0.5, 0.3, 0.2]).watch
     other = Watch(2, rules, dict, tmp_path / "metrics.jsonl")
     other.load(saved(fallen, tmp_path, 4))
     assert other.ending == fallen.ending
-    assert other.ending.gone_wrong
+    assert other.ending.restore_best
     with pytest.raises(Over):
         other.on_train_begin(None, SimpleNamespace(global_step=4, max_steps=20), None)
-    done = train(tmp_path, Rules(), [0.1], most=6).watch
+    done = train(tmp_path, StoppingRules(), [0.1], most=6).watch
     other.load(saved(done, tmp_path, 6))
     assert other.ending.reason == "all steps done"
     with pytest.raises(Over):
@@ -176,13 +176,13 @@ def test_a_stage_that_had_ended_at_its_checkpoint_takes_no_step_more(tmp_path: P
 @pytest.mark.parametrize(
     ("before", "later"),
     [
-        (Rules(seconds=4.0), Rules(seconds=9.0)),
-        (Rules(until=0.5), Rules(until=0.9)),
-        (Rules(convergence=Convergence(200, 2)), Rules()),
+        (StoppingRules(seconds=4.0), StoppingRules(seconds=9.0)),
+        (StoppingRules(until=0.5), StoppingRules(until=0.9)),
+        (StoppingRules(convergence=Convergence(200, 2)), StoppingRules()),
     ],
 )
 def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
-    tmp_path: Path, before: Rules, later: Rules
+    tmp_path: Path, before: StoppingRules, later: StoppingRules
 ) -> None:
     """Given more time, a higher aim or no rule, it goes on; left as they were, it is over."""
     ended = train(tmp_path, before, [0.6, 0.6, 0.6, 0.6]).watch
@@ -202,10 +202,10 @@ def test_whether_a_stage_is_over_is_for_the_rules_that_it_has_now(
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, other: tuple[str, str]) -> None:
     """Going on from it would mix two runs; the error says what to do."""
     bound = ("these rows", "its replies")
-    checkpoint = saved(Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
-    Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
+    checkpoint = saved(Watch(2, StoppingRules(), dict, tmp_path / "metrics.jsonl", bound=bound), tmp_path, 2)
+    Watch(2, StoppingRules(), dict, tmp_path / "metrics.jsonl", bound=bound).load(checkpoint)
     with pytest.raises(DataError, match=r"checkpoint-2 was made of other data.*remove .* to begin anew"):
-        Watch(2, Rules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
+        Watch(2, StoppingRules(), dict, tmp_path / "metrics.jsonl", bound=other).load(checkpoint)
 
 
 def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_line_of_metrics_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
     metrics.write_text(
         '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo', encoding="utf-8"
     )
-    watch = Watch(2, Rules(), lambda: {"accuracy": 0.5}, metrics)
+    watch = Watch(2, StoppingRules(), lambda: {"accuracy": 0.5}, metrics)
     watch.seen.accuracies = [0.5]
     watch.on_train_begin(None, SimpleNamespace(global_step=2, max_steps=4), None)
     assert [line["step"] for line in read_metrics(metrics)] == [1, 2]

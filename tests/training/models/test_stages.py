@@ -205,7 +205,7 @@ def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(
 ) -> None:
     """By ten points, in two evaluations one after the other."""
     told = ended_with(tmp_path, monkeypatch, "", 0.5, 0.4, 0.3)
-    assert "went back to the best" in told["ended"]
+    assert "restored the best checkpoint" in told["ended"]
 
 
 def test_a_stage_may_end_with_its_best_evaluations_weights(

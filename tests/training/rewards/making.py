@@ -1,4 +1,4 @@
-"""Rows and replies for the tests of rewards."""
+"""A problem and replies for the tests of rewards."""
 
 from policies.thinking import Markup, split_thinking
 from training.types import Completion, Problem
@@ -15,7 +15,7 @@ def reply(
     budget: str | None = None,
     markup: Markup | None = None,
 ) -> Completion:
-    """A reply with this raw text, one token a character unless `tokens` says how many."""
+    """Return a reply with this raw text, of one token a character unless `tokens` says how many."""
     thinking, answer = split_thinking(text, markup)
     ids = tuple(range(len(text) if tokens is None else tokens))
     return Completion(text, ids, thinking, answer, thought, finished, budget)

@@ -23,7 +23,7 @@ completions = st.builds(
 
 
 @pytest.mark.parametrize(
-    ("text", "worth"),
+    ("text", "reward"),
     [
         ("<think>6*7</think>The answer is 42.", 1.0),
         ("<think>6*7</think>\\boxed{42.0}", 1.0),
@@ -33,55 +33,55 @@ completions = st.builds(
         ("", 0.0),
     ],
 )
-def test_only_the_answer_counts(text: str, worth: float) -> None:
+def test_only_the_answer_counts(text: str, reward: float) -> None:
     """1.0 for the gold answer outside the thinking, else 0.0."""
-    assert Correct()(SUM, [reply(text)]) == [worth]
+    assert Correct()(SUM, [reply(text)]) == [reward]
 
 
-def test_a_cut_reply_earns_nothing() -> None:
-    """A reply that hit the limit is not right, even where the right number stands in it."""
+def test_a_truncated_reply_gets_nothing() -> None:
+    """A reply that hit the limit is not right, even where it contains the right number."""
     assert Correct()(SUM, [reply("The answer is 42", finished=False)]) == [0.0]
 
 
-def test_undecided_earns_nothing() -> None:
-    """Where the grader can't decide the reward is 0.0, not None: doubt must not pay, nor be left out."""
-    row = Problem("1", "Integrate.", gold="\\frac12")
+def test_an_undecided_answer_gets_nothing() -> None:
+    """Where the grader can't decide, the reward is 0.0 and not None: doubt must not pay, nor be left out."""
+    problem = Problem("1", "Integrate.", gold="\\frac12")
     doubtful = "\\boxed{\\int_0^1 x dx}"
-    assert verify(doubtful, row.gold or "") is None
-    assert Correct()(row, [reply(doubtful)]) == [0.0]
+    assert verify(doubtful, problem.gold or "") is None
+    assert Correct()(problem, [reply(doubtful)]) == [0.0]
 
 
-def test_a_row_may_state_a_tolerance() -> None:
-    """Then a number as near as that is right; other rows keep to the exact rules."""
+def test_a_problem_may_state_a_tolerance() -> None:
+    """Then a number within it is right; other problems keep to the exact rules."""
     replies = [reply("The answer is 3.353."), reply("The answer is 3.36.")]
     assert Correct()(Problem("1", "?", gold="3.35398", tolerance=0.001), replies) == [1.0, 0.0]
     assert Correct()(Problem("1", "?", gold="3.35398"), replies) == [0.0, 0.0]
 
 
 def test_without_a_gold_answer_it_does_not_apply() -> None:
-    """A row that can't be verified has no verdict."""
+    """A problem that can't be verified gives no reward."""
     assert Correct()(Problem("1", "Say hello."), [reply("Hello."), reply("Hi.")]) == [None, None]
 
 
 @given(st.lists(completions, max_size=6))
-def test_each_reply_earns_all_or_nothing_by_itself(replies: list[Completion]) -> None:
-    """1.0 or 0.0, 0.0 where it was cut off, and no reply's worth depends on the others or their order."""
-    worth = Correct()(SUM, replies)
-    assert set(worth) <= {0.0, 1.0}
-    assert all(value == 0.0 for each, value in zip(replies, worth, strict=True) if not each.finished)
-    assert worth == [value for each in replies for value in Correct()(SUM, [each])]
+def test_each_reply_gets_all_or_nothing_by_itself(replies: list[Completion]) -> None:
+    """1.0 or 0.0, 0.0 for a truncated reply; no reward depends on other replies or their order."""
+    rewards = Correct()(SUM, replies)
+    assert set(rewards) <= {0.0, 1.0}
+    assert all(value == 0.0 for sent, value in zip(replies, rewards, strict=True) if not sent.finished)
+    assert rewards == [value for sent in replies for value in Correct()(SUM, [sent])]
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(-3, 3))
 def test_a_number_is_right_where_it_is_the_gold(gold: int, off: int) -> None:
-    """Said in prose or boxed, and no other number is."""
-    row = Problem("1", "?", gold=str(gold))
+    """It is in prose or in a box, and no other number is."""
+    problem = Problem("1", "?", gold=str(gold))
     replies = [reply(f"The answer is {gold + off}."), reply(f"So \\boxed{{{gold + off}}}")]
-    assert Correct()(row, replies) == [float(off == 0)] * 2
+    assert Correct()(problem, replies) == [float(off == 0)] * 2
 
 
 @given(st.lists(completions, max_size=6))
 def test_thinking_alone_changes_nothing(replies: list[Completion]) -> None:
-    """What was thought before the answer, right or wrong, is not judged."""
-    thought = [replace(each, thinking="The answer is 42.") for each in replies]
-    assert Correct()(SUM, thought) == Correct()(SUM, replies)
+    """The thinking before the answer, right or wrong, is not judged."""
+    thinking = [replace(sent, thinking="The answer is 42.") for sent in replies]
+    assert Correct()(SUM, thinking) == Correct()(SUM, replies)

@@ -1,4 +1,4 @@
-"""The format reward: what is well-formed, and what only looks so."""
+"""The format reward: well-formed replies, and replies that only look so."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ CHAT = Problem("2", "Say hello.", reward="rubric", general=True)
 
 
 @pytest.mark.parametrize(
-    ("text", "formed"),
+    ("text", "well_formed"),
     [
         ("<think>six sevens</think>42", True),
         ("\n<think>\nsix sevens\n</think>\n\n42\n", True),
@@ -35,22 +35,22 @@ CHAT = Problem("2", "Say hello.", reward="rubric", general=True)
         ("", False),
     ],
 )
-def test_one_block_then_an_answer(text: str, formed: bool) -> None:
-    """Exactly one block that begins the reply, with a word in it, closed once, and an answer behind it."""
-    assert Format()(SUM, [reply(text, budget="high")]) == [float(formed)]
+def test_one_block_then_an_answer(text: str, well_formed: bool) -> None:
+    """Exactly one block begins the reply, has a word in it and is closed once; an answer follows."""
+    assert Format()(SUM, [reply(text, budget="high")]) == [float(well_formed)]
 
 
 @pytest.mark.parametrize(
-    ("text", "formed"),
+    ("text", "well_formed"),
     [("six sevens</think>42", True), ("<think>six sevens</think>42", False), ("</think>42", False)],
 )
-def test_the_template_may_open_the_block(text: str, formed: bool) -> None:
-    """Where the template wrote the opening tag the model must not write it again."""
-    assert thinks_once(text, OPENED) is formed
+def test_the_template_may_open_the_block(text: str, well_formed: bool) -> None:
+    """Where the template wrote the opening tag, the model must not write it again."""
+    assert thinks_once(text, OPENED) is well_formed
 
 
 @pytest.mark.parametrize(
-    ("answer", "formed"),
+    ("answer", "well_formed"),
     [
         ("<answer>42</answer>", True),
         ("\n<answer> 42 </answer>\n", True),
@@ -61,13 +61,13 @@ def test_the_template_may_open_the_block(text: str, formed: bool) -> None:
         ("<answer>42</answer> and more", False),
     ],
 )
-def test_the_answer_s_own_tags(answer: str, formed: bool) -> None:
-    """A family that wraps its answers has to, once and wholly."""
-    assert thinks_once(f"<think>six sevens</think>{answer}", WRAPPED) is formed
+def test_the_answer_s_own_tags(answer: str, well_formed: bool) -> None:
+    """A family that wraps its answers must wrap the whole answer, once."""
+    assert thinks_once(f"<think>six sevens</think>{answer}", WRAPPED) is well_formed
 
 
 @pytest.mark.parametrize(
-    ("text", "markup", "formed"),
+    ("text", "markup", "well_formed"),
     [
         ("42", Markup(), True),
         ("<think>six sevens</think>42", Markup(), False),
@@ -79,20 +79,20 @@ def test_the_answer_s_own_tags(answer: str, formed: bool) -> None:
         ("six</think>42", OPENED, False),
     ],
 )
-def test_off_means_no_block(text: str, markup: Markup, formed: bool) -> None:
-    """Told not to think, a reply is its answer; only a block that the template opened may be closed."""
-    assert Format(markup)(SUM, [reply(text, budget="off", markup=markup)]) == [float(formed)]
+def test_off_means_no_block(text: str, markup: Markup, well_formed: bool) -> None:
+    """Without thinking, a reply is its answer; it may only close a block that the template opened."""
+    assert Format(markup)(SUM, [reply(text, budget="off", markup=markup)]) == [float(well_formed)]
 
 
-def test_a_general_row_may_have_either_shape() -> None:
-    """Without a budget a general row is answered with or without thinking, but not with half a block."""
+def test_a_general_problem_allows_both_shapes() -> None:
+    """Without a budget its replies may think or not, but may not have half a block."""
     texts = ["Hello.", "<think>a greeting</think>Hello.", "<think></think>Hello.", "Hello.</think>"]
     assert Format()(CHAT, [reply(text) for text in texts]) == [1.0, 1.0, 0.0, 0.0]
     assert Format()(SUM, [reply("42")]) == [0.0]
 
 
-def test_a_cut_reply_is_not_formed() -> None:
-    """Nobody knows how a reply that hit the limit would have gone on."""
+def test_a_truncated_reply_is_not_well_formed() -> None:
+    """Nobody knows how a reply that hit the limit would go on."""
     assert Format()(SUM, [reply("<think>six sevens</think>4", finished=False)]) == [0.0]
 
 
@@ -100,8 +100,8 @@ PARTS = st.lists(st.sampled_from(["<think>", "</think>", "six ", "\n", "42", "`"
 
 
 @given(PARTS)
-def test_what_is_formed_is_split_as_it_looks(parts: list[str]) -> None:
-    """Serving's own splitter finds thinking and answer in a well-formed reply, and no tag in either."""
+def test_serving_splits_a_well_formed_reply_as_it_looks(parts: list[str]) -> None:
+    """Serving's own splitter finds thinking and an answer in it, and no tag in either."""
     text = "".join(parts)
     thinking, answer = split_thinking(text)
     if thinks_once(text, Markup()):

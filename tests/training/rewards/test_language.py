@@ -1,4 +1,4 @@
-"""The language reward: scripts first, an identifier for long prose, never formulas or code."""
+"""The language reward: scripts first, an identifier for long prose, without formulas and code."""
 
 import pytest
 from hypothesis import given
@@ -16,7 +16,7 @@ RUSSIAN = "Сколько яблок осталось в корзине посл
 
 @pytest.mark.parametrize("question", [ENGLISH, CHINESE, HINDI, JAPANESE, RUSSIAN])
 def test_the_same_language_is_consistent(question: str) -> None:
-    """Thinking in the question's own words is wholly in its language."""
+    """Thinking in the question's own words is fully in its language."""
     assert consistency(question, question) == 1.0
 
 
@@ -24,18 +24,18 @@ def test_the_same_language_is_consistent(question: str) -> None:
     ("question", "thinking"), [(ENGLISH, CHINESE), (CHINESE, ENGLISH), (RUSSIAN, HINDI), (ENGLISH, RUSSIAN)]
 )
 def test_another_script_is_not(question: str, thinking: str) -> None:
-    """Thinking in another script is wholly in another language."""
+    """Thinking in another script is fully in another language."""
     assert consistency(question, thinking) == 0.0
 
 
 def test_japanese_writes_with_three_scripts() -> None:
-    """Katakana and Chinese characters are at home in a Japanese question's thinking."""
+    """Katakana and Chinese characters belong in a Japanese question's thinking."""
     assert consistency(JAPANESE, "リンゴは三個残っています。答えは三です。") == 1.0
     assert consistency(CHINESE, "リンゴはまだのこっています") == 0.0
 
 
 def test_mixing_is_counted_by_words() -> None:
-    """Half the words in another script are half the reward; two unspaced characters are a word."""
+    """With half the words in another script the reward is a half; two unspaced characters are a word."""
     assert consistency(ENGLISH, "There are three apples 还剩三个苹果是吧") == pytest.approx(0.5)
 
 
@@ -50,7 +50,7 @@ def test_mixing_is_counted_by_words() -> None:
     ],
 )
 def test_formulas_and_code_have_no_language(formula: str) -> None:
-    """They are taken out: Chinese thinking with a formula is still Chinese."""
+    """They don't count: Chinese thinking with a formula is still Chinese."""
     assert consistency(CHINESE, f"{CHINESE} {formula}") == 1.0
     assert prose(formula).replace("+", "").strip() == ""
 
@@ -59,12 +59,12 @@ def test_formulas_and_code_have_no_language(formula: str) -> None:
     ("question", "thinking"), [("2 + 2 = ?", ENGLISH), (ENGLISH, ""), (ENGLISH, "$4$ so 4.")]
 )
 def test_nothing_to_judge(question: str, thinking: str) -> None:
-    """A question without words, or hardly any thinking, has no verdict."""
+    """A question without words, or hardly any thinking, gives no reward."""
     assert consistency(question, thinking) is None
 
 
 def test_languages_of_one_script_need_an_identifier() -> None:
-    """Long prose that it is sure of is told apart, a paragraph at a time; short or doubtful prose is not."""
+    """It tells long prose apart, paragraph by paragraph, where it is sure; short prose counts as fitting."""
     german = "Wir zählen zuerst alle Äpfel im Korb und ziehen dann die gegessenen davon ab. " * 2
     question, english = ENGLISH * 2, ENGLISH * 2
 
@@ -94,9 +94,9 @@ def test_the_installed_identifier() -> None:
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_any_text_has_a_share(question: str, thinking: str) -> None:
-    """Whatever is written, the reward is a share or nothing."""
-    worth = consistency(question, thinking)
-    assert worth is None or 0 <= worth <= 1
+    """For any text the reward is a share or None."""
+    share = consistency(question, thinking)
+    assert share is None or 0 <= share <= 1
 
 
 def test_the_reward_reads_the_thinking() -> None:

@@ -1,4 +1,4 @@
-"""The reward for code, in a sandbox that only pretends to run it; see `test_sandbox` for a real one."""
+"""The reward for code, in a sandbox that only pretends to run it; `tests/training/sandbox` has a real one."""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +11,13 @@ from training.rewards.unit_tests import UnitTests, last_code
 from training.sandbox import ProgramResult, Sandbox, SandboxError, SandboxLimits
 from training.types import Completion, Problem
 
-ROW = Problem("1", "Double.", reward="tests", tests="a\nb\nc")
+PROBLEM = Problem("1", "Double.", reward="tests", tests="a\nb\nc")
 """Each line stands for an assertion."""
 
 
 @dataclass(frozen=True)
-class Pretended(Sandbox):
-    """Passes code that holds every line of the tests; keeps what it was given to run."""
+class FakeSandbox(Sandbox):
+    """A sandbox that passes code with every line of the tests, and remembers the code."""
 
     ran: list[str] = field(default_factory=list)
 
@@ -38,51 +38,51 @@ completions = st.builds(
 
 
 @given(st.lists(completions, max_size=6))
-def test_only_what_passes_every_assertion_earns(replies: list[Completion]) -> None:
-    """1.0 where the last block of a whole reply holds all, else 0.0: there is no part credit."""
-    worth = UnitTests(Pretended(SandboxLimits()))(ROW, replies)
-    for each, value in zip(replies, worth, strict=True):
-        code = last_code(each.answer)
-        whole = each.finished and code is not None and {"a", "b", "c"} <= set(code.split())
-        assert value == float(whole)
+def test_code_must_pass_every_assertion(replies: list[Completion]) -> None:
+    """1.0 where the last block of a finished reply passes all, else 0.0: there is no part credit."""
+    rewards = UnitTests(FakeSandbox(SandboxLimits()))(PROBLEM, replies)
+    for sent, value in zip(replies, rewards, strict=True):
+        code = last_code(sent.answer)
+        passing = sent.finished and code is not None and {"a", "b", "c"} <= set(code.split())
+        assert value == float(passing)
 
 
 @given(
-    st.lists(completions, max_size=6).flatmap(lambda each: st.tuples(st.just(each), st.permutations(each)))
+    st.lists(completions, max_size=6).flatmap(lambda group: st.tuples(st.just(group), st.permutations(group)))
 )
 def test_order_does_not_matter(orders: tuple[list[Completion], list[Completion]]) -> None:
-    """The same replies in another order earn the same, each by itself."""
+    """The same replies in another order get the same rewards."""
     first, second = (
-        dict(zip(order, UnitTests(Pretended(SandboxLimits()))(ROW, order), strict=True))
+        dict(zip(order, UnitTests(FakeSandbox(SandboxLimits()))(PROBLEM, order), strict=True))
         for order in map(tuple, orders)
     )
     assert first == second
 
 
 @given(st.lists(completions, max_size=6))
-def test_each_different_code_runs_once(replies: list[Completion]) -> None:
-    """Cut-off replies' code is never run, and without tests nothing is."""
-    sandbox = Pretended(SandboxLimits())
-    UnitTests(sandbox)(ROW, replies)
-    codes = {last_code(each.answer) for each in replies if each.finished} - {None}
+def test_equal_code_runs_once(replies: list[Completion]) -> None:
+    """The code of truncated replies never runs, and nothing runs without tests."""
+    sandbox = FakeSandbox(SandboxLimits())
+    UnitTests(sandbox)(PROBLEM, replies)
+    codes = {last_code(sent.answer) for sent in replies if sent.finished} - {None}
     assert sorted(sandbox.ran) == sorted(codes)
-    sandbox = Pretended(SandboxLimits())
+    sandbox = FakeSandbox(SandboxLimits())
     assert UnitTests(sandbox)(Problem("1", "Double."), replies) == [None] * len(replies)
     assert sandbox.ran == []
 
 
-class Broken(Sandbox):
-    """One that can't start."""
+class BrokenSandbox(Sandbox):
+    """A sandbox that can't start."""
 
     def run(self, code: str, tests: str) -> ProgramResult:
         """See `Sandbox`."""
         raise SandboxError("no sandbox: no namespaces")
 
 
-def test_without_its_sandbox_nobody_is_judged() -> None:
-    """A sandbox that fails is an error of the run's, not a reply's 0.0."""
+def test_a_broken_sandbox_is_an_error() -> None:
+    """The run fails; no reply gets 0.0 for it."""
     with pytest.raises(SandboxError, match="no namespaces"):
-        UnitTests(Broken(SandboxLimits()))(ROW, [reply("```python\na\nb\nc\n```")])
+        UnitTests(BrokenSandbox(SandboxLimits()))(PROBLEM, [reply("```python\na\nb\nc\n```")])
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,5 @@ def test_without_its_sandbox_nobody_is_judged() -> None:
     ],
 )
 def test_the_last_block_is_the_code(text: str, code: str | None) -> None:
-    """The last closed block of Python, or of no named language, is what is run."""
+    """It is the last closed block that names Python or no language."""
     assert last_code(text) == code

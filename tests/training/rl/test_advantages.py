@@ -16,13 +16,13 @@ every = st.sampled_from(get_args(Normalisation))
 
 
 def flat(groups: list[list[float | None]]) -> list[float]:
-    """The values there are, of all groups."""
+    """Return the values of all groups, without the Nones."""
     return [value for group in groups for value in group if value is not None]
 
 
 @given(batches, every)
 def test_a_group_s_advantages_sum_to_zero(groups: list[list[float | None]], how: Normalisation) -> None:
-    """A reply is only ever better or worse than its own group; what has no reward has no advantage."""
+    """A reply is better or worse than its own group only; without a reward it has no advantage."""
     result = advantages(groups, how)
     assert [[v is None for v in group] for group in result] == [
         [v is None for v in group] for group in groups
@@ -35,7 +35,7 @@ def test_a_group_s_advantages_sum_to_zero(groups: list[list[float | None]], how:
 def test_scale_and_shift(
     groups: list[list[float | None]], how: Normalisation, scale: int, shift: int
 ) -> None:
-    """Adding to all rewards changes nothing; multiplying them only where no deviation divides."""
+    """Adding to all rewards changes nothing; multiplying them does only where no deviation divides."""
     moved = [[None if v is None else scale * v + shift for v in group] for group in groups]
     times = scale if how == "none" else 1
     assert flat(advantages(moved, how)) == pytest.approx([times * v for v in flat(advantages(groups, how))])
@@ -54,7 +54,7 @@ def test_better_is_higher(groups: list[list[float | None]], how: Normalisation) 
 
 @given(batches)
 def test_units(groups: list[list[float | None]]) -> None:
-    """Normalised by group a group's deviation is 1, by Magistral's way the whole batch's is."""
+    """The deviation is 1: of a group where it divides, and of the whole batch in Magistral's way."""
     for rewards, result in zip(groups, advantages(groups, "group"), strict=True):
         assert spread(result) == pytest.approx(1.0 if spread(rewards) else 0.0)
     centred = flat(advantages(groups, "none"))
@@ -63,14 +63,14 @@ def test_units(groups: list[list[float | None]]) -> None:
 
 @given(batches, every)
 def test_flat_groups_teach_nothing(groups: list[list[float | None]], how: Normalisation) -> None:
-    """Where all replies of a group earn the same, every advantage is 0, not rounding blown up."""
+    """Where all replies of a group get the same reward, every advantage is 0, not amplified rounding."""
     tenths = [[None if v is None else 0.1 for v in group] for group in groups]
     assert all(v == 0 for v in flat(advantages(tenths, how)) if how != "none")
     assert flat(advantages(tenths, how)) == pytest.approx([0] * len(flat(tenths)), abs=1e-12)
 
 
 def test_worked_by_hand() -> None:
-    """Two groups, one right in four and one half right, in every unit."""
+    """Two groups in every unit: one with a right reply in four, one with half of them right."""
     groups = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
     centred = [[0.75, -0.25, -0.25, -0.25], [0.5, 0.5, -0.5, -0.5]]
     assert advantages(groups, "none") == centred

@@ -1,17 +1,17 @@
-"""Which questions are worth training on."""
+"""Filters for questions that are worth training on."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.rl.advantages import advantages
-from training.rl.filters import MAX_ROUNDS, by_difficulty, live, next_batch, pass_rate
+from training.rl.filters import MAX_ROUNDS, informative, next_batch, pass_rate, split_by_difficulty
 
 values = st.lists(st.none() | st.sampled_from([0.0, 0.083, 0.5, 1.0]), max_size=10)
 
 
 def test_the_band_holds_its_ends() -> None:
-    """20% and 80% are kept; rarer and more frequent successes are not; part credit is no success."""
+    """Rates of 20% and 80% are within it, rarer and more frequent successes are not; part credit is none."""
     rewards = {
         "never": [0.0] * 10,
         "some": [1.0, 0.0, 0.0, 0.0, 0.0],
@@ -21,25 +21,25 @@ def test_the_band_holds_its_ends() -> None:
         "parts": [0.9] * 5,
         "unjudged": [None, None],
     }
-    sorts = by_difficulty(rewards)
-    assert sorts.kept == ("some", "most")
-    assert sorts.easy == ("always", "nearly")
-    assert sorts.hard == ("never", "parts")
-    assert sorts.unknown == ("unjudged",)
+    split = split_by_difficulty(rewards)
+    assert split.within == ("some", "most")
+    assert split.easy == ("always", "nearly")
+    assert split.hard == ("never", "parts")
+    assert split.unknown == ("unjudged",)
 
 
 @given(st.dictionaries(st.text(max_size=3), values), st.floats(0, 0.5), st.floats(0.5, 1))
-def test_every_question_falls_into_one_sort(
+def test_every_question_is_in_one_part(
     rewards: dict[str, list[float | None]], low: float, high: float
 ) -> None:
-    """None is lost or doubled, and what is kept lies in the band."""
-    sorts = by_difficulty(rewards, low, high)
-    assert sorted((*sorts.kept, *sorts.easy, *sorts.hard, *sorts.unknown)) == sorted(rewards)
-    assert all(low <= (pass_rate(rewards[name]) or 0.0) <= high for name in sorts.kept)
+    """No question is lost or doubled, and the band holds the rates within it."""
+    split = split_by_difficulty(rewards, low, high)
+    assert sorted((*split.within, *split.easy, *split.hard, *split.unknown)) == sorted(rewards)
+    assert all(low <= (pass_rate(rewards[name]) or 0.0) <= high for name in split.within)
 
 
 @pytest.mark.parametrize(
-    ("totals", "main", "alive"),
+    ("totals", "main", "useful"),
     [
         ([1.0, 0.0], [1.0, 0.0], True),
         ([1.2, 1.0], [1.0, 1.0], False),
@@ -53,59 +53,59 @@ def test_every_question_falls_into_one_sort(
     ],
 )
 def test_a_group_needs_spread_and_a_middle(
-    totals: list[float | None], main: list[float | None], alive: bool
+    totals: list[float | None], main: list[float | None], useful: bool
 ) -> None:
-    """Neither spread by shaping alone, nor a mean in the middle alone, makes a group worth training on."""
-    assert live(totals, main) is alive
+    """Neither spread by shaping alone nor a mean in the middle alone makes a group worth training on."""
+    assert informative(totals, main) is useful
 
 
 @given(values)
-def test_a_live_group_has_a_gradient(main: list[float | None]) -> None:
-    """Where a group is live by its main reward alone some advantage isn't 0; where it is dead all are."""
-    assert any(advantages([main], "group")[0]) is live(main, main)
+def test_an_informative_group_has_a_gradient(main: list[float | None]) -> None:
+    """By its main reward alone, a group is informative exactly where some advantage isn't 0."""
+    assert any(advantages([main], "group")[0]) is informative(main, main)
 
 
 @given(st.integers(0, 10), st.sampled_from([0.0, 0.083, 0.5, 1.0]), st.integers(0, 3))
 def test_a_group_without_spread_has_no_gradient(count: int, value: float, unjudged: int) -> None:
-    """However many are alike, and whether or not some weren't judged: it is dead, and nothing is learned."""
+    """However many replies are alike, and whether or not some weren't judged, it teaches nothing."""
     main = [value] * count + [None] * unjudged
-    assert not live(main, main)
+    assert not informative(main, main)
     assert not any(advantages([main], "group")[0])
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 10), st.integers(1, 6))
-def test_what_a_round_decides(alive: list[bool], wanted: int, rounds: int) -> None:
-    """Only live groups are trained on, at most as many as wanted; redrawing is bounded in size and rounds."""
-    batch = next_batch(alive, wanted, rounds)
-    assert all(alive[place] for place in batch.train)
-    assert not any(alive[place] for place in batch.fill)
+def test_a_plan_keeps_its_bounds(groups: list[bool], wanted: int, rounds: int) -> None:
+    """It trains on informative groups only, at most `wanted`; redrawing is bounded in size and rounds."""
+    batch = next_batch(groups, wanted, rounds)
+    assert all(groups[place] for place in batch.train)
+    assert not any(groups[place] for place in batch.fill)
     assert 0 <= batch.redraw <= wanted
     if batch.redraw:
-        assert sum(alive) < wanted
+        assert sum(groups) < wanted
         assert rounds < MAX_ROUNDS
         assert not batch.skip
     else:
-        assert len(batch.train) == min(wanted, sum(alive))
-        assert len(batch.train) + len(batch.fill) == min(wanted, len(alive))
-        assert batch.skip == (not any(alive))
+        assert len(batch.train) == min(wanted, sum(groups))
+        assert len(batch.train) + len(batch.fill) == min(wanted, len(groups))
+        assert batch.skip == (not any(groups))
 
 
 @given(st.data(), st.integers(1, 8))
 def test_sampling_ends(data: st.DataObject, wanted: int) -> None:
-    """Whatever is drawn, after three rounds at most there is a batch, a smaller one, or a skip."""
-    alive: list[bool] = []
+    """After three rounds at most there is a batch, a smaller batch, or a skipped step."""
+    groups: list[bool] = []
     redraw, rounds = wanted, 0
     while redraw:
-        alive += data.draw(st.lists(st.booleans(), min_size=redraw, max_size=redraw))
+        groups += data.draw(st.lists(st.booleans(), min_size=redraw, max_size=redraw))
         rounds += 1
-        batch = next_batch(alive, wanted, rounds)
+        batch = next_batch(groups, wanted, rounds)
         redraw = batch.redraw
     assert rounds <= MAX_ROUNDS
-    assert len(batch.train) == min(wanted, sum(alive))
+    assert len(batch.train) == min(wanted, sum(groups))
 
 
-def test_as_many_are_redrawn_as_are_likely_to_do() -> None:
-    """With half of the groups dead, twice the missing ones are drawn; with all dead, a whole batch."""
+def test_the_redraw_completes_the_batch_at_the_share_so_far() -> None:
+    """With half of the groups informative it is twice the missing ones; with none, a whole batch."""
     assert next_batch([True, True, True, False, False, False], 6, 1).redraw == 6
     assert next_batch([True, True, True, False], 4, 1).redraw == 2
     assert next_batch([False] * 4, 4, 1).redraw == 4

@@ -11,10 +11,10 @@ from training.rl.guards import (
     Convergence,
     Divergence,
     DivergenceState,
-    Hacking,
-    canary,
+    RewardHacking,
+    check_weights,
     converged,
-    hacking,
+    detect_reward_hacking,
     watch_accuracy,
     watch_step,
 )
@@ -24,31 +24,31 @@ RULE = Divergence(fall=0.1, evaluations=2, entropy=0.05, steps=3)
 shares = st.integers(0, 100).map(lambda n: n / 100)
 
 
-def wrong(accuracies: list[float], rule: Divergence = RULE) -> list[bool]:
-    """What the guard says after each evaluation."""
-    state, said = DivergenceState(), []
+def verdicts(accuracies: list[float], rule: Divergence = RULE) -> list[bool]:
+    """Return the guard's verdict after each evaluation."""
+    state, results = DivergenceState(), []
     for step, accuracy in enumerate(accuracies):
-        state, found = watch_accuracy(rule, state, accuracy, step)
-        said.append(found)
-    return said
+        state, diverged = watch_accuracy(rule, state, accuracy, step)
+        results.append(diverged)
+    return results
 
 
-def test_a_lasting_fall_has_gone_wrong() -> None:
-    """One bad evaluation is chance, two in a row are not; a fall by less than the rule's is none."""
-    assert wrong([0.5, 0.4, 0.45, 0.4, 0.39]) == [False, False, False, False, True]
-    assert wrong([0.5, 0.41, 0.41, 0.41]) == [False] * 4
+def test_a_lasting_fall_is_divergence() -> None:
+    """One bad evaluation is chance, two in a row are not; a smaller fall than the rule's doesn't count."""
+    assert verdicts([0.5, 0.4, 0.45, 0.4, 0.39]) == [False, False, False, False, True]
+    assert verdicts([0.5, 0.41, 0.41, 0.41]) == [False] * 4
 
 
 @given(st.lists(shares, max_size=20))
 def test_what_never_falls_far_is_left_alone(accuracies: list[float]) -> None:
-    """While every evaluation is within the fall of the best so far, nothing is said."""
-    far = [best - now for now, best in zip(accuracies, running_best(accuracies), strict=True)]
-    if all(fall < RULE.fall - 0.005 for fall in far):
-        assert not any(wrong(accuracies))
+    """While every evaluation is within the fall of the best so far, the run goes on."""
+    falls = [best - now for now, best in zip(accuracies, running_best(accuracies), strict=True)]
+    if all(fall < RULE.fall - 0.005 for fall in falls):
+        assert not any(verdicts(accuracies))
 
 
 def running_best(values: list[float]) -> list[float]:
-    """The largest so far, at each place."""
+    """Return the largest value so far, at each place."""
     return [max(values[: place + 1]) for place in range(len(values))]
 
 
@@ -66,22 +66,22 @@ def test_the_best_is_remembered(accuracies: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("loss", "entropy"), [(math.nan, None), (math.inf, 1.0), (0.1, math.nan)])
-def test_a_broken_loss_has_gone_wrong_at_once(loss: float, entropy: float | None) -> None:
-    """A loss or an entropy that is no number needs no second look."""
+def test_a_broken_loss_is_divergence_at_once(loss: float, entropy: float | None) -> None:
+    """A loss or an entropy that is no number ends the run without a second look."""
     assert watch_step(RULE, DivergenceState(), loss, entropy)[1]
 
 
 def test_entropy_that_stays_low_is_collapse() -> None:
-    """Only so many steps in a row under the floor; without a measured entropy nothing is said."""
-    state, said = DivergenceState(), []
+    """It takes the rule's number of steps in a row under the floor; one without entropy doesn't count."""
+    state, results = DivergenceState(), []
     for entropy in (0.01, 0.01, 0.2, 0.01, None, 0.01, 0.01):
-        state, found = watch_step(RULE, state, 0.1, entropy)
-        said.append(found)
-    assert said == [*[False] * 6, True]
+        state, diverged = watch_step(RULE, state, 0.1, entropy)
+        results.append(diverged)
+    assert results == [*[False] * 6, True]
 
 
 def test_convergence_is_no_gain_over_a_window() -> None:
-    """While accuracy rises by more than chance the run goes on; on a plateau, or in a fall, it ends."""
+    """While accuracy rises by more than chance the run goes on; on a plateau or in a fall it ends."""
     rule = Convergence(questions=200, window=2)
     assert not converged(rule, [0.1, 0.2, 0.3])
     assert not converged(rule, [0.1, 0.2, 0.3, 0.4])
@@ -92,7 +92,7 @@ def test_convergence_is_no_gain_over_a_window() -> None:
 
 @given(st.lists(shares, max_size=12), st.integers(1, 4), st.integers(1, 500))
 def test_more_questions_see_more(accuracies: list[float], window: int, questions: int) -> None:
-    """What counts as a gain with few questions is a gain with more; and what ends needs two windows."""
+    """A gain with few questions is a gain with more; and nothing ends before two windows."""
     few, many = Convergence(questions, window), Convergence(10 * questions, window)
     assert converged(few, accuracies) or not converged(many, accuracies)
     assert len(accuracies) >= 2 * window or not converged(few, accuracies)
@@ -100,12 +100,12 @@ def test_more_questions_see_more(accuracies: list[float], window: int, questions
 
 def test_reward_that_rises_while_accuracy_falls_is_hacked() -> None:
     """Only both together raise the alarm, over two windows."""
-    rule = Hacking(window=2)
+    rule = RewardHacking(window=2)
     up, down = [0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.3, 0.3]
-    assert hacking(rule, up, down)
-    assert not hacking(rule, up, up)
-    assert not hacking(rule, down, down)
-    assert not hacking(rule, up[1:], down[1:])
+    assert detect_reward_hacking(rule, up, down)
+    assert not detect_reward_hacking(rule, up, up)
+    assert not detect_reward_hacking(rule, down, down)
+    assert not detect_reward_hacking(rule, up[1:], down[1:])
 
 
 tokens = st.lists(st.floats(-20, 0), min_size=1, max_size=20)
@@ -114,25 +114,25 @@ tokens = st.lists(st.floats(-20, 0), min_size=1, max_size=20)
 @given(tokens, st.floats(0, 0.04))
 def test_small_differences_agree(trainer: list[float], noise: float) -> None:
     """Kernels differ a little; every token counts once."""
-    result = canary(trainer, [value - noise for value in trainer])
+    result = check_weights(trainer, [value - noise for value in trainer])
     assert result.verdict == "agrees"
     assert result.difference == pytest.approx(noise, abs=1e-9)
     assert result.tokens == len(trainer)
-    assert canary(trainer, [value - 0.1 for value in trainer]).verdict == "differs"
+    assert check_weights(trainer, [value - 0.1 for value in trainer]).verdict == "differs"
 
 
 @given(tokens, st.floats(0.001, 3))
 def test_a_server_with_old_weights_is_seen(trainer: list[float], step: float) -> None:
-    """A server that gives the last sync's logprobs is stale, however small the step; a fresh one is not."""
+    """A server with the last sync's logprobs is stale, however small the step; a fresh one is not."""
     previous = [value - step for value in trainer]
-    assert canary(trainer, previous, previous).verdict == "stale"
-    assert canary(trainer, trainer, previous).verdict == "agrees"
+    assert check_weights(trainer, previous, previous).verdict == "stale"
+    assert check_weights(trainer, trainer, previous).verdict == "agrees"
 
 
-def test_what_is_no_number_does_not_agree() -> None:
+def test_nan_does_not_agree() -> None:
     """A broken server must not pass; comparing nothing is an error."""
-    assert canary([-1.0], [math.nan]).verdict == "differs"
+    assert check_weights([-1.0], [math.nan]).verdict == "differs"
     with pytest.raises(ValueError, match="needs tokens"):
-        canary([], [])
+        check_weights([], [])
     with pytest.raises(ValueError, match="argument 2"):
-        canary([-1.0], [])
+        check_weights([-1.0], [])

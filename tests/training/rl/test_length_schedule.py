@@ -1,4 +1,4 @@
-"""The progressive length limit."""
+"""The length schedule."""
 
 import json
 
@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
 from training.trainer.states import from_json, to_json
 
-SCHEDULE = LengthSchedule(start=100, most=300, factor=2.0, clipped=0.25, window=2)
+SCHEDULE = LengthSchedule(start=100, maximum=300, factor=2.0, max_truncated=0.25, window=2)
 
 
-def test_it_grows_when_few_are_cut() -> None:
-    """After a whole window with few cut-off replies the limit is raised, up to the most, and no further."""
+def test_it_grows_when_few_are_truncated() -> None:
+    """After a whole window with few truncated replies the limit grows, up to its maximum."""
     state = start_length(SCHEDULE)
     limits = []
     for _ in range(6):
@@ -22,8 +22,8 @@ def test_it_grows_when_few_are_cut() -> None:
     assert limits == [100, 200, 200, 300, 300, 300]
 
 
-def test_it_waits_while_many_are_cut() -> None:
-    """Clipped replies hold the limit where it is, until the window has left them behind."""
+def test_it_waits_while_many_are_truncated() -> None:
+    """Truncated replies hold the limit where it is, until the window has left them behind."""
     state = start_length(SCHEDULE)
     for finished in ([False, False], [True, True], [False, False], [True, True]):
         state = next_length(SCHEDULE, state, finished)
@@ -36,7 +36,7 @@ steps = st.lists(st.lists(st.booleans(), max_size=4), max_size=30)
 
 
 schedules = st.builds(
-    lambda start, more, factor, clipped, window: LengthSchedule(start, start + more, factor, clipped, window),
+    lambda start, more, factor, share, window: LengthSchedule(start, start + more, factor, share, window),
     st.integers(1, 500),
     st.integers(0, 500),
     st.floats(1.01, 4),
@@ -46,14 +46,14 @@ schedules = st.builds(
 
 
 @given(steps, schedules)
-def test_it_never_shrinks_nor_passes_its_most(seen: list[list[bool]], schedule: LengthSchedule) -> None:
-    """Limits only rise, end at the most, and a state kept as JSON goes on as if nothing had happened."""
+def test_it_never_shrinks_nor_passes_its_maximum(seen: list[list[bool]], schedule: LengthSchedule) -> None:
+    """Limits only rise, up to the maximum, and a state stored as JSON goes on in the same way."""
     state = start_length(schedule)
     for finished in seen:
         following = next_length(schedule, state, finished)
-        assert state.limit <= following.limit <= schedule.most
-        kept = from_json(LengthState, json.loads(json.dumps(to_json(state))))
-        assert next_length(schedule, kept, finished) == following
+        assert state.limit <= following.limit <= schedule.maximum
+        restored = from_json(LengthState, json.loads(json.dumps(to_json(state))))
+        assert next_length(schedule, restored, finished) == following
         state = following
 
 
@@ -63,6 +63,6 @@ def test_it_never_shrinks_nor_passes_its_most(seen: list[list[bool]], schedule: 
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_a_schedule_must_make_sense(wrong: dict[str, float]) -> None:
-    """A start over the most, or a factor that doesn't grow, is an error before the run."""
+    """A start over the maximum, or a factor that doesn't grow, is an error before the run."""
     with pytest.raises(ValueError, match="length schedule"):
-        LengthSchedule(**{"start": 100, "most": 300, **wrong})  # type: ignore[arg-type]
+        LengthSchedule(**{"start": 100, "maximum": 300, **wrong})  # type: ignore[arg-type]

@@ -151,8 +151,8 @@ texts, frame = [], sys._getframe()
 while frame:
     texts += [value for value in frame.f_locals.values() if isinstance(value, str)]
     frame = frame.f_back
-for held in gc.get_objects():
-    values = held.values() if isinstance(held, dict) else held if isinstance(held, (list, tuple)) else ()
+for item in gc.get_objects():
+    values = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
     texts += [value for value in list(values) if isinstance(value, str)]
 print(next((text for text in texts if text == "3" + chr(10)), "none"))
 """,
@@ -223,7 +223,7 @@ def test_long_input_and_output_pass_through(sandbox: Sandbox) -> None:
 
 
 def test_no_cases_are_passed_by_anything(sandbox: Sandbox) -> None:
-    """Nothing is asked of the program."""
+    """Without a case nothing can fail."""
     assert sandbox.run_program("1 / 0", []).passed
 
 

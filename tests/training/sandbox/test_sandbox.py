@@ -1,4 +1,4 @@
-"""Code that nobody vouches for: what it can't do, and how it can't cheat."""
+"""Untrusted code: what it can't do, and how it can't cheat."""
 
 import importlib.util
 import json
@@ -17,7 +17,14 @@ import training.sandbox
 from tests.training.rewards.making import SUM, reply
 from tests.training.sandbox_cases import CHEATS, ENDLESS, FORBIDDEN, HONEST
 from training.rewards.unit_tests import UnitTests
-from training.sandbox import Sandbox, SandboxError, SandboxLimits, needed, open_sandbox, shown
+from training.sandbox import (
+    Sandbox,
+    SandboxError,
+    SandboxLimits,
+    directory_listing,
+    open_sandbox,
+    python_directories,
+)
 from training.types import Problem
 
 LIMITS = SandboxLimits(seconds=3.0, cpu=2, memory=256 << 20)
@@ -35,7 +42,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
-    """Functions, classes, generators, exceptions and changes in place are seen as if nothing lay between."""
+    """Functions, classes, generators, exceptions and changes in place work as in one process."""
     result = sandbox.run(*HONEST[name].split("# tests"))
     assert result.passed, result.why
 
@@ -44,13 +51,13 @@ def test_honest_code_passes(sandbox: Sandbox, name: str) -> None:
     "code", ["def double(x):\n    return 3 * x", "def triple(x):\n    return x", "def double(x:", "1 / 0", ""]
 )
 def test_wrong_code_fails(sandbox: Sandbox, code: str) -> None:
-    """A wrong result, a missing name, a syntax error and a crash are no pass."""
+    """A wrong result, a missing name, a syntax error and a crash don't pass."""
     assert not sandbox.run(code, "assert double(2) == 4").passed
 
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_cheating_fails(sandbox: Sandbox, name: str) -> None:
-    """Ending early, faking the verdict, patching what asserts, and lying objects don't pass."""
+    """Ending early, faking the verdict, patching assertions, and lying objects don't pass."""
     assert not sandbox.run(*CHEATS[name].split("# tests")).passed
 
 
@@ -68,27 +75,27 @@ def test_what_code_can_t_do(sandbox: Sandbox, name: str) -> None:
 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_it_always_ends(sandbox: Sandbox, name: str) -> None:
-    """Code that never ends, forks, eats memory or ignores signals is ended, and has failed."""
+    """Code that never ends, forks, eats memory or ignores signals is killed and fails."""
     short = Sandbox(SandboxLimits(seconds=1.5, cpu=1, memory=sandbox.limits.memory))
     assert not short.run(ENDLESS[name], "assert double(2) == 4").passed
 
 
 def test_without_namespaces_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a system without them there is no sandbox, and the error says so; nothing is run."""
+    """On a system without them there is no sandbox, and the error says so; nothing runs."""
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SandboxError, match="Linux namespaces"):
         open_sandbox()
 
 
 def test_an_impossible_limit_refuses() -> None:
-    """Where Python can't even start within the limits the machine is at fault, not the code."""
+    """Where Python can't even start within the limits, that is an error of the machine, not of the code."""
     with pytest.raises(SandboxError, match="no sandbox"):
         open_sandbox(SandboxLimits(memory=1 << 20))
 
 
 @pytest.fixture
 def home() -> Iterator[str]:
-    """A directory in /home, as an ordinary user's Python lies in one."""
+    """A directory in /home, where an ordinary user's Python may lie."""
     try:
         with tempfile.TemporaryDirectory(dir="/home") as directory:
             yield directory
@@ -98,7 +105,7 @@ def home() -> Iterator[str]:
 
 @pytest.mark.usefixtures("sandbox")
 def test_a_python_may_lie_in_a_home(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The directories above it are in the sandbox then, and hold nothing else."""
+    """Then the directories above it are in the sandbox, and hold nothing else."""
     paths = sorted([*training.sandbox._python_paths(), home])
     monkeypatch.setattr(training.sandbox, "_python_paths", lambda: paths)
     result = open_sandbox(LIMITS).run(
@@ -113,7 +120,7 @@ def test_a_python_may_lie_in_a_home(home: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_sandbox_that_shows_more_is_refused(
     tmp_path: Path, inside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory beside those that Python needs, and a temporary file within one of those, are seen."""
+    """The probe sees a directory beside those of Python, and a temporary file within one of those."""
     command, python = training.sandbox._command, training.sandbox._python_paths
 
     def leaking(limits: SandboxLimits, *, programs: bool) -> list[str]:
@@ -123,7 +130,7 @@ def test_a_sandbox_that_shows_more_is_refused(
 
     monkeypatch.setattr(training.sandbox, "_command", leaking)
     if inside:
-        tmp_path.chmod(0o755)  # or nobody, whom root becomes in there, couldn't look into it
+        tmp_path.chmod(0o755)  # root becomes nobody in there, who must be able to read it
         monkeypatch.setattr(training.sandbox, "_python_paths", lambda: sorted([*python(), str(tmp_path)]))
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(SandboxError, match="it sees files"):
@@ -131,8 +138,8 @@ def test_a_sandbox_that_shows_more_is_refused(
 
 
 @pytest.mark.usefixtures("sandbox")
-def test_it_stands_whatever_the_mask_of_files_is() -> None:
-    """One that shuts others out shuts the code itself out of Python's library."""
+def test_it_works_with_any_umask() -> None:
+    """A umask that excludes others must not exclude the code from Python's library."""
     mask = os.umask(0o077)
     try:
         assert open_sandbox(LIMITS).run("import sqlite3\n" + DOUBLE, "assert double(2) == 4").passed
@@ -141,17 +148,17 @@ def test_it_stands_whatever_the_mask_of_files_is() -> None:
 
 
 def test_the_standard_library_is_whole(sandbox: Sandbox) -> None:
-    """What needs shared libraries of the machine's can be imported, wherever this Python has it."""
+    """Modules that need the machine's shared libraries can be imported, where this Python has them."""
     names = ["bz2", "ctypes", "decimal", "hashlib", "lzma", "sqlite3", "ssl", "zlib"]
-    held = [name for name in names if importlib.util.find_spec(f"_{name}") or name == "zlib"]
-    code = "\n".join(f"import {name}" for name in held) + "\ndef whole():\n    return True"
+    present = [name for name in names if importlib.util.find_spec(f"_{name}") or name == "zlib"]
+    code = "\n".join(f"import {name}" for name in present) + "\ndef whole():\n    return True"
     result = sandbox.run(code, "assert whole() is True")
     assert result.passed, result.why
 
 
 def among(*directories: str) -> Callable[[str], bool]:
-    """Whether there is such a directory, on a machine with these and those above them."""
-    return lambda path: any(Path(each).is_relative_to(path) for each in directories)
+    """Return a check whether a machine with these directories has a given one."""
+    return lambda path: any(Path(directory).is_relative_to(path) for directory in directories)
 
 
 DEBIAN = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib/python3.11", "/lib64")
@@ -184,28 +191,28 @@ HOME = "/home/ann/.local/share/uv/python/cpython-3.11-linux"
 def test_what_python_needs(
     prefix: str, library: str, multiarch: str, directories: tuple[str, ...], paths: list[str]
 ) -> None:
-    """Its library and the shared ones: no programs, and nothing else that lies in the same prefix."""
-    assert needed(prefix, [library], multiarch, among(library, *directories)) == paths
+    """Its library and the shared ones: no programs, and nothing else of the same prefix."""
+    assert python_directories(prefix, [library], multiarch, among(library, *directories)) == paths
 
 
 names = st.lists(st.sampled_from(["a", "b", "lib", "x"]), min_size=1, max_size=4)
 
 
 @given(st.sets(names.map(lambda parts: "/" + "/".join(parts)), min_size=1, max_size=6))
-def test_only_what_leads_to_the_paths_is_shown(paths: set[str]) -> None:
-    """Each path can be reached from the root by what is listed, and whatever is listed leads to one."""
-    held = shown(paths)
+def test_the_listing_leads_to_the_paths_only(paths: set[str]) -> None:
+    """The listing leads from the root to each path, and every entry leads to a path."""
+    listing = directory_listing(paths)
     for path in map(Path, paths):
-        assert all(child.name in held[str(child.parent)] for child in (path, *path.parents[:-1]))
-    for place, children in held.items():
+        assert all(child.name in listing[str(child.parent)] for child in (path, *path.parents[:-1]))
+    for place, children in listing.items():
         for child in children:
             assert any(Path(path).is_relative_to(Path(place, child)) for path in paths)
 
 
 def test_a_group_is_judged_by_its_tests(sandbox: Sandbox) -> None:
-    """Each reply's last block runs; without code, or cut off, a reply fails; equal code runs once."""
-    row = Problem("1", "Double.", reward="tests", tests="assert double(2) == 4")
+    """Each reply's last block runs; a reply without code and a truncated reply fail."""
+    problem = Problem("1", "Double.", reward="tests", tests="assert double(2) == 4")
     good, bad = f"So:\n```python\n{DOUBLE}```", "```python\ndef double(x):\n    return x\n```"
     replies = [reply(good), reply(bad), reply("no code"), reply(good, finished=False), reply(good)]
-    assert UnitTests(sandbox)(row, replies) == [1.0, 0.0, 0.0, 0.0, 1.0]
+    assert UnitTests(sandbox)(problem, replies) == [1.0, 0.0, 0.0, 0.0, 1.0]
     assert UnitTests(sandbox)(SUM, replies[:2]) == [None, None]
