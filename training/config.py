@@ -447,7 +447,7 @@ class ScorerTable(_Table):
     start: str | None = None
     """The directory of the model that the generative judge starts from. None: the policy."""
     misses: Annotated[tuple[Miss, ...], Field(min_length=1)] = ("digit",)
-    """How wrong answers made by rule differ from the right ones (see `training.scorer.judge_data`)."""
+    """How wrong answers made by rule differ from the right ones (see `training.scorer.judge_problems`)."""
     checks: SftTable | None = None
     """The judge's fine-tuning on checks made by rule, and without `judge` also on the policy's replies."""
     judge: RlTable | None = None

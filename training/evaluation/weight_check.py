@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.client import AskFailed, Client, connected
+from training.evaluation.client import Client, RequestFailed, open_client
 from training.trainer.weight_check import SERVED_TOLERANCE, compare_logprobs, token_logprobs
 
 __all__ = ["ServedTokens", "load", "main", "parse_completion", "sample_from_server"]
@@ -70,7 +70,7 @@ def parse_completion(reply: Mapping[str, Any]) -> ServedTokens:
         ids, values = choice["token_ids"], logprobs["token_logprobs"]
         return ServedTokens(tuple(ids[: len(values)]), tuple(map(float, values[: len(ids)])))
     except (KeyError, IndexError, TypeError) as error:
-        raise AskFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
+        raise RequestFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
 
 
 def load(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prompts = [tokenizer(text)["input_ids"] for text in _PROMPTS]
     try:
         served = asyncio.run(_sample_all(options.url, options.model, prompts))
-    except AskFailed as error:
+    except RequestFailed as error:
         print(f"canary: {error}", file=sys.stderr)
         return 2
     ours = [
@@ -128,6 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _sample_all(url: str, model: str | None, prompts: Sequence[Sequence[int]]) -> list[ServedTokens]:
-    async with connected(url, 120) as client:
+    async with open_client(url, 120) as client:
         name = model or await client.served_model()
         return [await sample_from_server(client, name, prompt) for prompt in prompts]

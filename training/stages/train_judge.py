@@ -16,7 +16,11 @@ from scorers.answers import extract
 from scorers.judge import yes_probability
 from training.config import RlTable, ScorerTable, SftTable, StageTable
 from training.data.prompts import Prompter
-from training.scorer.judge_data import check, checks_of, checks_to_imitate
+from training.scorer.judge_problems import (
+    judge_problem,
+    judge_problems_from_replies,
+    judge_problems_to_imitate,
+)
 from training.scorer.samples import LabelledProblem
 from training.stages.grpo_stage import run_grpo
 from training.stages.sft_stage import Collection, run_sft
@@ -75,11 +79,11 @@ def train_judge(
     """
     table = stage.table
     form = table.question
-    held_out = tuple(checks_of(form, validation, stage.seed, table.misses, most=1))
+    held_out = tuple(judge_problems_from_replies(form, validation, stage.seed, table.misses, max_wrong=1))
     folder = stage.directory / "generative"
     sft = _stage(stage, "checks", checks, folder / "imitation", held_out)
     policy_samples = train if table.judge is None else ()
-    sft_checks = checks_to_imitate(form, problems, policy_samples, sft.seed, table.misses)
+    sft_checks = judge_problems_to_imitate(form, problems, policy_samples, sft.seed, table.misses)
 
     def collect(model: Model, prompter: Prompter) -> Collection:
         return Collection(worked_examples(sft.data, prompter, sft_checks, ()), sft_checks)
@@ -90,7 +94,7 @@ def train_judge(
     if table.judge is None:
         return model, {"imitated": len(sft_checks)}
     rl = _stage(stage, "judge", table.judge, folder / "reinforcement", held_out)
-    rl_checks = checks_of(form, train, rl.seed, table.misses)
+    rl_checks = judge_problems_from_replies(form, train, rl.seed, table.misses)
     if not rl.card.exists():
         run_grpo(rl, model, rl_checks)
     return rl.directory / "model", {"imitated": len(sft_checks), "reinforced": len(rl_checks)}
@@ -118,7 +122,9 @@ def judge_answers(
     """
     model, _, prompter = stage.load(directory)
     questions = {
-        (problem.id, answer): check(prompting.question, problem, answer, False)  # a prompt has no verdict
+        (problem.id, answer): judge_problem(
+            prompting.question, problem, answer, False
+        )  # a prompt has no verdict
         for problem, problem_answers in zip(problems, answers, strict=True)
         for answer in problem_answers
         if answer.strip()

@@ -23,10 +23,10 @@ from training.data.contamination import clean
 from training.data.problems import DataError
 from training.data.readers import fingerprint
 from training.data.sources import collect
-from training.scorer.classifier import calibrate, classified, template_of, train_classifier
-from training.scorer.gate import Rule, check_gate
-from training.scorer.labels import harder, marked
-from training.scorer.report import as_table
+from training.scorer.classifier import classification_template, classify, train_classifier, write_calibration
+from training.scorer.gate import GateThresholds, check_gate
+from training.scorer.labels import labelled_texts, with_hard_negatives
+from training.scorer.report import results_table
 from training.scorer.samples import (
     LabelledProblem,
     draw_labelled,
@@ -162,7 +162,7 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
         for reply, score in zip(asked.samples, scores, strict=True)
         if score is not None
     ]
-    calibrate(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
+    write_calibration(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
     test = [
         gate_problem(
@@ -171,7 +171,7 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
         for asked, scores in zip(samples.test, trained.score(samples.test), strict=True)
     ]
     table = stage.table
-    rule = Rule(
+    rule = GateThresholds(
         auc=table.min_auc,
         error=table.max_calibration_error,
         sizes=tuple(2**power for power in range(table.samples.bit_length())),
@@ -237,16 +237,16 @@ def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, p
     table = stage.table
     backbone = policy if name == "classifier" else _backbone(stage)
     _, tokenizer, prompter = stage.load(backbone)
-    template = template_of(prompter)
+    template = classification_template(prompter)
     train = samples.train
     if name in ("negatives", "steps"):
-        train = harder(samples.train, stage.seed, stage.run.pool)
+        train = with_hard_negatives(samples.train, stage.seed, stage.run.pool)
     directory = stage.directory / name / "model"
     figures = train_classifier(
         backbone,
         tokenizer,
-        marked(template, train, steps=name == "steps"),
-        marked(template, samples.validation),
+        labelled_texts(template, train, steps=name == "steps"),
+        labelled_texts(template, samples.validation),
         table=table.classifier,
         directory=directory,
         seed=stage.seed,
@@ -255,7 +255,7 @@ def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, p
 
     def score(samples: Sequence[LabelledProblem]) -> Scores:
         cases = [case for asked in samples for case in asked.cases()]
-        values = iter(classified(directory, template, cases))
+        values = iter(classify(directory, template, cases))
         return [[next(values) for _ in asked.samples] for asked in samples]
 
     return _TrainedTry(directory, score, {"backbone": str(backbone), **figures})
@@ -297,7 +297,7 @@ def _write_report(
         "settings": json.loads(stage.table.model_dump_json()),
     }
     (stage.directory / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (stage.directory / "results.md").write_text(as_table(results), encoding="utf-8")
+    (stage.directory / "results.md").write_text(results_table(results), encoding="utf-8")
 
 
 def _summary(samples: Sequence[LabelledProblem]) -> dict[str, float]:

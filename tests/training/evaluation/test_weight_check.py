@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.evaluation.client import AskFailed
+from training.evaluation.client import RequestFailed
 from training.evaluation.weight_check import parse_completion
 from training.export.gguf_adapter import AdapterError, gguf_name, scaling
 
@@ -13,7 +13,7 @@ def test_both_engines_replies_are_read() -> None:
     llama = {"logprobs": {"content": [{"id": 5, "logprob": -0.1}, {"id": 6, "logprob": -0.2}]}}
     assert parse_completion({"choices": [vllm]}) == parse_completion({"choices": [llama]})
     for reply in ({}, {"choices": []}, {"choices": [{"logprobs": None}]}):
-        with pytest.raises(AskFailed, match="no token ids"):
+        with pytest.raises(RequestFailed, match="no token ids"):
             parse_completion(reply)
 
 
