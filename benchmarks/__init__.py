@@ -1,1 +1,1 @@
-"""What is measured, and against whom; README.md beside this file says how to run each."""
+"""Benchmarks of the gateway and its training; README.md beside this file says how to run them."""

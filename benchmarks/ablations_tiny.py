@@ -1,9 +1,9 @@
-"""What each technique brings: RL from one cold-started tiny model, one switch changed at a time.
+"""Measure what each technique brings: RL from one cold-started tiny model, one option changed at a time.
 
     python -m benchmarks.ablations_tiny --runs runs/tiny --seeds 0 1 2
 
 Needs the runs of `make train-tiny`: every variant of a seed starts from that seed's cold-started model and
-makes the same number of steps. Figures are shares of the held-out questions, at the budget "high".
+trains the same number of steps. Metrics are proportions of the held-out questions, at the budget "high".
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BEGIN, END = "<!-- ablations:begin -->", "<!-- ablations:end -->"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "group advantages": {},
     "online filter": {"rounds": 2},
-    "batch advantages": {"normalise": "batch"},
-    "plain advantages": {"normalise": "none"},
-    "KL 0.04": {"kl": 0.04},
+    "batch advantages": {"scale_rewards": "batch"},
+    "plain advantages": {"scale_rewards": "none"},
+    "KL 0.04": {"beta": 0.04},
     "length penalty 0.3": {"rewards": {"format": 0.1, "short": 0.3}},
 }
-"""By name: what differs from the first."""
+"""Variants by name, as differences from the first."""
 
 
 def main() -> None:
@@ -42,15 +42,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/ablations-tiny.json"))
     parser.add_argument("--page", type=Path, default=Path("benchmarks/training-runs.md"))
     parser.add_argument("--one", nargs=2, metavar=("SEED", "VARIANT"), help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.one:
-        _one(chosen.runs, int(chosen.one[0]), chosen.one[1], chosen.steps)
+    args = parser.parse_args()
+    if args.one:
+        _train_variant(args.runs, int(args.one[0]), args.one[1], args.steps)
         return
-    jobs = list(product(chosen.seeds, VARIANTS))
+    variants = list(product(args.seeds, VARIANTS))
 
-    def start(job: tuple[int, str]) -> int:
-        seed, name = job
-        if (_place(chosen.runs, seed, name) / "figures.json").exists():
+    def start(variant: tuple[int, str]) -> int:
+        seed, name = variant
+        if (_directory(args.runs, seed, name) / "figures.json").exists():
             return 0
         command = [
             sys.executable,
@@ -62,77 +62,81 @@ def main() -> None:
             str(seed),
             name,
         ]
-        command += ["--runs", str(chosen.runs), "--steps", str(chosen.steps)]
+        command += ["--runs", str(args.runs), "--steps", str(args.steps)]
         print(f"seed {seed}: {name}", flush=True)
         return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
 
-    with ThreadPoolExecutor(chosen.workers) as pool:
-        codes = list(pool.map(start, jobs))
-    if failed := [job for job, code in zip(jobs, codes, strict=True) if code]:
+    with ThreadPoolExecutor(args.workers) as pool:
+        codes = list(pool.map(start, variants))
+    if failed := [variant for variant, code in zip(variants, codes, strict=True) if code]:
         sys.exit(f"failed: {failed}")
-    found = {
-        name: [json.loads((_place(chosen.runs, s, name) / "figures.json").read_text()) for s in chosen.seeds]
+    metrics = {
+        name: [
+            json.loads((_directory(args.runs, seed, name) / "figures.json").read_text())
+            for seed in args.seeds
+        ]
         for name in VARIANTS
     }
-    chosen.json.write_text(json.dumps({"steps": chosen.steps, "variants": found}, indent=1) + "\n")
-    table = _table(found)
+    args.json.write_text(json.dumps({"steps": args.steps, "variants": metrics}, indent=1) + "\n")
+    table = _table(metrics)
     print(table)
-    page = chosen.page.read_text(encoding="utf-8")
+    page = args.page.read_text(encoding="utf-8")
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
-    chosen.page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
+    args.page.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
 
 
-def _place(runs: Path, seed: int, name: str) -> Path:
+def _directory(runs: Path, seed: int, name: str) -> Path:
     return runs / f"seed-{seed}" / "ablations" / name.replace(" ", "-").replace(",", "")
 
 
-def _one(runs: Path, seed: int, name: str, steps: int) -> None:
-    """One variant of one seed."""
+def _train_variant(runs: Path, seed: int, name: str, steps: int) -> None:
+    """Train and measure one variant of one seed."""
     from training.config import RlTable, read_config
     from training.stages import run_stage
     from training.stages.measure import measure
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
-    place = _place(runs, seed, name)
-    start = place / "cold-start"
+    directory = _directory(runs, seed, name)
+    start = directory / "cold-start"
     if not start.exists():
         start.mkdir(parents=True)
         shutil.copytree(runs / f"seed-{seed}" / "cold-start" / "model", start / "model")
         shutil.copy(runs / f"seed-{seed}" / "cold-start" / "card.json", start / "card.json")
-    config = read_config(CONFIG, seed=seed, output=place, threads=1)
+    config = read_config(CONFIG, seed=seed, output=directory, threads=1)
     assert config.rl is not None
-    table = RlTable.model_validate({**config.rl.model_dump(), "steps": steps, "every": 25, **VARIANTS[name]})
+    changes = {"max_steps": steps, "eval_steps": 25, **VARIANTS[name]}
+    table = RlTable.model_validate({**config.rl.model_dump(), **changes})
     config = config.model_copy(update={"pipeline": ("cold-start", "rl"), "rl": table})
     model = run_stage(config, "rl")
-    card = json.loads((place / "rl" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((directory / "rl" / "card.json").read_text(encoding="utf-8"))
     with Run(config) as run:
-        figures = measure(run.stage("rl"), model, ["high"], voted=("high",))["high"]
-    told = {**figures, "seconds": card["seconds"], "ended": card["ended"]}
-    (place / "figures.json").write_text(json.dumps(told) + "\n")
+        figures = measure(run.stage("rl", table), model, ["high"], voted=("high",))["high"]
+    metrics = {**figures, "seconds": card["seconds"], "ended": card["ended"]}
+    (directory / "figures.json").write_text(json.dumps(metrics) + "\n")
 
 
-def _table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+def _table(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     lines = [
         "| variant | greedy | one sample | vote of 8 | thinking tokens | processor seconds |",
         "|---|---|---|---|---|---|",
     ]
-    for name, seeds in found.items():
+    for name, seeds in metrics.items():
         shares = [
-            f"{100 * fmean(each[figure] for each in seeds):.1f} ± {_interval(seeds, figure):.1f}"
-            for figure in ("greedy", "sampled", "majority@8")
+            f"{100 * fmean(seed[metric] for seed in seeds):.1f} ± {_half_interval(seeds, metric):.1f}"
+            for metric in ("greedy", "sampled", "majority@8")
         ]
-        tokens = fmean(each["thinking"] for each in seeds)
-        seconds = fmean(each["seconds"] for each in seeds)
+        tokens = fmean(seed["thinking"] for seed in seeds)
+        seconds = fmean(seed["seconds"] for seed in seeds)
         lines.append(f"| {name} | {' | '.join(shares)} | {tokens:.1f} | {seconds:.0f} |")
     return "\n".join(lines)
 
 
-def _interval(seeds: Sequence[Mapping[str, float]], figure: str) -> float:
-    """Half the 95% interval of the mean over seeds, by Student's t (3 seeds: 4.30), in percent."""
+def _half_interval(seeds: Sequence[Mapping[str, float]], metric: str) -> float:
+    """Return half the 95% interval of the mean over seeds, by Student's t (3 seeds: 4.30), in percent."""
     quantile = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}.get(len(seeds), 1.96)
     if len(seeds) < 2:
         return float("nan")
-    return 100 * quantile * stdev(each[figure] for each in seeds) / len(seeds) ** 0.5
+    return 100 * quantile * stdev(seed[metric] for seed in seeds) / len(seeds) ** 0.5
 
 
 if __name__ == "__main__":

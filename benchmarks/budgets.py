@@ -1,15 +1,14 @@
-"""Asks for every budget, streamed and not, and fails where a limit was passed or an answer was empty.
+"""Request every budget, streamed and not; fail if a sample exceeds its limit or has an empty answer.
 
     python -m benchmarks.budgets --page docs/reference/budgets.md --json benchmarks/results/budgets.json
     python -m benchmarks.budgets --only embedded              # without the real vLLM
 
 Engines: the embedded one, and the real vLLM with the tiny model of its tests (see
-tests/vllm/tiny_model.py; `tests/vllm/install.sh` sets it up), once with a reasoning config,
-so that it keeps limits itself, and once without. Each budget is asked for with every seed of
-`SEEDS` at temperature 1 and once greedily; the tiny model never stops thinking when greedy,
-so that every limit is met there. `used` is what the gateway counted while it drew the samples
-(the most over all of them), `recounted` are the tokens that the engine's own tokenizer finds
-in the text of the thinking that came back.
+tests/vllm/tiny_model.py; `tests/vllm/install.sh` sets it up). vLLM runs once with a reasoning config, so that
+it enforces limits itself, and once without. Each budget is requested with every seed of `SEEDS` at
+temperature 1, and once greedily. The tiny model never stops thinking when greedy, so every limit is reached.
+`used` is the maximum number of thinking tokens that the gateway counted in a sample. `recounted` is the
+maximum that the engine's own tokenizer finds in the returned text of the thinking.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ BEGIN, END = "<!-- budgets:begin -->", "<!-- budgets:end -->"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A gateway, and how to ask its engine for the tokens of a text."""
+    """A gateway, and its engine's tokenizer."""
 
     name: str
     url: str
@@ -57,7 +56,7 @@ class Target:
     headers: dict[str, str]
 
     def tokens(self, http: httpx.Client, text: str) -> int:
-        """The tokens of a text, whether or not blank space that stood before it has been taken away."""
+        """Count the tokens of a text, with or without a space before it, whichever is fewer."""
         return min(self._tokens(http, text), self._tokens(http, f" {text}")) if text else 0
 
     def _tokens(self, http: httpx.Client, text: str) -> int:
@@ -66,8 +65,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One budget on one engine, over all requests for it."""
+class BudgetResult:
+    """One budget on one engine, over all its requests."""
 
     engine: str
     asked: str
@@ -93,7 +92,7 @@ def embedded() -> Iterator[Target]:
 
 @contextmanager
 def vllm(name: str, options: tuple[str, ...]) -> Iterator[Target]:
-    """The real vLLM; raises SystemExit where it isn't installed."""
+    """Serve with the real vLLM. Raises SystemExit if it is not installed."""
     python = (
         os.environ.get("THINKGATE_VLLM_PYTHON")
         or subprocess.run(
@@ -118,52 +117,52 @@ def target(name: str) -> Any:
     return vllm(name, REASONING_OPTIONS if name == "vllm-native" else ())
 
 
-async def row(target: Target, http: httpx.AsyncClient, asked: str, stream: bool) -> Row:
+async def measure_budget(target: Target, http: httpx.AsyncClient, budget: str, stream: bool) -> BudgetResult:
     settings: list[dict[str, Any]] = [{"seed": seed} for seed in SEEDS] + [{"temperature": 0}]
-    replies = await asyncio.gather(*(reply(target, http, asked, stream, fields) for fields in settings))
-    budgets = [each["scaling"]["budget"] for each in replies]
+    replies = await asyncio.gather(*(reply(target, http, budget, stream, fields) for fields in settings))
+    reports = [each["scaling"]["budget"] for each in replies]
     used = [max(each["used"]) for each in replies]
-    limits = [budget["limit"] for budget in budgets]
+    limits = [report["limit"] for report in reports]
     with httpx.Client() as plain:
         recounted = [target.tokens(plain, each["reasoning"]) for each in replies]
-    return Row(
+    return BudgetResult(
         target.name,
-        asked,
+        budget,
         stream,
         len(replies),
         sum(len(each["used"]) for each in replies),
         max((limit for limit in limits if limit is not None), default=None),
-        "+".join(sorted({budget["enforced"] for budget in budgets})),
+        "+".join(sorted({report["enforced"] for report in reports})),
         max(used),
         max(recounted),
-        sum(limit is not None and most > limit for most, limit in zip(used, limits, strict=True)),
+        sum(limit is not None and tokens > limit for tokens, limit in zip(used, limits, strict=True)),
         sum(not each["content"].strip() for each in replies),
     )
 
 
 async def reply(
-    target: Target, http: httpx.AsyncClient, asked: str, stream: bool, fields: dict[str, Any]
+    target: Target, http: httpx.AsyncClient, budget: str, stream: bool, fields: dict[str, Any]
 ) -> dict[str, Any]:
-    """The reply's texts and report; `used` are the thinking tokens of each sample."""
+    """Send one request; return texts and report, with each sample's thinking tokens as `used`."""
     body = {"model": target.model, "messages": QUESTION, "scaling": {"trace": True}, "stream": stream}
     response = await http.post(
-        f"{target.url}/v1/chat/completions", json={**body, **fields}, headers={"X-Reasoning-Budget": asked}
+        f"{target.url}/v1/chat/completions", json={**body, **fields}, headers={"X-Reasoning-Budget": budget}
     )
     if response.status_code != 200:
-        raise SystemExit(f"{target.name}, {asked}: {response.text}")
+        raise SystemExit(f"{target.name}, {budget}: {response.text}")
     if stream:
         events = events_of(response.text)
         deltas = [choice["delta"] for event in events for choice in event["choices"]]
         scaling = next(event["scaling"] for event in reversed(events) if "budget" in event.get("scaling", {}))
     else:
-        whole = response.json()
-        deltas, scaling = [whole["choices"][0]["message"]], whole["scaling"]
-    traced = [each["reasoning_tokens"] for each in scaling["trace"] if "reasoning_tokens" in each]
+        completion = response.json()
+        deltas, scaling = [completion["choices"][0]["message"]], completion["scaling"]
+    used = [each["reasoning_tokens"] for each in scaling["trace"] if "reasoning_tokens" in each]
     return {
         "content": "".join(delta.get("content") or "" for delta in deltas),
         "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
         "scaling": scaling,
-        "used": traced or [scaling["budget"]["used"]],
+        "used": used or [scaling["budget"]["used"]],
     }
 
 
@@ -173,22 +172,27 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield http
 
 
-async def measure(target: Target) -> list[Row]:
+async def measure(target: Target) -> list[BudgetResult]:
     async with client() as http:
-        return [await row(target, http, asked, stream) for asked in BUDGETS for stream in (False, True)]
+        return [
+            await measure_budget(target, http, budget, stream)
+            for budget in BUDGETS
+            for stream in (False, True)
+        ]
 
 
-def table(rows: list[Row]) -> str:
+def table(results: list[BudgetResult]) -> str:
     lines = [
-        "| engine | asked | limit | kept by | requests (samples) | used, whole | used, streamed | recounted |"
-        " over the limit | empty answers |",
+        "| engine | budget | limit | enforced by | requests (samples) | used, whole | used, streamed "
+        "| recounted | over the limit | empty answers |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for whole, streamed in zip(rows[::2], rows[1::2], strict=True):
+    for whole, streamed in zip(results[::2], results[1::2], strict=True):
         both = (whole, streamed)
-        kept = "+".join(sorted({name for each in both for name in each.enforced.split("+")}))
+        enforced = "+".join(sorted({name for each in both for name in each.enforced.split("+")}))
         lines.append(
-            f"| {whole.engine} | `{whole.asked}` | {'–' if whole.limit is None else whole.limit} | {kept} "
+            f"| {whole.engine} | `{whole.asked}` "
+            f"| {'–' if whole.limit is None else whole.limit} | {enforced} "
             f"| {sum(each.requests for each in both)} ({sum(each.samples for each in both)}) "
             f"| {whole.used} | {streamed.used} | {max(each.recounted for each in both)} "
             f"| {sum(each.over for each in both)} | {sum(each.empty for each in both)} |"
@@ -197,10 +201,10 @@ def table(rows: list[Row]) -> str:
 
 
 def put_into(page: Path, text: str) -> None:
-    """Replaces what stands between the page's markers; the rest stays."""
+    """Replace the text between the page's markers."""
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
+    _, marker, after = rest.partition(END)
+    if not marker:
         raise SystemExit(f"{page} has no {BEGIN} ... {END}")
     page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
@@ -209,23 +213,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, help="engines to ask")
-    parser.add_argument("--page", type=Path, help="a page between whose markers the table goes")
+    parser.add_argument("--only", nargs="+", choices=ENGINES, default=ENGINES, help="engines to measure")
+    parser.add_argument("--page", type=Path, help="a page that takes the table between its markers")
     parser.add_argument("--json", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
-    rows: list[Row] = []
+    results: list[BudgetResult] = []
     for name in arguments.only:
-        with target(name) as ready:
-            rows += asyncio.run(measure(ready))
-    text = table(rows)
+        with target(name) as running:
+            results += asyncio.run(measure(running))
+    text = table(results)
     print(text)
-    bad = [row for row in rows if row.over or row.empty]
-    for each in bad:
-        print(f"FAILED: {each}", file=sys.stderr)
-    if bad:
+    failures = [result for result in results if result.over or result.empty]
+    for failure in failures:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    if failures:
         raise SystemExit(1)
     if arguments.json:
-        figures = json.dumps([asdict(row) for row in rows], indent=1)
+        figures = json.dumps([asdict(result) for result in results], indent=1)
         arguments.json.write_text(figures + "\n", encoding="utf-8")
     if arguments.page:
         put_into(arguments.page, text)

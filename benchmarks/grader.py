@@ -1,9 +1,9 @@
-"""Measures the grader: agreement with labels, speed beside math-verify, the event loop under attack.
+"""Measure the grader: agreement with labels, speed against math-verify, the event loop under attack.
 
     python benchmarks/grader.py DATA [--results benchmarks/results/grader.json]
 
 DATA is a directory with any of: qwen_math_rm_samples, gsm8k_model_solutions, math500 and
-reasoning_gym_samples (.jsonl.gz, as their projects publish them). What is missing is skipped.
+reasoning_gym_samples (.jsonl.gz, as their projects publish them). Missing files are skipped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NUMERIC = (
     "polynomial_equations products simple_equations"
 )
 TOLERANCE = {"reasoning_gym/decimal_arithmetic": 0.001}
-"""What a data set's own marks accept beside the value: 10^-3, by the task's default options."""
+"""Tolerances of the data sets' own grading: 10^-3, by the task's default options."""
 
 HOSTILE = [
     r"\boxed{9^{9^{9}}}",
@@ -66,7 +66,7 @@ class Case(NamedTuple):
     label: bool
 
 
-def rows(data: Path, name: str) -> list[dict[str, Any]]:
+def records_of(data: Path, name: str) -> list[dict[str, Any]]:
     path = data / f"{name}.jsonl.gz"
     if not path.exists():
         return []
@@ -75,34 +75,33 @@ def rows(data: Path, name: str) -> list[dict[str, Any]]:
 
 
 def cases(data: Path) -> Iterable[Case]:
-    for row in rows(data, "qwen_math_rm_samples"):
-        for text, label in zip(row["code"], row["score"], strict=True):
-            yield Case("qwen_math_rm_samples", text, row["gt"], label)
-    for row in rows(data, "gsm8k_model_solutions"):
-        for sample in row.values():
+    for record in records_of(data, "qwen_math_rm_samples"):
+        for text, label in zip(record["code"], record["score"], strict=True):
+            yield Case("qwen_math_rm_samples", text, record["gt"], label)
+    for record in records_of(data, "gsm8k_model_solutions"):
+        for sample in record.values():
             if isinstance(sample, dict):
                 label = sample["is_correct"]
-                yield Case("gsm8k_model_solutions", sample["solution"], row["ground_truth"], label)
-    for row in rows(data, "math500"):
-        yield Case("math500", row["solution"], row["answer"], True)
-    for row in rows(data, "reasoning_gym_samples"):
-        for sample in row["samples"]:
+                yield Case("gsm8k_model_solutions", sample["solution"], record["ground_truth"], label)
+    for record in records_of(data, "math500"):
+        yield Case("math500", record["solution"], record["answer"], True)
+    for record in records_of(data, "reasoning_gym_samples"):
+        for sample in record["samples"]:
             if "<answer>" in sample["text"]:
-                yield Case(
-                    f"reasoning_gym/{row['task']}", sample["text"], row["answer"], sample["score"] == 1.0
-                )
+                source = f"reasoning_gym/{record['task']}"
+                yield Case(source, sample["text"], record["answer"], sample["score"] == 1.0)
 
 
-def agreement(found: list[Case], pool: WorkerPool) -> dict[str, Any]:
-    """How often the verdict is the label, by data set, and every case where it is not.
+def agreement(replies: list[Case], pool: WorkerPool) -> dict[str, Any]:
+    """Count by data set how often grade and label agree, and list every disagreement.
 
-    Each set is graded by its own stated rule; what has a tolerance, without it as well.
+    Each set is graded with its own tolerance; a set with a tolerance is graded exactly too.
     """
     table: dict[str, dict[str, Any]] = {}
-    for case in found:
-        row = table.setdefault(case.source, _empty())
+    for case in replies:
+        counts = table.setdefault(case.source, _empty())
         tolerance = TOLERANCE.get(case.source)
-        _count(row, case, pool, tolerance)
+        _count(counts, case, pool, tolerance)
         if tolerance is not None:
             _count(table.setdefault(f"{case.source}, exactly", _empty()), case, pool, None)
     tasks = [f"reasoning_gym/{name}" for name in NUMERIC.split()]
@@ -113,13 +112,13 @@ def agreement(found: list[Case], pool: WorkerPool) -> dict[str, Any]:
         ("reasoning_gym, numeric tasks, exactly", exact),
         ("reasoning_gym, numeric tasks without a tolerance", without),
     ):
-        chosen = [table[source] for source in sources if source in table]
-        if chosen:
+        parts = [table[source] for source in sources if source in table]
+        if parts:
             table[name] = {
-                key: sum(row[key] for row in chosen) for key in ("replies", "agree", "asked_workers")
+                key: sum(part[key] for part in parts) for key in ("replies", "agree", "asked_workers")
             } | {"disagreements": []}
-    for row in table.values():
-        row["agreement"] = round(row["agree"] / row["replies"], 4)
+    for counts in table.values():
+        counts["agreement"] = round(counts["agree"] / counts["replies"], 4)
     return table
 
 
@@ -127,24 +126,24 @@ def _empty() -> dict[str, Any]:
     return {"replies": 0, "agree": 0, "asked_workers": 0, "disagreements": []}
 
 
-def _count(row: dict[str, Any], case: Case, pool: WorkerPool, tolerance: float | None) -> None:
-    row["replies"] += 1
-    verdict = verify(case.text, case.gold, tolerance=tolerance)
-    if verdict is None:
-        row["asked_workers"] += 1
-        verdict = verify(case.text, case.gold, pool, tolerance=tolerance)
-    if verdict is case.label:
-        row["agree"] += 1
+def _count(counts: dict[str, Any], case: Case, pool: WorkerPool, tolerance: float | None) -> None:
+    counts["replies"] += 1
+    grade = verify(case.text, case.gold, tolerance=tolerance)
+    if grade is None:
+        counts["asked_workers"] += 1
+        grade = verify(case.text, case.gold, pool, tolerance=tolerance)
+    if grade is case.label:
+        counts["agree"] += 1
         return
     answer = extract(case.text)
     shown = None if answer is None else answer.raw[:120]
-    row["disagreements"].append(
-        {"gold": case.gold[-60:], "answer": shown, "verdict": verdict, "label": case.label}
+    counts["disagreements"].append(
+        {"gold": case.gold[-60:], "answer": shown, "verdict": grade, "label": case.label}
     )
 
 
 def speed(texts: list[str]) -> dict[str, Any]:
-    """Medians per reply, both in fresh processes, so with cold caches, on the same texts."""
+    """Return medians per reply, on the same texts; fresh processes give both cold caches."""
     ours = _timed("ours", texts)
     theirs = _timed("math_verify", texts)
     return {
@@ -155,21 +154,21 @@ def speed(texts: list[str]) -> dict[str, Any]:
     }
 
 
-def _timed(which: str, texts: list[str]) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--time", which],
+def _timed(grader: str, texts: list[str]) -> dict[str, float]:
+    process = subprocess.run(
+        [sys.executable, __file__, "--time", grader],
         input=json.dumps(texts),
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)
 
 
-def time_texts(which: str) -> None:
-    """Child side of `_timed`: reads texts, prints microseconds per text."""
+def time_texts(grader: str) -> None:
+    """Run the child side of `_timed`: read texts, print microseconds per text."""
     texts = json.load(sys.stdin)
-    if which == "ours":
+    if grader == "ours":
         grade: Any = extract
     else:
         import logging
@@ -177,30 +176,30 @@ def time_texts(which: str) -> None:
         from math_verify import parse as grade
 
         logging.disable(logging.CRITICAL)
-    spent = []
+    times = []
     for text in texts:
         start = time.perf_counter_ns()
         grade(text)
-        spent.append((time.perf_counter_ns() - start) / 1_000)
-    spent.sort()
-    at = {"median": 0.5, "p90": 0.9, "p99": 0.99}
-    figures = {name: round(spent[int(len(spent) * share)], 1) for name, share in at.items()}
-    print(json.dumps(figures | {"mean": round(statistics.fmean(spent), 1)}))
+        times.append((time.perf_counter_ns() - start) / 1_000)
+    times.sort()
+    quantiles = {"median": 0.5, "p90": 0.9, "p99": 0.99}
+    summary = {name: round(times[int(len(times) * share)], 1) for name, share in quantiles.items()}
+    print(json.dumps(summary | {"mean": round(statistics.fmean(times), 1)}))
 
 
 def served_lag(pool: WorkerPool, seconds: float) -> dict[str, Any]:
-    """`loop_lag` on the loop that `thinkgate serve` runs, with the interpreter set as it sets it."""
+    """Run `loop_lag` with the event loop and interpreter settings of `thinkgate serve`."""
     yield_soon()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(loop_lag(pool, seconds))
 
 
 async def loop_lag(pool: WorkerPool, seconds: float) -> dict[str, Any]:
-    """How late the event loop wakes, idle and while hostile replies are verified; in milliseconds.
+    """Measure in milliseconds how late the event loop wakes, idle and while it grades hostile replies.
 
-    Idle and hostile stretches take turns, so that what else the machine does falls on both.
+    Idle and hostile periods alternate, so that other work on the machine affects both.
     """
-    slowest, verdicts = 0.0, []
+    slowest, grades = 0.0, []
     idle: list[float] = []
     hostile: list[float] = []
 
@@ -208,25 +207,25 @@ async def loop_lag(pool: WorkerPool, seconds: float) -> dict[str, Any]:
         nonlocal slowest
         for text in HOSTILE:
             start = time.perf_counter()
-            verdicts.append(await verify_async(text, r"\sqrt{3}+1", pool))
+            grades.append(await verify_async(text, r"\sqrt{3}+1", pool))
             slowest = max(slowest, time.perf_counter() - start)
 
-    until = time.perf_counter() + 2 * seconds
-    while time.perf_counter() < until:
+    deadline = time.perf_counter() + 2 * seconds
+    while time.perf_counter() < deadline:
         start = time.perf_counter()
         hostile += await _lags(asyncio.create_task(attack()))
         idle += await _lags(asyncio.create_task(asyncio.sleep(time.perf_counter() - start)))
-    at = {
+    lags = {
         name: (_quantile(idle, share), _quantile(hostile, share))
         for name, share in (("p50", 0.5), ("p99", 0.99))
     }
     return {
-        "idle_ms": {name: pair[0] for name, pair in at.items()},
-        "hostile_ms": {name: pair[1] for name, pair in at.items()},
-        "p99_ratio": round(at["p99"][1] / at["p99"][0], 2),
-        "hostile_replies": len(verdicts),
+        "idle_ms": {name: pair[0] for name, pair in lags.items()},
+        "hostile_ms": {name: pair[1] for name, pair in lags.items()},
+        "p99_ratio": round(lags["p99"][1] / lags["p99"][0], 2),
+        "hostile_replies": len(grades),
         "slowest_reply_s": round(slowest, 3),
-        "called_right": verdicts.count(True),
+        "called_right": grades.count(True),
         "load_average": round(os.getloadavg()[0], 1),
     }
 
@@ -245,11 +244,11 @@ def _quantile(values: list[float], share: float) -> float:
     return round(sorted(values)[int(len(values) * share)], 3)
 
 
-def vote_share(found: list[Case]) -> dict[str, Any]:
-    """Of the pairs a vote compares (each reply with its question's first), how many need the workers."""
+def vote_share(replies: list[Case]) -> dict[str, Any]:
+    """Count how many comparisons of a vote (each reply with its question's first) need the workers."""
     first: dict[tuple[str, str], Any] = {}
     pairs = undecided = 0
-    for case in found:
+    for case in replies:
         answer = extract(case.text)
         if answer is None:
             continue
@@ -264,10 +263,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="?", help="directory of the data sets")
-    parser.add_argument("--results", type=Path, help="where to write the figures as JSON")
+    parser.add_argument("--results", type=Path, help="file for the results, as JSON")
     parser.add_argument("--every", type=int, default=8, help="time every n-th reply (math-verify is slow)")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each loop measurement")
-    parser.add_argument("--lag", action="store_true", help="only the event loop's lag; needs no data")
+    parser.add_argument("--lag", action="store_true", help="measure only the event loop's lag; needs no data")
     parser.add_argument("--time", choices=("ours", "math_verify"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.time:
@@ -277,27 +276,27 @@ def main() -> None:
         with WorkerPool() as pool:
             print(json.dumps(served_lag(pool, arguments.seconds), indent=2))
         return
-    found = list(cases(arguments.data))
+    replies = list(cases(arguments.data))
     with WorkerPool() as pool:
-        table = agreement(found, pool)
+        table = agreement(replies, pool)
         lag = served_lag(pool, arguments.seconds)
-    asked = sum(row["asked_workers"] for name, row in table.items() if ", " not in name)
-    figures = {
+    asked_workers = sum(counts["asked_workers"] for name, counts in table.items() if ", " not in name)
+    results = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "agreement": table,
-        "share_of_replies_that_ask_the_workers": round(asked / len(found), 5),
-        "votes": vote_share(found),
-        "speed": speed([case.text for case in found[:: arguments.every]]),
+        "share_of_replies_that_ask_the_workers": round(asked_workers / len(replies), 5),
+        "votes": vote_share(replies),
+        "speed": speed([case.text for case in replies[:: arguments.every]]),
         "event_loop": lag,
     }
-    for name, row in table.items():
-        print(f"{name:52} {row['agree']:5}/{row['replies']:5} = {row['agreement']:.4f}")
-        for each in row["disagreements"]:
-            print("    gold {gold!r}, answer {answer!r}: {verdict}, label {label}".format(**each))
-    print(json.dumps({key: value for key, value in figures.items() if key != "agreement"}, indent=2))
+    for name, counts in table.items():
+        print(f"{name:52} {counts['agree']:5}/{counts['replies']:5} = {counts['agreement']:.4f}")
+        for disagreement in counts["disagreements"]:
+            print("    gold {gold!r}, answer {answer!r}: {verdict}, label {label}".format(**disagreement))
+    print(json.dumps({key: value for key, value in results.items() if key != "agreement"}, indent=2))
     if arguments.results:
         arguments.results.write_text(
-            json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
 

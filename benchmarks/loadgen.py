@@ -1,7 +1,7 @@
 """A closed-loop HTTP load generator light enough to share a core with the stub upstream.
 
 Each connection sends one fixed request, waits for the whole reply, and sends it again. It
-understands exactly as much HTTP/1.1 as it takes to find the end of a reply.
+understands just enough HTTP/1.1 to find the end of a reply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One measured window: requests a second, and latency in milliseconds (None: too few replies)."""
+    """One measured window: requests per second, and latency in milliseconds (None: too few replies)."""
 
     requests: int
     errors: int
@@ -32,8 +32,8 @@ class Load:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What the connections of one window write into."""
+class Window:
+    """The measurements of one window, shared by its connections."""
 
     recording: bool = False
     errors: int = 0
@@ -41,7 +41,7 @@ class Tally:
 
 
 def request_bytes(path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """One POST as it goes over the wire."""
+    """Return one POST request as bytes."""
     lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines.append(f"content-length: {len(body)}")
@@ -49,11 +49,11 @@ def request_bytes(path: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One client: sends, waits for the end of the reply, tallies, sends again."""
+    """One client: it sends, waits for the end of the reply, records it, and sends again."""
 
-    def __init__(self, request: bytes, tally: Tally) -> None:
+    def __init__(self, request: bytes, window: Window) -> None:
         self.request = request
-        self.tally = tally
+        self.window = window
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.stopped = False
 
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
 
     def send(self) -> None:
         self.buffer = bytearray()
-        self.total: int | None = None  # bytes of the whole reply; None: head not yet read, or chunked
+        self.total: int | None = None  # bytes of the whole reply; None: head not read yet, or chunked
         self.chunked = False
         self.ok = False
         self.sent_at = time.perf_counter()
@@ -74,12 +74,12 @@ class Connection(asyncio.Protocol):
         if self.total is None and not self.chunked and not self.read_head():
             return
         if self.chunked:
-            done = self.buffer.endswith(LAST_CHUNK)
+            complete = self.buffer.endswith(LAST_CHUNK)
             del self.buffer[: -len(LAST_CHUNK)]
         else:
             assert self.total is not None
-            done = len(self.buffer) >= self.total
-        if done:
+            complete = len(self.buffer) >= self.total
+        if complete:
             self.finish()
 
     def read_head(self) -> bool:
@@ -97,9 +97,9 @@ class Connection(asyncio.Protocol):
         return True
 
     def finish(self) -> None:
-        if self.tally.recording:
-            self.tally.seconds.append(time.perf_counter() - self.sent_at)
-            self.tally.errors += not self.ok
+        if self.window.recording:
+            self.window.seconds.append(time.perf_counter() - self.sent_at)
+            self.window.errors += not self.ok
         if self.stopped:
             self.transport.close()
         else:
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.stopped:
-            self.tally.errors += 1
+            self.window.errors += 1
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -115,27 +115,27 @@ class Connection(asyncio.Protocol):
 async def measure(port: int, request: bytes, connections: int, *, warmup: float, seconds: float) -> Load:
     """Load one server and count the replies that end within the window.
 
-    `warmup` and `seconds` are in seconds. Replies in flight at the end are awaited but not
-    counted, so the server is idle again when this returns.
+    `warmup` and `seconds` are durations in seconds. Replies in flight at the end are awaited but not counted,
+    so the server is idle again when this returns.
     """
     loop = asyncio.get_running_loop()
-    tally = Tally()
+    window = Window()
     clients = []
     for _ in range(connections):
-        _, client = await loop.create_connection(lambda: Connection(request, tally), "127.0.0.1", port)
+        _, client = await loop.create_connection(lambda: Connection(request, window), "127.0.0.1", port)
         clients.append(client)
     await asyncio.sleep(warmup)
-    tally.recording = True
+    window.recording = True
     start = time.perf_counter()
     await asyncio.sleep(seconds)
-    tally.recording = False
+    window.recording = False
     elapsed = time.perf_counter() - start
     for client in clients:
         client.stopped = True
     async with asyncio.timeout(30):
         await asyncio.gather(*(client.lost for client in clients))
-    times = tally.seconds
+    times = window.seconds
     if len(times) < 2:
-        return Load(len(times), tally.errors, len(times) / elapsed, None, None)
+        return Load(len(times), window.errors, len(times) / elapsed, None, None)
     cuts = quantiles(times, n=100, method="inclusive")
-    return Load(len(times), tally.errors, len(times) / elapsed, cuts[49] * 1e3, cuts[98] * 1e3)
+    return Load(len(times), window.errors, len(times) / elapsed, cuts[49] * 1e3, cuts[98] * 1e3)

@@ -1,11 +1,10 @@
-"""What the gateway costs: requests a second and latency beside the least possible pass-through.
+"""Measure what the gateway costs: requests per second and latency, against a minimal pass-through.
 
-One core runs the server under test, the other the stub upstream and the load generator.
-Every server is started once and measured in turn within each round, so that whatever else
-the machine does falls on all of them alike; every other round goes in reverse. Figures are
-medians over the rounds, ratios are medians of each round's own ratio to the yardstick
-("bare"). CPU is the server's own processor time for each request, which a busy machine
-disturbs least; "by CPU" is the yardstick's divided by the server's own.
+One core runs the server under test, the other the stub upstream and the load generator. Every server starts
+once. All are measured in turn within each round, so that other work on the machine affects all alike; every
+other round runs in reverse. Results are medians over the rounds. Ratios are medians of each round's ratio to
+the baseline ("bare"). CPU is the server's processor time per request, which a busy machine disturbs least;
+"by CPU" is the baseline's processor time divided by the server's.
 
     python -m benchmarks.overhead --seconds 3 --rounds 5 --json benchmarks/results/overhead.json
 """
@@ -37,14 +36,14 @@ __all__ = ["main"]
 
 PATH = "/v1/chat/completions"
 SERVERS = ("stub", "bare", "gateway", "gateway-vllm", "bare-httpx")
-YARDSTICK = "bare"
+BASELINE = "bare"
 WARMUP = 0.3  # seconds before each window
-TARGETS = {"plain": 0.7, "budget": 0.5}  # least ratio to the yardstick at 32 connections
+TARGETS = {"plain": 0.7, "budget": 0.5}  # minimum ratio to the baseline at 32 connections
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One kind of request; `thinks` says that its reply holds a `<think>` block."""
+    """One kind of request; `thinks` says whether its reply has a `<think>` block."""
 
     body: dict[str, Any]
     headers: dict[str, str]
@@ -56,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One cell of one round; `cpu_us` is the server's processor time for a request in microseconds."""
+    """One measurement of one round; `cpu_us` is the server's processor time per request, in microseconds."""
 
     round: int
     server: str
@@ -85,13 +84,15 @@ REQUESTS = {
 }
 
 
-# A limit that is reached, once, shows the gateway that this engine keeps limits itself.
-TEACHING = Request(chat(THINKING), {"X-Reasoning-Budget": "16"}, thinks=True)
+# One request that reaches its limit shows the gateway that this engine enforces limits itself.
+LIMIT_PROOF = Request(chat(THINKING), {"X-Reasoning-Budget": "16"}, thinks=True)
 
 
 def check(name: str, server: Server, request: Request) -> None:
-    """One request by hand, so that no window counts wrong replies: the answer must be there, and,
-    from the gateway, with the thinking taken out of it."""
+    """Send one request and check its reply, so that no window counts wrong replies.
+
+    The answer must be there; from the gateway, it must not contain the thinking.
+    """
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request(
         "POST", PATH, json.dumps(request.body), {"content-type": "application/json", **request.headers}
@@ -109,12 +110,12 @@ def check(name: str, server: Server, request: Request) -> None:
 
 
 def split(content: str, reasoning: str) -> bool:
-    """Whether the answer stands alone, and beside it what the model thought, if only its beginning."""
+    """Return whether content is the answer alone, and reasoning is the thinking or its beginning."""
     return content.strip() == ANSWER and bool(reasoning) and THOUGHT.startswith(reasoning.strip())
 
 
 def contents(text: str, *, streamed: bool) -> tuple[str, str]:
-    """Content and reasoning of a reply."""
+    """Return content and reasoning of a reply."""
     if not streamed:
         parts = [json.loads(text)["choices"][0]["message"]]
     else:
@@ -125,12 +126,12 @@ def contents(text: str, *, streamed: bool) -> tuple[str, str]:
 
 
 def run_cell(server: Server, request: Request, connections: int, seconds: float) -> tuple[Load, float | None]:
-    """One window, and the server's processor time for each request over warm-up and window."""
+    """Measure one window, and the server's processor time per request over warm-up and window."""
     before = processor_seconds(server.process.pid)
     load = uvloop.run(measure(server.port, request.wire(), connections, warmup=WARMUP, seconds=seconds))
-    spent = processor_seconds(server.process.pid) - before
-    served = load.rps * (WARMUP + seconds)
-    return load, spent / served * 1e6 if served else None
+    cpu_seconds = processor_seconds(server.process.pid) - before
+    requests = load.rps * (WARMUP + seconds)
+    return load, cpu_seconds / requests * 1e6 if requests else None
 
 
 def run_rounds(servers: dict[str, Server], args: argparse.Namespace, requests: list[str]) -> list[Result]:
@@ -146,8 +147,8 @@ def run_rounds(servers: dict[str, Server], args: argparse.Namespace, requests: l
     return results
 
 
-def middle(values: Iterable[float | None], digits: int) -> float | None:
-    """The median of what there is; a window in which a busy machine stood still has no latency."""
+def median_of(values: Iterable[float | None], digits: int) -> float | None:
+    """Return the median of the known values; a window without enough replies has no latency."""
     known = [value for value in values if value is not None]
     return round(median(known), digits) if known else None
 
@@ -157,48 +158,48 @@ def quotient(a: float | None, b: float | None) -> float | None:
 
 
 def summarize(results: list[Result]) -> list[dict[str, Any]]:
-    """Medians over the rounds for each server, request and number of connections."""
+    """Return medians over the rounds for each server, request and number of connections."""
     cells: dict[tuple[int, str, str], list[Result]] = {}
     for result in results:
         cells.setdefault((result.connections, result.request, result.server), []).append(result)
-    rows = []
+    medians = []
     for (connections, request, server), rounds in cells.items():
-        pairs = list(zip(rounds, cells.get((connections, request, YARDSTICK), []), strict=False))
-        rows.append(
+        pairs = list(zip(rounds, cells.get((connections, request, BASELINE), []), strict=False))
+        medians.append(
             {
                 "connections": connections,
                 "request": request,
                 "server": server,
-                "rps": middle((r.load.rps for r in rounds), 1),
-                "p50_ms": middle((r.load.p50 for r in rounds), 3),
-                "p99_ms": middle((r.load.p99 for r in rounds), 3),
-                "cpu_us": middle((r.cpu_us for r in rounds), 1),
-                "ratio": middle((quotient(a.load.rps, b.load.rps) for a, b in pairs), 3),
-                "cpu_ratio": middle((quotient(b.cpu_us, a.cpu_us) for a, b in pairs), 3),
+                "rps": median_of((r.load.rps for r in rounds), 1),
+                "p50_ms": median_of((r.load.p50 for r in rounds), 3),
+                "p99_ms": median_of((r.load.p99 for r in rounds), 3),
+                "cpu_us": median_of((r.cpu_us for r in rounds), 1),
+                "ratio": median_of((quotient(a.load.rps, b.load.rps) for a, b in pairs), 3),
+                "cpu_ratio": median_of((quotient(b.cpu_us, a.cpu_us) for a, b in pairs), 3),
             }
         )
-    return rows
+    return medians
 
 
 def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(medians: list[dict[str, Any]]) -> None:
     table = Table("connections", "request", "server", title="medians over the rounds")
-    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU µs", f"of {YARDSTICK}", "by CPU"):
+    for heading in ("requests/s", "p50 ms", "p99 ms", "CPU µs", f"of {BASELINE}", "by CPU"):
         table.add_column(heading, justify="right")
-    for row in rows:
-        figures = {"rps": 0, "p50_ms": 2, "p99_ms": 2, "cpu_us": 0, "ratio": 2, "cpu_ratio": 2}
-        cells = [number(row[name], digits) for name, digits in figures.items()]
-        table.add_row(str(row["connections"]), row["request"], row["server"], *cells)
+    for cell in medians:
+        digits = {"rps": 0, "p50_ms": 2, "p99_ms": 2, "cpu_us": 0, "ratio": 2, "cpu_ratio": 2}
+        cells = [number(cell[name], places) for name, places in digits.items()]
+        table.add_row(str(cell["connections"]), cell["request"], cell["server"], *cells)
     Console(width=120).print(table)
-    for row in rows:
-        target = TARGETS.get(row["request"])
-        if row["server"].startswith("gateway") and row["connections"] == 32 and target and row["ratio"]:
-            verdict = "met" if row["ratio"] >= target else "MISSED"
-            where = f"{row['server']}, {row['request']}, 32 connections"
-            print(f"{where}: {row['ratio']:.2f} of {YARDSTICK}, target {target}: {verdict}")
+    for cell in medians:
+        target = TARGETS.get(cell["request"])
+        if cell["server"].startswith("gateway") and cell["connections"] == 32 and target and cell["ratio"]:
+            outcome = "met" if cell["ratio"] >= target else "MISSED"
+            measured = f"{cell['server']}, {cell['request']}, 32 connections"
+            print(f"{measured}: {cell['ratio']:.2f} of {BASELINE}, target {target}: {outcome}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -215,7 +216,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         choices=[*SERVERS, *REQUESTS],
         help="servers and kinds of request to measure",
     )
-    parser.add_argument("--json", type=Path, help="write every round and the medians here")
+    parser.add_argument("--json", type=Path, help="write all rounds and their medians here")
     return parser.parse_args(argv)
 
 
@@ -224,7 +225,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     names = [name for name in SERVERS if name in args.only] or list(SERVERS)
     requests = [kind for kind in REQUESTS if kind in args.only] or list(REQUESTS)
-    about = machine()
+    environment = machine()
     first, second = cores()
     with ExitStack() as stack:
         stub = stack.enter_context(running("stub", second, ""))
@@ -232,23 +233,23 @@ def main(argv: list[str] | None = None) -> None:
         vllm = f"http://127.0.0.1:{stack.enter_context(running('stub-vllm', second, '')).port}"
         servers = {}
         for name in names:
-            behind = vllm if name == "gateway-vllm" else upstream
-            servers[name] = stub if name == "stub" else stack.enter_context(running(name, first, behind))
+            engine = vllm if name == "gateway-vllm" else upstream
+            servers[name] = stub if name == "stub" else stack.enter_context(running(name, first, engine))
             if name == "gateway-vllm":
-                check(name, servers[name], TEACHING)
+                check(name, servers[name], LIMIT_PROOF)
             for kind in requests:
                 check(name, servers[name], REQUESTS[kind])
         stack.enter_context(pinned(second))
         results = run_rounds(servers, args, requests)
-    rows = summarize(results)
-    show(rows)
+    medians = summarize(results)
+    show(medians)
     if args.json:
         settings = {"seconds": args.seconds, "rounds": args.rounds, "targets": TARGETS}
         report = {
-            "machine": about,
+            "machine": environment,
             "settings": settings,
-            "medians": rows,
-            "rounds": [asdict(r) for r in results],
+            "medians": medians,
+            "rounds": [asdict(result) for result in results],
         }
         args.json.write_text(json.dumps(report, indent=1) + "\n")
 

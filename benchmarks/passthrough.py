@@ -1,7 +1,7 @@
-"""The least that a Python gateway can do: one FastAPI route that relays bytes and looks at nothing.
+"""A minimal Python gateway: one FastAPI route that relays bytes unread.
 
-`with_aiohttp` is the yardstick of overhead.py; `with_httpx` shows what the choice of the
-upstream client alone is worth. UPSTREAM names the server to relay to, without a path.
+`with_aiohttp` is the baseline of overhead.py. `with_httpx` shows what the choice of the upstream client alone
+is worth. UPSTREAM names the server to relay to, without a path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JSON = {"content-type": "application/json"}
 
 
 def with_aiohttp() -> FastAPI:
-    """The app on aiohttp's client, without a connection limit, cookies or timeouts."""
+    """Build the app on aiohttp's client, without a connection limit, cookies or timeouts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -50,7 +50,7 @@ def with_aiohttp() -> FastAPI:
 
 
 def with_httpx() -> FastAPI:
-    """The same app on httpx's client, without a connection limit or timeouts."""
+    """Build the same app on httpx's client, without a connection limit or timeouts."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -64,8 +64,8 @@ def with_httpx() -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         client: httpx.AsyncClient = app.state.client
-        sent = client.build_request("POST", upstream, content=await request.body(), headers=JSON)
-        reply = await client.send(sent, stream=True)
+        upstream_request = client.build_request("POST", upstream, content=await request.body(), headers=JSON)
+        reply = await client.send(upstream_request, stream=True)
         if reply.headers["content-type"].startswith("text/event-stream"):
             return StreamingResponse(relay(reply), reply.status_code, media_type="text/event-stream")
         body = await reply.aread()

@@ -1,4 +1,4 @@
-"""Starting servers for a benchmark, each on a core of its own, and reading what they spent."""
+"""Start servers for a benchmark, each on its own core, and read their processor time."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def wait_for(name: str, process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def processor_seconds(pid: int) -> float:
-    """User and system time so far of a process and its children; 0 where the system has no /proc."""
+    """Return the user and system time of a process and its children; 0 if the system has no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -118,7 +118,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine and libraries of a measurement."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -134,7 +134,7 @@ def machine() -> dict[str, Any]:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Keep this process on one core for a while."""
+    """Pin this process to one core within the block."""
     if core is None:
         yield
         return
@@ -147,11 +147,11 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def cores() -> tuple[int | None, int | None]:
-    """The core of the server under test, and that of the stub and the load generator."""
+    """Return the core of the server under test, and that of the stub and the load generator."""
     if not hasattr(os, "sched_getaffinity"):
-        print("this system can't pin processes: the figures will wander", file=sys.stderr)
+        print("this system can't pin processes: the results will vary", file=sys.stderr)
         return None, None
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2:
-        raise SystemExit("needs two cores: one for the server under test, one for everything else")
+        raise SystemExit("two cores are required: one for the server under test, one for everything else")
     return available[0], available[1]

@@ -1,16 +1,15 @@
-"""A model server without a model: canned OpenAI replies as fast as one Python process can write them.
+"""An engine without a model: canned OpenAI replies, as fast as one Python process can write them.
 
-Three models: PLAIN answers in about 1 KB, THINKING puts a `<think>` block of 48 tokens before
-16 tokens of answer, and LONG one of 972 tokens before the same answer. A streamed reply is
-written the way vLLM's server writes one: every token is its own SSE event, its own HTTP
-chunk and its own write, and between two events of one stream all other streams get their
-turn, as in an engine's steps. There is no pause between the steps, so a reader that falls
-behind finds several events in one read.
+There are three models. PLAIN answers in about 1 KB. THINKING puts a `<think>` block of 48 tokens before
+16 tokens of answer, and LONG one of 972 tokens before the same answer. Streams are written as vLLM's server
+writes them: every token is its own SSE event, its own HTTP chunk and its own write. Between two events of one
+stream all other streams get their turn, as in an engine's steps. There is no pause between the steps, so a
+reader that falls behind finds several events in one read.
 
-It is an engine of which nothing is known: besides `/v1/models` and `/v1/chat/completions`
-everything is a 404. With `vllm` it says that it is vLLM, as one started with
-`--reasoning-config` and without a reasoning parser: it ends the thinking after
-`thinking_token_budget` tokens, counts with every event and gives token ids where asked to.
+By default it is an unknown engine: everything except `/v1/models` and `/v1/chat/completions` is a 404.
+With `vllm` it behaves like a vLLM with `--reasoning-config` and without a reasoning parser. It then ends the
+thinking after `thinking_token_budget` tokens, reports usage with every event, and returns token ids on
+request.
 
     python -m benchmarks.stub_upstream PORT [vllm]
 """
@@ -50,13 +49,13 @@ CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def tokens_of(text: str, count: int) -> list[str]:
-    """Cut a text into exactly `count` pieces of nearly equal length, as a tokenizer might."""
+    """Split a text into exactly `count` pieces of nearly equal length, as a tokenizer might."""
     edges = [round(i * len(text) / count) for i in range(count + 1)]
     return [text[a:b] for a, b in pairwise(edges)]
 
 
 def pieces(model: str, limit: int | None = None) -> list[str]:
-    """The tokens of a model's one reply, in order; `limit` cuts the thinking, tags not counted."""
+    """Return the tokens of a model's only reply; `limit` cuts the thinking, its tags not counted."""
     if model != PLAIN:
         rounds = 1 if model == THINKING else 22
         thought = ["\n", *tokens_of(" ".join([THOUGHT] * rounds), 44 * rounds), "\n"][:limit]
@@ -69,14 +68,14 @@ def usage(tokens: int) -> dict[str, Any]:
 
 
 def response(status: str, body: Any) -> bytes:
-    """One whole HTTP response with a JSON body."""
+    """Return a complete HTTP response with a JSON body."""
     payload = orjson.dumps(body)
     head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}\r\n\r\n"
     return head.encode() + payload
 
 
 def completion(model: str, tokens: list[str], *, ids: bool = False) -> bytes:
-    """A whole reply; with `ids` as vLLM's `return_token_ids` has it."""
+    """Return an unstreamed reply; `ids` adds token ids, as vLLM's `return_token_ids` does."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(tokens),
@@ -86,7 +85,7 @@ def completion(model: str, tokens: list[str], *, ids: bool = False) -> bytes:
     }
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     if ids:
-        choice["token_ids"] = [TAGS.get(token, 1000 + place) for place, token in enumerate(tokens)]
+        choice["token_ids"] = [TAGS.get(token, 1000 + index) for index, token in enumerate(tokens)]
     body = {
         "id": "chatcmpl-0123456789abcdef0123456789abcdef",
         "object": "chat.completion",
@@ -120,27 +119,27 @@ def choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
 
 
 def events(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
-    """Every event of a streamed reply; `counts` says which of them tell the usage."""
+    """Return every event of a streamed reply; `counts` selects the events that report usage."""
     deltas = [{"role": "assistant", "content": ""}, *({"content": token} for token in tokens)]
-    written = []
-    for place, delta in enumerate(deltas):
-        more = {"usage": usage(place)} if counts == "each" else {}
-        written.append(event(model, [choice(delta)], **more))
-    written.append(event(model, [choice({}, finish="stop")]))
+    stream = []
+    for index, delta in enumerate(deltas):
+        extra = {"usage": usage(index)} if counts == "each" else {}
+        stream.append(event(model, [choice(delta)], **extra))
+    stream.append(event(model, [choice({}, finish="stop")]))
     if counts != "none":
-        written.append(event(model, [], usage=usage(len(tokens))))
-    return [*written, b"data: [DONE]\n\n"]
+        stream.append(event(model, [], usage=usage(len(tokens))))
+    return [*stream, b"data: [DONE]\n\n"]
 
 
 def stream(model: str, tokens: list[str], counts: Counts) -> list[bytes]:
-    """Every write of a streamed reply, the head first."""
+    """Return every write of a streamed reply, the head first."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
     head += b"transfer-encoding: chunked\r\n\r\n"
     return [head, *map(http_chunk, events(model, tokens, counts)), http_chunk(b"")]
 
 
 def listing(**more: Any) -> bytes:
-    """The reply to `/v1/models`."""
+    """Return the reply to `/v1/models`."""
     return response(
         "200 OK",
         {"object": "list", "data": [{"id": m, "object": "model", **more} for m in MODELS]},
@@ -149,7 +148,9 @@ def listing(**more: Any) -> bytes:
 
 LISTED = {False: listing(), True: listing(owned_by="vllm", max_model_len=32768)}
 MISSING = response("404 Not Found", {"detail": "Not Found"})
-WHOLE = {(model, ids): completion(model, pieces(model), ids=ids) for model in MODELS for ids in (False, True)}
+UNSTREAMED = {
+    (model, ids): completion(model, pieces(model), ids=ids) for model in MODELS for ids in (False, True)
+}
 STREAMED = {
     (model, counts): stream(model, pieces(model), counts) for model in MODELS for counts in get_args(Counts)
 }
@@ -197,12 +198,12 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(MISSING)
 
-    def complete(self, asked: dict[str, Any]) -> None:
-        model = asked["model"]
-        limit = asked.get("thinking_token_budget") if self.vllm else None
+    def complete(self, request: dict[str, Any]) -> None:
+        model = request["model"]
+        limit = request.get("thinking_token_budget") if self.vllm else None
         tokens = None if limit is None or limit > len(pieces(model)) else pieces(model, limit)
-        if asked.get("stream"):
-            options = asked.get("stream_options") or {}
+        if request.get("stream"):
+            options = request.get("stream_options") or {}
             counts: Counts = "last" if options.get("include_usage") else "none"
             if self.vllm and options.get("continuous_usage_stats"):
                 counts = "each"
@@ -210,11 +211,11 @@ class Connection(asyncio.Protocol):
             self.streaming = True
             self.step()
         else:
-            ids = self.vllm and bool(asked.get("return_token_ids"))
-            self.transport.write(completion(model, tokens, ids=ids) if tokens else WHOLE[model, ids])
+            ids = self.vllm and bool(request.get("return_token_ids"))
+            self.transport.write(completion(model, tokens, ids=ids) if tokens else UNSTREAMED[model, ids])
 
     def step(self) -> None:
-        """Write the stream's next event and come back after everybody else's turn."""
+        """Write the stream's next event, then let all other streams take their turn."""
         data = next(self.writes, None)
         if data is None or self.transport.is_closing():
             self.streaming = False

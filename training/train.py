@@ -1,4 +1,4 @@
-"""`thinkgate train STAGE CONFIG`: one stage of a run, or all of them in order."""
+"""`thinkgate train STAGE CONFIG`: runs one stage, or all of them in order."""
 
 from __future__ import annotations
 
@@ -12,52 +12,54 @@ from training.data.problems import DataError
 from training.rewards import RewardError
 from training.sandbox import SandboxError
 from training.stages.teachers import TeacherError
-from training.trainer.ranks import process_count, process_index
-from training.trainer.rollout import StaleWeights
+from training.trainer.process_group import process_rank, world_size
+from training.trainer.weight_check import StaleWeights
 
 __all__ = ["main"]
 
-_NEEDED = ("torch", "trl", "peft", "datasets")
+_PACKAGES = ("torch", "trl", "peft", "datasets")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; 2 for what the user can mend, said in one line."""
+    """Run the command. The exit status is 2 for a mistake of the user, which one line explains."""
     if arguments[:1] == ["export"]:
         from training.export.command import main as export
 
         return export(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="thinkgate train",
-        description=__doc__,
+        description="Run a training stage, all stages in order, or train a scorer.",
         epilog="`thinkgate train export` writes a stage for another engine.",
     )
     parser.add_argument(
         "stage",
         choices=[*STAGES, "pipeline", "scorer"],
-        help="a stage, all of the configured ones, or a scorer",
+        help="a stage; `pipeline` for all stages that the file lists; or `scorer`",
     )
-    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/how-to/train.md")
-    parser.add_argument("--seed", type=int, help="in place of the file's")
-    parser.add_argument("--output", type=Path, help="the run's directory, in place of the file's")
-    parser.add_argument("--threads", type=int, help="CPU threads for torch")
-    chosen = parser.parse_args(arguments)
-    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/training.md")
+    parser.add_argument("--seed", type=int, help="a seed that replaces the file's")
+    parser.add_argument("--output", type=Path, help="the run's directory, which replaces the file's")
+    parser.add_argument("--threads", type=int, help="the number of torch's CPU threads")
+    options = parser.parse_args(arguments)
+    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
         print(f"Training needs {', '.join(missing)}: pip install 'thinkgate[train]'.", file=sys.stderr)
         return 2
     try:
-        config = read_config(chosen.config, seed=chosen.seed, output=chosen.output, threads=chosen.threads)
-        if chosen.stage == "scorer" and process_count() > 1:
-            raise ConfigError("a scorer is trained in one process: start it without a launcher")
-        if chosen.stage == "scorer":
+        config = read_config(
+            options.config, seed=options.seed, output=options.output, threads=options.threads
+        )
+        if options.stage == "scorer":
+            if world_size() > 1:
+                raise ConfigError("a scorer is trained in one process: start it without a launcher")
             from training.stages.train_scorer import train_scorer
 
             return train_scorer(config)
         from training.stages import pipeline, run_stage
 
-        model = pipeline(config) if chosen.stage == "pipeline" else run_stage(config, chosen.stage)
+        model = pipeline(config) if options.stage == "pipeline" else run_stage(config, options.stage)
     except (ConfigError, DataError, RewardError, SandboxError, StaleWeights, TeacherError) as error:
         print(error, file=sys.stderr)
         return 2
-    if process_index() == 0:
+    if process_rank() == 0:
         print(f"The model is in {model}.")
     return 0

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# verl's and OpenRLHF's own code, with what it loads where there is no GPU, in a cached environment of its
-# own: `install.sh` makes it where it is missing and prints its python; `install.sh --where` only prints
-# where that would be.
+# Installs verl and OpenRLHF, with what they load without a GPU, into a cached environment of their own.
+# `install.sh` creates it if it is missing and prints its Python; `install.sh --where` only prints the path.
 #
-# 1.8 GB on disk, most of it torch; two minutes where the wheels are near. Where pip's index has torch's CUDA
-# build alone (a plain PyPI), name one that has the CPU's in PIP_EXTRA_INDEX_URL. PYTHON picks the interpreter.
+# It takes 1.8 GB on disk, most of it torch, and two minutes with a near package index. A plain PyPI has only
+# torch's CUDA build: name an index with the CPU build in PIP_EXTRA_INDEX_URL. PYTHON selects the interpreter.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -18,7 +17,7 @@ if [[ ${1:-} == --where ]]; then
 fi
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
-flock 9 # two lanes at once: the second waits, then finds it done
+flock 9 # of two concurrent lanes the second waits, then finds it complete
 if [[ ! -e $venv/complete ]]; then
     echo "installing verl and OpenRLHF into $venv" >&2
     {
@@ -28,7 +27,7 @@ if [[ ! -e $venv/complete ]]; then
         pip install torch setuptools
         grep -vE '^(torch|verl|openrlhf|deepspeed)==' <<<"$pins" >"$venv/needs.txt"
         pip install --requirement "$venv/needs.txt"
-        DS_BUILD_OPS=0 pip install deepspeed # its own kernels are built on first use, which is never
+        DS_BUILD_OPS=0 pip install deepspeed # its kernels are built on first use, which never happens here
         pip install --no-deps verl openrlhf
         "$python" -m compileall -q "$venv"/lib/python*/site-packages/{verl,openrlhf,transformers} || true
         touch "$venv/complete"

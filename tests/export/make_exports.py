@@ -1,4 +1,4 @@
-"""Makes the tiny model and exports it to every target: `make_exports.py TOLD FOLDER`."""
+"""Build the tiny model and export it to every target: `make_exports.py OUT FOLDER`."""
 
 import contextlib
 import io
@@ -10,14 +10,14 @@ from training.export import TARGETS
 from training.export.command import main
 from training.tiny.model import build
 
-told, folder = map(Path, sys.argv[1:])
+out, folder = map(Path, sys.argv[1:])
 build(folder / "model", seed=1)
 text = (folder / "run.toml").read_text(encoding="utf-8")
 
 
-def export(target: str, stage: str, file: Path, out: Path) -> int:
-    """One export by the command itself."""
-    return main([target, str(file), "--stage", stage, "--out", str(out), "--processes", "2"])
+def export(target: str, stage: str, file: Path, directory: Path) -> int:
+    """Run the command; return its exit status."""
+    return main([target, str(file), "--stage", stage, "--out", str(directory), "--processes", "2"])
 
 
 statuses = [
@@ -27,20 +27,20 @@ statuses = [
 ]
 
 CHANGES = [
-    ("verl", "rl", "steps = 6", 'steps = 6\nnormalise = "magistral"'),
-    ("verl", "rl", "steps = 6", 'steps = 6\ndecay = "linear"'),
-    ("verl", "rl", "steps = 6", "steps = 6\nleave_out_unfinished = true"),
+    ("verl", "rl", "max_steps = 6", 'max_steps = 6\nscale_rewards = "magistral"'),
+    ("verl", "rl", "max_steps = 6", 'max_steps = 6\nlr_scheduler_type = "linear"'),
+    ("verl", "rl", "max_steps = 6", "max_steps = 6\nmask_truncated_completions = true"),
     ("verl", "rl", "format = 0.25", "short = 0.25"),
-    ("openrlhf", "rl", "steps = 6", 'steps = 6\nloss = "dr_grpo"'),
-    ("openrlhf", "rl", "steps = 6", 'steps = 6\nnormalise = "batch"'),
-    ("openrlhf", "cold-start", "rows = 20", 'rows = 20\nteacher = "policy"'),
+    ("openrlhf", "rl", "max_steps = 6", 'max_steps = 6\nloss_type = "dr_grpo"'),
+    ("openrlhf", "rl", "max_steps = 6", 'max_steps = 6\nscale_rewards = "batch"'),
+    ("openrlhf", "cold-start", "problems = 20", 'problems = 20\nteacher = "policy"'),
 ]
 refused = {}
-for target, stage, was, becomes in CHANGES:
+for target, stage, old, new in CHANGES:
     file = folder / "refused.toml"
-    file.write_text(text.replace(was, becomes), encoding="utf-8")
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
         status = export(target, stage, file, folder / "refused")
-    refused[f"{target}: {becomes.splitlines()[-1]}"] = [status, said.getvalue()]
+    refused[f"{target}: {new.splitlines()[-1]}"] = [status, errors.getvalue()]
 
-told.write_text(json.dumps({"statuses": statuses, "refused": refused}), encoding="utf-8")
+out.write_text(json.dumps({"statuses": statuses, "refused": refused}), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Puts an export to accelerate's and DeepSpeed's own code: `probe_accelerate.py TOLD FOLDER`."""
+"""Load an export with accelerate's and DeepSpeed's own code: `probe_accelerate.py OUT FOLDER`."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from deepspeed.runtime.config import DeepSpeedConfig
 
-told, folder = map(Path, sys.argv[1:])
-found: dict[str, Any] = {}
+out, folder = map(Path, sys.argv[1:])
+findings: dict[str, Any] = {}
 for name in ("fsdp", "deepspeed"):
     export = folder / "accelerate-rl"
     loaded = load_config_from_file(str(export / f"{name}.yaml"))
@@ -23,7 +23,7 @@ for name in ("fsdp", "deepspeed"):
     words = shlex.split(line.replace("$here/${1:-fsdp.yaml}", str(export / f"{name}.yaml")))
     arguments = launch_command_parser().parse_args(words[words.index("launch") + 1 :])
     arguments, _, _ = _validate_launch_command(arguments)
-    found[name] = {
+    findings[name] = {
         "class": type(loaded).__name__,
         "distributed_type": str(loaded.distributed_type.value),
         "processes": arguments.num_processes,
@@ -32,17 +32,19 @@ for name in ("fsdp", "deepspeed"):
         "use_fsdp": arguments.use_fsdp,
         "use_deepspeed": arguments.use_deepspeed,
     }
-    if name == "deepspeed":  # as `accelerate launch` itself goes on
+    if name == "deepspeed":  # as `accelerate launch` itself does
         arguments.deepspeed_fields_from_accelerate_config = ",".join(loaded.deepspeed_config)
-    made = prepare_multi_gpu_env(arguments) if name == "fsdp" else prepare_deepspeed_cmd_env(arguments)[1]
-    with patch.dict(os.environ, made):
+    environment = (
+        prepare_multi_gpu_env(arguments) if name == "fsdp" else prepare_deepspeed_cmd_env(arguments)[1]
+    )
+    with patch.dict(os.environ, environment):
         if name == "fsdp":
             plugin = FullyShardedDataParallelPlugin()
-            found[name]["version"] = plugin.fsdp_version
+            findings[name]["version"] = plugin.fsdp_version
         else:
             zero = DeepSpeedPlugin()
             zero.deepspeed_config |= {"train_batch_size": 8, "gradient_accumulation_steps": 1}
             zero.deepspeed_config["train_micro_batch_size_per_gpu"] = 8
             config = DeepSpeedConfig({**zero.deepspeed_config, "zero_allow_untested_optimizer": True})
-            found[name]["stage"] = [zero.zero_stage, config.zero_optimization_stage]
-told.write_text(json.dumps(found), encoding="utf-8")
+            findings[name]["stage"] = [zero.zero_stage, config.zero_optimization_stage]
+out.write_text(json.dumps(findings), encoding="utf-8")

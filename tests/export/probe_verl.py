@@ -1,4 +1,4 @@
-"""Puts an export to verl's own code: `probe_verl.py TOLD FOLDER`."""
+"""Load an export with verl's own code: `probe_verl.py OUT FOLDER`."""
 
 import asyncio
 import json
@@ -21,64 +21,71 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from training.config import read_config
-from training.export.job import Job, examples, held_out, prompter, questions
+from training.export.plan import (
+    ExportPlan,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
+)
 
-told, folder = map(Path, sys.argv[1:])
+out, folder = map(Path, sys.argv[1:])
 CONFIGS = Path(verl.__file__).parent / "trainer" / "config"
 
 
 def composed(name: str, export: Path) -> tuple[DictConfig, list[str]]:
-    """verl's own tree with our overrides, none of which it may not know."""
+    """Compose verl's configuration with our overrides; an unknown override raises an error."""
     text = (export / "overrides.txt").read_text(encoding="utf-8").replace("@here@", str(export))
+    overrides = text.splitlines()
     with initialize_config_dir(str(CONFIGS), version_base=None):
-        return compose(name, overrides=text.splitlines()), [x.partition("=")[0] for x in text.splitlines()]
+        return compose(name, overrides=overrides), [line.partition("=")[0] for line in overrides]
 
 
-def job(stage: str) -> Job:
-    """What was exported."""
-    return Job.of(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
+def plan_of(stage: str) -> ExportPlan:
+    """Plan the same export again."""
+    return ExportPlan.for_stage(read_config(folder / "run.toml"), stage, folder / "run.toml", 2)  # type: ignore[arg-type]
 
 
 def rl() -> dict[str, Any]:
-    """Configuration, data and rewards of reinforcement learning."""
+    """Check the configuration, data and rewards of reinforcement learning."""
     config, names = composed("ppo_trainer", folder / "verl-rl")
     for part in ("actor", "rollout"):
         omega_conf_to_dataclass(config.actor_rollout_ref[part])
     omega_conf_to_dataclass(config.algorithm)
     bare = config.copy()
     bare.actor_rollout_ref.model.lora_rank = (
-        0  # for a LoRA it asks the vLLM that isn't here how large it may be
+        0  # with a LoRA, verl asks vLLM for the maximum rank, and vLLM is not installed
     )
     validate_config(bare, use_reference_policy=True, use_critic=False)
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
-    own = prompter(job("rl"))
-    asked = questions(job("rl"), own, rounds=2)
+    prompter = load_prompter(plan_of("rl"))
+    prompted = rollout_problems(plan_of("rl"), prompter, rounds=2)
     tokenizer.chat_template = config.actor_rollout_ref.model.custom_chat_template
     dataset = RLHFDataset([config.data.train_files], tokenizer, config.data)
-    kept = RLHFDataset([config.data.val_files], tokenizer, config.data)
+    held_out = RLHFDataset([config.data.val_files], tokenizer, config.data)
     builder = create_continuous_token_builder(tokenizer, hf_model_type="llama")
     prompts = [
-        builder.build_initial_tokens(list(dataset[place]["raw_prompt"])) for place in range(len(dataset))
+        builder.build_initial_tokens(list(dataset[index]["raw_prompt"])) for index in range(len(dataset))
     ]
-    high = next(place for place, each in enumerate(asked) if each.prompt.budget == "high")
+    high = next(index for index, each in enumerate(prompted) if each.prompt.budget == "high")
     return {
         "values": {name: at(config, name) for name in names},
-        "prompts_agree": prompts == [list(each.prompt.ids) for each in asked],
-        "budgets": sorted({each.prompt.budget or "none" for each in asked}),
+        "prompts_agree": prompts == [list(each.prompt.ids) for each in prompted],
+        "budgets": sorted({each.prompt.budget or "none" for each in prompted}),
         "longest": max(map(len, prompts)),
-        "held_out": len(kept) == len(held_out(job("rl"), own)),
-        "scores": asyncio.run(scores(config, tokenizer, dataset[high], asked[high].row.gold or "")),
+        "held_out": len(held_out) == len(held_out_problems(plan_of("rl"), prompter)),
+        "scores": asyncio.run(scores(config, tokenizer, dataset[high], prompted[high].problem.gold or "")),
     }
 
 
 def at(config: DictConfig, name: str) -> Any:
-    """A value of the tree."""
+    """Return a value of the configuration."""
     value = OmegaConf.select(config, name)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-async def scores(config: DictConfig, tokenizer: Any, row: dict[str, Any], gold: str) -> dict[str, Any]:
-    """What verl's reward loop makes of replies to one question, through its own manager."""
+async def scores(config: DictConfig, tokenizer: Any, item: dict[str, Any], gold: str) -> dict[str, Any]:
+    """Score replies to one question with verl's reward loop and its own manager."""
     manager = load_reward_manager(config, tokenizer)
     end = tokenizer.eos_token
     replies = {
@@ -87,37 +94,37 @@ async def scores(config: DictConfig, tokenizer: Any, row: dict[str, Any], gold: 
         "cut off": f"1+1=2\n</think>\n\n{gold}",
         "formless": f"{gold}{end}",
     }
-    return {name: await manager.run_single(batch(tokenizer, row, text)) for name, text in replies.items()}
+    return {name: await manager.run_single(batch(tokenizer, item, text)) for name, text in replies.items()}
 
 
-def batch(tokenizer: Any, row: dict[str, Any], text: str) -> DataProto:
-    """One reply as verl's agent loop hands it over: padded on the right."""
+def batch(tokenizer: Any, item: dict[str, Any], text: str) -> DataProto:
+    """Build the batch of one reply as verl's agent loop passes it, padded on the right."""
     ids = tokenizer.encode(text, add_special_tokens=False)
-    room = 40
-    responses = torch.tensor([ids + [tokenizer.pad_token_id] * (room - len(ids))])
-    mask = torch.tensor([[1] * 8 + [1] * len(ids) + [0] * (room - len(ids))])
+    length = 40
+    responses = torch.tensor([ids + [tokenizer.pad_token_id] * (length - len(ids))])
+    mask = torch.tensor([[1] * 8 + [1] * len(ids) + [0] * (length - len(ids))])
     tensors = TensorDict({"responses": responses, "attention_mask": mask}, batch_size=1)
     fields = {
-        name: np.array([row[name]], dtype=object) for name in ("data_source", "reward_model", "extra_info")
+        name: np.array([item[name]], dtype=object) for name in ("data_source", "reward_model", "extra_info")
     }
     return DataProto(batch=tensors, non_tensor_batch=fields)
 
 
 def sft() -> dict[str, Any]:
-    """Configuration and data of fine-tuning."""
+    """Check the configuration and data of fine-tuning."""
     config, names = composed("sft_trainer_engine", folder / "verl-cold-start")
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     tokenizer.chat_template = config.model.custom_chat_template
     dataset = MultiTurnSFTDataset([config.data.train_files], tokenizer, config.data)
-    own = examples(job("cold-start"), prompter(job("cold-start")))
+    examples = sft_examples(plan_of("cold-start"), load_prompter(plan_of("cold-start")))
     agree = []
-    for place, example in enumerate(own):
-        row = dataset[place]
-        whole = [*example.prompt.ids, *example.target]
-        learned = row["input_ids"][row["loss_mask"].bool()].tolist()
-        agree.append(row["input_ids"].tolist() == whole and learned == list(example.target))
+    for index, example in enumerate(examples):
+        item = dataset[index]
+        expected = [*example.prompt.ids, *example.target]
+        learned = item["input_ids"][item["loss_mask"].bool()].tolist()
+        agree.append(item["input_ids"].tolist() == expected and learned == list(example.target))
     omega_conf_to_dataclass(config.optim)
-    return {"values": {name: at(config, name) for name in names}, "agree": agree, "rows": len(dataset)}
+    return {"values": {name: at(config, name) for name in names}, "agree": agree, "examples": len(dataset)}
 
 
-told.write_text(json.dumps({"rl": rl(), "sft": sft()}, default=float), encoding="utf-8")
+out.write_text(json.dumps({"rl": rl(), "sft": sft()}, default=float), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""OpenRLHF's own code takes what is exported for it."""
+"""OpenRLHF's own code accepts the exports for it."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from tests.export.conftest import Probe
 
 
-def test_its_own_parser_takes_the_launch_line_with_the_runs_values(exported: Path, probe: Probe) -> None:
-    """The program's parser and its checks, up to the call that would start training."""
+def test_its_parser_accepts_the_command_with_the_runs_values(exported: Path, probe: Probe) -> None:
+    """The program's parser and checks run up to the call that would start the training."""
     args = probe("probe_openrlhf.py", exported, "rl")["args"]
     assert (args["rollout"]["batch_size"], args["rollout"]["n_samples_per_prompt"]) == (2, 4)
     assert (args["rollout"]["max_new_tokens"], args["rollout"]["top_p"]) == (48, 1.0)
@@ -26,13 +26,13 @@ def test_its_own_parser_takes_the_launch_line_with_the_runs_values(exported: Pat
     assert args["eval"]["temperature"] == 0
 
 
-def test_its_dataset_asks_with_the_prompts_of_serving(exported: Path, probe: Probe) -> None:
-    """Text for text and token for token."""
-    found = probe("probe_openrlhf.py", exported, "rl")
-    assert found["prompts_agree"]
-    assert found["tokens_agree"]
-    assert found["held_out"] == 6
-    assert found["scheduler"]
+def test_its_dataset_uses_the_prompts_of_serving(exported: Path, probe: Probe) -> None:
+    """Texts and tokens agree."""
+    findings = probe("probe_openrlhf.py", exported, "rl")
+    assert findings["prompts_agree"]
+    assert findings["tokens_agree"]
+    assert findings["held_out"] == 6
+    assert findings["scheduler"]
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,15 @@ def test_its_dataset_asks_with_the_prompts_of_serving(exported: Path, probe: Pro
 def test_its_rollout_scores_with_the_grader_of_serving(
     exported: Path, probe: Probe, reply: str, reward: float, score: int
 ) -> None:
-    """Its single-turn executor loads our reward function; groups are filtered by being right alone."""
-    found = probe("probe_openrlhf.py", exported, "rl")["scores"][reply]
-    assert found == {"reward": reward, "score": score, "prompt": True}
+    """Its single-turn executor loads our reward function; correctness alone filters groups."""
+    findings = probe("probe_openrlhf.py", exported, "rl")["scores"][reply]
+    assert findings == {"reward": reward, "score": score, "prompt": True}
 
 
-def test_its_fine_tuning_learns_the_very_tokens_of_the_replies(exported: Path, probe: Probe) -> None:
-    """No template is put around the rendered prompt, and the loss is taken on the reply alone."""
-    found = probe("probe_openrlhf.py", exported, "cold-start")
-    assert found["rows"] == len(found["agree"]) > 0
-    assert all(found["agree"])
-    assert found["args"]["train"]["batch_size"] == 4
-    assert found["scheduler"]
+def test_its_fine_tuning_learns_exactly_the_tokens_of_the_replies(exported: Path, probe: Probe) -> None:
+    """No template wraps the rendered prompt, and the loss covers the reply alone."""
+    findings = probe("probe_openrlhf.py", exported, "cold-start")
+    assert findings["examples"] == len(findings["agree"]) > 0
+    assert all(findings["agree"])
+    assert findings["args"]["train"]["batch_size"] == 4
+    assert findings["scheduler"]

@@ -1,4 +1,4 @@
-"""verl's own code takes what is exported for it."""
+"""verl's own code accepts the exports for it."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 from tests.export.conftest import Probe
 
 
-def test_the_overrides_compose_on_verls_own_tree_with_the_runs_values(exported: Path, probe: Probe) -> None:
-    """None is unknown to it, verl's own checks pass, and every option that carries over has its value."""
+def test_the_overrides_compose_with_verls_configuration(exported: Path, probe: Probe) -> None:
+    """verl knows them all, its own checks pass, and each option has the run's value."""
     values = probe("probe_verl.py", exported)["rl"]["values"]
     expected = {
         "data.train_batch_size": 2,
@@ -37,13 +37,13 @@ def test_the_overrides_compose_on_verls_own_tree_with_the_runs_values(exported: 
     assert {name: values[name] for name in expected} == expected
 
 
-def test_verls_dataset_and_rollout_ask_with_the_prompts_of_serving(exported: Path, probe: Probe) -> None:
-    """Token for token, at every budget, through verl's data set and the builder of its agent loop."""
-    found = probe("probe_verl.py", exported)["rl"]
-    assert found["prompts_agree"]
-    assert found["budgets"] == ["high", "none", "off"]
-    assert found["longest"] <= found["values"]["data.max_prompt_length"]
-    assert found["held_out"]
+def test_verls_dataset_and_rollout_use_the_prompts_of_serving(exported: Path, probe: Probe) -> None:
+    """verl's data set and the builder of its agent loop give the same tokens at every budget."""
+    findings = probe("probe_verl.py", exported)["rl"]
+    assert findings["prompts_agree"]
+    assert findings["budgets"] == ["high", "none", "off"]
+    assert findings["longest"] <= findings["values"]["data.max_prompt_length"]
+    assert findings["held_out"]
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,16 @@ def test_verls_dataset_and_rollout_ask_with_the_prompts_of_serving(exported: Pat
 def test_verls_reward_loop_scores_with_the_grader_of_serving(
     exported: Path, probe: Probe, reply: str, score: float, right: int
 ) -> None:
-    """Its reward manager loads our file; a right answer that was cut off is not right."""
-    found = probe("probe_verl.py", exported)["rl"]["scores"][reply]
-    assert found["reward_score"] == score
-    assert found["reward_extra_info"]["acc"] == right
+    """Its reward manager loads our file; a right answer in a truncated reply counts as wrong."""
+    findings = probe("probe_verl.py", exported)["rl"]["scores"][reply]
+    assert findings["reward_score"] == score
+    assert findings["reward_extra_info"]["acc"] == right
 
 
-def test_verls_fine_tuning_learns_the_very_tokens_of_the_replies(exported: Path, probe: Probe) -> None:
-    """Its data set gives prompt and reply token for token, and takes the loss on the reply alone."""
-    found = probe("probe_verl.py", exported)["sft"]
-    assert found["rows"] == len(found["agree"]) > 0
-    assert all(found["agree"])
-    assert found["values"]["trainer.total_training_steps"] == 4
-    assert found["values"]["data.train_batch_size"] == 4
+def test_verls_fine_tuning_learns_exactly_the_tokens_of_the_replies(exported: Path, probe: Probe) -> None:
+    """Its data set has the same tokens of prompt and reply, and the loss covers the reply alone."""
+    findings = probe("probe_verl.py", exported)["sft"]
+    assert findings["examples"] == len(findings["agree"]) > 0
+    assert all(findings["agree"])
+    assert findings["values"]["trainer.total_training_steps"] == 4
+    assert findings["values"]["data.train_batch_size"] == 4

@@ -18,7 +18,7 @@ data = [{{ kind = "additions" }}]
 model = {{ path = "somewhere" }}
 held_out = {{ sources = [{{ kind = "additions" }}] }}
 [rl]
-steps = 1
+max_steps = 1
 """
 
 PURE = """
@@ -52,16 +52,16 @@ HEAVY = (
 
 
 def test_only_what_runs_a_model_needs_torch() -> None:
-    """Without torch, TRL and their like every other module of training can still be imported."""
+    """Every other module of training can be imported without torch, TRL and their like."""
     code = FINE + PURE
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    failed = found.stdout.split()
+    listing = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    failed = listing.stdout.split()
     assert "training.trainer.grpo" in failed
     assert [name for name in failed if not name.startswith(HEAVY)] == []
 
 
-def test_a_stage_without_a_table_is_said(tmp_path: Path) -> None:
-    """A stage that is asked for by name needs its table, whatever the pipeline says."""
+def test_a_stage_without_a_table_is_an_error(tmp_path: Path) -> None:
+    """A stage that is named on the command line needs its table, whatever the pipeline lists."""
     path = tmp_path / "run.toml"
     path.write_text(RUN.format(output=tmp_path / "out"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"there is no table \[zero\]"):
@@ -71,8 +71,8 @@ def test_a_stage_without_a_table_is_said(tmp_path: Path) -> None:
 def test_a_missing_file_or_package_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the user can mend is said without a traceback."""
+    """A mistake of the user is explained without a traceback."""
     assert main(["rl", str(tmp_path / "none.toml")]) == 2
-    told = capsys.readouterr().err
-    assert "can't be read" in told or "pip install" in told
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert "can't be read" in message or "pip install" in message
+    assert len(message.splitlines()) == 1

@@ -1,1 +1,1 @@
-"""Asks a served model and measures its answers."""
+"""Measure a served model: send it problems, grade its replies, report accuracy against cost."""

@@ -1,4 +1,4 @@
-"""The forms an answer may be asked for in, and the strict reading of a reply in such a form."""
+"""The answer forms that a prompt can ask for, and the strict extraction of an answer in each form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from training.types import Problem
 
-__all__ = ["FORMS", "Form", "chat_for"]
+__all__ = ["ANSWER_FORMS", "AnswerForm", "chat_messages"]
 
 _PHRASE = re.compile(r"\banswer is:?[ \t]*", re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.{1,4000}?)</answer>", re.IGNORECASE | re.DOTALL)
@@ -16,29 +16,31 @@ _BOX = "\\boxed{"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerForm:
     """One way to declare an answer.
 
-    `request` is what the model is told, `example` a reply with {answer} in its place, and
-    `find` gives what a reply declares in this very form; None where it doesn't.
+    `instruction` tells the model how to answer. `example` is a reply in this form, with {answer} as its
+    placeholder. `extract` returns the answer that a reply declares in exactly this form, or None.
     """
 
-    request: str
+    instruction: str
     example: str
-    find: Callable[[str], str | None]
+    extract: Callable[[str], str | None]
 
 
-def chat_for(problem: Problem, form: Form, examples: Sequence[Problem] = ()) -> list[dict[str, str]]:
-    """The chat that asks a problem: the examples as turns answered rightly, then the question."""
-    chat = []
-    for each in (*examples, problem):
-        chat.append({"role": "user", "content": f"{each.question}\n\n{form.request}".strip()})
-        chat.append({"role": "assistant", "content": form.example.replace("{answer}", each.gold or "")})
-    return chat[:-1]
+def chat_messages(
+    problem: Problem, form: AnswerForm, examples: Sequence[Problem] = ()
+) -> list[dict[str, str]]:
+    """Build the chat for a problem: each example as a turn with its right answer, then the question."""
+    messages = []
+    for shown in (*examples, problem):
+        messages.append({"role": "user", "content": f"{shown.question}\n\n{form.instruction}".strip()})
+        messages.append({"role": "assistant", "content": form.example.replace("{answer}", shown.gold or "")})
+    return messages[:-1]
 
 
 def _boxed(text: str) -> str | None:
-    r"""What the last \boxed{} holds, with its braces in pairs."""
+    r"""Return the content of the last \boxed{}, braces balanced."""
     start = text.rfind(_BOX)
     if start < 0:
         return None
@@ -52,25 +54,29 @@ def _boxed(text: str) -> str | None:
 
 
 def _phrased(text: str) -> str | None:
-    """What stands behind the last "answer is", up to the line's end."""
+    """Return the rest of the line after the last "answer is"."""
     parts = _PHRASE.split(text)
     return (parts[-1].split("\n")[0].strip().rstrip(".").strip() or None) if len(parts) > 1 else None
 
 
 def _tagged(text: str) -> str | None:
-    found = _TAG.findall(text)
-    return (found[-1].strip() or None) if found else None
+    answers = _TAG.findall(text)
+    return (answers[-1].strip() or None) if answers else None
 
 
 def _any(text: str) -> str | None:
-    """Where no form is asked for, each of them counts, the most explicit first."""
+    """Return the answer in whichever form the reply uses, the most explicit form first."""
     return _boxed(text) or _tagged(text) or _phrased(text)
 
 
-FORMS: Mapping[str, Form] = {
-    "boxed": Form("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _boxed),
-    "phrase": Form('End with "The answer is" and the final answer.', "The answer is {answer}.", _phrased),
-    "tag": Form("Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _tagged),
-    "any": Form("", "The answer is {answer}.", _any),
+ANSWER_FORMS: Mapping[str, AnswerForm] = {
+    "boxed": AnswerForm("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _boxed),
+    "phrase": AnswerForm(
+        'End with "The answer is" and the final answer.', "The answer is {answer}.", _phrased
+    ),
+    "tag": AnswerForm(
+        "Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _tagged
+    ),
+    "any": AnswerForm("", "The answer is {answer}.", _any),
 }
-"""To add a form: one row."""
+"""Answer forms by name. To add one, add a line."""

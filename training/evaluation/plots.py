@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from policies.chart import COLOURS, LegendEntry, Line, Panel, Point, accuracy_chart
-from training.evaluation.metrics import By, Figure, Share
+from training.evaluation.metrics import GradingMode, Proportion, SettingMetrics
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["picture"]
+__all__ = ["evaluation_chart"]
 
 
-def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By) -> str:
+def evaluation_chart(
+    metrics: Sequence[SettingMetrics], frontier: Collection[EvaluationSetting], mode: GradingMode
+) -> str:
     """Return the SVG. A ring marks a setting on the frontier, a vertical bar is a 95% Wilson interval.
 
     A line joins one budget, vote and stopping rule over the numbers of samples; all lines of a budget begin
     at one sample. With a single number of samples, a line joins one vote and rule over the budgets. Raises
     ChartsUnavailable.
     """
-    counts = {figure.setting.samples for figure in figures}
-    lines = _over_samples(figures) if len(counts) > 1 else _over_budgets(figures)
+    counts = {measured.setting.samples for measured in metrics}
+    lines = _over_samples(metrics) if len(counts) > 1 else _over_budgets(metrics)
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(lines)}
     points = [
-        _point(figure, figure.share(by), colours[name], figure.setting in best)
+        _point(measured, measured.accuracy(mode), colours[name], measured.setting in frontier)
         for name, members in lines.items()
-        for figure in members
+        for measured in members
     ]
     joined = [
-        Line([(figure.tokens, figure.share(by).percent) for figure in members], colours[name])
+        Line([(measured.tokens, measured.accuracy(mode).percent) for measured in members], colours[name])
         for name, members in lines.items()
     ]
     legend = [LegendEntry(name, colour) for name, colour in colours.items()]
@@ -35,29 +37,29 @@ def picture(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: 
     return accuracy_chart([Panel("tokens", points, joined)], legend)
 
 
-def _point(figure: Figure, share: Share, colour: str, ring: bool) -> Point:
-    name = figure.setting.name
-    return Point(name, figure.tokens, share.percent, share.low, share.high, colour, ring)
+def _point(measured: SettingMetrics, accuracy: Proportion, colour: str, ring: bool) -> Point:
+    name = measured.setting.name
+    return Point(name, measured.tokens, accuracy.percent, accuracy.low, accuracy.high, colour, ring)
 
 
-def _over_samples(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    single = {figure.setting.budget: figure for figure in figures if figure.setting.samples == 1}
-    drawn = {figure.setting.budget for figure in figures if figure.setting.samples > 1}
-    lines = {budget: [figure] for budget, figure in single.items() if budget not in drawn}
-    for figure in figures:
-        setting = figure.setting
+def _over_samples(metrics: Sequence[SettingMetrics]) -> dict[str, list[SettingMetrics]]:
+    single = {measured.setting.budget: measured for measured in metrics if measured.setting.samples == 1}
+    with_votes = {measured.setting.budget for measured in metrics if measured.setting.samples > 1}
+    lines = {budget: [measured] for budget, measured in single.items() if budget not in with_votes}
+    for measured in metrics:
+        setting = measured.setting
         if setting.samples > 1:
             name = f"{setting.budget}, {setting.rule}"
             start = [single[setting.budget]] if setting.budget in single else []
-            lines.setdefault(name, start).append(figure)
+            lines.setdefault(name, start).append(measured)
     return lines
 
 
-def _over_budgets(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
-    lines: dict[str, list[Figure]] = {}
-    for figure in figures:
-        setting = figure.setting
+def _over_budgets(metrics: Sequence[SettingMetrics]) -> dict[str, list[SettingMetrics]]:
+    lines: dict[str, list[SettingMetrics]] = {}
+    for measured in metrics:
+        setting = measured.setting
         one = setting.samples == 1
         name = "one sample" if one else f"{setting.samples} samples, {setting.rule}"
-        lines.setdefault(name, []).append(figure)
+        lines.setdefault(name, []).append(measured)
     return lines

@@ -1,4 +1,4 @@
-"""The file of replies: JSON lines, appended as they come, so that a run can go on where it stopped."""
+"""The reply log: JSON lines, appended as replies arrive, so that an interrupted evaluation can resume."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["EvaluatedReply", "Replies", "ResultsError", "open_replies"]
+__all__ = ["EvaluatedReply", "ReplyLog", "ReplyLogError", "open_reply_log"]
+
+_FIRST_BYTES = b'{"about": '
 
 
-_HEAD = b'{"about": '
-
-
-class ResultsError(Exception):
-    """The file can't be gone on with; the message says why."""
+class ReplyLogError(Exception):
+    """The file can't be resumed; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedReply:
-    """One question answered at one setting.
+    """One problem answered at one setting.
 
-    `strict` and `lenient` say whether it was right (None: could not be decided); `tokens`
-    counts everything generated for it, aborted samples included, `reasoning` the part spent
-    thinking, `samples` how many were launched; `seconds` is as the client saw it.
+    `strict` and `lenient` say whether the reply is right, None where the grader could not decide.
+    `tokens` counts everything generated, aborted samples included; `reasoning` is the part spent thinking.
+    `samples` counts the samples launched. The client measures `seconds`.
     """
 
     setting: str
@@ -40,95 +39,98 @@ class EvaluatedReply:
     text: str
 
 
-class Replies:
-    """The replies so far, and the file that more are appended to."""
+class ReplyLog:
+    """The replies of one evaluation so far, and the file that grows with them.
+
+    `about` is the file's first line: everything that identifies the evaluation.
+    """
 
     def __init__(
-        self, about: Mapping[str, Any], known: dict[tuple[str, str], EvaluatedReply], file: IO[bytes]
+        self, about: Mapping[str, Any], replies: dict[tuple[str, str], EvaluatedReply], file: IO[bytes]
     ) -> None:
         self.about = about
-        self._known = known
+        self._replies = replies
         self._file = file
-        self._begun = file.tell() > 0
+        self._has_header = file.tell() > 0
 
     def __contains__(self, key: tuple[str, str]) -> bool:
-        """Whether (setting, id) has been answered."""
-        return key in self._known
+        """Whether the log has a reply for this (setting, problem id)."""
+        return key in self._replies
 
     def __iter__(self) -> Iterator[EvaluatedReply]:
-        return iter(self._known.values())
+        return iter(self._replies.values())
 
     def begin(self, model: str) -> None:
-        """Settles which model is asked, and writes what the file is about if it is new."""
-        if self._begun:
+        """Record the evaluated model, and write the first line if the file is new."""
+        if self._has_header:
             return
         self.about = {**self.about, "model": model}
-        self._file.write(_line({"about": self.about}))
-        self._begun = True
+        self._file.write(_encode({"about": self.about}))
+        self._has_header = True
 
     def add(self, reply: EvaluatedReply) -> None:
-        """Appends a reply, and has it on its way to the disk before the next one is asked for."""
-        self._known[reply.setting, reply.id] = reply
-        self._file.write(_line(asdict(reply)))
+        """Append a reply and flush it before the next request starts."""
+        self._replies[reply.setting, reply.id] = reply
+        self._file.write(_encode(asdict(reply)))
         self._file.flush()
 
 
 @contextmanager
-def open_replies(path: Path, about: Mapping[str, Any]) -> Iterator[Replies]:
-    """The file's replies, if it belongs to the same evaluation; a new file, if there is none.
+def open_reply_log(path: Path, about: Mapping[str, Any]) -> Iterator[ReplyLog]:
+    """Open the log of this evaluation, or create it.
 
-    `about` is all that bears on a reply beside its setting, the "model" included; a value of
-    None isn't known yet and is taken from the file. A line that was cut off in the middle of being
-    written is dropped. Raises ResultsError and OSError.
+    `about` holds everything that affects a reply except its setting, the "model" included. A value of None
+    is unknown and is taken from the file. The last line is dropped if it is incomplete. Raises OSError, and
+    ReplyLogError where the file belongs to another evaluation.
     """
-    held = path.read_bytes() if path.exists() else b""
-    if held[: len(_HEAD)] != _HEAD[: len(held)]:
-        raise ResultsError(f"{path} is no file of an evaluation; choose another with --out")
-    whole = held[: held.rfind(b"\n") + 1]
-    lines = whole.splitlines()
-    known: dict[tuple[str, str], EvaluatedReply] = {}
+    content = path.read_bytes() if path.exists() else b""
+    if content[: len(_FIRST_BYTES)] != _FIRST_BYTES[: len(content)]:
+        raise ReplyLogError(f"{path} is not a file of an evaluation; choose another with --out")
+    complete = content[: content.rfind(b"\n") + 1]
+    lines = complete.splitlines()
+    replies: dict[tuple[str, str], EvaluatedReply] = {}
     if lines:
-        about = _same(path, about, _object(path, 1, lines[0]).get("about"))
+        about = _check_about(path, about, _decode(path, 1, lines[0]).get("about"))
         for number, line in enumerate(lines[1:], 2):
-            reply = _reply(path, number, line)
-            known.setdefault((reply.setting, reply.id), reply)
+            reply = _decode_reply(path, number, line)
+            replies.setdefault((reply.setting, reply.id), reply)
     with path.open("r+b" if path.exists() else "w+b") as file:
-        file.truncate(len(whole))
-        file.seek(len(whole))
-        yield Replies(about, known, file)
+        file.truncate(len(complete))
+        file.seek(len(complete))
+        yield ReplyLog(about, replies, file)
 
 
-def _same(path: Path, ours: Mapping[str, Any], theirs: object) -> Mapping[str, Any]:
-    if not isinstance(theirs, dict):
-        raise ResultsError(f"{path}, line 1: says nothing of an evaluation")
-    differing = [
-        f"{name}: {theirs.get(name)!r}, not {value!r}"
-        for name, value in ours.items()
-        if value is not None and theirs.get(name) != value
+def _check_about(path: Path, expected: Mapping[str, Any], recorded: object) -> Mapping[str, Any]:
+    """Return what the file records about its evaluation. Raises ReplyLogError where it is another one."""
+    if not isinstance(recorded, dict):
+        raise ReplyLogError(f"{path}, line 1: does not describe an evaluation")
+    differences = [
+        f"{name}: {recorded.get(name)!r}, not {value!r}"
+        for name, value in expected.items()
+        if value is not None and recorded.get(name) != value
     ]
-    if differing or theirs.keys() != ours.keys():
-        told = "; ".join(differing) or "written by another version"
-        raise ResultsError(f"{path} holds another evaluation ({told}); choose another file with --out")
-    return theirs
+    if differences or recorded.keys() != expected.keys():
+        reason = "; ".join(differences) or "written by another version"
+        raise ReplyLogError(f"{path} holds another evaluation ({reason}); choose another file with --out")
+    return recorded
 
 
-def _reply(path: Path, number: int, line: bytes) -> EvaluatedReply:
-    held = _object(path, number, line)
-    names = {field.name for field in fields(EvaluatedReply)}
-    if held.keys() != names:
-        raise ResultsError(f"{path}, line {number}: no reply of an evaluation")
-    return EvaluatedReply(**held)
+def _decode_reply(path: Path, number: int, line: bytes) -> EvaluatedReply:
+    values = _decode(path, number, line)
+    if values.keys() != {field.name for field in fields(EvaluatedReply)}:
+        raise ReplyLogError(f"{path}, line {number}: not a reply of an evaluation")
+    return EvaluatedReply(**values)
 
 
-def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _decode(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        held = json.loads(line)
+        value = json.loads(line)
     except ValueError as error:
-        raise ResultsError(f"{path}, line {number}: not valid JSON") from error
-    if not isinstance(held, dict):
-        raise ResultsError(f"{path}, line {number}: not a JSON object")
-    return held
+        raise ReplyLogError(f"{path}, line {number}: not valid JSON") from error
+    if not isinstance(value, dict):
+        raise ReplyLogError(f"{path}, line {number}: not a JSON object")
+    return value
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _encode(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"

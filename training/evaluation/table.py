@@ -1,4 +1,4 @@
-"""The figures of an evaluation, as a table for people."""
+"""The metrics of an evaluation as a terminal table."""
 
 from __future__ import annotations
 
@@ -6,36 +6,41 @@ from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
-from training.evaluation.metrics import By, Figure, Share
+from training.evaluation.metrics import GradingMode, Proportion, SettingMetrics
 from training.evaluation.settings import EvaluationSetting
 
-__all__ = ["table"]
+__all__ = ["metrics_table"]
 
 
-def table(figures: Sequence[Figure], best: Collection[EvaluationSetting], by: By, title: str) -> Table:
-    """One row a setting; a star stands before those that no other beats by the reading compared."""
-    made = Table(
+def metrics_table(
+    metrics: Sequence[SettingMetrics],
+    frontier: Collection[EvaluationSetting],
+    mode: GradingMode,
+    title: str,
+) -> Table:
+    """Return a table with one row a setting; a star marks the settings on the Pareto frontier."""
+    table = Table(
         title=title,
         caption="% right with 95% Wilson intervals; * on the frontier",
         box=None,
         padding=(0, 2, 0, 0),
         pad_edge=False,
     )
-    made.add_column("setting", no_wrap=True)
+    table.add_column("setting", no_wrap=True)
     for column in ("strict", "lenient", "tokens", "thinking", "samples", "cut"):
-        made.add_column(f"{column}*" if column == by else column, justify="right", no_wrap=True)
-    for figure in figures:
-        made.add_row(
-            f"{'*' if figure.setting in best else ' '} {figure.setting.name}",
-            _share(figure.strict),
-            _share(figure.lenient),
-            f"{figure.tokens:.0f}",
-            f"{figure.reasoning:.0f}",
-            f"{figure.samples:.2f}",
-            str(figure.truncated),
+        table.add_column(f"{column}*" if column == mode else column, justify="right", no_wrap=True)
+    for measured in metrics:
+        table.add_row(
+            f"{'*' if measured.setting in frontier else ' '} {measured.setting.name}",
+            _percentage(measured.strict),
+            _percentage(measured.lenient),
+            f"{measured.tokens:.0f}",
+            f"{measured.reasoning:.0f}",
+            f"{measured.samples:.2f}",
+            str(measured.truncated),
         )
-    return made
+    return table
 
 
-def _share(share: Share) -> str:
+def _percentage(share: Proportion) -> str:
     return f"{share.percent:.1f} ({share.low:.0f}-{share.high:.0f})"

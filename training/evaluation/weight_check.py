@@ -1,40 +1,27 @@
-"""The canary: does the server give its tokens the probabilities that the trainer's weights give them?
+"""Checks a served model against its weights: `thinkgate canary`.
 
 `thinkgate canary --url http://127.0.0.1:8000/v1 --model NAME --base MODEL [--adapter DIR]`.
 
-Training and serving run different code, and a sync of weights that silently changed nothing
-(or the wrong thing) shows in no loss curve. So the server samples a few tokens with their
-log probabilities, the trainer's own weights give the very same tokens theirs, and the two are
-compared. Serving in other precisions makes small differences; other weights make large ones.
+The server samples a few tokens with their log probabilities, and the weights on disk score the same tokens.
+Serving in another precision makes small differences; other weights make large ones. The comparison itself
+stands in `training.trainer.weight_check`, where every step of RL uses it too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.evaluation.client import AskFailed, Client, connected
+from training.evaluation.client import Client, RequestFailed, open_client
+from training.trainer.weight_check import SERVED_TOLERANCE, compare_logprobs, token_logprobs
 
-__all__ = [
-    "TOLERANCE",
-    "Agreement",
-    "Drawn",
-    "agreement",
-    "draw",
-    "drawn_from",
-    "load",
-    "main",
-    "token_logprobs",
-]
+__all__ = ["ServedTokens", "load", "main", "parse_completion", "sample_from_server"]
 
-TOLERANCE = 0.1
-"""The most that log probabilities may differ in the mean, in nats: four-bit serving stays well below it."""
 _PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is",
     "Question: What is 12 + 7?\nAnswer: Let me think.",
@@ -43,38 +30,19 @@ _PROMPTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a server has generated: token ids, and the log probability it gave each of them."""
+class ServedTokens:
+    """The tokens that a server generated, and the log probability that it gave each of them."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How far two log probabilities of the same tokens are apart, in nats: in the mean and at worst."""
+async def sample_from_server(
+    client: Client, model: str, prompt: Sequence[int], tokens: int = 32, seed: int = 1
+) -> ServedTokens:
+    """Make a server (vLLM, llama.cpp, the gateway before them) continue token ids, at temperature 1.
 
-    tokens: int
-    mean: float
-    worst: float
-
-    def holds(self, tolerance: float = TOLERANCE) -> bool:
-        """Whether both sides have the same weights, as far as this can tell."""
-        return self.tokens > 0 and self.mean <= tolerance
-
-
-def agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
-    """Compares the log probabilities token by token. Raises ValueError where there aren't as many."""
-    apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
-    if not all(map(math.isfinite, apart)):
-        return Agreement(len(apart), math.inf, math.inf)
-    return Agreement(len(apart), math.fsum(apart) / len(apart) if apart else 0.0, max(apart, default=0.0))
-
-
-async def draw(client: Client, model: str, prompt: Sequence[int], tokens: int = 32, seed: int = 1) -> Drawn:
-    """Has a server (vLLM, llama.cpp, the gateway before them) go on from token ids, at temperature 1.
-
-    Drawn at temperature 1, because greedy tokens alone say little about the other ones. Raises AskFailed.
+    Greedy tokens alone would say little about the others. Raises AskFailed.
     """
     body = {
         "model": model,
@@ -86,50 +54,36 @@ async def draw(client: Client, model: str, prompt: Sequence[int], tokens: int = 
         "logprobs": 1,
         "return_token_ids": True,
     }
-    return drawn_from(await client.post("/completions", body))
+    return parse_completion(await client.post("/completions", body))
 
 
-def drawn_from(reply: Mapping[str, Any]) -> Drawn:
-    """Tokens and log probabilities of a completion, as vLLM or llama.cpp writes them. Raises AskFailed."""
+def parse_completion(reply: Mapping[str, Any]) -> ServedTokens:
+    """Return tokens and log probabilities of a completion by vLLM or llama.cpp. Raises AskFailed."""
     try:
         choice = reply["choices"][0]
         logprobs = choice["logprobs"]
         if "content" in logprobs:  # llama.cpp: one object a token
             entries = logprobs["content"]
-            return Drawn(tuple(e["id"] for e in entries), tuple(float(e["logprob"]) for e in entries))
+            return ServedTokens(
+                tuple(entry["id"] for entry in entries), tuple(float(entry["logprob"]) for entry in entries)
+            )
         ids, values = choice["token_ids"], logprobs["token_logprobs"]
-        return Drawn(tuple(ids[: len(values)]), tuple(map(float, values[: len(ids)])))
+        return ServedTokens(tuple(ids[: len(values)]), tuple(map(float, values[: len(ids)])))
     except (KeyError, IndexError, TypeError) as error:
-        raise AskFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
-
-
-def token_logprobs(
-    model: Any, prompt: Sequence[int], ids: Sequence[int], temperature: float = 1.0
-) -> list[float]:
-    """What a Hugging Face causal language model says of `ids` after `prompt`, in one forward pass.
-
-    With a temperature they are those of what is drawn at it, as TRL has vLLM give them.
-    """
-    import torch
-
-    held = torch.tensor([[*prompt, *ids]], device=model.device)
-    with torch.inference_mode():
-        logits = model(held).logits[0, len(prompt) - 1 : -1].float() / temperature
-    chosen = torch.log_softmax(logits, dim=-1).gather(1, held[0, len(prompt) :, None])
-    return [float(value) for value in chosen[:, 0]]
+        raise RequestFailed(f"the completion has no token ids with log probabilities ({error!r})") from error
 
 
 def load(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
-    """(model, tokenizer) in float32: a directory's weights, or a GGUF file's, with a LoRA on top."""
+    """Return (model, tokenizer) in float32: a directory's weights, or a GGUF file's, with a LoRA on top."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {} if base.is_dir() else {"gguf_file": base.name}
+    from training.trainer.transformers_compat import mark_dequantized
+
+    options: dict[str, Any] = {} if base.is_dir() else {"gguf_file": base.name}
     directory = base if base.is_dir() else base.parent
-    tokenizer = AutoTokenizer.from_pretrained(directory, **where)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype="float32", **where)
-    if where:  # plain floats by now, which may be saved again
-        model.hf_quantizer = None
-        vars(model.config).pop("quantization_config", None)
+    tokenizer = AutoTokenizer.from_pretrained(directory, **options)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype="float32", **options)
+    mark_dequantized(model)
     if adapter is not None:
         from peft import PeftModel
 
@@ -138,30 +92,42 @@ def load(base: Path, adapter: Path | None = None) -> tuple[Any, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; 1 where the two sides differ, 2 where the server can't be asked."""
-    parser = argparse.ArgumentParser(prog="thinkgate canary", description=__doc__.split("\n")[0])
-    parser.add_argument("--url", required=True, help="the server, as http://127.0.0.1:8000/v1")
-    parser.add_argument("--model", help="what it serves (the first it lists)")
+    """Run the command. The exit status is 1 if the two sides differ, 2 if the server can't be asked."""
+    parser = argparse.ArgumentParser(
+        prog="thinkgate canary", description="Compare a served model's log probabilities with its weights."
+    )
+    parser.add_argument("--url", required=True, help="the server's address, as http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", help="the served model's name (default: the first that the server lists)")
     parser.add_argument("--base", type=Path, required=True, help="the weights: a directory or a GGUF file")
     parser.add_argument("--adapter", type=Path, help="a PEFT LoRA on top of them")
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"nats in the mean ({TOLERANCE})")
-    args = parser.parse_args(arguments)
-    model, tokenizer = load(args.base, args.adapter)
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=SERVED_TOLERANCE,
+        help=f"nats that they may differ in the mean (default: {SERVED_TOLERANCE})",
+    )
+    options = parser.parse_args(arguments)
+    model, tokenizer = load(options.base, options.adapter)
     prompts = [tokenizer(text)["input_ids"] for text in _PROMPTS]
     try:
-        drawn = asyncio.run(_draw_all(args.url, args.model, prompts))
-    except AskFailed as error:
+        served = asyncio.run(_sample_all(options.url, options.model, prompts))
+    except RequestFailed as error:
         print(f"canary: {error}", file=sys.stderr)
         return 2
-    ours = [p for prompt, d in zip(prompts, drawn, strict=True) for p in token_logprobs(model, prompt, d.ids)]
-    found = agreement(ours, [p for d in drawn for p in d.logprobs])
-    verdict = "agree" if found.holds(args.tolerance) else "DIFFER"
-    apart = f"{found.mean:.4f} nats apart in the mean, {found.worst:.4f} at worst"
-    print(f"{verdict}: {found.tokens} tokens, {apart}")
-    return 0 if found.holds(args.tolerance) else 1
+    ours = [
+        logprob
+        for prompt, tokens in zip(prompts, served, strict=True)
+        for logprob in token_logprobs(model, prompt, tokens.ids)
+    ]
+    theirs = [logprob for tokens in served for logprob in tokens.logprobs]
+    check = compare_logprobs(ours, theirs, tolerance=options.tolerance)
+    agrees = check.verdict == "agrees"
+    distance = f"{check.mean:.4f} nats apart in the mean, {check.worst:.4f} at worst"
+    print(f"{'agree' if agrees else 'DIFFER'}: {check.tokens} tokens, {distance}")
+    return 0 if agrees else 1
 
 
-async def _draw_all(url: str, model: str | None, prompts: Sequence[Sequence[int]]) -> list[Drawn]:
-    async with connected(url, 120) as client:
+async def _sample_all(url: str, model: str | None, prompts: Sequence[Sequence[int]]) -> list[ServedTokens]:
+    async with open_client(url, 120) as client:
         name = model or await client.served_model()
-        return [await draw(client, name, prompt) for prompt in prompts]
+        return [await sample_from_server(client, name, prompt) for prompt in prompts]

@@ -1,6 +1,6 @@
-"""A stage of a run for other engines, which train on many GPUs: `thinkgate train export TARGET CONFIG`.
+"""Export a stage to engines that train on many GPUs: `thinkgate train export TARGET CONFIG`.
 
-To add a target: a module with `export(job)`, and a line in `TARGETS`.
+To add a target, write a module with `export(plan)`, and add a line to `TARGETS`.
 """
 
 from __future__ import annotations
@@ -14,4 +14,4 @@ TARGETS: Mapping[str, str] = {
     "openrlhf": "training.export.openrlhf",
     "verl": "training.export.verl",
 }
-"""Each module has `export(job)`, which gives the files (see `training.export.job`)."""
+"""Modules by target; each has `export(plan)`, which returns the files (see `training.export.plan`)."""

@@ -1,4 +1,7 @@
-"""For OpenRLHF: JSON lines, a reward function, a launch script; tests/export checks them on its own code."""
+"""Export for OpenRLHF: JSON lines, a reward function and a launch script.
+
+tests/export checks them with OpenRLHF's own code.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from training.config import RlTable, SftTable
-from training.export.job import (
-    RL,
-    Exported,
+from training.export.notes import unsupported_options
+from training.export.plan import (
+    RL_STAGES,
+    ExportedFiles,
     ExportError,
-    Job,
-    examples,
-    held_out,
-    prompter,
-    questions,
-    whole_model,
+    ExportPlan,
+    PromptedProblem,
+    full_model,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
 )
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
+from training.export.scoring import grading_record, reward_names, scoring_file
 
 __all__ = ["export"]
 
@@ -34,37 +38,38 @@ import torch
 
 from training.export.scoring import Scoring
 
-ONCE = Lock()
+LOCK = Lock()
 
 
 @cache
-def opened():
+def load_scoring():
     return Scoring.open(Path(__file__).with_name("scoring.json"))
 
 
 def scoring():
-    with ONCE:  # it is called from several threads
-        return opened()
+    with LOCK:  # OpenRLHF calls this from several threads
+        return load_scoring()
 
 
 def reward_func(queries, prompts, labels, **_):
-    """`scores` are the row's own reward, which groups are filtered by; `rewards` what is trained on."""
+    """`scores` are the problem's own reward, which filters groups; `rewards` are what is trained on."""
     try:
-        found = [
+        results = [
             scoring().score(label, scoring().reply(query, prompt))
             for query, prompt, label in zip(queries, prompts, labels)
         ]
     except Exception:
-        logging.exception("ThinkGate's rewards failed")  # OpenRLHF would go on with a line of its own
+        logging.exception("ThinkGate's rewards failed")  # OpenRLHF would log one line and go on
         raise
-    rewards = torch.tensor([each["score"] for each in found])
-    scores = torch.tensor([each["acc"] for each in found])
-    logs = {name: torch.tensor([each[name] for each in found]) for name in found[0] if name != "score"}
+    rewards = torch.tensor([result["score"] for result in results])
+    scores = torch.tensor([result["acc"] for result in results])
+    names = [name for name in results[0] if name != "score"]
+    logs = {name: torch.tensor([result[name] for result in results]) for name in names}
     return {"rewards": rewards, "scores": scores, "extra_logs": logs}
 '''
 
 TRAIN = """#!/usr/bin/env bash
-# OpenRLHF's trainer on this export; further options may follow.
+# OpenRLHF's trainer on this export; you may add further options.
 set -euo pipefail
 cd "$(dirname "${{BASH_SOURCE[0]}}")"
 mapfile -t options < <(sed "s|@here@|$PWD|g" options.txt)
@@ -76,70 +81,76 @@ _ESTIMATORS = {"group": "group_norm", "none": "dr_grpo"}
 _DECAYS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 
-def export(job: Job) -> Exported:
-    """The files. Raises ExportError for what OpenRLHF can't do."""
-    return _rl(job) if job.stage in RL else _sft(job)
+def export(plan: ExportPlan) -> ExportedFiles:
+    """Return the files. Raises ExportError for options that OpenRLHF lacks."""
+    return _rl(plan) if plan.stage in RL_STAGES else _sft(plan)
 
 
-def _rl(job: Job) -> Exported:
-    table: RlTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    asked, kept = questions(job, renders), held_out(job, renders)
-    kinds = kinds_of(job, [*asked, *kept])
-    most = max(len(each.prompt.ids) for each in [*asked, *kept])
-    left = [
-        *left_over(table),
-        "Questions are asked in an order that OpenRLHF shuffles; each keeps its budget.",
-        "A reply that no reward could judge counts 0; one whose rewards fail is logged and left without any.",
-        "Advantages, the loss and the weights are computed in bfloat16 by DeepSpeed.",
-        "The canary that compares the server's logprobs, and the guards, are this project's own trainer's.",
-        f"every: held-out accuracy is measured at temperature 0 every {_saves(table, 'every')} steps.",
+def _rl(plan: ExportPlan) -> ExportedFiles:
+    table: RlTable = plan.table
+    model, prompter = full_model(plan), load_prompter(plan)
+    train, held_out = rollout_problems(plan, prompter), held_out_problems(plan, prompter)
+    rewards = reward_names(plan, [*train, *held_out])
+    prompt_tokens = max(len(each.prompt.ids) for each in [*train, *held_out])
+    differences = [
+        *unsupported_options(table),
+        "OpenRLHF shuffles the questions; each keeps its budget.",
+        "A reply that no reward could judge counts 0; one whose rewards fail is logged and gets none.",
+        "DeepSpeed computes advantages, loss and weights in bfloat16.",
+        "The check of the server's logprobs and the guards exist only in this project's trainer.",
+        f"eval_steps: held-out accuracy is measured greedily every {_in_batches(table, 'eval_steps')} steps.",
     ]
     if table.rounds > 1:
-        left.append(
-            "rounds: groups that are all right or all wrong are replaced without a bound, by the next "
-            "questions; when those are used up it ends, after fewer steps than asked for."
+        differences.append(
+            "rounds: the next questions replace groups that are all right or all wrong, without limit; "
+            "when the questions run out, the training ends after fewer steps than configured."
         )
-    if table.loss == "bnpo":
-        left.append("loss: bnpo's tokens are averaged over the whole batch, not over one pass.")
-    return Exported(
+    if table.loss_type == "bnpo":
+        differences.append("loss_type: bnpo averages tokens over the whole batch, not over one pass.")
+    return ExportedFiles(
         {
-            "train.jsonl": _jsonl(_asked(each) for each in asked),
-            "held-out.jsonl": _jsonl(_asked(each) for each in kept),
+            "train.jsonl": _jsonl(_record(each) for each in train),
+            "held-out.jsonl": _jsonl(_record(each) for each in held_out),
             "reward.py": REWARD,
-            "scoring.json": settings(job, kinds, renders.all_ends),
-            "options.txt": _lines(_rl_options(job, table, model, most)),
+            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
+            "options.txt": _lines(_rl_options(plan, table, model, prompt_tokens)),
             "train.sh": TRAIN.format(command="python3 -m openrlhf.cli.train_ppo_ray"),
         },
-        left,
+        differences,
         "`ray start --head`, then `./train.sh`.",
     )
 
 
-def _asked(each: Any) -> dict[str, Any]:
-    return {"input": each.prompt.text, "label": told(each), "datasource": each.row.source or "thinkgate"}
+def _record(prompted: PromptedProblem) -> dict[str, Any]:
+    return {
+        "input": prompted.prompt.text,
+        "label": grading_record(prompted),
+        "datasource": prompted.problem.source or "thinkgate",
+    }
 
 
-def _rl_options(job: Job, table: RlTable, model: str, prompt: int) -> dict[str, Any]:
-    if table.loss not in _LOSSES:
-        raise ExportError(f"loss = {table.loss!r}: OpenRLHF has {', '.join(_LOSSES)}")
-    if table.normalise not in _ESTIMATORS:
-        raise ExportError(f"normalise = {table.normalise!r}: OpenRLHF divides by the group's spread or not")
-    drawn = table.groups * table.samples
-    if drawn % job.processes:
-        raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
-    length = table.length_most or table.length
-    micro = min(table.batch, drawn // job.processes)
-    kl: dict[str, Any] = {"algo.kl.init_coef": table.kl}
-    if table.kl:
+def _rl_options(plan: ExportPlan, table: RlTable, model: str, prompt_tokens: int) -> dict[str, Any]:
+    if table.loss_type not in _LOSSES:
+        raise ExportError(f"loss_type = {table.loss_type!r}: OpenRLHF has {', '.join(_LOSSES)}")
+    if table.scale_rewards not in _ESTIMATORS:
+        raise ExportError(
+            f"scale_rewards = {table.scale_rewards!r}: OpenRLHF divides by the group's spread or not at all"
+        )
+    rollouts = table.groups * table.num_generations
+    if rollouts % plan.processes:
+        raise ExportError(f"groups * num_generations must be a multiple of the processes ({plan.processes})")
+    length = table.final_completion_length or table.max_completion_length
+    micro = min(table.per_device_train_batch_size, rollouts // plan.processes)
+    kl: dict[str, Any] = {"algo.kl.init_coef": table.beta}
+    if table.beta:
         kl |= {"algo.kl.use_loss": True, "algo.kl.estimator": "k3"}
     return {
         "actor.model_name_or_path": model,
         "actor.num_nodes": 1,
-        "actor.num_gpus_per_node": job.processes,
+        "actor.num_gpus_per_node": plan.processes,
         "ref.num_nodes": 1,
-        "ref.num_gpus_per_node": job.processes,
-        "vllm.num_engines": job.processes,
+        "ref.num_gpus_per_node": plan.processes,
+        "vllm.num_engines": plan.processes,
         "vllm.tensor_parallel_size": 1,
         "vllm.enable_sleep": True,
         "vllm.gpu_memory_utilization": 0.5,
@@ -149,115 +160,115 @@ def _rl_options(job: Job, table: RlTable, model: str, prompt: int) -> dict[str, 
         "data.prompt_dataset": "@here@/train.jsonl",
         "data.input_key": "input",
         "data.label_key": "label",
-        "data.max_len": prompt + length,
+        "data.max_len": prompt_tokens + length,
         "eval.dataset": "@here@/held-out.jsonl",
         "eval.temperature": 0.0,
         "eval.n_samples_per_prompt": 1,
-        "eval.steps": _saves(table, "every"),
+        "eval.steps": _in_batches(table, "eval_steps"),
         "reward.remote_url": "@here@/reward.py",
         "rollout.batch_size": table.groups,
-        "rollout.n_samples_per_prompt": table.samples,
+        "rollout.n_samples_per_prompt": table.num_generations,
         "rollout.micro_batch_size": micro,
         "rollout.max_new_tokens": length,
         "rollout.temperature": table.temperature,
         "rollout.top_p": 1.0,
-        "train.batch_size": drawn,
+        "train.batch_size": rollouts,
         "train.micro_batch_size": micro,
-        "train.max_epochs": table.updates,
+        "train.max_epochs": table.num_iterations,
         "train.num_episodes": 1,
-        "train.seed": job.data.seed,
-        "algo.advantage.estimator": _ESTIMATORS[table.normalise],
+        "train.seed": plan.data.seed,
+        "algo.advantage.estimator": _ESTIMATORS[table.scale_rewards],
         "algo.advantage.gamma": 1.0,
         **kl,
         "algo.dynamic_filtering_enable": table.rounds > 1,
         "algo.dynamic_filtering_range": [0, 1],
-        "actor.eps_clip_low_high": [table.clip, table.clip if table.clip_high is None else table.clip_high],
-        "actor.loss_agg_mode": _LOSSES[table.loss],
+        "actor.eps_clip_low_high": [table.epsilon, table.epsilon_above],
+        "actor.loss_agg_mode": _LOSSES[table.loss_type],
         **{f"actor.{name}": value for name, value in _optimizer(table).items()},
-        **_lora(job),
-        "ckpt.path": str(job.output / "openrlhf" / "checkpoints"),
-        "ckpt.output_dir": str(job.output / "openrlhf" / "model"),
-        "ckpt.save_steps": _saves(table, "save_every"),
+        **_lora(plan),
+        "ckpt.path": str(plan.output / "openrlhf" / "checkpoints"),
+        "ckpt.output_dir": str(plan.output / "openrlhf" / "model"),
+        "ckpt.save_steps": _in_batches(table, "save_steps"),
         "ckpt.load_enable": True,
     }
 
 
-def _saves(table: RlTable, name: str) -> int:
-    """Optimizer steps as batches of samples."""
-    return max(1, getattr(table, name) // table.updates)
+def _in_batches(table: RlTable, name: str) -> int:
+    """Convert an interval in optimizer steps to batches of rollouts."""
+    return max(1, getattr(table, name) // table.num_iterations)
 
 
 def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
     return {
-        "adam.lr": table.rate,
+        "adam.lr": table.learning_rate,
         "adam.betas": [0.9, 0.999],
         "adam.weight_decay": 0.0,
-        "lr_scheduler": _DECAYS[table.decay],
-        "lr_warmup_ratio": min(1.0, table.warmup / table.steps),
+        "lr_scheduler": _DECAYS[table.lr_scheduler_type],
+        "lr_warmup_ratio": min(1.0, table.warmup_steps / table.max_steps),
         "max_norm": 1.0,
     }
 
 
-def _lora(job: Job) -> dict[str, Any]:
-    lora = job.config.model.lora
+def _lora(plan: ExportPlan) -> dict[str, Any]:
+    lora = plan.config.model.lora
     return {} if lora is None else {"ds.lora.rank": lora.rank, "ds.lora.alpha": lora.alpha}
 
 
-def _sft(job: Job) -> Exported:
-    table: SftTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    taught = examples(job, renders)
-    if table.batch % job.processes:
-        raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({job.processes})")
-    rows = []
-    for each in taught:
-        reply = renders.tokenizer.decode(each.target, skip_special_tokens=False)
-        whole = renders.tokenizer.encode(each.prompt.text + reply, add_special_tokens=False)
-        if tuple(whole) != (*each.prompt.ids, *each.target):
-            raise ExportError(f"the reply {reply!r} has other tokens as text behind its prompt")
-        rows.append({"input": each.prompt.text, "output": reply})
+def _sft(plan: ExportPlan) -> ExportedFiles:
+    table: SftTable = plan.table
+    model, prompter = full_model(plan), load_prompter(plan)
+    examples = sft_examples(plan, prompter)
+    if table.batch % plan.processes:
+        raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({plan.processes})")
+    records = []
+    for example in examples:
+        reply = prompter.tokenizer.decode(example.target, skip_special_tokens=False)
+        ids = prompter.tokenizer.encode(example.prompt.text + reply, add_special_tokens=False)
+        if tuple(ids) != (*example.prompt.ids, *example.target):
+            raise ExportError(f"the text of the reply {reply!r} has other tokens after its prompt")
+        records.append({"input": example.prompt.text, "output": reply})
     options = {
         "model.model_name_or_path": model,
         "data.dataset": "@here@/train.jsonl",
         "data.input_key": "input",
         "data.output_key": "output",
-        "data.input_template": "",  # its default would wrap the prompts, which are rendered already
-        "data.max_len": max(len(each.prompt.ids) + len(each.target) for each in taught) + 2,
+        "data.input_template": "",  # the default would wrap the prompts, which are already rendered
+        "data.max_len": max(len(each.prompt.ids) + len(each.target) for each in examples) + 2,
         "train.batch_size": table.batch,
-        "train.micro_batch_size": table.batch // job.processes,
-        "train.max_epochs": -(-table.steps * table.batch // len(rows)),
-        "train.seed": job.data.seed,
+        "train.micro_batch_size": table.batch // plan.processes,
+        "train.max_epochs": -(-table.max_steps * table.batch // len(records)),
+        "train.seed": plan.data.seed,
         "ds.zero_stage": 2,
         **_optimizer(table),
-        **_lora(job),
-        "ckpt.path": str(job.output / "openrlhf" / "checkpoints"),
-        "ckpt.output_dir": str(job.output / "openrlhf" / "model"),
-        "ckpt.save_steps": table.save_every,
+        **_lora(plan),
+        "ckpt.path": str(plan.output / "openrlhf" / "checkpoints"),
+        "ckpt.output_dir": str(plan.output / "openrlhf" / "model"),
+        "ckpt.save_steps": table.save_steps,
         "ckpt.load_enable": True,
     }
-    return Exported(
+    return ExportedFiles(
         {
-            "train.jsonl": _jsonl(rows),
+            "train.jsonl": _jsonl(records),
             "options.txt": _lines(options),
             "train.sh": TRAIN.format(
-                command=f"deepspeed --num_gpus {job.processes} --module openrlhf.cli.train_sft"
+                command=f"deepspeed --num_gpus {plan.processes} --module openrlhf.cli.train_sft"
             ),
         },
         [
-            *left_over(table),
-            f"steps: whole epochs are made, {options['train.max_epochs']} of {len(rows)} replies.",
-            "every: held-out accuracy is not measured while it trains.",
+            *unsupported_options(table),
+            f"steps: it trains whole epochs, {options['train.max_epochs']} of {len(records)} replies.",
+            "eval_steps: held-out accuracy is not measured during training.",
         ],
         "`./train.sh`.",
     )
 
 
-def _jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def _jsonl(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def _lines(options: Mapping[str, Any]) -> str:
-    """One word of the command line a line; switches have no value, and are left out where they are off."""
+    """Return one word of the command line per line; a switch has no value, and is omitted if it is off."""
     words: list[str] = []
     for name, value in options.items():
         if value is False:

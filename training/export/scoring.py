@@ -1,7 +1,7 @@
-"""Rewards in another engine's process: the stage's own plan, whose verdict is the one serving votes with.
+"""Rewards inside another engine's process: the stage's own reward plan, with the grader of serving.
 
-What a reply is judged by travels with its question, as one line of JSON (`told`); what the
-run's rewards need is in a file beside the data (`settings`). Neither torch nor TRL is loaded.
+Each question carries what grading its reply needs, as one line of JSON (`grading_record`). A file beside the
+data holds what the run's rewards need (`scoring_file`). Neither torch nor TRL is loaded.
 """
 
 from __future__ import annotations
@@ -14,60 +14,67 @@ from typing import Any, Self
 
 from policies.thinking import Markup
 from scorers.grader.pool import WorkerPool
-from training.config import TrainConfig
+from training.config import parse_config
 from training.data.prompts import Prompt, Prompter, Tokenizer
 from training.data.readers import parse_problems, problem_json
-from training.export.job import Asked, ExportError, Job
+from training.export.plan import ExportError, ExportPlan, PromptedProblem
 from training.rewards import RewardContext, reward_plan
-from training.stages.reward_context import at_limit, reward_setting
+from training.stages.reward_context import stage_reward_context, with_token_limit
 
-__all__ = ["Scoring", "kinds_of", "settings", "told"]
+__all__ = ["Scoring", "grading_record", "reward_names", "scoring_file"]
 
-_GROUPS = {"majority": "compares a question's replies", "preference": "needs a model that the stage trains"}
-
-
-def told(asked: Asked) -> str:
-    """What judging a reply to this question needs."""
-    row = problem_json(replace(asked.row, extra={}, pairs=()))
-    markup = asdict(asked.prompt.markup)
-    return json.dumps({"row": row, "budget": asked.prompt.budget, "markup": markup}, ensure_ascii=False)
+_UNSUPPORTED_REWARDS = {
+    "majority": "compares a question's replies",
+    "preference": "needs a model that the stage trains",
+}
 
 
-def kinds_of(job: Job, asked: Sequence[Asked]) -> list[str]:
-    """The rewards that the rows name. Raises ExportError where one can't be had a reply at a time."""
-    kinds = sorted({each.row.reward for each in asked})
-    for kind in kinds:
-        if kind in _GROUPS:
-            raise ExportError(f"the reward {kind!r} {_GROUPS[kind]}, which the engine can't do")
-    if job.table.rewards.get("short"):
+def grading_record(prompted: PromptedProblem) -> str:
+    """Return what grading a reply to this problem needs, as one line of JSON."""
+    problem = problem_json(replace(prompted.problem, extra={}, pairs=()))
+    markup = asdict(prompted.prompt.markup)
+    record = {"row": problem, "budget": prompted.prompt.budget, "markup": markup}
+    return json.dumps(record, ensure_ascii=False)
+
+
+def reward_names(plan: ExportPlan, prompted: Sequence[PromptedProblem]) -> list[str]:
+    """Return the rewards that the problems name. Raises ExportError if one can't judge a reply alone."""
+    names = sorted({each.problem.reward for each in prompted})
+    for name in names:
+        if name in _UNSUPPORTED_REWARDS:
+            raise ExportError(f"the reward {name!r} {_UNSUPPORTED_REWARDS[name]}, which the engine can't do")
+    if plan.table.rewards.get("short"):
         raise ExportError("rewards.short compares a question's replies, but the engine judges each alone")
-    if job.table.leave_out_unfinished:
-        raise ExportError("leave_out_unfinished: the engine can't leave single replies out")
-    return kinds
+    if plan.table.mask_truncated_completions:
+        raise ExportError("mask_truncated_completions: the engine can't leave out single replies")
+    return names
 
 
-def settings(job: Job, kinds: Collection[str], ends: Collection[int]) -> str:
-    """The file from which `Scoring.open` makes the rewards again."""
-    config = json.loads(job.config.model_dump_json(by_alias=True))
-    fields = {"stage": job.stage, "model": job.model, "kinds": sorted(kinds), "ends": sorted(ends)}
+def scoring_file(plan: ExportPlan, rewards: Collection[str], ends: Collection[int]) -> str:
+    """Return the file from which `Scoring.open` builds the rewards again."""
+    config = json.loads(plan.config.model_dump_json(by_alias=True))
+    fields = {"stage": plan.stage, "model": plan.model, "kinds": sorted(rewards), "ends": sorted(ends)}
     return json.dumps({**fields, "config": config}, indent=2) + "\n"
 
 
 class Scoring:
-    """Judges single replies. `close` ends the grader's worker; a process that ends takes it along."""
+    """Scores single replies.
+
+    `close` ends the grader's worker process, which also ends with its parent.
+    """
 
     def __init__(self, fields: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-        config = TrainConfig.model_validate(fields["config"])
+        config = parse_config(fields["config"])
         table: Any = config.table(fields["stage"])
         self._pool = WorkerPool(1).start()
-        setting = reward_setting(config, table, fields["kinds"], RewardContext(pool=self._pool))
-        limit = table.length_most or table.length
-        self._plan = reward_plan(at_limit(setting, limit), fields["kinds"], table.rewards)
+        context = stage_reward_context(config, table, fields["kinds"], RewardContext(pool=self._pool))
+        limit = table.final_completion_length or table.max_completion_length
+        self._plan = reward_plan(with_token_limit(context, limit), fields["kinds"], table.rewards)
         self._prompter = Prompter(tokenizer, config.family, config.budgets, fields["ends"])
 
     @classmethod
     def open(cls, path: Path, tokenizer: Tokenizer | None = None) -> Self:
-        """From an export's file; the tokenizer is the model's, unless given."""
+        """Load an export's file; the tokenizer defaults to the model's."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         if tokenizer is None:
             from transformers import AutoTokenizer
@@ -75,34 +82,35 @@ class Scoring:
             tokenizer = AutoTokenizer.from_pretrained(fields["model"])
         return cls(fields, tokenizer)
 
-    def score(self, told: str, reply: Sequence[int] | str) -> dict[str, float]:
-        """`score` to train on, `acc` by the row's own reward alone, and every part, all plain numbers.
+    def score(self, record: str, reply: Sequence[int] | str) -> dict[str, float]:
+        """Return `score` to train on, `acc` by the problem's own reward alone, and every part, as numbers.
 
-        `reply` is token ids or text with special tokens kept; the token that ended it belongs to it, for
-        a reply without one was cut off. What a reward has no value for is 0.
+        `reply` is token ids, or text with its special tokens. It includes the token that ended it; a reply
+        without one counts as cut off. A reward that does not apply counts 0.
         """
-        fields = json.loads(told)
+        fields = json.loads(record)
         answer = fields["markup"]["answer"]
         markup = Markup(**fields["markup"] | {"answer": tuple(answer) if answer else None})
-        (row,) = parse_problems([json.dumps(fields["row"])])
+        (problem,) = parse_problems([json.dumps(fields["row"])])
         encode = self._prompter.tokenizer.encode
         ids = encode(reply, add_special_tokens=False) if isinstance(reply, str) else list(reply)
         prompt = Prompt("", (), markup, fields["budget"])
-        judged = self._plan.judge(row, [self._prompter.completion(prompt, ids)])
+        judged = self._plan.judge(problem, [self._prompter.completion(prompt, ids)])
         parts = {name: values[0] or 0.0 for name, values in judged.parts.items()}
         return {"score": judged.totals[0] or 0.0, "acc": judged.main[0] or 0.0, **parts}
 
     def reply(self, text: str, prompt: str) -> str:
-        """The reply in a text that its prompt begins, perhaps as tokens write it. Raises ValueError."""
+        """Return the reply in a text that starts with its prompt, as written or re-decoded from its tokens.
+
+        Raises ValueError if the text starts otherwise.
+        """
         tokenizer = self._prompter.tokenizer
-        again = tokenizer.decode(
-            tokenizer.encode(prompt, add_special_tokens=False), skip_special_tokens=False
-        )
-        for start in (prompt, again):
+        ids = tokenizer.encode(prompt, add_special_tokens=False)
+        for start in (prompt, tokenizer.decode(ids, skip_special_tokens=False)):
             if text.startswith(start):
                 return text[len(start) :]
         raise ValueError("the text does not begin with its prompt")
 
     def close(self) -> None:
-        """Ends the grader's worker."""
+        """End the grader's worker process."""
         self._pool.close()

@@ -1,4 +1,7 @@
-"""For verl on Ray: parquet, a reward file, Hydra overrides (volcengine/verl; tests/export checks them)."""
+"""Export for verl on Ray (volcengine/verl): parquet, a reward file and Hydra overrides.
+
+tests/export checks them with verl's own code.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,25 @@ from typing import Any
 
 from training.config import RlTable, SftTable
 from training.data.prompts import Example, Prompter
-from training.export.job import (
-    RL,
-    Asked,
-    Exported,
+from training.export.notes import unsupported_options
+from training.export.plan import (
+    RL_STAGES,
+    ExportedFiles,
     ExportError,
-    Job,
-    examples,
-    held_out,
-    prompter,
-    questions,
-    whole_model,
+    ExportPlan,
+    PromptedProblem,
+    full_model,
+    held_out_problems,
+    load_prompter,
+    rollout_problems,
+    sft_examples,
 )
-from training.export.notes import left_over
-from training.export.scoring import kinds_of, settings, told
+from training.export.scoring import grading_record, reward_names, scoring_file
 
 __all__ = ["export"]
 
-THROUGH = "{{ messages | map(attribute='content') | join }}"
-"""A chat template that adds nothing: the prompts are rendered already."""
+PASS_THROUGH_TEMPLATE = "{{ messages | map(attribute='content') | join }}"
+"""A chat template that adds nothing, because the prompts are already rendered."""
 
 REWARD = '''"""Rewards for verl, by ThinkGate's own grader: needs `thinkgate` installed."""
 
@@ -39,17 +42,17 @@ from verl.experimental.reward_loop.reward_manager.naive import NaiveRewardManage
 
 from training.export.scoring import Scoring
 
-ONCE = Lock()
+LOCK = Lock()
 
 
 @cache
-def opened():
+def load_scoring():
     return Scoring.open(Path(__file__).with_name("scoring.json"))
 
 
 def scoring():
-    with ONCE:  # it is called from several threads
-        return opened()
+    with LOCK:  # verl calls this from several threads
+        return load_scoring()
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_):
@@ -58,7 +61,7 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_)
 
 
 class ThinkGateRewards(NaiveRewardManager):
-    """verl's own, which also hands the reply's tokens over: the text leaves out whether it was cut off."""
+    """verl's manager, which also passes the reply's tokens: the text does not show whether it was cut off."""
 
     async def run_single(self, data):
         item = data[-1:][0]
@@ -69,7 +72,7 @@ class ThinkGateRewards(NaiveRewardManager):
 '''
 
 TRAIN = """#!/usr/bin/env bash
-# verl's trainer on this export; further overrides may follow: ./train.sh trainer.nnodes=2
+# verl's trainer on this export; you may add further overrides: ./train.sh trainer.nnodes=2
 set -euo pipefail
 cd "$(dirname "${{BASH_SOURCE[0]}}")"
 mapfile -t overrides < <(sed "s|@here@|$PWD|g" overrides.txt)
@@ -85,70 +88,77 @@ _LOSSES = {
 }
 
 
-def export(job: Job) -> Exported:
-    """The files. Raises ExportError for what verl can't do."""
-    return _rl(job) if job.stage in RL else _sft(job)
+def export(plan: ExportPlan) -> ExportedFiles:
+    """Return the files. Raises ExportError for options that verl lacks."""
+    return _rl(plan) if plan.stage in RL_STAGES else _sft(plan)
 
 
-def _rl(job: Job) -> Exported:
-    table: RlTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    asked, kept = questions(job, renders, rounds=table.rounds), held_out(job, renders)
-    kinds = kinds_of(job, [*asked, *kept])
-    overrides = _rl_overrides(job, table, model, asked + kept)
-    left = [
-        *left_over(table),
-        "The canary that compares the server's logprobs, and the guards, are this project's own trainer's.",
-        "Replies are drawn by random numbers of vLLM's own; a reply that no reward could judge counts 0.",
+def _rl(plan: ExportPlan) -> ExportedFiles:
+    table: RlTable = plan.table
+    model, prompter = full_model(plan), load_prompter(plan)
+    train = rollout_problems(plan, prompter, rounds=table.rounds)
+    held_out = held_out_problems(plan, prompter)
+    rewards = reward_names(plan, [*train, *held_out])
+    overrides = _rl_overrides(plan, table, model, train + held_out)
+    differences = [
+        *unsupported_options(table),
+        "The check of the server's logprobs and the guards exist only in this project's trainer.",
+        "vLLM has its own random numbers; a reply that no reward could judge counts 0.",
     ]
     if table.rounds > 1:
-        left.append("rounds: groups without a spread are replaced until the batch is full, without a bound.")
-    if table.loss == "bnpo":
-        left.append("loss: bnpo's tokens are averaged over the whole batch, not over one pass.")
-    left.append(
-        "The tokenizer that verl saves has the template that adds nothing: serve with the start model's."
+        differences.append(
+            "rounds: groups of equal rewards are replaced until the batch is full, without limit."
+        )
+    if table.loss_type == "bnpo":
+        differences.append("loss_type: bnpo averages tokens over the whole batch, not over one pass.")
+    differences.append(
+        "The tokenizer that verl saves has a chat template that adds nothing: serve with the start model's."
     )
-    return Exported(
+    return ExportedFiles(
         {
-            "train.parquet": _parquet([_rl_row(place, each, "train") for place, each in enumerate(asked)]),
-            "held-out.parquet": _parquet([_rl_row(place, each, "test") for place, each in enumerate(kept)]),
+            "train.parquet": _parquet([_rl_record(i, each, "train") for i, each in enumerate(train)]),
+            "held-out.parquet": _parquet([_rl_record(i, each, "test") for i, each in enumerate(held_out)]),
             "reward.py": REWARD,
-            "scoring.json": settings(job, kinds, renders.all_ends),
+            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command="python3 -m verl.trainer.main_ppo"),
         },
-        left,
+        differences,
         "`./train.sh` on the head of a Ray cluster, or alone on one machine.",
     )
 
 
-def _rl_row(place: int, asked: Asked, split: str) -> dict[str, Any]:
-    row = asked.row
+def _rl_record(index: int, prompted: PromptedProblem, split: str) -> dict[str, Any]:
+    problem = prompted.problem
     return {
-        "data_source": row.source or "thinkgate",
-        "prompt": [{"role": "user", "content": asked.prompt.text}],
-        "ability": row.reward,
-        "reward_model": {"style": "rule", "ground_truth": row.gold or ""},
-        "extra_info": {"index": place, "split": split, "thinkgate": told(asked)},
+        "data_source": problem.source or "thinkgate",
+        "prompt": [{"role": "user", "content": prompted.prompt.text}],
+        "ability": problem.reward,
+        "reward_model": {"style": "rule", "ground_truth": problem.gold or ""},
+        "extra_info": {"index": index, "split": split, "thinkgate": grading_record(prompted)},
     }
 
 
-def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) -> dict[str, Any]:
-    if table.normalise not in ("group", "none"):
-        raise ExportError(f"normalise = {table.normalise!r}: verl divides by the group's spread or not")
-    if table.groups * table.samples % job.processes:
-        raise ExportError(f"groups * samples must be a multiple of the processes ({job.processes})")
-    batch = min(table.batch, table.groups * table.samples // job.processes)
+def _rl_overrides(
+    plan: ExportPlan, table: RlTable, model: str, prompted: Sequence[PromptedProblem]
+) -> dict[str, Any]:
+    if table.scale_rewards not in ("group", "none"):
+        raise ExportError(
+            f"scale_rewards = {table.scale_rewards!r}: verl divides by the group's spread or not at all"
+        )
+    if table.groups * table.num_generations % plan.processes:
+        raise ExportError(f"groups * num_generations must be a multiple of the processes ({plan.processes})")
+    batch = min(table.per_device_train_batch_size, table.groups * table.num_generations // plan.processes)
     return {
         "data.train_files": "@here@/train.parquet",
         "data.val_files": "@here@/held-out.parquet",
         "data.shuffle": False,
-        "data.seed": job.data.seed,
+        "data.seed": plan.data.seed,
         "data.train_batch_size": table.groups,
-        "data.max_prompt_length": max(len(each.prompt.ids) for each in asked),
-        "data.max_response_length": table.length_most or table.length,
+        "data.max_prompt_length": max(len(each.prompt.ids) for each in prompted),
+        "data.max_response_length": table.final_completion_length or table.max_completion_length,
         "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": table.normalise == "group",
+        "algorithm.norm_adv_by_std_in_grpo": table.scale_rewards == "group",
         "algorithm.use_kl_in_reward": False,
         "algorithm.filter_groups.enable": table.rounds > 1,
         "algorithm.filter_groups.metric": "acc",
@@ -157,122 +167,130 @@ def _rl_overrides(job: Job, table: RlTable, model: str, asked: Sequence[Asked]) 
         "reward.reward_manager.source": "importlib",
         "reward.reward_manager.name": "ThinkGateRewards",
         "reward.reward_manager.module.path": "@here@/reward.py",
-        **{f"actor_rollout_ref.model.{name}": value for name, value in _model(job, model).items()},
-        **{f"actor_rollout_ref.actor.{name}": value for name, value in _actor(job, table, batch).items()},
-        **{f"actor_rollout_ref.rollout.{name}": value for name, value in _rollout(job, table, batch).items()},
+        **{f"actor_rollout_ref.model.{name}": value for name, value in _model(plan, model).items()},
+        **{f"actor_rollout_ref.actor.{name}": value for name, value in _actor(plan, table, batch).items()},
+        **{
+            f"actor_rollout_ref.rollout.{name}": value for name, value in _rollout(plan, table, batch).items()
+        },
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": batch,
-        "trainer.total_training_steps": -(-table.steps // table.updates),
+        "trainer.total_training_steps": -(-table.max_steps // table.num_iterations),
         "trainer.total_epochs": 1,
-        "trainer.test_freq": max(1, table.every // table.updates),
-        "trainer.save_freq": max(1, table.save_every // table.updates),
-        "trainer.n_gpus_per_node": job.processes,
+        "trainer.test_freq": max(1, table.eval_steps // table.num_iterations),
+        "trainer.save_freq": max(1, table.save_steps // table.num_iterations),
+        "trainer.n_gpus_per_node": plan.processes,
         "trainer.logger": ["console"],
-        "trainer.project_name": job.config.name,
-        "trainer.experiment_name": job.stage,
-        "trainer.default_local_dir": str(job.output / "verl"),
+        "trainer.project_name": plan.config.name,
+        "trainer.experiment_name": plan.stage,
+        "trainer.default_local_dir": str(plan.output / "verl"),
     }
 
 
-def _actor(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
-    """How the policy learns; `batch` are the replies of one pass on one GPU."""
-    low, high = table.clip, table.clip if table.clip_high is None else table.clip_high
-    if table.loss == "cispo":
-        low = 1.0  # TRL's CISPO clips the ratio from above alone
+def _actor(plan: ExportPlan, table: RlTable, batch: int) -> dict[str, Any]:
+    """Return the settings of the policy's updates; `batch` counts the replies in one pass on one GPU."""
+    low, high = table.epsilon, table.epsilon_above
+    if table.loss_type == "cispo":
+        low = 1.0  # TRL's CISPO clips the ratio from above only
     return {
         "ppo_mini_batch_size": table.groups,
         "ppo_micro_batch_size_per_gpu": batch,
-        "ppo_epochs": table.updates,
+        "ppo_epochs": table.num_iterations,
         "clip_ratio": low,
         "clip_ratio_low": low,
         "clip_ratio_high": high,
-        "clip_ratio_c": 1e6,  # no second bound for replies that were worse than the mean
-        "policy_loss.loss_mode": "cispo" if table.loss == "cispo" else "vanilla",
-        "loss_agg_mode": _LOSSES[table.loss],
-        "loss_scale_factor": table.length if table.loss == "dr_grpo" else None,
-        "use_kl_loss": table.kl > 0,
-        "kl_loss_coef": table.kl,
+        "clip_ratio_c": 1e6,  # no second bound for replies below the mean
+        "policy_loss.loss_mode": "cispo" if table.loss_type == "cispo" else "vanilla",
+        "loss_agg_mode": _LOSSES[table.loss_type],
+        "loss_scale_factor": table.max_completion_length if table.loss_type == "dr_grpo" else None,
+        "use_kl_loss": table.beta > 0,
+        "kl_loss_coef": table.beta,
         "kl_loss_type": "low_var_kl",
         "entropy_coeff": 0,
         "grad_clip": 1.0,
-        "data_loader_seed": job.data.seed,
+        "data_loader_seed": plan.data.seed,
         "optim.weight_decay": 0.0,
         **{f"optim.{name}": value for name, value in _optimizer(table).items()},
     }
 
 
-def _rollout(job: Job, table: RlTable, batch: int) -> dict[str, Any]:
-    """How replies are drawn."""
+def _rollout(plan: ExportPlan, table: RlTable, batch: int) -> dict[str, Any]:
+    """Return the settings of the rollouts."""
     rollout: dict[str, Any] = {
         "name": "vllm",
-        "n": table.samples,
+        "n": table.num_generations,
         "temperature": table.temperature,
         "top_p": 1.0,
         "top_k": -1,
-        "seed": job.data.seed,
+        "seed": plan.data.seed,
         "tensor_model_parallel_size": 1,
         "log_prob_micro_batch_size_per_gpu": batch,
     }
-    if job.config.model.lora is not None:
-        rollout["load_format"] = "safetensors"  # as verl asks for with LoRA
+    if plan.config.model.lora is not None:
+        rollout["load_format"] = "safetensors"  # verl requires this with LoRA
     return rollout
 
 
-def _model(job: Job, model: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"path": model, "custom_chat_template": THROUGH}
-    if (lora := job.config.model.lora) is not None:
-        told |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": "all-linear"}
-    return told
+def _model(plan: ExportPlan, model: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {"path": model, "custom_chat_template": PASS_THROUGH_TEMPLATE}
+    if (lora := plan.config.model.lora) is not None:
+        settings |= {"lora_rank": lora.rank, "lora_alpha": lora.alpha, "target_modules": "all-linear"}
+    return settings
 
 
 def _optimizer(table: RlTable | SftTable) -> dict[str, Any]:
-    if table.decay == "linear":
-        raise ExportError("decay = 'linear': verl's learning rate is constant or falls along a cosine")
-    return {"lr": table.rate, "lr_warmup_steps": table.warmup, "lr_scheduler_type": table.decay}
+    if table.lr_scheduler_type == "linear":
+        raise ExportError(
+            "lr_scheduler_type = 'linear': verl's learning rate is constant or falls along a cosine"
+        )
+    return {
+        "lr": table.learning_rate,
+        "lr_warmup_steps": table.warmup_steps,
+        "lr_scheduler_type": table.lr_scheduler_type,
+    }
 
 
-def _sft(job: Job) -> Exported:
-    table: SftTable = job.table
-    model, renders = whole_model(job), prompter(job)
-    told = examples(job, renders)
-    rows = [_sft_row(each, renders) for each in told]
-    if table.batch % job.processes:
-        raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({job.processes})")
-    most = max(len(each.prompt.ids) + len(each.target) for each in told)
+def _sft(plan: ExportPlan) -> ExportedFiles:
+    table: SftTable = plan.table
+    model, prompter = full_model(plan), load_prompter(plan)
+    examples = sft_examples(plan, prompter)
+    records = [_sft_record(example, prompter) for example in examples]
+    if table.batch % plan.processes:
+        raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({plan.processes})")
+    max_length = max(len(each.prompt.ids) + len(each.target) for each in examples)
     overrides = {
         "data.train_files": "@here@/train.parquet",
         "data.train_batch_size": table.batch,
-        "data.micro_batch_size_per_gpu": table.batch // job.processes,
+        "data.micro_batch_size_per_gpu": table.batch // plan.processes,
         "data.use_dynamic_bsz": False,
-        "data.max_length": most,
-        **{f"model.{name}": value for name, value in _model(job, model).items()},
+        "data.max_length": max_length,
+        **{f"model.{name}": value for name, value in _model(plan, model).items()},
         "optim.weight_decay": 0.0,
         **{f"optim.{name}": value for name, value in _optimizer(table).items()},
-        "trainer.total_training_steps": table.steps,
-        "trainer.total_epochs": -(-table.steps * table.batch // max(1, len(rows))),
-        "trainer.save_freq": table.save_every,
-        "trainer.seed": job.data.seed,
-        "trainer.n_gpus_per_node": job.processes,
+        "trainer.total_training_steps": table.max_steps,
+        "trainer.total_epochs": -(-table.max_steps * table.batch // max(1, len(records))),
+        "trainer.save_freq": table.save_steps,
+        "trainer.seed": plan.data.seed,
+        "trainer.n_gpus_per_node": plan.processes,
         "trainer.logger": ["console"],
-        "trainer.project_name": job.config.name,
-        "trainer.experiment_name": job.stage,
-        "trainer.default_local_dir": str(job.output / "verl"),
+        "trainer.project_name": plan.config.name,
+        "trainer.experiment_name": plan.stage,
+        "trainer.default_local_dir": str(plan.output / "verl"),
     }
-    command = f"torchrun --standalone --nproc-per-node {job.processes} -m verl.trainer.sft_trainer"
-    return Exported(
+    command = f"torchrun --standalone --nproc-per-node {plan.processes} -m verl.trainer.sft_trainer"
+    return ExportedFiles(
         {
-            "train.parquet": _parquet(rows),
+            "train.parquet": _parquet(records),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command=command),
         },
-        [*left_over(table), "every: held-out accuracy is not measured while it trains."],
+        [*unsupported_options(table), "eval_steps: held-out accuracy is not measured during training."],
         "`./train.sh`.",
     )
 
 
-def _sft_row(example: Example, renders: Prompter) -> dict[str, Any]:
-    reply = renders.tokenizer.decode(example.target, skip_special_tokens=False)
-    if tuple(renders.tokenizer.encode(reply, add_special_tokens=False)) != example.target:
-        raise ExportError(f"the reply {reply!r} has other tokens as text than in its place behind the prompt")
+def _sft_record(example: Example, prompter: Prompter) -> dict[str, Any]:
+    reply = prompter.tokenizer.decode(example.target, skip_special_tokens=False)
+    if tuple(prompter.tokenizer.encode(reply, add_special_tokens=False)) != example.target:
+        raise ExportError(f"the text of the reply {reply!r} has other tokens than after its prompt")
     return {
         "messages": [
             {"role": "user", "content": example.prompt.text},
@@ -281,17 +299,17 @@ def _sft_row(example: Example, renders: Prompter) -> dict[str, Any]:
     }
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def _parquet(records: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow
     import pyarrow.parquet
 
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), buffer)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(records)), buffer)
     return buffer.getvalue()
 
 
 def _lines(overrides: Mapping[str, Any]) -> str:
-    """Hydra's own notation, an override a line."""
+    """Return one override per line, in Hydra's notation."""
     return "".join(f"{name}={_value(value)}\n" for name, value in overrides.items())
 
 

@@ -1,1 +1,1 @@
-"""Compares a new model with the old one and moves traffic to it."""
+"""Promote a model: compare it with the current one, shift traffic step by step, watch, roll back."""

@@ -1,4 +1,4 @@
-"""Two models asked the same questions with the same seeds, through one gateway."""
+"""Evaluate two models on the same problems with the same seeds, through one gateway."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 from training.data.gym import gym_problems
 from training.data.problems import choose, digest
 from training.data.readers import read_answered
-from training.evaluation.answer_forms import FORMS, chat_for
-from training.evaluation.ask import EvaluationFailed, Work, ask_all
+from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import Client
-from training.evaluation.metrics import By
-from training.evaluation.replies import EvaluatedReply, open_replies
+from training.evaluation.metrics import GradingMode
+from training.evaluation.replies import EvaluatedReply, open_reply_log
+from training.evaluation.runner import EvaluationFailed, EvaluationRequest, chat_body, evaluate_all
 from training.evaluation.settings import EvaluationSetting
-from training.promotion.decisions import Paired
+from training.promotion.decisions import PairedOutcomes
 from training.types import Problem
 
-__all__ = ["DataSet", "Terms", "ask_both", "data_set", "paired"]
+__all__ = ["ComparisonSettings", "DataSet", "evaluate_both", "load_data_set", "pair_replies"]
 
-_TASK_COUNT = 100
+_DEFAULT_TASK_COUNT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """How both are asked."""
+class ComparisonSettings:
+    """How both models are asked."""
 
     setting: EvaluationSetting
     form: str = "boxed"
@@ -39,85 +39,107 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """Questions, and whether the candidate was trained on such ones."""
+    """Problems to compare on, and whether the candidate was trained on this kind."""
 
     name: str
     trained: bool
     problems: tuple[Problem, ...]
 
 
-def data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
-    """A file of JSON lines where there is one of this name, else a reasoning-gym task. Raises DataError."""
+def load_data_set(source: str, count: int, seed: int, *, trained: bool) -> DataSet:
+    """Load the file `source`, or the reasoning-gym task if no such file exists. Raises DataError."""
     path = Path(source)
-    pool = read_answered(path) if path.exists() else gym_problems(source, count or _TASK_COUNT, seed)
+    if path.exists():
+        name, pool = path.name, read_answered(path)
+    else:
+        name, pool = source, gym_problems(source, count or _DEFAULT_TASK_COUNT, seed)
     _, problems = choose(pool, min(count, len(pool)), 0, seed)
-    return DataSet(path.name if path.exists() else source, trained, tuple(problems))
+    return DataSet(name, trained, tuple(problems))
 
 
-async def ask_both(
-    client: Client, data: DataSet, models: Sequence[str], terms: Terms, directory: Path, *, by: By
-) -> Paired:
-    """Asks what the directory has no replies to yet, and pairs all of them.
+async def evaluate_both(
+    client: Client,
+    data: DataSet,
+    models: Sequence[str],
+    settings: ComparisonSettings,
+    directory: Path,
+    *,
+    mode: GradingMode,
+) -> PairedOutcomes:
+    """Evaluate (current, candidate) and pair their replies; replies in the directory are not asked again.
 
-    Raises EvaluationFailed where replies stay missing, AskFailed, ResultsError, OSError.
+    Raises EvaluationFailed if replies stay missing; also RequestFailed, ReplyLogError and OSError.
     """
     replies: list[Mapping[str, EvaluatedReply]] = []
     for model in models:
         path = directory / f"{_filename(data.name)}-{_filename(model)}.jsonl"
-        replies.append(await _ask(client, data, model, terms, path))
-    return paired(data, replies[0], replies[1], by)
+        replies.append(await _evaluate(client, data, model, settings, path))
+    return pair_replies(data, replies[0], replies[1], mode)
 
 
-def paired(
-    data: DataSet, current: Mapping[str, EvaluatedReply], candidate: Mapping[str, EvaluatedReply], by: By
-) -> Paired:
-    """What both made of each problem; one that the grader could not decide counts as wrong."""
-    both = [problem.id for problem in data.problems if problem.id in current and problem.id in candidate]
-    return Paired(
+def pair_replies(
+    data: DataSet,
+    current: Mapping[str, EvaluatedReply],
+    candidate: Mapping[str, EvaluatedReply],
+    mode: GradingMode,
+) -> PairedOutcomes:
+    """Pair both models' outcomes by problem; a reply that the grader could not decide counts as wrong."""
+    ids = [problem.id for problem in data.problems if problem.id in current and problem.id in candidate]
+    return PairedOutcomes(
         data.name,
         data.trained,
-        tuple((getattr(current[key], by) is True, getattr(candidate[key], by) is True) for key in both),
+        tuple((getattr(current[id_], mode) is True, getattr(candidate[id_], mode) is True) for id_ in ids),
     )
 
 
-async def _ask(
-    client: Client, data: DataSet, model: str, terms: Terms, path: Path
+async def _evaluate(
+    client: Client, data: DataSet, model: str, settings: ComparisonSettings, path: Path
 ) -> Mapping[str, EvaluatedReply]:
-    form = FORMS[terms.form]
-    chats = {problem.id: chat_for(problem, form, []) for problem in data.problems}
+    form = ANSWER_FORMS[settings.form]
+    chats = {problem.id: chat_messages(problem, form) for problem in data.problems}
     about: dict[str, Any] = {
         "data": data.name,
         "digest": digest(data.problems, chats),
-        "setting": terms.setting.name,
-        "form": terms.form,
-        "seed": terms.seed,
-        "temperature": terms.temperature,
-        "max_tokens": terms.max_tokens,
+        "setting": settings.setting.name,
+        "form": settings.form,
+        "seed": settings.seed,
+        "temperature": settings.temperature,
+        "max_tokens": settings.max_tokens,
         "model": model,
     }
-    with open_replies(path, about) as held:
-        held.begin(model)
-        work = [
-            Work(terms.setting, problem, _body(model, chats[problem.id], terms, place))
-            for place, problem in enumerate(data.problems)
-            if (terms.setting.name, problem.id) not in held
+    with open_reply_log(path, about) as log:
+        log.begin(model)
+        requests = [
+            EvaluationRequest(settings.setting, problem, _body(model, chats[problem.id], settings, index))
+            for index, problem in enumerate(data.problems)
+            if (settings.setting.name, problem.id) not in log
         ]
-        if work:
-            done = len(data.problems) - len(work)
-            failures = await ask_all(
-                client, work, form.find, held.add, concurrency=terms.concurrency, done=done
+        if requests:
+            failures = await evaluate_all(
+                client,
+                requests,
+                form.extract,
+                log.add,
+                concurrency=settings.concurrency,
+                completed=len(data.problems) - len(requests),
             )
             if failures:
-                told = f"{model} on {data.name}: {len(failures)} replies are missing ({failures[0][1]})"
-                raise EvaluationFailed(f"{told}; the same command asks for them again")
-        return {reply.id: reply for reply in held}
+                reason = f"{model} on {data.name}: {len(failures)} replies are missing ({failures[0][1]})"
+                raise EvaluationFailed(f"{reason}; run the same command to ask for them again")
+        return {reply.id: reply for reply in log}
 
 
-def _body(model: str, chat: list[dict[str, str]], terms: Terms, place: int) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "messages": chat, "temperature": terms.temperature}
-    if terms.max_tokens:
-        body["max_tokens"] = terms.max_tokens
-    return {**body, "seed": terms.seed + 1009 * place}
+def _body(
+    model: str, messages: Sequence[Mapping[str, str]], settings: ComparisonSettings, index: int
+) -> dict[str, Any]:
+    return chat_body(
+        model,
+        messages,
+        index=index,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        max_tokens=settings.max_tokens,
+    )
 
 
 def _filename(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whether a candidate may take over, and how far: the decisions of `thinkgate promote`. Pure."""
+"""The decisions of `thinkgate promote`: whether a candidate may take over, and how far. Pure."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from dataclasses import dataclass
 from math import comb, fsum
 from typing import Literal
 
-from training.evaluation.metrics import wilson
+from training.evaluation.metrics import wilson_interval
 
 __all__ = [
     "Comparison",
-    "Paired",
+    "PairedOutcomes",
     "PromotionDecision",
     "Targets",
     "Traffic",
     "TrafficLimits",
     "assess_traffic",
-    "compare",
+    "compare_outcomes",
+    "decide_promotion",
+    "mcnemar_p_value",
     "next_share",
-    "shared",
-    "verdict",
+    "split_traffic",
 ]
 
 Targets = tuple[tuple[str, float], ...]
-"""An alias's models, each with its share."""
+"""The models behind an alias, each with its share of the traffic."""
 
 _RESAMPLES = 2000
-_ENOUGH_TO_FAIL = 5  # requests before errors alone may end a promotion
+_MIN_REQUESTS_TO_FAIL = 5  # before failures alone can end a promotion
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
-    """One data set asked of both models: problem by problem, whether each was right."""
+class PairedOutcomes:
+    """Both models on one data set: for each problem, whether each of them was right."""
 
     name: str
     trained: bool
@@ -43,10 +44,10 @@ class Paired:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One data set's figures, in percent and percentage points.
+    """The comparison on one data set, in percent and percentage points.
 
-    `low` and `high` bound the difference (candidate - current) at 95%; `p` is the exact
-    McNemar test's, of the hypothesis that neither is better.
+    `low` and `high` are the 95% interval of the difference (candidate - current). `p` is the p-value of
+    the exact McNemar test; its null hypothesis is that neither model is better.
     """
 
     name: str
@@ -69,83 +70,90 @@ class PromotionDecision:
     reasons: tuple[str, ...] = ()
 
 
-def compare(paired: Paired, *, seed: int = 0, resamples: int = _RESAMPLES) -> Comparison:
-    """The paired percentile bootstrap over problems (Efron 1979), and McNemar's exact test (1947).
+def compare_outcomes(paired: PairedOutcomes, *, seed: int = 0, resamples: int = _RESAMPLES) -> Comparison:
+    """Compare two models by the paired percentile bootstrap over problems (Efron 1979) and McNemar's test.
 
-    Raises ValueError where there are no problems.
+    Raises ValueError if there are no problems.
     """
     count = len(paired.outcomes)
     if not count:
-        raise ValueError(f"{paired.name}: no question was answered by both")
-    gained = sum(new and not old for old, new in paired.outcomes)
-    lost = sum(old and not new for old, new in paired.outcomes)
-    signs = [1] * gained + [-1] * lost + [0] * (count - gained - lost)
-    drawn = random.Random(seed)
-    means = sorted(100 * sum(drawn.choices(signs, k=count)) / count for _ in range(resamples))
-    old, new = (sum(pair[side] for pair in paired.outcomes) for side in (0, 1))
+        raise ValueError(f"{paired.name}: both models answered no common question")
+    gained = sum(candidate and not current for current, candidate in paired.outcomes)
+    lost = sum(current and not candidate for current, candidate in paired.outcomes)
+    differences = [1] * gained + [-1] * lost + [0] * (count - gained - lost)
+    rng = random.Random(seed)
+    means = sorted(100 * sum(rng.choices(differences, k=count)) / count for _ in range(resamples))
+    current, candidate = (sum(pair[model] for pair in paired.outcomes) for model in (0, 1))
     return Comparison(
         paired.name,
         paired.trained,
         count,
-        100 * old / count,
-        100 * new / count,
+        100 * current / count,
+        100 * candidate / count,
         100 * (gained - lost) / count,
         means[int(0.025 * (resamples - 1))],
         means[-1 - int(0.025 * (resamples - 1))],
-        mcnemar(gained, lost),
+        mcnemar_p_value(gained, lost),
     )
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p-value: of the problems that differ, half would be gained by chance."""
-    differing = gained + lost
-    tail = sum(comb(differing, k) for k in range(min(gained, lost) + 1)) / int(2**differing)
+def mcnemar_p_value(gained: int, lost: int) -> float:
+    """Return the exact two-sided p-value of McNemar's test (1947).
+
+    By chance, the candidate would gain half of the problems on which the models differ.
+    """
+    discordant = gained + lost
+    tail = sum(comb(discordant, k) for k in range(min(gained, lost) + 1)) / int(2**discordant)
     return min(1.0, 2 * tail)
 
 
-def verdict(
-    sets: Sequence[Paired], *, gain: float = 0.0, loss: float = 5.0, seed: int = 0
+def decide_promotion(
+    data_sets: Sequence[PairedOutcomes], *, min_gain: float = 0.0, max_loss: float = 5.0, seed: int = 0
 ) -> PromotionDecision:
-    """Whether the candidate may take over.
+    """Decide whether the candidate may take over.
 
-    On each trained data set the interval of its difference has to lie above `gain` points (a
-    negative one lets through what is no better), on each untouched one above -`loss`: what
-    can't be shown to be harmless with so few questions is refused as well.
+    On each trained data set the interval of the difference must lie above `min_gain` points. A negative
+    `min_gain` lets through a candidate that is no better. On each untouched data set the interval must lie
+    above -`max_loss`: a candidate is also refused if too few questions can show that it is harmless.
     """
-    comparisons = tuple(compare(each, seed=seed) for each in sets)
+    comparisons = tuple(compare_outcomes(paired, seed=seed) for paired in data_sets)
     reasons = []
-    for each in comparisons:
-        needed = gain if each.trained else -loss
-        if each.low <= needed:
-            told = f"{each.difference:+.1f} points (95%: {each.low:+.1f} to {each.high:+.1f})"
-            why = "worse" if each.high < needed else f"not shown to be above {needed:+.1f}"
-            reasons.append(f"{each.name}: {told} is {why}")
+    for comparison in comparisons:
+        threshold = min_gain if comparison.trained else -max_loss
+        if comparison.low <= threshold:
+            interval = f"(95%: {comparison.low:+.1f} to {comparison.high:+.1f})"
+            why = "worse" if comparison.high < threshold else f"not shown to be above {threshold:+.1f}"
+            reasons.append(f"{comparison.name}: {comparison.difference:+.1f} points {interval} is {why}")
     return PromotionDecision(not reasons, comparisons, tuple(reasons))
 
 
-def next_share(steps: Sequence[float], done: float) -> float | None:
-    """The next share of the candidate's, in percent; None where it has the last one."""
-    return next((step for step in steps if step > done), None)
+def next_share(steps: Sequence[float], share: float) -> float | None:
+    """Return the candidate's next share in percent, or None after the last step."""
+    return next((step for step in steps if step > share), None)
 
 
-def shared(current: str, candidate: str, percent: float) -> Targets:
-    """An alias's targets with so many percent of the requests going to the candidate."""
+def split_traffic(current: str, candidate: str, percent: float) -> Targets:
+    """Return targets that send this percentage of the requests to the candidate."""
     return ((current, 100 - percent), (candidate, percent))
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one target did: requests by status, the seconds of `timed` answers, the votes' winning shares."""
+    """The traffic of one target.
+
+    `requests` counts requests by status. `seconds` is the total time of the `timed` replies, and `agreement`
+    the total of the winners' shares in the `votes`.
+    """
 
     requests: Mapping[str, float]
     seconds: float = 0.0
     timed: float = 0.0
-    agreed: float = 0.0
+    agreement: float = 0.0
     votes: float = 0.0
 
     @property
     def total(self) -> float:
-        """Requests whose end is the model's or the gateway's doing: all but refused and hung-up ones."""
+        """Requests that the model or the gateway ended: all but those refused or cancelled (4xx)."""
         return fsum(n for status, n in self.requests.items() if not status.startswith("4"))
 
     @property
@@ -154,51 +162,53 @@ class Traffic:
         return fsum(n for status, n in self.requests.items() if status.startswith("5"))
 
     def since(self, before: Traffic) -> Traffic:
-        """What was added to an earlier reading of the same counters."""
-        left = {status: n - before.requests.get(status, 0.0) for status, n in self.requests.items()}
+        """Return the increase over an earlier reading of the same counters."""
+        requests = {status: n - before.requests.get(status, 0.0) for status, n in self.requests.items()}
         return Traffic(
-            left,
+            requests,
             self.seconds - before.seconds,
             self.timed - before.timed,
-            self.agreed - before.agreed,
+            self.agreement - before.agreement,
             self.votes - before.votes,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficLimits:
-    """What a candidate may do in traffic, next to the current model.
+    """How much worse than the current model a candidate's traffic may be.
 
-    `errors`: failures in points more; `slower`: mean seconds as a multiple; `agreement`: the
-    winners' mean share in votes, in points less; `requests`: so many have to be seen.
+    `failure_points`: additional failures, in percentage points. `slowdown`: mean seconds, as a multiple.
+    `agreement_points`: drop of the winners' mean share in votes, in percentage points. `min_requests`:
+    requests to see before a decision.
     """
 
-    errors: float = 2.0
-    slower: float = 1.5
-    agreement: float = 10.0
-    requests: int = 20
+    failure_points: float = 2.0
+    slowdown: float = 1.5
+    agreement_points: float = 10.0
+    min_requests: int = 20
 
 
 def assess_traffic(
     current: Traffic, candidate: Traffic, limits: TrafficLimits
 ) -> tuple[Literal["good", "bad", "wait"], str]:
-    """Whether the candidate's traffic is good, bad, or too little to tell; with the reason.
+    """Return whether the candidate's traffic is good, bad, or too little to tell, with the reason.
 
-    Failures count as soon as they are beyond chance (Wilson's interval lies above what is
-    allowed), the means only once there are enough requests on both sides.
+    Failures count as soon as they exceed chance, when their Wilson interval lies above the limit. Means count
+    only when both models have enough requests.
     """
-    failing = wilson(round(candidate.failed), round(candidate.total))
-    usual = 100 * current.failed / current.total if current.total else 0.0
-    if candidate.total >= _ENOUGH_TO_FAIL and failing.low > usual + limits.errors:
-        return "bad", f"{candidate.failed:g} of {candidate.total:g} requests failed ({usual:.1f}% before)"
-    if candidate.total < limits.requests:
-        return "wait", f"{candidate.total:g} of {limits.requests} requests seen"
-    if min(current.timed, candidate.timed) >= limits.requests:
-        usual, now = current.seconds / current.timed, candidate.seconds / candidate.timed
-        if now > limits.slower * usual:
-            return "bad", f"{now:.2f} s a request in the mean, against {usual:.2f}"
-    if min(current.votes, candidate.votes) >= limits.requests:
-        usual, now = 100 * current.agreed / current.votes, 100 * candidate.agreed / candidate.votes
-        if now < usual - limits.agreement:
-            return "bad", f"the winners' mean share in votes is {now:.0f}%, against {usual:.0f}"
+    failure_rate = wilson_interval(round(candidate.failed), round(candidate.total))
+    baseline = 100 * current.failed / current.total if current.total else 0.0
+    if candidate.total >= _MIN_REQUESTS_TO_FAIL and failure_rate.low > baseline + limits.failure_points:
+        return "bad", f"{candidate.failed:g} of {candidate.total:g} requests failed ({baseline:.1f}% before)"
+    if candidate.total < limits.min_requests:
+        return "wait", f"{candidate.total:g} of {limits.min_requests} requests seen"
+    if min(current.timed, candidate.timed) >= limits.min_requests:
+        baseline, mean = current.seconds / current.timed, candidate.seconds / candidate.timed
+        if mean > limits.slowdown * baseline:
+            return "bad", f"{mean:.2f} s a request on average, against {baseline:.2f}"
+    if min(current.votes, candidate.votes) >= limits.min_requests:
+        baseline = 100 * current.agreement / current.votes
+        mean = 100 * candidate.agreement / candidate.votes
+        if mean < baseline - limits.agreement_points:
+            return "bad", f"the winners' mean share in votes is {mean:.0f}%, against {baseline:.0f}"
     return "good", f"{candidate.total:g} requests, {candidate.failed:g} failed"

@@ -1,7 +1,7 @@
 """Guards of a training run: divergence, convergence, reward hacking, and stale weights on the server.
 
 A guard is a pure function. It takes a rule, a state and an observation, and returns the next state and a
-verdict. `training.trainer.states` stores the states over a restart.
+verdict. `training.trainer.saved_state` stores the states over a restart.
 """
 
 from __future__ import annotations

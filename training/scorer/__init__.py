@@ -1,1 +1,1 @@
-"""Training what weighs samples: collected from the policy, tried in order, released by a gate alone."""
+"""Train scorers on the policy's own samples; a release gate decides which one may serve."""

@@ -1,8 +1,8 @@
-"""What a scorer is worth on held-out problems, and whether that is enough to serve it.
+"""The release gate: measure a scorer on held-out problems, and decide whether it may serve. Pure.
 
-Scorers with a pooled AUC of .73 have lost to a plain majority: they told hard problems from easy
-ones, not right replies from wrong ones. So the AUC counted here is taken within each problem, and the
-votes that a scorer is for must beat the majority of the same samples. All is pure.
+Scorers with a pooled AUC of .73 have lost to a plain majority: they distinguished hard problems from easy
+ones, not right replies from wrong ones. The gate therefore takes the AUC within each problem, and
+requires that votes with the scorer beat the majority of the same samples.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from scorers.types import Answer, Group, Sample, VoteOptions
 from scorers.votes import VOTES
 
 __all__ = [
-    "Rule",
+    "GateThresholds",
     "SampledProblem",
-    "brier",
-    "calibration_error",
+    "bootstrap_interval",
+    "brier_score",
     "check_gate",
-    "curve",
-    "interval",
+    "expected_calibration_error",
     "pooled_auc",
-    "within_auc",
+    "vote_curve",
+    "within_problem_auc",
 ]
 
 _VOTES = ("majority", "weighted", "best")
@@ -36,21 +36,21 @@ _VOTES = ("majority", "weighted", "best")
 
 @dataclass(frozen=True, slots=True)
 class SampledProblem:
-    """A held-out problem's samples that may vote: each one's class, whether it is right, its score."""
+    """The samples of a held-out problem that may vote: the group, correctness and score of each."""
 
-    classes: tuple[Hashable, ...]
+    groups: tuple[Hashable, ...]
     correct: tuple[bool, ...]
     scores: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What a scorer has to reach.
+class GateThresholds:
+    """What a scorer must reach to pass.
 
-    `auc` is the least AUC within problems, `error` the greatest calibration error. At every N of
-    `sizes` above 1 the weighted vote and best-of-N must on average not be worse than the majority, and
-    at the largest N better, with the lower end of a bootstrap interval over problems (at
-    `confidence`) above 0. Means are over `shuffles` seeded orders of the samples.
+    `auc` is the minimum AUC within problems, `error` the maximum calibration error. At every N of `sizes`
+    above 1, the mean accuracy of the weighted vote and of best-of-N must not be below the majority's. At the
+    largest N they must be better: the lower end of a bootstrap interval over problems, at `confidence`, must
+    lie above 0. Means are over `shuffles` seeded orders of the samples.
     """
 
     auc: float = 0.75
@@ -62,87 +62,92 @@ class Rule:
     seed: int = 0
 
 
-def within_auc(problems: Sequence[SampledProblem]) -> float | None:
-    """The mean AUC over the problems that have right and wrong samples; None where there is none.
+def within_problem_auc(problems: Sequence[SampledProblem]) -> float | None:
+    """Return the mean AUC over problems that have right and wrong samples; None if there is no such problem.
 
-    A problem's is the chance that a right sample of it scores above a wrong one, ties counting half.
+    A problem's AUC is the probability that a right sample scores above a wrong one; ties count half.
     """
     values = (_auc(problem.scores, problem.correct) for problem in problems)
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+    defined = [value for value in values if value is not None]
+    return fmean(defined) if defined else None
 
 
 def pooled_auc(problems: Sequence[SampledProblem]) -> float | None:
-    """The AUC over all samples of all problems: told beside the other, because it flatters."""
+    """Return the AUC over all samples of all problems; it is reported for comparison, because it flatters."""
     scores = [score for problem in problems for score in problem.scores]
     return _auc(scores, [right for problem in problems for right in problem.correct])
 
 
-def calibration_error(scores: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> float:
-    """The expected calibration error over bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
-    held: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+def expected_calibration_error(scores: Sequence[float], labels: Sequence[bool], *, bins: int = 10) -> float:
+    """Return the expected calibration error, in bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
+    by_bin: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for score, label in zip(scores, labels, strict=True):
-        held[min(int(score * bins), bins - 1)].append((score, label))
-    gaps = (abs(sum(score - label for score, label in each)) for each in held.values())
+        by_bin[min(int(score * bins), bins - 1)].append((score, label))
+    gaps = (abs(sum(score - label for score, label in pairs)) for pairs in by_bin.values())
     return sum(gaps) / len(scores)
 
 
-def brier(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """The mean squared error of the probabilities (Brier 1950)."""
+def brier_score(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    """Return the mean squared error of the probabilities (Brier 1950)."""
     return fmean((score - label) ** 2 for score, label in zip(scores, labels, strict=True))
 
 
-def curve(problems: Sequence[SampledProblem], vote: str, rule: Rule) -> dict[int, list[float]]:
-    """By N each problem's accuracy under a vote of `scorers.votes`, over the first N of shuffled samples.
+def vote_curve(
+    problems: Sequence[SampledProblem], vote: str, thresholds: GateThresholds
+) -> dict[int, list[float]]:
+    """Return each problem's accuracy by N, for a vote of `scorers.votes` over N shuffled samples.
 
-    The orders depend on the rule's seed and the problem's place alone, so the curves of two votes, or of
-    two scorers on the same samples, are paired.
+    The order of the samples depends only on the seed and the problem's index. The curves of two votes, or of
+    two scorers on the same samples, are therefore paired.
     """
-    found: dict[int, list[float]] = {size: [] for size in rule.sizes}
-    for place, problem in enumerate(problems):
-        chance = random.Random(f"{rule.seed} {place}")
-        orders = [_shuffled(len(problem.correct), chance) for _ in range(rule.shuffles)]
-        for size in rule.sizes:
-            found[size].append(fmean(_elected(problem, vote, order[:size]) for order in orders))
-    return found
+    accuracies: dict[int, list[float]] = {size: [] for size in thresholds.sizes}
+    for index, problem in enumerate(problems):
+        rng = random.Random(f"{thresholds.seed} {index}")
+        orders = [_shuffled(len(problem.correct), rng) for _ in range(thresholds.shuffles)]
+        for size in thresholds.sizes:
+            accuracies[size].append(fmean(_vote_is_right(problem, vote, order[:size]) for order in orders))
+    return accuracies
 
 
-def interval(values: Sequence[float], rule: Rule) -> tuple[float, float]:
-    """The percentile bootstrap's interval of the mean, resampling problems (Efron 1979)."""
-    chance = random.Random(f"{rule.seed} bootstrap")
-    means = sorted(fmean(chance.choices(values, k=len(values))) for _ in range(rule.resamples))
-    tail = (1 - rule.confidence) / 2
+def bootstrap_interval(values: Sequence[float], thresholds: GateThresholds) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean over problems (Efron 1979)."""
+    rng = random.Random(f"{thresholds.seed} bootstrap")
+    means = sorted(fmean(rng.choices(values, k=len(values))) for _ in range(thresholds.resamples))
+    tail = (1 - thresholds.confidence) / 2
     return means[int(tail * len(means))], means[min(int((1 - tail) * len(means)), len(means) - 1)]
 
 
 def check_gate(
-    problems: Sequence[SampledProblem], rule: Rule = Rule()
+    problems: Sequence[SampledProblem], thresholds: GateThresholds = GateThresholds()
 ) -> tuple[tuple[Check, ...], dict[str, Any]]:
-    """The gate's checks, and all figures for the report. Raises ValueError without problems."""
+    """Return the gate's checks, and all metrics for the report. Raises ValueError if no sample can vote."""
     if not any(problem.correct for problem in problems):
         raise ValueError("the gate needs held-out problems with samples that can vote")
     scores = [score for problem in problems for score in problem.scores]
     labels = [right for problem in problems for right in problem.correct]
-    auc, error = within_auc(problems), calibration_error(scores, labels)
-    curves = {vote: curve(problems, vote, rule) for vote in _VOTES}
+    auc, error = within_problem_auc(problems), expected_calibration_error(scores, labels)
+    curves = {vote: vote_curve(problems, vote, thresholds) for vote in _VOTES}
     checks = [
-        Check("within-problem AUC", _rounded(auc or 0.0), rule.auc, (auc or 0.0) >= rule.auc),
-        Check("calibration error, at most", _rounded(error), rule.error, error <= rule.error),
+        Check("within-problem AUC", _rounded(auc or 0.0), thresholds.auc, (auc or 0.0) >= thresholds.auc),
+        Check("calibration error, at most", _rounded(error), thresholds.error, error <= thresholds.error),
     ]
     gains = {}
-    most = max(rule.sizes)
+    largest = max(thresholds.sizes)
     for vote in ("weighted", "best"):
         gain = {
-            size: [x - y for x, y in zip(curves[vote][size], curves["majority"][size], strict=True)]
-            for size in rule.sizes
+            size: [
+                voted - plain
+                for voted, plain in zip(curves[vote][size], curves["majority"][size], strict=True)
+            ]
+            for size in thresholds.sizes
         }
-        least = min(fmean(gain[size]) for size in rule.sizes if size > 1)
-        low, high = interval(gain[most], rule)
+        least = min(fmean(gain[size]) for size in thresholds.sizes if size > 1)
+        low, high = bootstrap_interval(gain[largest], thresholds)
         checks += [
             Check(f"{vote} over majority, least gain of any N", _rounded(least), 0.0, least >= 0),
-            Check(f"{vote} over majority at N={most}, lower end", _rounded(low), 0.0, low > 0),
+            Check(f"{vote} over majority at N={largest}, lower end", _rounded(low), 0.0, low > 0),
         ]
-        gains[vote] = {"mean": _rounded(fmean(gain[most])), "interval": [_rounded(low), _rounded(high)]}
+        gains[vote] = {"mean": _rounded(fmean(gain[largest])), "interval": [_rounded(low), _rounded(high)]}
     pooled = pooled_auc(problems)
     return tuple(checks), {
         "problems": len(problems),
@@ -151,10 +156,10 @@ def check_gate(
         "within_auc": None if auc is None else _rounded(auc),
         "pooled_auc": None if pooled is None else _rounded(pooled),
         "calibration_error": _rounded(error),
-        "brier": _rounded(brier(scores, labels)),
-        "curves": {vote: _means(curves[vote]) for vote in _VOTES} | {"oracle": _oracle(problems, rule)},
-        f"gain_at_{most}": gains,
-        "confidence": rule.confidence,
+        "brier": _rounded(brier_score(scores, labels)),
+        "curves": {vote: _means(curves[vote]) for vote in _VOTES} | {"oracle": _oracle(problems, thresholds)},
+        f"gain_at_{largest}": gains,
+        "confidence": thresholds.confidence,
     }
 
 
@@ -167,34 +172,35 @@ def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     return beaten / (2 * len(right) * len(wrong))
 
 
-def _shuffled(count: int, chance: random.Random) -> list[int]:
+def _shuffled(count: int, rng: random.Random) -> list[int]:
     order = list(range(count))
-    chance.shuffle(order)
+    rng.shuffle(order)
     return order
 
 
-def _elected(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
-    """Whether the vote over these samples, finished in this order, picks a right one."""
+def _vote_is_right(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
+    """Return whether the vote over these samples, finished in this order, picks a right one."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
-        members[problem.classes[i]].append(i)
-    groups = [Group(Answer("", key), tuple(each), float(len(each))) for key, each in members.items()]
+        members[problem.groups[i]].append(i)
+    groups = [Group(Answer("", key), tuple(group), float(len(group))) for key, group in members.items()]
     samples = [Sample(i, "") for i in order]
-    ballot = VoteOptions({i: problem.scores[i] for i in order})
-    winner = VOTES[vote](groups, samples, ballot).winner
+    options = VoteOptions({i: problem.scores[i] for i in order})
+    winner = VOTES[vote](groups, samples, options).winner
     return winner is not None and problem.correct[winner]
 
 
-def _oracle(problems: Sequence[SampledProblem], rule: Rule) -> dict[str, float]:
-    """What a scorer without fault would reach: its best-of-N."""
+def _oracle(problems: Sequence[SampledProblem], thresholds: GateThresholds) -> dict[str, float]:
+    """Return the best-of-N curve of a perfect scorer."""
     perfect = [
-        SampledProblem(each.classes, each.correct, tuple(map(float, each.correct))) for each in problems
+        SampledProblem(problem.groups, problem.correct, tuple(map(float, problem.correct)))
+        for problem in problems
     ]
-    return _means(curve(perfect, "best", rule))
+    return _means(vote_curve(perfect, "best", thresholds))
 
 
-def _means(found: Mapping[int, Sequence[float]]) -> dict[str, float]:
-    return {str(size): _rounded(fmean(values)) for size, values in found.items()}
+def _means(accuracies: Mapping[int, Sequence[float]]) -> dict[str, float]:
+    return {str(size): _rounded(fmean(values)) for size, values in accuracies.items()}
 
 
 def _rounded(value: float) -> float:

@@ -1,8 +1,4 @@
-"""What a classifier is taught about a reply: whether it is right, step by step where that is known.
-
-All is pure. A mark is a place in the text that is classified, counted in characters, and whether
-the reply is right as far as there.
-"""
+"""The labels that a classifier learns: whether a sample is right, and each of its steps where known. Pure."""
 
 from __future__ import annotations
 
@@ -16,92 +12,102 @@ from scorers.trained import ClassifierInput, fill_template
 from training.data.chains import LENGTHS
 from training.scorer.samples import LabelledProblem, LabelledSample, answer_groups
 
-__all__ = ["Marked", "harder", "marked", "near_miss", "step_labels"]
+__all__ = ["LabelledText", "change_digit", "labelled_texts", "step_labels", "with_hard_negatives"]
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """A text and its marks (end, right so far); the last one is the whole reply's label."""
+class LabelledText:
+    """A text to classify, with its labels (end, right so far); the last label is that of the whole sample.
+
+    `end` is a position in the text, in characters.
+    """
 
     text: str
-    marks: tuple[tuple[int, bool], ...]
+    labels: tuple[tuple[int, bool], ...]
 
 
 def step_labels(thinking: str, chain: str) -> list[tuple[int, bool]]:
-    """Where each step of the thinking ends, and whether it agrees with the worked chain up to there.
+    """Return the end of each step of the thinking, and whether it agrees with the worked chain so far.
 
-    Steps are lines, or words where the chain is a single line. Only for questions whose chain is the one
-    way of working them out; process supervision as in "Let's Verify Step by Step", arXiv:2305.20050.
+    Steps are lines, or words if the chain is a single line. This suits only questions whose chain is the one
+    way to work them out. Source: process supervision, "Let's Verify Step by Step", arXiv:2305.20050.
     """
     pattern = r"[^\n]+" if "\n" in chain else r"\S+"
     expected = re.findall(pattern, chain)
     right = True
-    found = []
-    for place, step in enumerate(re.finditer(pattern, thinking)):
-        right = right and place < len(expected) and step[0].strip() == expected[place].strip()
-        found.append((step.end(), right))
-    return found
+    labels = []
+    for index, step in enumerate(re.finditer(pattern, thinking)):
+        right = right and index < len(expected) and step[0].strip() == expected[index].strip()
+        labels.append((step.end(), right))
+    return labels
 
 
-def marked(template: str, asked: Iterable[LabelledProblem], *, steps: bool = False) -> list[Marked]:
-    """Every reply with an answer as it will be classified, and its label; with `steps` those of its steps."""
+def labelled_texts(
+    template: str, problems: Iterable[LabelledProblem], *, steps: bool = False
+) -> list[LabelledText]:
+    """Return every sample that has an answer, as serving classifies it; with `steps`, label its steps too."""
     return [
-        _marked(template, each, reply, steps)
-        for each in asked
-        for reply in each.samples
-        if reply.answer.strip()
+        _labelled_text(template, problem, sample, steps)
+        for problem in problems
+        for sample in problem.samples
+        if sample.answer.strip()
     ]
 
 
-def _marked(template: str, asked: LabelledProblem, reply: LabelledSample, steps: bool) -> Marked:
-    case = ClassifierInput(asked.problem.question, reply.answer, reply.thinking)
+def _labelled_text(
+    template: str, labelled: LabelledProblem, sample: LabelledSample, steps: bool
+) -> LabelledText:
+    case = ClassifierInput(labelled.problem.question, sample.answer, sample.thinking)
     text = fill_template(template, case)
-    marks: list[tuple[int, bool]] = []
-    chains = asked.problem.extra.get("chains")
-    before, found, _ = template.partition("{reasoning}")
-    if steps and chains and found:
+    labels: list[tuple[int, bool]] = []
+    chains = labelled.problem.extra.get("chains")
+    before, placeholder, _ = template.partition("{reasoning}")
+    if steps and chains and placeholder:
         start = len(fill_template(before, case))
-        labels = step_labels(reply.thinking, chains[LENGTHS.get(asked.level or "high", "high")])
-        marks = [(start + end, right) for end, right in labels]
-    return Marked(text, (*marks, (len(text), reply.correct)))
+        chain = chains[LENGTHS.get(labelled.level or "high", "high")]
+        labels = [(start + end, right) for end, right in step_labels(sample.thinking, chain)]
+    return LabelledText(text, (*labels, (len(text), sample.correct)))
 
 
-def near_miss(answer: str, chance: random.Random) -> str | None:
-    """The answer with one digit changed; None where it has none."""
-    places = [place for place, character in enumerate(answer) if character in "0123456789"]
-    if not places:
+def change_digit(answer: str, rng: random.Random) -> str | None:
+    """Return the answer with one digit changed, or None if it has no digit."""
+    positions = [position for position, character in enumerate(answer) if character in "0123456789"]
+    if not positions:
         return None
-    place = chance.choice(places)
-    digit = chance.choice([each for each in "0123456789" if each != answer[place]])
-    return answer[:place] + digit + answer[place + 1 :]
+    position = rng.choice(positions)
+    digit = rng.choice([digit for digit in "0123456789" if digit != answer[position]])
+    return answer[:position] + digit + answer[position + 1 :]
 
 
-def harder(
-    asked: Sequence[LabelledProblem], seed: int, pool: WorkerPool | None = None
+def with_hard_negatives(
+    problems: Sequence[LabelledProblem], seed: int, pool: WorkerPool | None = None
 ) -> list[LabelledProblem]:
-    """The same with more and harder negatives, as many as there are right replies.
+    """Add hard negatives to the samples of each problem.
 
-    They are the wrong replies that would win their question's vote, once more, and near misses: right
-    replies with one digit of the answer changed.
+    They are the wrong samples that would win the problem's vote, once more, and each right sample with one
+    digit of its answer changed.
     """
-    chance = random.Random(f"negatives {seed}")
-    return [replace(each, samples=(*each.samples, *_negatives(each, chance, pool))) for each in asked]
-
-
-def _negatives(
-    asked: LabelledProblem, chance: random.Random, pool: WorkerPool | None
-) -> list[LabelledSample]:
-    found = answer_groups(asked, pool)
-    held = [place for place in found if place is not None]
-    leader = max(sorted(set(held)), key=held.count) if held else None
-    wins = [
-        reply
-        for reply, place in zip(asked.samples, found, strict=True)
-        if place is not None and place == leader and not reply.correct
+    rng = random.Random(f"negatives {seed}")
+    return [
+        replace(problem, samples=(*problem.samples, *_hard_negatives(problem, rng, pool)))
+        for problem in problems
     ]
-    misses = []
-    for reply in asked.samples:
-        changed = near_miss(reply.answer, chance) if reply.correct else None
-        if changed is not None:
-            misses.append(replace(reply, answer=changed, correct=False))
-    return [*wins, *misses]
+
+
+def _hard_negatives(
+    problem: LabelledProblem, rng: random.Random, pool: WorkerPool | None
+) -> list[LabelledSample]:
+    groups = answer_groups(problem, pool)
+    voting = [group for group in groups if group is not None]
+    leader = max(sorted(set(voting)), key=voting.count) if voting else None
+    winners = [
+        sample
+        for sample, group in zip(problem.samples, groups, strict=True)
+        if group is not None and group == leader and not sample.correct
+    ]
+    changed = []
+    for sample in problem.samples:
+        answer = change_digit(sample.answer, rng) if sample.correct else None
+        if answer is not None:
+            changed.append(replace(sample, answer=answer, correct=False))
+    return [*winners, *changed]

@@ -1,30 +1,32 @@
-"""The tries as a table in Markdown. Pure."""
+"""The results of a scorer run as a Markdown table. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["as_table"]
+__all__ = ["results_table"]
 
 
-def as_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """A line a try: what it reached, and which checks it failed."""
+def results_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table with one line a try: its metrics, and the checks that it failed."""
     if not results:
         return ""
     sizes = list(results[0]["curves"]["majority"])
-    most = sizes[-1]
-    head = ["try", "AUC within", "AUC pooled", "calibration error", "Brier"]
-    head += [f"{vote}@{most}" for vote in ("majority", "weighted", "best", "oracle")]
-    lines = [[*head, "seconds", "gate"], ["---"] * (len(head) + 2)]
+    largest = sizes[-1]
+    header = ["try", "AUC within", "AUC pooled", "calibration error", "Brier"]
+    header += [f"{vote}@{largest}" for vote in ("majority", "weighted", "best", "oracle")]
+    lines = [[*header, "seconds", "gate"], ["---"] * (len(header) + 2)]
     for result in results:
         curves = result["curves"]
         auc = [_number(result["within_auc"]), _number(result["pooled_auc"])]
-        votes = [f"{curves[vote][most]:.1%}" for vote in ("majority", "weighted", "best", "oracle")]
-        failed = [f"{c['name']} {c['value']:.3f}" for c in result["checks"] if not c["passed"]]
+        votes = [f"{curves[vote][largest]:.1%}" for vote in ("majority", "weighted", "best", "oracle")]
+        failed = [
+            f"{check['name']} {check['value']:.3f}" for check in result["checks"] if not check["passed"]
+        ]
         verdict = "passed" if result["passed"] else "failed: " + "; ".join(failed)
-        error = [_number(result["calibration_error"]), _number(result["brier"])]
-        lines.append([result["name"], *auc, *error, *votes, f"{result['seconds']:.0f}", verdict])
+        errors = [_number(result["calibration_error"]), _number(result["brier"])]
+        lines.append([result["name"], *auc, *errors, *votes, f"{result['seconds']:.0f}", verdict])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

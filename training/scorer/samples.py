@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
-    """Draws from the policy; see `training.trainer.generation.draw`."""
+    """Draws from the policy; see `training.trainer.generation.sample_completions`."""
 
     def __call__(self, prompts: Sequence[Prompt]) -> Sequence[Sequence[Completion]]:
         """Return all samples of each prompt."""

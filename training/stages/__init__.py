@@ -1,45 +1,42 @@
-"""The stages of DeepSeek-R1's recipe. To add one: a file, a line in `STAGES`, a table in the settings."""
+"""The stages of DeepSeek-R1's recipe.
+
+To add one: a file here with `run(stage)`, and a line in `training.config.STAGES`, which also names the type
+of its table in the settings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from training.config import ConfigError, StageName, TrainConfig
+from training.config import STAGES, ConfigError, TrainConfig
 
-__all__ = ["STAGES", "pipeline", "run_stage"]
-
-STAGES: Mapping[StageName, str] = {
-    "base": "training.stages.base",
-    "zero": "training.stages.zero",
-    "cold-start": "training.stages.cold_start",
-    "rl": "training.stages.rl",
-    "rejection": "training.stages.rejection",
-    "mixed": "training.stages.mixed",
-}
-"""Each module has `run(stage)`, which returns the directory of the model that came out."""
+__all__ = ["pipeline", "run_stage"]
 
 
-def run_stage(config: TrainConfig, name: StageName) -> Path:
-    """Runs one stage, or goes on with it from its last checkpoint; nothing where it is done."""
+def run_stage(config: TrainConfig, name: str) -> Path:
+    """Run a stage or resume it from its last checkpoint, and return its model.
+
+    A finished stage stays as it is. Raises ConfigError if the settings have no table for it.
+    """
     try:
-        config.table(name)
+        table = config.table(name)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    from training.stages.run import Run
+    from training.stages.stage import Run
 
-    with Run(config) as whole:
-        stage = whole.stage(name)
-        if (stage.directory / "card.json").exists():
-            stage.report(f"done before, see {stage.directory / 'card.json'}")
+    with Run(config) as run:
+        stage = run.stage(name, table)
+        if stage.card.exists():
+            stage.report(f"finished before, see {stage.card}")
             return stage.directory / "model"
-        run: Callable[..., Path] = import_module(STAGES[name]).run
-        return run(stage)
+        run_module: Callable[..., Path] = import_module(STAGES[name].module).run
+        return run_module(stage)
 
 
 def pipeline(config: TrainConfig) -> Path:
-    """Runs the configured stages in order; those that are done are passed over."""
+    """Run the configured stages in order, skip finished ones, and return the last model."""
     model = Path()
     for name in config.pipeline:
         model = run_stage(config, name)

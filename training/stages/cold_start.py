@@ -1,64 +1,69 @@
-"""The cold start: verified chains of thought of a teacher, imitated. With another model, distillation.
+"""The cold start: fine-tuning on a teacher's verified chains of thought. With another model, distillation.
 
-Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is
-the rows' own worked chains, an OpenAI-compatible endpoint (a gateway that votes among them), or the
-model of the stage before, R1-Zero's among them; it is the start model that learns. Kept is what the
-verifier finds right and the rules of `training.stages.imitation_filter` find fit to imitate.
+Source: DeepSeek-R1, arXiv:2501.12948, section 2.3.1 (and 2.4 for distillation). The teacher is the problems'
+own worked chains, an OpenAI-compatible endpoint (a gateway that votes among samples), or the model of the
+stage before, such as R1-Zero. The start model learns. It imitates replies that the verifier finds right and
+that pass the rules of `training.stages.reply_filter`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from training.config import SftTable
 from training.data.budgets import BudgetSampler
 from training.data.mixing import general_count
 from training.data.prompts import Example, Prompter
 from training.data.readers import fingerprint
-from training.stages.collected import Journal, binding
-from training.stages.imitate import imitate
-from training.stages.imitation_filter import fit_to_imitate
-from training.stages.imitation_replies import general_examples, judging
-from training.stages.run import Stage
+from training.stages.cache import ReplyLog, digest
+from training.stages.reply_filter import is_fit_to_imitate
+from training.stages.sft_examples import correctness, general_examples
+from training.stages.sft_stage import Collection, run_sft
+from training.stages.stage import Stage
 from training.stages.teachers import Replies, ask_endpoint
-from training.stages.worked_replies import worked
-from training.trainer.generation import draw
+from training.stages.worked_examples import worked_examples
+from training.trainer.generation import sample_completions
+from training.trainer.untyped import Model
 from training.types import Completion, Problem
 
-__all__ = ["run"]
+__all__ = ["run", "teacher_examples"]
 
 
-def run(stage: Stage) -> Path:
-    """Collects, keeps what is right, imitates."""
-    rows = stage.rows(stage.table.rows)
-    general = stage.general(general_count(len(rows), stage.table.general))
+def run(stage: Stage[SftTable]) -> Path:
+    """Collect the teacher's replies, verify them, and fine-tune on the right ones."""
+    problems = stage.problems(stage.table.problems)
+    general = stage.general_problems(general_count(len(problems), stage.table.general))
 
-    def gather(model: Any, prompter: Prompter) -> tuple[list[Example], list[Problem], dict[str, Any]]:
+    def collect(model: Model, prompter: Prompter) -> Collection:
         if stage.table.teacher == "worked":
-            return worked(stage, prompter, rows, general), [*rows, *general], {}
+            examples = worked_examples(stage.data, prompter, problems, general)
+            return Collection(examples, [*problems, *general])
         teacher, before = model, stage.run.model_before("cold-start")
         if stage.table.teacher == "policy" and before is not None:
             teacher = stage.load(before)[0]
-        examples, told = taught(stage, teacher, prompter, rows)
-        return [*examples, *general_examples(stage, model, prompter, general)], [*rows, *general], told
+        examples, figures = teacher_examples(stage, teacher, prompter, problems)
+        examples += general_examples(stage, model, prompter, general)
+        return Collection(examples, [*problems, *general], figures)
 
-    return imitate(stage, stage.run.start_model(), rows, gather)
+    return run_sft(stage, stage.run.start_model(), problems, collect)
 
 
-def taught(
-    stage: Stage, model: Any, prompter: Prompter, rows: Sequence[Problem]
-) -> tuple[list[Example], dict[str, Any]]:
-    """A teacher's replies at each row's budget, verified; and how many were kept, and why others weren't."""
+def teacher_examples(
+    stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
+) -> tuple[list[Example], Mapping[str, object]]:
+    """Return a teacher's right replies at each problem's budget, and how many others there were, and why."""
     table = stage.table
-    budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    asked = [budgets.level(row, 0) for row in rows]
-    prompts = [prompter.prompt(row, budget) for row, budget in zip(rows, asked, strict=True)]
+    sampler = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
+    budgets = [sampler.level(problem, 0) for problem in problems]
+    prompts = [prompter.prompt(problem, budget) for problem, budget in zip(problems, budgets, strict=True)]
     replies: Sequence[Replies]
     if table.teacher == "endpoint":
-        replies = stage.ranks.gather(_asked(stage, rows, asked) if stage.ranks.index == 0 else [])
+        replies = stage.group.gather(
+            _endpoint_replies(stage, problems, budgets) if stage.group.rank == 0 else []
+        )
     else:
-        drawn = draw(
+        samples = sample_completions(
             model,
             prompter,
             prompts,
@@ -67,25 +72,34 @@ def taught(
             max_tokens=table.max_tokens,
             seed=stage.seed,
         )
-        replies = [[(c.thinking, c.answer) for c in each if c.finished] for each in drawn]
-    worth_of = judging(stage, rows)
+        replies = [
+            [(completion.thinking, completion.answer) for completion in completions if completion.finished]
+            for completions in samples
+        ]
+    is_correct = correctness(stage, problems)
     examples: list[Example] = []
-    told = {"asked": len(rows), "without a reply": sum(not each for each in replies), "wrong": 0, "unfit": 0}
-    for row, prompt, each in zip(rows, prompts, replies, strict=True):
-        worth = worth_of(row, [Completion("", (), t, a, 0, True, prompt.budget) for t, a in each])
-        right = [(t, a) for (t, a), value in zip(each, worth, strict=True) if value == 1.0]
-        fit = [(t, a) for t, a in right if fit_to_imitate(row, t, a, prompt.budget)]
-        told["wrong"] += len(each) - len(right)
-        told["unfit"] += len(right) - len(fit)
+    unanswered = sum(not answers for answers in replies)
+    figures = {"asked": len(problems), "without a reply": unanswered, "wrong": 0, "unfit": 0}
+    for problem, prompt, answers in zip(problems, prompts, replies, strict=True):
+        values = is_correct(
+            problem,
+            [Completion("", (), thinking, answer, 0, True, prompt.budget) for thinking, answer in answers],
+        )
+        right = [reply for reply, value in zip(answers, values, strict=True) if value == 1.0]
+        fit = [reply for reply in right if is_fit_to_imitate(problem, *reply, prompt.budget)]
+        figures["wrong"] += len(answers) - len(right)
+        figures["unfit"] += len(right) - len(fit)
         for thinking, answer in fit[: table.keep]:
             examples.append(Example(prompt, prompter.target(prompt, thinking, answer)))
-    return examples, told
+    return examples, figures
 
 
-def _asked(stage: Stage, rows: Sequence[Problem], budgets: Sequence[str | None]) -> Sequence[Replies]:
-    """An endpoint's replies, each taken down as it comes."""
+def _endpoint_replies(
+    stage: Stage[SftTable], problems: Sequence[Problem], budgets: Sequence[str | None]
+) -> Sequence[Replies]:
+    """Return an endpoint's replies, each of which is saved as it arrives."""
     table = stage.table
     teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)
-    bound = binding(teacher=teacher, rows=fingerprint(rows), asked=budgets)
-    journal = Journal(stage.directory / "asked.jsonl", bound)
-    return ask_endpoint(table, rows, budgets, known=journal.known, keep=journal.add)
+    log_digest = digest(teacher=teacher, rows=fingerprint(problems), asked=budgets)
+    log = ReplyLog(stage.directory / "asked.jsonl", log_digest)
+    return ask_endpoint(table, problems, budgets, earlier=log.replies, save=log.add)

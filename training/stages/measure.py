@@ -1,7 +1,6 @@
-"""A model's figures on held-out questions, in this process: quick, for the run card and the plots.
+"""Measures a model on held-out questions in this process: quickly, for comparisons between runs.
 
-What counts in the end is `thinkgate eval` through the gateway, on the served model; this says where
-to look.
+The final word is `thinkgate eval` through the gateway, on the served model. This says where to look.
 """
 
 from __future__ import annotations
@@ -16,52 +15,64 @@ from scorers.answers import equivalent, extract, verify
 from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Sample
-from training.stages.run import Stage
-from training.trainer.generation import draw
+from training.config import StageTable
+from training.stages.stage import Stage
+from training.trainer.generation import sample_completions
 from training.types import Completion, Problem
 
-__all__ = ["majority", "measure"]
+__all__ = ["majority_answer", "measure"]
 
 
 def measure(
-    stage: Stage,
+    stage: Stage[StageTable],
     start: Path | None,
     budgets: Sequence[str | None],
     *,
     voted: Collection[str | None] = (),
     samples: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """By budget ("none" for none): greedy, and at `voted` budgets the mean of single samples and their vote.
+    """Return figures by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
 
-    All are shares of the held-out questions answered right; `thinking` is the greedy replies' mean
-    number of thinking tokens.
+    `sampled` is the mean of single samples, `majority@N` that of their votes. All but `thinking` are shares
+    of the held-out questions answered right; `thinking` is the greedy replies' mean of thinking tokens.
     """
     model, _, prompter = stage.load(start)
-    rows = stage.held_out()
-    most, pool = stage.config.held_out.max_tokens, stage.run.pool
+    problems = stage.held_out()
+    max_tokens, pool = stage.config.held_out.max_tokens, stage.run.pool
 
-    def right(row: Problem, answer: str) -> bool:
-        return verify(answer, row.gold or "", pool, tolerance=row.tolerance) is True
+    def is_right(problem: Problem, answer: str) -> bool:
+        return verify(answer, problem.gold or "", pool, tolerance=problem.tolerance) is True
 
     table: dict[str, dict[str, float]] = {}
     for budget in budgets:
-        prompts = [prompter.prompt(row, budget) for row in rows]
-        greedy = [each[0] for each in draw(model, prompter, prompts, temperature=0, max_tokens=most)]
+        prompts = [prompter.prompt(problem, budget) for problem in problems]
+        greedy = [
+            completions[0]
+            for completions in sample_completions(
+                model, prompter, prompts, temperature=0, max_tokens=max_tokens
+            )
+        ]
         figures = table[budget or "none"] = {
-            "greedy": fmean(right(row, reply.answer) for row, reply in zip(rows, greedy, strict=True)),
+            "greedy": fmean(
+                is_right(problem, reply.answer) for problem, reply in zip(problems, greedy, strict=True)
+            ),
             "thinking": fmean(reply.thought for reply in greedy),
         }
         if budget not in voted:
             continue
-        drawn = draw(model, prompter, prompts, samples=samples, max_tokens=most, seed=0)
-        pairs = list(zip(rows, drawn, strict=True))
-        figures["sampled"] = fmean(right(row, each.answer) for row, replies in pairs for each in replies)
-        figures[f"majority@{samples}"] = fmean(right(row, majority(replies, pool)) for row, replies in pairs)
+        sampled = sample_completions(model, prompter, prompts, samples=samples, max_tokens=max_tokens, seed=0)
+        pairs = list(zip(problems, sampled, strict=True))
+        figures["sampled"] = fmean(
+            is_right(problem, reply.answer) for problem, replies in pairs for reply in replies
+        )
+        figures[f"majority@{samples}"] = fmean(
+            is_right(problem, majority_answer(replies, pool)) for problem, replies in pairs
+        )
     return table
 
 
-def majority(replies: Sequence[Completion], pool: WorkerPool | None = None) -> str:
-    """The answer that the gateway's majority vote gives over these replies; "" where there is none."""
+def majority_answer(replies: Sequence[Completion], pool: WorkerPool | None = None) -> str:
+    """Return the answer of the gateway's majority vote over these replies, "" if there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
         Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.stages.reinforce import reinforce
-from training.stages.run import Stage
+from training.config import RlTable
+from training.stages.grpo_stage import run_grpo
+from training.stages.stage import Stage
 
 __all__ = ["run"]
 
 
-def run(stage: Stage) -> Path:
-    """GRPO from the stage before, with binary verifiable reward."""
-    return reinforce(stage, stage.run.model_before("rl"), stage.rows(stage.table.rows))
+def run(stage: Stage[RlTable]) -> Path:
+    """Train by GRPO from the stage before, with binary verifiable rewards."""
+    return run_grpo(stage, stage.run.model_before("rl"), stage.problems(stage.table.problems))

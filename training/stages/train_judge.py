@@ -1,8 +1,8 @@
-"""A generative judge: it works the question out anew and says whether an answer is right.
+"""A generative judge: it solves the problem again and says whether an answer is right.
 
-Source: generative verifiers, arXiv:2408.15240; thinking before the verdict, trained by reinforcement
-learning with verifiable reward, arXiv:2504.02495. First it imitates checks made by rule, then GRPO, the
-trainer of the policy itself, on checks of the policy's own replies; without GRPO it imitates those too.
+Source: generative verifiers, arXiv:2408.15240; thinking before the verdict, trained by reinforcement learning
+with verifiable reward, arXiv:2504.02495. First it is fine-tuned on checks made by rule. Then the policy's own
+trainer, GRPO, trains it on checks of the policy's own replies; without GRPO it is fine-tuned on those too.
 """
 
 from __future__ import annotations
@@ -10,25 +10,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from scorers.answers import extract
 from scorers.judge import yes_probability
+from training.config import RlTable, ScorerTable, SftTable, StageTable
 from training.data.prompts import Prompter
-from training.scorer.judge_data import check, checks_of, checks_to_imitate
+from training.scorer.judge_problems import (
+    judge_problem,
+    judge_problems_from_replies,
+    judge_problems_to_imitate,
+)
 from training.scorer.samples import LabelledProblem
-from training.stages.imitate import imitate
-from training.stages.reinforce import reinforce
-from training.stages.run import Stage
-from training.stages.worked_replies import worked
-from training.trainer.generation import draw
+from training.stages.grpo_stage import run_grpo
+from training.stages.sft_stage import Collection, run_sft
+from training.stages.stage import Stage
+from training.stages.stage_data import Table_co
+from training.stages.worked_examples import worked_examples
+from training.trainer.generation import sample_completions
+from training.trainer.untyped import Model
 from training.types import Completion, Problem
 
-__all__ = ["Checking", "Manner", "judged", "train_judge"]
+__all__ = ["JudgePrompting", "JudgeStage", "judge_answers", "train_judge"]
+
+Table = TypeVar("Table", SftTable, RlTable)
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class JudgePrompting:
     """How a judge is asked: the question's form, the budget, how often, and with how many tokens at most."""
 
     question: str
@@ -38,101 +47,105 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Checking(Stage):
-    """A stage of a run whose questions are checks, with a table, a folder and held-out checks of its own."""
+class JudgeStage(Stage[Table_co]):
+    """A stage whose problems are checks, with a folder and held-out checks of its own."""
 
-    settings: Any
     folder: Path
-    kept: tuple[Problem, ...]
-
-    @property
-    def table(self) -> Any:
-        """The settings, asking at the held-out questions' budget alone."""
-        return self.settings.model_copy(update={"budgets": {self.config.held_out.budget: 1.0}})
+    checks: tuple[Problem, ...]
 
     @property
     def directory(self) -> Path:
-        """Where it writes."""
+        """Where the stage writes."""
         return self.folder
 
     def held_out(self) -> list[Problem]:
-        """Checks of answers to validation questions."""
-        return list(self.kept)
+        """Return checks of answers to validation questions."""
+        return list(self.checks)
 
 
 def train_judge(
-    stage: Stage,
+    stage: Stage[ScorerTable],
+    checks: SftTable,
     start: Path,
-    rows: Sequence[Problem],
+    problems: Sequence[Problem],
+    *,
     train: Sequence[LabelledProblem],
     validation: Sequence[LabelledProblem],
-) -> tuple[Path, dict[str, Any]]:
-    """Imitation of checks of `rows`, then GRPO on checks of `train`'s replies, or imitation of both.
+) -> tuple[Path, dict[str, object]]:
+    """Fine-tune on checks of `problems`, then train by GRPO on checks of the replies in `train`.
 
-    A policy's own mistakes are harder than those made by rule.
-    Returns the model's directory, and held-out accuracies of its verdicts for the report.
+    Without a table for GRPO, fine-tune on both. A policy's own mistakes are harder to see than those made by
+    rule. Returns the model's directory and the numbers of checks, for the report.
     """
     table = stage.table
     form = table.question
-    kept = tuple(checks_of(form, validation, stage.seed, table.misses, most=1))
+    held_out = tuple(judge_problems_from_replies(form, validation, stage.seed, table.misses, max_wrong=1))
     folder = stage.directory / "generative"
-    imitating = Checking(stage.run, "checks", table.checks, folder / "imitation", kept)
-    imitating.directory.mkdir(parents=True, exist_ok=True)
-    own_too = train if table.judge is None else ()
-    imitated = checks_to_imitate(form, rows, own_too, imitating.seed, table.misses)
+    sft = _stage(stage, "checks", checks, folder / "imitation", held_out)
+    policy_samples = train if table.judge is None else ()
+    sft_checks = judge_problems_to_imitate(form, problems, policy_samples, sft.seed, table.misses)
 
-    def gather(model: Any, prompter: Prompter) -> tuple[Any, Sequence[Problem], dict[str, Any]]:
-        return worked(imitating, prompter, imitated, ()), imitated, {}
+    def collect(model: Model, prompter: Prompter) -> Collection:
+        return Collection(worked_examples(sft.data, prompter, sft_checks, ()), sft_checks)
 
-    model = (
-        imitate(imitating, start, imitated, gather) if not _done(imitating) else imitating.directory / "model"
-    )
+    model = sft.directory / "model"
+    if not sft.card.exists():
+        model = run_sft(sft, start, sft_checks, collect)
     if table.judge is None:
-        return model, {"imitated": len(imitated)}
-    learning = Checking(stage.run, "judge", table.judge, folder / "reinforcement", kept)
-    learning.directory.mkdir(parents=True, exist_ok=True)
-    own = checks_of(form, train, learning.seed, table.misses)
-    if not _done(learning):
-        reinforce(learning, model, own)
-    return learning.directory / "model", {"imitated": len(imitated), "reinforced": len(own)}
+        return model, {"imitated": len(sft_checks)}
+    rl = _stage(stage, "judge", table.judge, folder / "reinforcement", held_out)
+    rl_checks = judge_problems_from_replies(form, train, rl.seed, table.misses)
+    if not rl.card.exists():
+        run_grpo(rl, model, rl_checks)
+    return rl.directory / "model", {"imitated": len(sft_checks), "reinforced": len(rl_checks)}
 
 
-def judged(
-    stage: Stage,
+def _stage(
+    stage: Stage[ScorerTable], name: str, table: Table, folder: Path, checks: tuple[Problem, ...]
+) -> JudgeStage[Table]:
+    """Return a stage that asks at the held-out questions' budget alone."""
+    budgets = {stage.config.held_out.budget: 1.0}
+    folder.mkdir(parents=True, exist_ok=True)
+    return JudgeStage(stage.run, name, table.model_copy(update={"budgets": budgets}), folder, checks)
+
+
+def judge_answers(
+    stage: Stage[StageTable | ScorerTable],
     directory: Path,
-    manner: Manner,
-    rows: Sequence[Problem],
+    prompting: JudgePrompting,
+    problems: Sequence[Problem],
     answers: Sequence[Sequence[str]],
 ) -> list[list[float | None]]:
-    """What the judge makes of every answer to each row, as in serving; equal ones are asked about once.
+    """Return the judge's belief in every answer to each problem, as in serving; equal answers are asked once.
 
-    None where there is no answer, or no verdict that can be read.
+    None if there is no answer, or no verdict that can be read.
     """
     model, _, prompter = stage.load(directory)
-    different = {
-        (row.id, answer): check(manner.question, row, answer, False)  # what is right plays no part in asking
-        for row, each in zip(rows, answers, strict=True)
-        for answer in each
+    questions = {
+        (problem.id, answer): judge_problem(
+            prompting.question, problem, answer, False
+        )  # a prompt has no verdict
+        for problem, problem_answers in zip(problems, answers, strict=True)
+        for answer in problem_answers
         if answer.strip()
     }
-    drawn = draw(
+    verdicts = sample_completions(
         model,
         prompter,
-        [prompter.prompt(asked, manner.budget) for asked in different.values()],
-        samples=manner.rounds,
-        temperature=0.0 if manner.rounds == 1 else 1.0,
-        max_tokens=manner.max_tokens,
+        [prompter.prompt(question, prompting.budget) for question in questions.values()],
+        samples=prompting.rounds,
+        temperature=0.0 if prompting.rounds == 1 else 1.0,
+        max_tokens=prompting.max_tokens,
         seed=stage.seed,
     )
-    found = dict(zip(different, map(_belief, drawn), strict=True))
-    return [[found.get((row.id, answer)) for answer in each] for row, each in zip(rows, answers, strict=True)]
+    beliefs = dict(zip(questions, map(_belief, verdicts), strict=True))
+    return [
+        [beliefs.get((problem.id, answer)) for answer in problem_answers]
+        for problem, problem_answers in zip(problems, answers, strict=True)
+    ]
 
 
 def _belief(verdicts: Sequence[Completion]) -> float | None:
-    read = [extract(verdict.answer) for verdict in verdicts if verdict.finished]
-    said = [answer.key for answer in read if answer is not None and answer.key in ("yes", "no")]
-    return yes_probability(said.count("yes"), len(said))
-
-
-def _done(stage: Stage) -> bool:
-    return (stage.directory / "card.json").exists()
+    answers = [extract(verdict.answer) for verdict in verdicts if verdict.finished]
+    keys = [answer.key for answer in answers if answer is not None and answer.key in ("yes", "no")]
+    return yes_probability(keys.count("yes"), len(keys))

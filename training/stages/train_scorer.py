@@ -1,8 +1,8 @@
-"""`thinkgate train scorer`: ways of making a scorer, in order, until one passes its gate.
+"""`thinkgate train scorer`: ways to make a scorer, tried in order until one passes its gate.
 
-Generative recomputation first, then a classifier on the policy's own weights, one on a stronger backbone,
-that with more and harder negatives, and that with labels for every step. Each is calibrated on validation
-questions and judged on the run's held-out ones; those that fail are reported too.
+The tries are a generative judge, a classifier on the policy's own weights, one on a stronger backbone, that
+with more and harder negatives, and that with labels for every step. Each is calibrated on validation problems
+and judged on the run's held-out ones. The report lists failed tries too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scorers.calibration import read_calibration
 from scorers.gate import GATE_FILE, Gate, model_digest, write_gate
@@ -24,10 +23,10 @@ from training.data.contamination import clean
 from training.data.problems import DataError
 from training.data.readers import fingerprint
 from training.data.sources import collect
-from training.scorer.classifier import calibrate, classified, template_of, train_classifier
-from training.scorer.gate import Rule, check_gate
-from training.scorer.labels import harder, marked
-from training.scorer.report import as_table
+from training.scorer.classifier import classification_template, classify, train_classifier, write_calibration
+from training.scorer.gate import GateThresholds, check_gate
+from training.scorer.labels import labelled_texts, with_hard_negatives
+from training.scorer.report import results_table
 from training.scorer.samples import (
     LabelledProblem,
     draw_labelled,
@@ -35,141 +34,157 @@ from training.scorer.samples import (
     read_labelled,
     write_labelled,
 )
-from training.stages.run import Run, Stage
-from training.stages.train_judge import Manner, judged, train_judge
-from training.trainer.generation import draw
+from training.stages.stage import Run, Stage
+from training.stages.train_judge import JudgePrompting, judge_answers, train_judge
+from training.trainer.generation import sample_completions
 from training.types import Problem
 
 __all__ = ["train_scorer"]
 
 Scores = Sequence[Sequence[float | None]]
-Scoring = Callable[[Sequence[LabelledProblem]], Scores]
+Score = Callable[[Sequence[LabelledProblem]], Scores]
 
 
 @dataclass(frozen=True)
 class _Samples:
-    """The policy's samples: to learn from, to calibrate by, to be judged by."""
+    """The policy's samples: to train on, to calibrate by, and to test with."""
 
     train: list[LabelledProblem]
     validation: list[LabelledProblem]
     test: list[LabelledProblem]
 
 
+@dataclass(frozen=True)
+class _TrainedTry:
+    """A try's model, its scores, and figures of its training."""
+
+    directory: Path
+    score: Score
+    figures: Mapping[str, object]
+
+
 def train_scorer(config: TrainConfig) -> int:
-    """Makes the tries; the exit status is 0 where one passed, else 1.
+    """Make the tries. The exit status is 0 if one passed, else 1.
 
     Everything lies under the run's `scorer/`: samples, models with their gates, `results.json` and
-    `results.md`. A try that is done is not made again.
+    `results.md`. A finished try is not repeated.
     """
     if config.scorer is None:
         raise DataError("there is no table [scorer]")
     with Run(config) as run:
-        return _tries(run.stage("scorer"), config.scorer)
+        return _make_tries(run.stage("scorer", config.scorer))
 
 
-def _tries(stage: Stage, table: ScorerTable) -> int:
+def _make_tries(stage: Stage[ScorerTable]) -> int:
+    table = stage.table
     samples, policy = _samples(stage)
     passed: Path | None = None
     results = []
     for name in table.tries:
-        made = stage.directory / name / "result.json"
-        if made.exists():
-            result = json.loads(made.read_text(encoding="utf-8"))
+        path = stage.directory / name / "result.json"
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))
         else:
-            result = _attempt(stage, name, samples, policy)
-            made.parent.mkdir(parents=True, exist_ok=True)
-            made.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            result = _make_try(stage, name, samples, policy)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         results.append(result)
-        _report(stage, samples, results)
+        _write_report(stage, samples, results)
         print(f"scorer: {name}: {'passed' if result['passed'] else 'failed'} its gate", flush=True)
         if result["passed"]:
             passed = passed or Path(result["model"])
-            if not table.every_try:
+            if not table.all_tries:
                 break
     print(f"The scorer is in {passed}." if passed else "No scorer passed its gate.", flush=True)
     return 0 if passed else 1
 
 
-def _samples(stage: Stage) -> tuple[_Samples, Path]:
-    """Draws what isn't there yet; and the directory of the policy."""
-    table, held = stage.table, stage.config.held_out
+def _samples(stage: Stage[ScorerTable]) -> tuple[_Samples, Path]:
+    """Return the policy's samples and its directory; draw the samples that don't exist yet."""
+    table, held_out = stage.table, stage.config.held_out
     policy = _policy(stage)
     test = stage.held_out()
-    rows = _fresh(stage, table.problems + table.validation, stage.seed)
-    validation, train = rows[: table.validation], rows[table.validation :]
+    problems = _new_problems(stage, table.problems + table.validation, stage.seed)
+    validation, train = problems[: table.validation], problems[table.validation :]
     levels = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
-    found: dict[str, list[LabelledProblem]] = {}
+    samples: dict[str, list[LabelledProblem]] = {}
     for number, (name, part) in enumerate({"train": train, "validation": validation, "test": test}.items()):
         path = stage.directory / f"{name}.jsonl"
         if not path.exists():
             model, _, prompter = stage.load(policy)
-            drawing = partial(
-                draw, model, prompter,
+            sample = partial(
+                sample_completions, model, prompter,
                 samples=table.samples, temperature=table.temperature,
-                max_tokens=held.max_tokens, seed=stage.seed + number,
+                max_tokens=held_out.max_tokens, seed=stage.seed + number,
             )  # fmt: skip
-            budgets = [levels.level(row, 0) if name == "train" else held.budget for row in part]
-            write_labelled(path, draw_labelled(drawing, prompter, part, budgets, stage.run.pool))
-        found[name] = read_labelled(path)
-        right = [reply.correct for each in found[name] for reply in each.samples]
-        print(f"scorer: {name}: {len(right)} samples, {sum(right) / len(right):.1%} right", flush=True)
-    return _Samples(**found), policy
+            budgets = [levels.level(item, 0) if name == "train" else held_out.budget for item in part]
+            write_labelled(path, draw_labelled(sample, prompter, part, budgets, stage.run.pool))
+        samples[name] = read_labelled(path)
+        correct = [reply.correct for asked in samples[name] for reply in asked.samples]
+        share = sum(correct) / len(correct)
+        print(f"scorer: {name}: {len(correct)} samples, {share:.1%} right", flush=True)
+    return _Samples(**samples), policy
 
 
-def _policy(stage: Stage) -> Path:
-    named = stage.table.policy
+def _policy(stage: Stage[ScorerTable]) -> Path:
+    """Return the directory of the policy's model. Raises DataError if there is none."""
+    name = stage.table.policy
     last = stage.run.model_before("scorer")
-    if named is None and last is None:
-        raise DataError("no stage of this run is done: scorer.policy names a model's directory")
-    if named is None:
-        return last or Path()
-    own = stage.run.directory / named / "model"
-    return own if own.exists() else Path(named)
+    if name is None:
+        if last is None:
+            raise DataError("no stage of this run is finished: set scorer.policy to a model's directory")
+        return last
+    stage_model = stage.run.directory / name / "model"
+    return stage_model if stage_model.exists() else Path(name)
 
 
-def _fresh(stage: Stage, count: int, seed: int, without: Sequence[Problem] = ()) -> list[Problem]:
-    """Questions that overlap with none of these, nor with any that is kept apart."""
-    kept = [*stage.data.kept_apart(), *without]
-    return clean(collect(stage.config.data, count, seed, without=[row.question for row in kept]), kept)
+def _new_problems(
+    stage: Stage[ScorerTable], count: int, seed: int, without: Sequence[Problem] = ()
+) -> list[Problem]:
+    """Return problems that overlap with none of these, nor with any that the run excludes."""
+    excluded = [*stage.data.excluded(), *without]
+    questions = [other.question for other in excluded]
+    return clean(collect(stage.config.data, count, seed, without=questions), excluded)
 
 
-def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[str, Any]:
-    """Trains, calibrates and judges one; its gate lies beside its weights."""
-    began = time.monotonic()
+def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: Path) -> dict[str, object]:
+    """Train, calibrate and judge one scorer, write its gate beside its weights, and return the result."""
+    start = time.monotonic()
     if name == "generative":
-        directory, told, scoring = _generative(stage, samples, policy)
+        trained = _train_generative(stage, samples, policy)
     else:
-        directory, told, scoring = _classifier(stage, name, samples, policy)
-    trained = time.monotonic() - began
+        trained = _train_classifier(stage, name, samples, policy)
+    seconds = time.monotonic() - start
+    directory = trained.directory
     pairs = [
         (score, reply.correct)
-        for each, scores in zip(samples.validation, scoring(samples.validation), strict=True)
-        for reply, score in zip(each.samples, scores, strict=True)
+        for asked, scores in zip(samples.validation, trained.score(samples.validation), strict=True)
+        for reply, score in zip(asked.samples, scores, strict=True)
         if score is not None
     ]
-    calibrate(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
+    write_calibration(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
-    problems = [
+    test = [
         gate_problem(
-            each, [None if score is None else calibration(score) for score in scores], stage.run.pool
+            asked, [None if score is None else calibration(score) for score in scores], stage.run.pool
         )
-        for each, scores in zip(samples.test, scoring(samples.test), strict=True)
+        for asked, scores in zip(samples.test, trained.score(samples.test), strict=True)
     ]
     table = stage.table
-    rule = Rule(
-        auc=table.auc,
-        error=table.error,
+    rule = GateThresholds(
+        auc=table.min_auc,
+        error=table.max_calibration_error,
         sizes=tuple(2**power for power in range(table.samples.bit_length())),
         confidence=1 - 0.05 / len(table.tries),  # Bonferroni: the tries share their held-out questions
         seed=stage.config.seed,
     )
-    if not any(each.correct for each in problems):
+    if not any(sampled.correct for sampled in test):
         raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
-    checks, figures = check_gate(problems, rule)
-    rows = [each.problem for each in samples.test]
+    checks, figures = check_gate(test, rule)
+    problems = [asked.problem for asked in samples.test]
     data = {
-        "problems": len(rows),
-        "sha256": fingerprint(rows),
+        "problems": len(problems),
+        "sha256": fingerprint(problems),
         "samples": table.samples,
         "policy": str(policy),
     }
@@ -179,112 +194,116 @@ def _attempt(stage: Stage, name: Try, samples: _Samples, policy: Path) -> dict[s
         "name": name,
         "passed": gate.passed,
         "model": str(directory),
-        "seconds": round(trained, 1),
+        "seconds": round(seconds, 1),
         **figures,
         "checks": [asdict(check) for check in checks],
-        "training": told,
+        "training": trained.figures,
     }
 
 
-def _generative(stage: Stage, samples: _Samples, policy: Path) -> tuple[Path, dict[str, Any], Scoring]:
-    table = stage.table
-    rows = _fresh(stage, table.checks.rows, stage.seed + 1, [each.problem for each in samples.validation])
+def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path) -> _TrainedTry:
+    table, held_out = stage.table, stage.config.held_out
+    if table.checks is None:
+        raise DataError("the generative try needs a table [scorer.checks]")
+    validation = [asked.problem for asked in samples.validation]
+    problems = _new_problems(stage, table.checks.problems, stage.seed + 1, validation)
     start = policy if table.start is None else Path(table.start)
-    directory, told = train_judge(stage, start, rows, samples.train, samples.validation)
-    settings = {
+    directory, figures = train_judge(
+        stage, table.checks, start, problems, train=samples.train, validation=samples.validation
+    )
+    settings: dict[str, str | int] = {
         "kind": "judge",
         "method": "check",
         "model": directory.name,
         "question": table.question,
-        "effort": stage.config.held_out.budget,
+        "effort": held_out.budget,
         "rounds": table.rounds,
-        "max_tokens": _served_tokens(stage.config.held_out.max_tokens),
+        "max_tokens": _served_tokens(held_out.max_tokens),
         "gate": str(directory / GATE_FILE),
         "calibration": str(directory / "calibration.json"),
     }
-    _tell_serving(directory, settings, '# url = "http://judge:8000/v1"   where it has a server of its own')
-    held = stage.config.held_out
-    manner = Manner(table.question, held.budget, table.rounds, held.max_tokens)
+    _write_serving(directory, settings, '# url = "http://judge:8000/v1"   if it has a server of its own')
+    prompting = JudgePrompting(table.question, held_out.budget, table.rounds, held_out.max_tokens)
 
-    def scoring(asked: Sequence[LabelledProblem]) -> Scores:
-        answers = [[reply.answer for reply in each.samples] for each in asked]
-        return judged(stage, directory, manner, [each.problem for each in asked], answers)
+    def score(samples: Sequence[LabelledProblem]) -> Scores:
+        answers = [[reply.answer for reply in asked.samples] for asked in samples]
+        return judge_answers(stage, directory, prompting, [asked.problem for asked in samples], answers)
 
-    return directory, told, scoring
+    return _TrainedTry(directory, score, figures)
 
 
-def _classifier(
-    stage: Stage, name: Try, samples: _Samples, policy: Path
-) -> tuple[Path, dict[str, Any], Scoring]:
-    """Each of these tries takes over what the one before it added."""
+def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: Path) -> _TrainedTry:
+    """Train a classifier; each of these tries keeps what the one before it added."""
     table = stage.table
     backbone = policy if name == "classifier" else _backbone(stage)
     _, tokenizer, prompter = stage.load(backbone)
-    template = template_of(prompter)
-    hard = name in ("negatives", "steps")
-    train = marked(
-        template,
-        harder(samples.train, stage.seed, stage.run.pool) if hard else samples.train,
-        steps=name == "steps",
-    )
+    template = classification_template(prompter)
+    train = samples.train
+    if name in ("negatives", "steps"):
+        train = with_hard_negatives(samples.train, stage.seed, stage.run.pool)
     directory = stage.directory / name / "model"
-    told = train_classifier(
+    figures = train_classifier(
         backbone,
         tokenizer,
-        train,
-        marked(template, samples.validation),
+        labelled_texts(template, train, steps=name == "steps"),
+        labelled_texts(template, samples.validation),
         table=table.classifier,
         directory=directory,
         seed=stage.seed,
     )
-    _tell_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
+    _write_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
 
-    def scoring(asked: Sequence[LabelledProblem]) -> Scores:
-        found = iter(classified(directory, template, [case for each in asked for case in each.cases()]))
-        return [[next(found) for _ in each.samples] for each in asked]
+    def score(samples: Sequence[LabelledProblem]) -> Scores:
+        cases = [case for asked in samples for case in asked.cases()]
+        values = iter(classify(directory, template, cases))
+        return [[next(values) for _ in asked.samples] for asked in samples]
 
-    return directory, {"backbone": str(backbone), **told}, scoring
+    return _TrainedTry(directory, score, {"backbone": str(backbone), **figures})
 
 
-def _served_tokens(most: int) -> int:
-    """With how many tokens the gateway lets the judge think with as many as it had at the gate.
+def _served_tokens(thinking_limit: int) -> int:
+    """Return the `max_tokens` with which the gateway lets the judge think as long as at its gate.
 
-    It keeps up to half of a reply for the answer, but no more than its `answer_reserve`, 1,024 by default.
+    The gateway reserves up to half of a reply for the answer, but no more than its `answer_reserve`, 1,024
+    tokens by default.
     """
-    return most + min(most, 1024)
+    return thinking_limit + min(thinking_limit, 1024)
 
 
-def _tell_serving(directory: Path, settings: Mapping[str, str | int | None], *more: str) -> None:
-    """Writes the table that the gateway's settings need to serve this scorer, beside its weights."""
-    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
+def _write_serving(directory: Path, settings: Mapping[str, str | int], *more: str) -> None:
+    """Write the table that the gateway's settings need to serve this scorer, beside its weights."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     text = "\n".join(["[scorers.trained]", *lines, *more])
     (directory / "serving.toml").write_text(f"{text}\n", encoding="utf-8")
 
 
-def _backbone(stage: Stage) -> Path:
+def _backbone(stage: Stage[ScorerTable]) -> Path:
+    """Return the stronger backbone's directory. Raises DataError if there is none."""
     if stage.table.backbone is not None:
         return Path(stage.table.backbone)
-    made = stage.directory / "generative" / "result.json"
-    if not made.exists():
+    result = stage.directory / "generative" / "result.json"
+    if not result.exists():
         raise DataError("the stronger backbone is the generative judge, and that try has not been made")
-    return Path(json.loads(made.read_text(encoding="utf-8"))["model"])
+    return Path(json.loads(result.read_text(encoding="utf-8"))["model"])
 
 
-def _report(stage: Stage, samples: _Samples, results: Sequence[Mapping[str, Any]]) -> None:
-    told = {
+def _write_report(
+    stage: Stage[ScorerTable], samples: _Samples, results: Sequence[Mapping[str, object]]
+) -> None:
+    report = {
         "run": stage.config.name,
-        "samples": {
-            name: {
-                "questions": len(part),
-                "replies": sum(len(each.samples) for each in part),
-                "right": round(
-                    sum(r.correct for e in part for r in e.samples) / sum(len(e.samples) for e in part), 4
-                ),
-            }
-            for name, part in vars(samples).items()
-        },
+        "samples": {name: _summary(part) for name, part in vars(samples).items()},
         "tries": list(results),
         "settings": json.loads(stage.table.model_dump_json()),
     }
-    (stage.directory / "results.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (stage.directory / "results.md").write_text(as_table(results), encoding="utf-8")
+    (stage.directory / "results.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (stage.directory / "results.md").write_text(results_table(results), encoding="utf-8")
+
+
+def _summary(samples: Sequence[LabelledProblem]) -> dict[str, float]:
+    correct = [reply.correct for asked in samples for reply in asked.samples]
+    return {
+        "questions": len(samples),
+        "replies": len(correct),
+        "right": round(sum(correct) / len(correct), 4),
+    }

@@ -1,1 +1,1 @@
-"""What needs torch: loading models, drawing from them, supervised and reinforcement steps by TRL."""
+"""Loads models, samples from them, and trains them by TRL: everything of training that needs torch."""

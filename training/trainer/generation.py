@@ -1,36 +1,41 @@
-"""Replies drawn from a model in the trainer's own processes, in batches of prompts of like length.
+"""Sampling of completions in the training processes, in batches of prompts of similar length.
 
-With seeds a reply depends on its own seed and on nothing else that is drawn: not on what is drawn
-beside it, before it, or in which of several processes.
+With seeds a completion depends on its own seed and on nothing else that is sampled: not on what shares its
+batch, what came before, or which of several processes samples it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from training.data.prompts import Prompt, Prompter
+from training.trainer.distributed import process_group
 from training.trainer.models import inner_model
-from training.trainer.processes import processes
-from training.trainer.ranks import shared
+from training.trainer.process_group import map_over_processes
+from training.trainer.transformers_compat import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    fused_attention,
+    has_only_layers,
+)
+from training.trainer.untyped import Model
 from training.types import Completion
 
-__all__ = ["draw", "generate"]
+__all__ = ["generate_ids", "sample_completions"]
 
-_STRETCH = 8
-"""Tokens written between looks at which replies have ended; those take no further part."""
+_CHUNK_TOKENS = 8
+"""Tokens generated before completions that have ended leave the batch."""
 
 
-def draw(
-    model: Any,
+def sample_completions(
+    model: Model,
     prompter: Prompter,
     prompts: Sequence[Prompt],
     *,
@@ -40,29 +45,29 @@ def draw(
     batch: int = 128,
     seed: int | None = None,
 ) -> list[list[Completion]]:
-    """`samples` replies to each prompt, from the untruncated distribution; temperature 0 is greedy.
+    """Return `samples` completions of each prompt, from the whole distribution; temperature 0 is greedy.
 
-    Several processes share the prompts among them, and all must call this. With a seed the same
-    call draws the same replies, by however many processes, and the random state is left as it was.
+    Several processes divide the prompts among them, and all must call this. With a seed the same call
+    samples the same completions, by however many processes, and leaves the random state as it was.
     """
     if temperature == 0:
         samples = 1
 
-    def part(first: int, prompts: Sequence[Prompt]) -> list[list[Completion]]:
-        return _drawn(
-            model, prompter, prompts, first,
+    def sample_part(first: int, part: Sequence[Prompt]) -> list[list[Completion]]:
+        return _sample_part(
+            model, prompter, part, first,
             samples=samples, temperature=temperature, max_tokens=max_tokens, batch=batch, seed=seed,
         )  # fmt: skip
 
-    training = model.training
+    was_training = model.training
     model.eval()
-    drawn = shared(processes(), prompts, part)
-    model.train(training)
-    return drawn
+    completions = map_over_processes(process_group(), prompts, sample_part)
+    model.train(was_training)
+    return completions
 
 
-def _drawn(
-    model: Any,
+def _sample_part(
+    model: Model,
     prompter: Prompter,
     prompts: Sequence[Prompt],
     first: int,
@@ -73,23 +78,28 @@ def _drawn(
     batch: int,
     seed: int | None,
 ) -> list[list[Completion]]:
-    """This process's part, of which `first` is the first prompt's place among all."""
-    asked = [(place, sample) for place in range(len(prompts)) for sample in range(samples)]
-    order = sorted(asked, key=lambda each: len(prompts[each[0]].ids))
-    drawn: list[list[Completion]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
+    """Sample this process's part of the prompts; `first` is the index of its first prompt among all."""
+    pairs = [(place, sample) for place in range(len(prompts)) for sample in range(samples)]
+    by_length = sorted(pairs, key=lambda pair: len(prompts[pair[0]].ids))
+    completions: list[list[Completion]] = [[] for _ in prompts]
+    for start in range(0, len(by_length), batch):
+        part = by_length[start : start + batch]
         seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
-        ids = generate(
-            model, [prompts[p].ids for p, _ in part], temperature, max_tokens, prompter.all_ends, seeds=seeds
+        ids = generate_ids(
+            model,
+            [prompts[place].ids for place, _ in part],
+            temperature,
+            max_tokens,
+            prompter.all_ends,
+            seeds=seeds,
         )
-        for (place, _), reply in zip(part, ids, strict=True):
-            drawn[place].append(prompter.completion(prompts[place], reply))
-    return drawn
+        for (place, _), completion_ids in zip(part, ids, strict=True):
+            completions[place].append(prompter.completion(prompts[place], completion_ids))
+    return completions
 
 
-def generate(
-    model: Any,
+def generate_ids(
+    model: Model,
     prompts: Sequence[Sequence[int]],
     temperature: float,
     max_tokens: int,
@@ -97,77 +107,85 @@ def generate(
     *,
     seeds: Sequence[str] | None = None,
 ) -> list[list[int]]:
-    """The ids that follow each prompt, up to the first of `ends`, which is included.
+    """Return the ids that follow each prompt, up to and including the first of `ends`.
 
-    What the model's own generation settings say of sampling (penalties, cuts) is set aside. `seeds`
-    gives each prompt's reply random numbers of its own; without, all use the process's.
+    The model's own generation settings for sampling (penalties, cuts) don't apply. `seeds` gives each
+    prompt's completion random numbers of its own; without them all use the process's.
     """
-    asked = _Asked.of(model, prompts, ends)
-    apart = _keeps_rows_apart(model)
-    numbers = _numbers(seeds, max_tokens).to(model.device) if temperature and seeds is not None else None
-    settings = _settings(model, asked.pad, ends, temperature if numbers is None else 0)
-    replies: dict[int, list[int]] = {}
-    with torch.no_grad(), _fused_attention(model):
-        cache = _read_once(model, prompts, asked.ids, asked.mask) if apart else None
-        while len(asked.rows):
+    batch = _Batch.of(model, prompts, ends)
+    droppable = _can_drop_sequences(model)
+    numbers = None
+    if temperature and seeds is not None:
+        numbers = _random_numbers(seeds, max_tokens).to(model.device)
+    settings = _settings(model, batch.pad, ends, temperature if numbers is None else 0)
+    completions: dict[int, list[int]] = {}
+    with torch.no_grad(), fused_attention(inner_model(model)):
+        cache = _prefill_shared_prompts(model, prompts, batch.ids, batch.mask) if droppable else None
+        while len(batch.prompt_indices):
             if numbers is not None:
-                chosen = _Chosen(numbers[asked.rows], asked.width, temperature)
-                settings["logits_processor"] = LogitsProcessorList([chosen])
-            left = asked.width + max_tokens - asked.ids.shape[1]
-            out = model.generate(
-                input_ids=asked.ids,
-                attention_mask=asked.mask,
+                sampling = _SeededSampling(numbers[batch.prompt_indices], batch.width, temperature)
+                settings["logits_processor"] = LogitsProcessorList([sampling])
+            tokens_left = batch.width + max_tokens - batch.ids.shape[1]
+            output = model.generate(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
                 cache=cache,
-                max_new_tokens=min(_STRETCH, left) if apart else left,
+                max_new_tokens=min(_CHUNK_TOKENS, tokens_left) if droppable else tokens_left,
                 **settings,
             )
-            written = [_ended(reply, ends) for reply in out.sequences[:, asked.width :].tolist()]
-            over = [not apart or len(reply) == max_tokens or reply[-1] in ends for reply in written]
-            done = zip(asked.rows.tolist(), written, over, strict=True)
-            replies |= {row: reply for row, reply, end in done if end}
-            kept = torch.tensor([place for place, end in enumerate(over) if not end], dtype=torch.long)
-            asked, cache = asked.going_on(out.sequences, kept.to(model.device)), out.cache
-            if 0 < len(kept) < len(over):
-                cache.batch_select_indices(kept.to(model.device))
-    return [replies[row] for row in range(len(prompts))]
+            generated = [_cut_at_end(ids, ends) for ids in output.sequences[:, batch.width :].tolist()]
+            ended = [not droppable or len(ids) == max_tokens or ids[-1] in ends for ids in generated]
+            for index, ids, end in zip(batch.prompt_indices.tolist(), generated, ended, strict=True):
+                if end:
+                    completions[index] = ids
+            running = torch.tensor([place for place, end in enumerate(ended) if not end], dtype=torch.long)
+            running = running.to(model.device)
+            batch, cache = batch.continued(output.sequences, running), output.cache
+            if 0 < len(running) < len(ended):
+                cache.batch_select_indices(running)
+    return [completions[index] for index in range(len(prompts))]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What is still being written: which of the prompts (`rows`), and their tokens so far.
+class _Batch:
+    """The sequences still being generated: their prompts' indices, and their tokens so far.
 
-    They are padded on the left; `width` is where the replies begin.
+    They are padded on the left; the completions begin at column `width`.
     """
 
-    rows: torch.Tensor
+    prompt_indices: torch.Tensor
     ids: torch.Tensor
     mask: torch.Tensor
     width: int
     pad: int
 
     @classmethod
-    def of(cls, model: Any, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Asked:
-        """All prompts, nothing written yet."""
+    def of(cls, model: Model, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Batch:
+        """Return the batch of all prompts, before the first token."""
         pad = model.generation_config.pad_token_id
         pad = min(ends) if pad is None else pad
         width = max(map(len, prompts))
         ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        rows = torch.arange(len(prompts))
-        place = model.device
+        indices = torch.arange(len(prompts))
+        device = model.device
         return cls(
-            rows.to(place), torch.tensor(ids, device=place), torch.tensor(mask, device=place), width, pad
+            indices.to(device),
+            torch.tensor(ids, device=device),
+            torch.tensor(mask, device=device),
+            width,
+            pad,
         )
 
-    def going_on(self, written: torch.Tensor, kept: torch.Tensor) -> _Asked:
-        """With what was `written`, for the rows `kept`: the places of those that have not ended."""
-        more = written.shape[1] - self.mask.shape[1]
-        mask = torch.nn.functional.pad(self.mask[kept], (0, more), value=1)
-        return replace(self, rows=self.rows[kept], ids=written[kept], mask=mask)
+    def continued(self, sequences: torch.Tensor, running: torch.Tensor) -> _Batch:
+        """Return the batch with the tokens of `sequences`, reduced to the `running` ones."""
+        new_tokens = sequences.shape[1] - self.mask.shape[1]
+        mask = torch.nn.functional.pad(self.mask[running], (0, new_tokens), value=1)
+        return replace(self, prompt_indices=self.prompt_indices[running], ids=sequences[running], mask=mask)
 
 
-def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
-    """How to generate; a temperature above 0 has transformers choose, by the process's random numbers."""
+def _settings(model: Model, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
+    """Return how to generate. Above temperature 0 transformers samples, by the process's random numbers."""
     sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
     return {
         "do_sample": temperature > 0,
@@ -175,80 +193,64 @@ def _settings(model: Any, pad: int, ends: Collection[int], temperature: float) -
         "eos_token_id": sorted(ends),
         "repetition_penalty": 1.0,
         "no_repeat_ngram_size": 0,
-        "synced_gpus": _spread(model),
+        "synced_gpus": _is_sharded(model),
         "return_dict_in_generate": True,
         **sampling,
     }
 
 
-def _read_once(model: Any, prompts: Sequence[Sequence[int]], ids: Any, mask: Any) -> Any:
-    """The cache of all but the prompts' last tokens, each prompt passed once; None where it can't be had.
+def _prefill_shared_prompts(
+    model: Model, prompts: Sequence[Sequence[int]], ids: torch.Tensor, mask: torch.Tensor
+) -> DynamicCache | None:
+    """Return the cache of all but the prompts' last tokens, computed once for each different prompt.
 
-    The samples of a group share their prompt, whose pass costs a third of a short reply's. None where all
+    The samples of a group share their prompt, whose pass costs a third of a short completion's. None if all
     prompts differ.
     """
-    different = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
-    if len(different) == len(prompts) or ids.shape[1] < 2:
+    first_places = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
+    if len(first_places) == len(prompts) or ids.shape[1] < 2:
         return None
     inner = inner_model(model)  # what `generate` passes; the trainer's mixed precision is around the adapter
     cache = DynamicCache(config=inner.config)
-    rows = sorted(different.values())
-    places = {place: row for row, place in enumerate(rows)}
-    seen = mask[rows, :-1]
+    places = sorted(first_places.values())
+    cache_rows = {place: row for row, place in enumerate(places)}
+    prompt_mask = mask[places, :-1]
     inner(
-        input_ids=ids[rows, :-1],
-        attention_mask=seen,
-        position_ids=(seen.cumsum(-1) - 1).clamp(min=0),
+        input_ids=ids[places, :-1],
+        attention_mask=prompt_mask,
+        position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
         cache=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    chosen = [places[different[tuple(prompt)]] for prompt in prompts]
-    cache.batch_select_indices(torch.tensor(chosen, device=ids.device))
+    rows = [cache_rows[first_places[tuple(prompt)]] for prompt in prompts]
+    cache.batch_select_indices(torch.tensor(rows, device=ids.device))
     return cache
 
 
-def _keeps_rows_apart(model: Any) -> bool:
-    """Whether rows can be copied and dropped while replies are written.
+def _can_drop_sequences(model: Model) -> bool:
+    """Return whether sequences can be copied and dropped during generation.
 
-    They can where the cache is one of keys and values alone, and where no other process has to take every
-    step together with this one.
+    That needs a cache of keys and values alone, and no other process that has to take every step together
+    with this one.
     """
     inner = inner_model(model)
     settings = inner.generation_config
-    plain = all(
-        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
-        for layer in DynamicCache(config=inner.config).layers
-    )
-    own = settings.cache_implementation is not None or settings.use_cache is False
-    return plain and not own and not _spread(model)
+    own_cache = settings.cache_implementation is not None or settings.use_cache is False
+    plain = has_only_layers(inner, (DynamicLayer, DynamicSlidingWindowLayer))
+    return plain and not own_cache and not _is_sharded(model)
 
 
-@contextmanager
-def _fused_attention(model: Any) -> Iterator[None]:
-    """Torch's own attention, where the trainer's passes use the eager one, which copies keys by head."""
-    inner = inner_model(model)
-    before = inner.config._attn_implementation
-    if before != "eager" or not inner._supports_sdpa:
-        yield
-        return
-    inner.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        inner.set_attn_implementation(before)
+def _cut_at_end(ids: list[int], ends: Collection[int]) -> list[int]:
+    last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: last + 1]
 
 
-def _ended(reply: list[int], ends: Collection[int]) -> list[int]:
-    last = next((place for place, token in enumerate(reply) if token in ends), len(reply))
-    return reply[: last + 1]
-
-
-class _Chosen(LogitsProcessor):
+class _SeededSampling(LogitsProcessor):
     """Leaves one token a sequence: the one in whose part of the distribution the step's number falls.
 
-    `numbers` are uniform in [0, 1), one for each sequence and step. The sums are taken in float64,
-    for in float32 those of a large vocabulary would round away its tail.
+    `numbers` are uniform in [0, 1), one for each sequence and step. The sums are taken in float64, because
+    in float32 those of a large vocabulary would round away its tail.
     """
 
     def __init__(self, numbers: torch.Tensor, width: int, temperature: float) -> None:
@@ -257,23 +259,23 @@ class _Chosen(LogitsProcessor):
         self._temperature = temperature
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores with all but the chosen token at minus infinity."""
+        """Return the scores with all but the sampled token at minus infinity."""
         sums = torch.softmax(scores.double() / self._temperature, dim=-1).cumsum(dim=-1)
         number = self._numbers[:, input_ids.shape[1] - self._width, None]
         token = (sums <= number * sums[:, -1:]).sum(dim=-1, keepdim=True)
         return torch.full_like(scores, -torch.inf).scatter(1, token.clamp(max=scores.shape[1] - 1), 0.0)
 
 
-def _numbers(seeds: Sequence[str], count: int) -> torch.Tensor:
-    """`count` uniform numbers for each seed."""
+def _random_numbers(seeds: Sequence[str], count: int) -> torch.Tensor:
+    """Return `count` uniform numbers for each seed."""
     rows = []
     for seed in seeds:
         digest = hashlib.sha256(seed.encode()).digest()
-        chance = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        rows.append(torch.rand(count, generator=chance, dtype=torch.float64))
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        rows.append(torch.rand(count, generator=generator, dtype=torch.float64))
     return torch.stack(rows)
 
 
-def _spread(model: Any) -> bool:
-    """Whether the weights are spread over processes, which then must take every step together."""
+def _is_sharded(model: Model) -> bool:
+    """Return whether the weights are sharded over processes, which then must take every step together."""
     return any(isinstance(weight, DTensor) for weight in model.parameters())

@@ -1,4 +1,4 @@
-"""The rate of learning of a stage that the clock ends: it falls with the time, not with the steps."""
+"""The learning-rate schedule of a stage that the clock ends: it decays with time instead of steps."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["ClockedRate", "share_of_rate"]
+from training.trainer.transformers_compat import set_scheduler
+
+__all__ = ["TimedSchedule", "schedule_factor"]
 
 
-def share_of_rate(decay: Literal["linear", "cosine"], warmup: int, step: int, spent: float) -> float:
-    """The part of the rate that a step gets, after so many steps and that share of the stage's time.
+def schedule_factor(decay: Literal["linear", "cosine"], warmup: int, step: int, time_share: float) -> float:
+    """Return the factor of the learning rate after `step` steps and that share of the stage's time.
 
-    It rises over `warmup` steps; both ways of falling, "linear" and "cosine", come to 0 with the time.
+    It rises over `warmup` steps. Both kinds of decay, "linear" and "cosine", reach 0 at the end of the time.
     """
-    rising = min(1.0, step / warmup) if warmup else 1.0
-    left = max(0.0, 1.0 - spent)
-    return rising * (left if decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
+    rise = min(1.0, step / warmup) if warmup else 1.0
+    time_left = max(0.0, 1.0 - time_share)
+    return rise * (time_left if decay == "linear" else (1 - math.cos(math.pi * time_left)) / 2)
 
 
-class ClockedRate:
-    """For a trainer of transformers: before it trains, `by_clock` may say how to tell the time spent.
+class TimedSchedule:
+    """A mixin for trainers of transformers: before training, `use_clock` may set how time is measured.
 
-    Without, the rate falls over the steps, as theirs does; with both it falls with what is nearer its end.
+    Without a clock the rate decays over the steps, as in transformers. With one it follows whichever of time
+    and steps is nearer its end.
     """
 
-    _spent: Callable[[], float] | None = None
+    _time_share: Callable[[], float] | None = None
 
-    def by_clock(self, spent: Callable[[], float] | None) -> None:
-        """`spent` gives the share of the stage's time that has gone by; None: no clock ends it."""
-        self._spent = spent
+    def use_clock(self, time_share: Callable[[], float] | None) -> None:
+        """Set what returns the share of the stage's time that has passed. None: no clock ends the stage."""
+        self._time_share = time_share
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """See transformers' Trainer."""
-        spent, this = self._spent, self  # type: Any, Any
-        if spent is None or this.args.lr_scheduler_type == "constant":
+        """Create the schedule; see transformers' Trainer."""
+        time_share, trainer = self._time_share, self  # type: Any, Any
+        if time_share is None or trainer.args.lr_scheduler_type == "constant":
             return super().create_scheduler(num_training_steps, optimizer)  # type: ignore[misc]
-        decay, warmup = this.args.lr_scheduler_type.value, this.args.get_warmup_steps(num_training_steps)
+        decay = trainer.args.lr_scheduler_type.value
+        warmup = trainer.args.get_warmup_steps(num_training_steps)
 
-        def share(step: int) -> float:
-            return share_of_rate(decay, warmup, step, max(spent(), step / num_training_steps))
+        def factor(step: int) -> float:
+            return schedule_factor(decay, warmup, step, max(time_share(), step / num_training_steps))
 
-        this.lr_scheduler = LambdaLR(optimizer or this.optimizer, share)
-        this._created_lr_scheduler = True
-        return this.lr_scheduler
+        return set_scheduler(trainer, LambdaLR(optimizer or trainer.optimizer, factor))

@@ -1,69 +1,84 @@
-"""What is drawn for a step of reinforcement learning, and what it is worth.
+"""The completions of a step of reinforcement learning, and their advantages.
 
-TRL's trainer calls a `Rollout` for its completions. Everything that decides is a pure function
-elsewhere: rewards (`training.rewards`), dynamic sampling (`training.rl.filters`), advantages
-(`training.rl.advantages`), the length limit (`training.rl.length_schedule`). Which questions a step
-redraws, at which budget each is asked, and the random numbers of each reply depend on the seed and the
-step's number alone, so that a resumed run draws what an uninterrupted one would have drawn.
+TRL's trainer calls a `Rollout` for its completions. Pure functions elsewhere make every decision: rewards
+(`training.rewards`), dynamic sampling (`training.rl.filters`), advantages (`training.rl.advantages`), and the
+length limit (`training.rl.length_schedule`). The problems that a step draws again, the budget of each, and
+the random numbers of each completion depend on the seed and the step's number alone. So a resumed run samples
+what an uninterrupted one would have sampled.
 
-Several processes share the questions of a step among them. What they drew is gathered, and each
-decides of the whole step, so that all take the same number of rounds, before it goes on with its part.
+Several processes divide the problems of a step among them. Their completions are gathered, and each process
+decides about the whole step before it continues with its part, so that all take the same number of rounds.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from training.data.budgets import BudgetSampler
 from training.data.prompts import Prompt, Prompter
 from training.rewards import GroupRewards, RewardPlan
 from training.rl.advantages import Normalisation, advantages
 from training.rl.filters import informative, next_batch
-from training.rl.guards import check_weights
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
-from training.trainer.ranks import ALONE, Ranks, shared
+from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup, map_over_processes
+from training.trainer.weight_check import ROLLOUT_TOLERANCE, StaleWeights, compare_logprobs
 from training.types import Completion, Problem
 
-__all__ = ["CANARY", "Group", "Rollout", "RolloutSettings", "StaleWeights"]
+__all__ = ["PromptGroup", "Rollout", "RolloutSettings", "Sampler"]
 
-
-CANARY = 0.2
-"""Nats a token by which a server of another precision may differ from the trainer, in the mean."""
-_VERDICTS = {
-    "differs": f"at most {CANARY}",
-    "stale": "less from those of the model without its adapter",
+_REASONS = {
+    "differs": f"at most {ROLLOUT_TOLERANCE} is normal",
+    "stale": "they are nearer to those of the model without its adapter",
 }
 
+TokenLogprobs = Callable[[Prompt, Sequence[int]], Sequence[float]]
+"""Returns a model's log probabilities of a completion's tokens."""
 
-class StaleWeights(Exception):
-    """The server that draws the samples does not have the trainer's weights."""
+
+class TrainerState(Protocol):
+    """What a rollout reads of the trainer's state."""
+
+    global_step: int
+
+
+class Sampler(Protocol):
+    """What a rollout needs of the trainer that calls it: see `training.trainer.grpo.Trainer`."""
+
+    @property
+    def state(self) -> TrainerState:
+        """The trainer's state."""
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, ends: Collection[int]
+    ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[float]] | None]:
+        """Return (ids, logprobs) of one completion of each prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutSettings:
-    """How a step is drawn.
+    """How a step is sampled.
 
-    `samples` replies to each question; `rounds` bounds dynamic sampling, 1 turns it off;
-    `normalise` is `advantages`' unit.
+    Each problem gets `num_generations` completions. `rounds` bounds dynamic sampling, and 1 turns it off.
+    `scale_rewards` is the unit of `advantages`.
     """
 
-    samples: int
+    num_generations: int
     budgets: BudgetSampler
     length: LengthSchedule
     rounds: int = 1
-    normalise: Normalisation = "group"
+    scale_rewards: Normalisation = "group"
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """All replies to one question in one step."""
+class PromptGroup:
+    """All completions of one problem in one step."""
 
-    row: Problem
+    problem: Problem
     prompt: Prompt
     ids: Sequence[Sequence[int]]
     logprobs: Sequence[Sequence[float]] | None
@@ -77,131 +92,145 @@ class Group:
 
 
 class Rollout:
-    """TRL's rollout function over a fixed list of rows; a prompt is the text of a row's place in it.
+    """TRL's rollout function over a fixed list of problems; a prompt is the text of a problem's index in it.
 
-    The trainer's `draw` gives the replies: see `training.trainer.grpo.Trainer`.
-    `plan` judges at the length limit of the moment. `length` is kept with a checkpoint.
-    `figures` tell of the last step, for the log. Where a server draws, `ours` gives the trainer's own
-    logprobs of a reply's tokens: the canary that every step compares with the server's. `without` gives those
-    of an adapter's base model, which a server draws from that the adapter never reached.
+    `plan` returns the rewards for a length limit. `length` is saved with a checkpoint. `figures` are those
+    of the last step, for the log, and `problem_ids` the problems that it trained on.
+
+    If a server samples, every step compares its logprobs with the trainer's own, `policy_logprobs`. A server
+    that an adapter never reached has the logprobs of its base model, `base_logprobs`.
     """
 
     def __init__(
         self,
-        rows: Sequence[Problem],
+        problems: Sequence[Problem],
         prompter: Prompter,
         plan: Callable[[int], RewardPlan],
         settings: RolloutSettings,
         *,
-        ours: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
-        without: Callable[[Prompt, Sequence[int]], Sequence[float]] | None = None,
-        ranks: Ranks = ALONE,
+        policy_logprobs: TokenLogprobs | None = None,
+        base_logprobs: TokenLogprobs | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self.rows = rows
+        self.problems = problems
         self._prompter = prompter
         self._plan = plan
         self._settings = settings
-        self._ours = ours
-        self._without = without
-        self._ranks = ranks
+        self._policy_logprobs = policy_logprobs
+        self._base_logprobs = base_logprobs
+        self._group = group
         self.length: LengthState = start_length(settings.length)
         self.figures: dict[str, float] = {}
-        self.drawn: list[str] = []
+        self.problem_ids: list[str] = []
 
-    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
-        """Draws, judges and, where asked to, redraws; see TRL's `rollout_func`."""
+    def __call__(self, prompts: Sequence[str], trainer: Sampler) -> dict[str, Any]:
+        """Sample, judge and, with dynamic sampling, sample again; see TRL's `rollout_func`."""
         settings = self._settings
         step = trainer.state.global_step
-        places = self._ranks.gather([int(place) for place in prompts[:: settings.samples]])
-        rows = [self.rows[place] for place in places]
-        groups = self._draw(rows, step, 0, trainer)
-        difference = self._check(groups)
+        places = self._group.gather([int(place) for place in prompts[:: settings.num_generations]])
+        problems = [self.problems[place] for place in places]
+        groups = self._sample(problems, step, 0, trainer)
+        distance = self._check_weights(groups)
         rounds = 1
-        batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
+        batch = next_batch([group.live for group in groups], len(problems), rounds, settings.rounds)
         while batch.redraw:
-            others = random.Random(f"{settings.seed} {step} {rounds}").sample(self.rows, batch.redraw)
-            groups += self._draw(others, step, rounds, trainer)
+            others = random.Random(f"{settings.seed} {step} {rounds}").sample(self.problems, batch.redraw)
+            groups += self._sample(others, step, rounds, trainer)
             rounds += 1
-            batch = next_batch([group.live for group in groups], len(rows), rounds, settings.rounds)
-        chosen = [groups[place] for place in (*batch.train, *batch.fill)]
-        # With filtering, what only fills the batch must not count, though shaping rewards may spread it.
-        idle = set(batch.fill) if settings.rounds > 1 else set()
-        self._note(groups, chosen, rounds)
-        if difference is not None:
-            self.figures["canary"] = difference
+            batch = next_batch([group.live for group in groups], len(problems), rounds, settings.rounds)
+        selected = [groups[place] for place in (*batch.train, *batch.fill)]
+        # With filtering, groups that only fill the batch must not count, though shaping may spread them.
+        filling = set(batch.fill) if settings.rounds > 1 else set()
+        self._note_figures(groups, selected, rounds)
+        if distance is not None:
+            self.figures["canary"] = distance
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
         totals = [
-            [None] * settings.samples if place in idle else groups[place].judged.totals
+            [None] * settings.num_generations if place in filling else groups[place].judged.totals
             for place in (*batch.train, *batch.fill)
         ]
-        worth = advantages(totals, settings.normalise)
-        self.figures["taught"] = fmean(value is not None for group in worth for value in group)
-        each = len(rows) // self._ranks.count  # the rows that the trainer has given this process
-        mine = slice(self._ranks.index * each, (self._ranks.index + 1) * each)
-        chosen, worth = chosen[mine], worth[mine]
+        group_advantages = advantages(totals, settings.scale_rewards)
+        self.figures["taught"] = fmean(value is not None for group in group_advantages for value in group)
+        part_size = len(problems) // self._group.world_size  # the problems that this process was given
+        part = slice(self._group.rank * part_size, (self._group.rank + 1) * part_size)
+        selected, group_advantages = selected[part], group_advantages[part]
         return {
-            "prompt_ids": [list(group.prompt.ids) for group in chosen for _ in group.ids],
-            "completion_ids": [list(ids) for group in chosen for ids in group.ids],
-            "logprobs": _joined(chosen),
-            "advantage": [value or 0.0 for group in worth for value in group],
-            "env_mask": _mask(chosen, worth),
+            "prompt_ids": [list(group.prompt.ids) for group in selected for _ in group.ids],
+            "completion_ids": [list(ids) for group in selected for ids in group.ids],
+            "logprobs": _joined_logprobs(selected),
+            "advantage": [value or 0.0 for group in group_advantages for value in group],
+            "env_mask": _loss_mask(selected, group_advantages),
         }
 
-    def _draw(self, rows: Sequence[Problem], step: int, rounds: int, trainer: Any) -> list[Group]:
-        """All groups of a round, this process's and the others'."""
-        return shared(self._ranks, rows, lambda first, part: self._part(part, first, step, rounds, trainer))
+    def _sample(
+        self, problems: Sequence[Problem], step: int, rounds: int, trainer: Sampler
+    ) -> list[PromptGroup]:
+        """Return all groups of a round, those of other processes included."""
+        return map_over_processes(
+            self._group,
+            problems,
+            lambda first, part: self._sample_part(part, first, step, rounds, trainer),
+        )
 
-    def _part(self, rows: Sequence[Problem], first: int, step: int, rounds: int, trainer: Any) -> list[Group]:
-        settings = self._settings
-        prompts = [self._prompter.prompt(row, settings.budgets.level(row, step)) for row in rows]
-        asked = [list(prompt.ids) for prompt in prompts for _ in range(settings.samples)]
+    def _sample_part(
+        self, problems: Sequence[Problem], first: int, step: int, rounds: int, trainer: Sampler
+    ) -> list[PromptGroup]:
+        settings, size = self._settings, self._settings.num_generations
+        prompts = [
+            self._prompter.prompt(problem, settings.budgets.level(problem, step)) for problem in problems
+        ]
+        prompt_ids = [list(prompt.ids) for prompt in prompts for _ in range(size)]
         seeds = [
             f"{settings.seed} {step} {rounds} {first + place} {sample}"
-            for place in range(len(rows))
-            for sample in range(settings.samples)
+            for place in range(len(problems))
+            for sample in range(size)
         ]
-        ids, logprobs = trainer.draw(asked, seeds, self.length.limit, self._prompter.all_ends)
+        ids, logprobs = trainer.sample(prompt_ids, seeds, self.length.limit, self._prompter.all_ends)
         plan = self._plan(self.length.limit)
         groups = []
-        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            part = slice(place * settings.samples, (place + 1) * settings.samples)
-            completions = [self._prompter.completion(prompt, each) for each in ids[part]]
-            judged = plan.judge(row, completions)
-            groups.append(
-                Group(row, prompt, ids[part], logprobs[part] if logprobs else None, completions, judged)
-            )
+        for place, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+            part = slice(place * size, (place + 1) * size)
+            completions = [self._prompter.completion(prompt, completion_ids) for completion_ids in ids[part]]
+            judged = plan.judge(problem, completions)
+            group_logprobs = logprobs[part] if logprobs else None
+            groups.append(PromptGroup(problem, prompt, ids[part], group_logprobs, completions, judged))
         return groups
 
-    def _check(self, groups: Sequence[Group]) -> float | None:
-        """The mean difference, in nats, of the trainer's and the server's logprobs; None without a server.
+    def _check_weights(self, groups: Sequence[PromptGroup]) -> float | None:
+        """Return the mean distance, in nats, of the trainer's and the server's logprobs.
 
-        Each process asks about the first of its groups. Raises StaleWeights, in all of them, where one
-        differs, or where it is nearer to the base model than to the adapter: then the server draws from other
+        None without a server.
+
+        Each process compares the first completion of its first group. Raises StaleWeights, in all of them,
+        if one differs or is nearer to the base model than to the adapter. Then the server samples from other
         weights than are trained (verl#7495: LoRA weights that never reached the rollouts).
         """
-        group = groups[self._ranks.index * -(-len(groups) // self._ranks.count)]
-        if group.logprobs is None or self._ours is None:
+        group = groups[self._group.rank * -(-len(groups) // self._group.world_size)]
+        if group.logprobs is None or self._policy_logprobs is None:
             return None
         prompt, ids = group.prompt, group.ids[0]
-        before = self._without(prompt, ids) if self._without is not None else None
-        found = check_weights(self._ours(prompt, ids), group.logprobs[0], before, tolerance=CANARY)
-        told = self._ranks.gather([(found.verdict, found.difference)])
-        for verdict, difference in told:
+        base = self._base_logprobs(prompt, ids) if self._base_logprobs is not None else None
+        check = compare_logprobs(
+            self._policy_logprobs(prompt, ids), group.logprobs[0], base, tolerance=ROLLOUT_TOLERANCE
+        )
+        checks = self._group.gather([(check.verdict, check.mean)])
+        for verdict, mean in checks:
             if verdict != "agrees":
                 raise StaleWeights(
-                    f"the server's logprobs differ from the trainer's by {difference:.2f} nats a token "
-                    f"({_VERDICTS[verdict]}): it does not draw from the weights that are trained"
+                    f"the server's logprobs differ from the trainer's by {mean:.2f} nats a token "
+                    f"({_REASONS[verdict]}): the server does not sample from the weights that are trained"
                 )
-        return fmean(difference for _, difference in told)
+        return fmean(mean for _, mean in checks)
 
-    def _note(self, groups: Sequence[Group], chosen: Sequence[Group], rounds: int) -> None:
-        """Figures over everything drawn, before filtering: what the policy does, not what it was shown."""
-        every = [(group, place) for group in groups for place in range(len(group.completions))]
-        completions = [group.completions[place] for group, place in every]
+    def _note_figures(
+        self, groups: Sequence[PromptGroup], selected: Sequence[PromptGroup], rounds: int
+    ) -> None:
+        """Note figures over everything sampled, before filtering: the policy's own, not the batch's."""
+        completions = [completion for group in groups for completion in group.completions]
         self.figures = {
-            "accuracy": _mean([group.judged.main[place] for group, place in every]),
-            "total": _mean([group.judged.totals[place] for group, place in every]),
+            "accuracy": _mean([value for group in groups for value in group.judged.main]),
+            "total": _mean([value for group in groups for value in group.judged.totals]),
             "length": fmean(len(completion.ids) for completion in completions),
             "thinking": fmean(completion.thought for completion in completions),
             "cut_off": fmean(not completion.finished for completion in completions),
@@ -210,32 +239,36 @@ class Rollout:
             "limit": self.length.limit,
         }
         for name in groups[0].judged.parts:
-            self.figures[name] = _mean([group.judged.parts[name][place] for group, place in every])
+            self.figures[name] = _mean([value for group in groups for value in group.judged.parts[name]])
         for budget in sorted({group.prompt.budget or "none" for group in groups}):
-            asked = [group for group in groups if (group.prompt.budget or "none") == budget]
-            self.figures[f"accuracy/{budget}"] = _mean([x for group in asked for x in group.judged.main])
-            self.figures[f"thinking/{budget}"] = fmean(
-                c.thought for group in asked for c in group.completions
+            at_budget = [group for group in groups if (group.prompt.budget or "none") == budget]
+            self.figures[f"accuracy/{budget}"] = _mean(
+                [value for group in at_budget for value in group.judged.main]
             )
-        self.drawn = [group.row.id for group in chosen]
+            self.figures[f"thinking/{budget}"] = fmean(
+                completion.thought for group in at_budget for completion in group.completions
+            )
+        self.problem_ids = [group.problem.id for group in selected]
 
 
-def _mask(groups: Sequence[Group], worth: Sequence[Sequence[float | None]]) -> list[list[int]]:
-    """TRL's mask of the tokens that the loss is taken on, and that its divisor counts.
+def _loss_mask(
+    groups: Sequence[PromptGroup], group_advantages: Sequence[Sequence[float | None]]
+) -> list[list[int]]:
+    """Return TRL's mask of the tokens that the loss is taken on, and that its divisor counts.
 
-    Replies without an advantage are left out of both: those that only fill a batch, or have no total.
+    Completions without an advantage are left out of both: they only fill a batch, or have no total.
     """
     return [
         [int(value is not None)] * len(ids)
-        for group, values in zip(groups, worth, strict=True)
+        for group, values in zip(groups, group_advantages, strict=True)
         for ids, value in zip(group.ids, values, strict=True)
     ]
 
 
-def _joined(groups: Sequence[Group]) -> list[Sequence[float]] | None:
+def _joined_logprobs(groups: Sequence[PromptGroup]) -> list[Sequence[float]] | None:
     if any(group.logprobs is None for group in groups):
         return None
-    return [each for group in groups for each in group.logprobs or ()]
+    return [logprobs for group in groups for logprobs in group.logprobs or ()]
 
 
 def _mean(values: Sequence[float | None]) -> float:

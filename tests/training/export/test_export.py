@@ -1,4 +1,4 @@
-"""What is exported for other engines, as far as it needs none of them; the rest is in tests/export."""
+"""Exports for other engines, as far as they need no engine; tests/export covers the rest."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from tests.training.trainer.test_rollout import END, Letters
 from training.config import read_config
 from training.data.prompts import Prompt
 from training.export.command import main
-from training.export.job import Asked, ExportError, Job
-from training.export.notes import BEYOND, left_over
-from training.export.scoring import Scoring, kinds_of, settings, told
+from training.export.notes import UNSUPPORTED, unsupported_options
+from training.export.plan import ExportError, ExportPlan, PromptedProblem
+from training.export.scoring import Scoring, grading_record, reward_names, scoring_file
 from training.types import Problem
 
 RUN = """
@@ -33,58 +33,58 @@ model = {{ path = "somewhere", family = "qwen3" }}
 pipeline = ["rl"]
 held_out = {{ sources = [{{ kind = "additions" }}] }}
 [rl]
-steps = 8
+max_steps = 8
 groups = 4
-samples = 4
-batch = 8
-length = 64
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 64
 rewards = {{ format = 0.5 }}
-vllm = "http://127.0.0.1:8123"
+vllm_server_base_url = "http://127.0.0.1:8123"
 {more}
 """
 
 
-def file(directory: Path, more: str = "") -> Path:
-    """A run's TOML."""
+def config_file(directory: Path, more: str = "") -> Path:
+    """Write a run's TOML file."""
     path = directory / "run.toml"
     path.write_text(RUN.format(output=directory / "out", more=more), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The stage `rl` of that run, for two processes."""
-    path = file(tmp_path_factory.mktemp("run"))
-    return Job.of(read_config(path), "rl", path, 2)
+def plan(tmp_path_factory: pytest.TempPathFactory) -> ExportPlan:
+    """The export of the run's stage `rl`, for two processes."""
+    path = config_file(tmp_path_factory.mktemp("run"))
+    return ExportPlan.for_stage(read_config(path), "rl", path, 2)
 
 
 @pytest.fixture(scope="module")
-def scored(job: Job) -> Iterator[Callable[[Problem, str], dict[str, float]]]:
-    """Scores a reply, given as another engine's process gives it."""
-    scoring = Scoring(json.loads(settings(job, ["correct"], [END])), Letters())
+def score(plan: ExportPlan) -> Iterator[Callable[[Problem, str], dict[str, float]]]:
+    """Score a reply as another engine's process would."""
+    scoring = Scoring(json.loads(scoring_file(plan, ["correct"], [END])), Letters())
 
-    def score(row: Problem, reply: str) -> dict[str, float]:
-        asked = Asked(row, Prompt("", (), Markup(), "high"))
-        return scoring.score(told(asked), [*map(ord, reply), END])
+    def score_reply(problem: Problem, reply: str) -> dict[str, float]:
+        prompted = PromptedProblem(problem, Prompt("", (), Markup(), "high"))
+        return scoring.score(grading_record(prompted), [*map(ord, reply), END])
 
-    yield score
+    yield score_reply
     scoring.close()
 
 
 @given(st.integers(0, 999), st.integers(0, 999))
-def test_a_reply_is_right_elsewhere_where_serving_finds_the_answer_equal(
-    scored: Callable[[Problem, str], dict[str, float]], gold: int, answer: int
+def test_another_engine_grades_like_serving(
+    score: Callable[[Problem, str], dict[str, float]], gold: int, answer: int
 ) -> None:
-    """The verdict is that of `verify`, and the total the stage's own sum."""
-    row = Problem("1", f"What is {gold}+0?", str(gold))
-    found = scored(row, f"<think>\nso\n</think>\n\nThe answer is {answer}.")
-    assert (found["acc"] == 1) == (verify(f"The answer is {answer}.", str(gold)) is True)
-    assert found["score"] == found["acc"] + 0.5 * found["format"] == found["acc"] + 0.5
+    """`acc` agrees with `verify`, and the total is the stage's own sum."""
+    problem = Problem("1", f"What is {gold}+0?", str(gold))
+    scores = score(problem, f"<think>\nso\n</think>\n\nThe answer is {answer}.")
+    assert (scores["acc"] == 1) == (verify(f"The answer is {answer}.", str(gold)) is True)
+    assert scores["score"] == scores["acc"] + 0.5 * scores["format"] == scores["acc"] + 0.5
 
 
-def test_the_reply_of_a_text_is_what_follows_its_prompt(job: Job) -> None:
-    """And a text that begins otherwise is refused rather than misread."""
-    scoring = Scoring(json.loads(settings(job, ["correct"], [END])), Letters())
+def test_the_reply_in_a_text_follows_its_prompt(plan: ExportPlan) -> None:
+    """A text that begins otherwise is refused."""
+    scoring = Scoring(json.loads(scoring_file(plan, ["correct"], [END])), Letters())
     assert scoring.reply("question: answer", "question: ") == "answer"
     with pytest.raises(ValueError, match="does not begin with its prompt"):
         scoring.reply("answer", "question: ")
@@ -92,19 +92,17 @@ def test_the_reply_of_a_text_is_what_follows_its_prompt(job: Job) -> None:
 
 
 @pytest.mark.parametrize("reward", ["majority", "preference"])
-def test_rewards_that_need_more_than_a_reply_are_refused(job: Job, reward: str) -> None:
-    """Other engines judge one reply at a time, without a model that the stage trains."""
-    asked = Asked(replace(Problem("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
+def test_rewards_that_need_more_than_one_reply_are_refused(plan: ExportPlan, reward: str) -> None:
+    """Other engines judge one reply at a time, and have no model that the stage trains."""
+    prompted = PromptedProblem(replace(Problem("1", "?", "1"), reward=reward), Prompt("", (), Markup(), None))
     with pytest.raises(ExportError, match=reward):
-        kinds_of(job, [asked])
+        reward_names(plan, [prompted])
 
 
-def test_an_export_for_accelerate_is_written_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Configurations that YAML reads, scripts that may be run, and notes."""
+def test_an_export_for_accelerate_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has configurations that YAML can read, executable scripts, and notes."""
     out = tmp_path / "export"
-    arguments = ["accelerate", str(file(tmp_path)), "--out", str(out), "--processes", "2"]
+    arguments = ["accelerate", str(config_file(tmp_path)), "--out", str(out), "--processes", "2"]
     assert main(arguments) == 0
     fsdp = yaml.safe_load((out / "fsdp.yaml").read_text(encoding="utf-8"))
     assert (fsdp["num_processes"], fsdp["fsdp_config"]["fsdp_version"]) == (2, 2)
@@ -114,14 +112,13 @@ def test_an_export_for_accelerate_is_written_whole(
     assert (out / "README.md").exists()
 
 
-def test_an_export_for_accelerate_trains_by_the_installed_module(
+def test_an_export_for_accelerate_runs_the_installed_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder named `training` where the run's file lies is not what `-m training` means."""
+    """`-m training` ignores a folder named `training` beside the run's file."""
     monkeypatch.chdir(tmp_path)
-    assert (
-        main(["accelerate", str(file(tmp_path)), "--out", str(tmp_path / "export"), "--processes", "2"]) == 0
-    )
+    out = tmp_path / "export"
+    assert main(["accelerate", str(config_file(tmp_path)), "--out", str(out), "--processes", "2"]) == 0
     (tmp_path / "training").mkdir()
     for module in ("__init__", "__main__"):
         (tmp_path / "training" / f"{module}.py").write_text("raise SystemExit('an impostor ran')")
@@ -129,32 +126,37 @@ def test_an_export_for_accelerate_trains_by_the_installed_module(
     stub.parent.mkdir()
     stub.write_text(f'#!/bin/sh\nshift 3\nexec {sys.executable} "$1" "$2" "$3" --help\n')
     stub.chmod(0o755)
-    done = subprocess.run(
-        [tmp_path / "export" / "train.sh"],
+    process = subprocess.run(
+        [out / "train.sh"],
         env={**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: thinkgate train ")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("usage: thinkgate train ")
 
 
-def test_a_step_that_cannot_be_shared_out_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """In one line that names the option, and nothing is written."""
+def test_a_step_that_cannot_be_divided_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line names the option, and nothing is written."""
     out = tmp_path / "export"
-    assert main(["accelerate", str(file(tmp_path)), "--out", str(out), "--processes", "3"]) == 2
-    said = capsys.readouterr().err
-    assert said == "accelerate: groups (4) must be a multiple of the processes (3)\n"
+    assert main(["accelerate", str(config_file(tmp_path)), "--out", str(out), "--processes", "3"]) == 2
+    errors = capsys.readouterr().err
+    assert errors == "accelerate: groups (4) must be a multiple of the processes (3)\n"
     assert not out.exists()
 
 
 @pytest.mark.parametrize(
-    "more", ["difficulty = {}", "length_most = 128", "converged = 3", "seconds = 9.0", "fall = 0.2"]
+    "more",
+    [
+        "difficulty = {}",
+        "final_completion_length = 128",
+        "convergence_window = 3",
+        "max_seconds = 9.0",
+        "max_accuracy_drop = 0.2",
+    ],
 )
-def test_every_option_of_this_trainer_alone_is_said(tmp_path: Path, more: str) -> None:
-    """Where the table sets it, the notes have its sentence."""
-    table: Any = read_config(file(tmp_path, more)).rl
-    assert BEYOND[more.partition(" ")[0]] in left_over(table)
+def test_the_notes_name_every_unsupported_option(tmp_path: Path, more: str) -> None:
+    """If the table sets the option, the notes have its sentence."""
+    table: Any = read_config(config_file(tmp_path, more)).rl
+    assert UNSUPPORTED[more.partition(" ")[0]] in unsupported_options(table)

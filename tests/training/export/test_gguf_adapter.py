@@ -24,7 +24,7 @@ def adapter(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """The file that was made of them."""
+    """The converted file."""
     path = tmp_path / "judge.gguf"
     path.write_bytes(b"GGUF")
     return path
@@ -32,42 +32,42 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("check", [GOOD, BAD], ids=["passed", "failed"])
 def test_the_gate_is_bound_to_the_file(adapter: Path, out: Path, check: Check) -> None:
-    """What was measured stays, passed or not; the file's digest stands in the place of the weights'."""
+    """Its checks stay, passed or not; the file's digest replaces that of the weights."""
     gate = Gate((check,), "2026-01-31T12:00:00+00:00", model_digest(adapter), {"problems": 200})
     write_gate(adapter / "gate.json", gate)
-    beside = convert_gate(adapter, out)
-    assert beside == out.with_name("judge.gate.json")
+    converted = convert_gate(adapter, out)
+    assert converted == out.with_name("judge.gate.json")
     data = {"problems": 200, "converted_from": model_digest(adapter)}
-    assert read_gate(beside) == replace(gate, model_sha256=model_digest(out), data=data)
+    assert read_gate(converted) == replace(gate, model_sha256=model_digest(out), data=data)
     if check is GOOD:
-        require_release("judge", beside, out)
+        require_release("judge", converted, out)
     else:
         with pytest.raises(ValueError, match="did not pass"):
-            require_release("judge", beside, out)
+            require_release("judge", converted, out)
 
 
 @pytest.mark.parametrize("digest", ["others", None])
-def test_a_gate_of_other_weights_stays_behind(adapter: Path, out: Path, digest: str | None) -> None:
-    """Or of none in particular: nobody measured these."""
+def test_a_gate_of_other_weights_is_not_copied(adapter: Path, out: Path, digest: str | None) -> None:
+    """Nor is a gate that names no weights."""
     write_gate(adapter / "gate.json", Gate((GOOD,), "2026-01-31T12:00:00+00:00", digest))
-    with pytest.raises(AdapterError, match="is about other weights, and was left behind"):
+    with pytest.raises(AdapterError, match="belongs to other weights, and was not copied"):
         convert_gate(adapter, out)
     assert not out.with_name("judge.gate.json").exists()
 
 
-def test_what_is_no_gate_stays_behind(adapter: Path, out: Path) -> None:
-    """A file that can't be read as one is told of; an adapter without any, as a policy's, needs none."""
+def test_an_unreadable_gate_is_an_error(adapter: Path, out: Path) -> None:
+    """A policy's adapter has no gate and needs none."""
     assert convert_gate(adapter, out) is None
     (adapter / "gate.json").write_text("{}")
-    with pytest.raises(AdapterError, match="was left behind"):
+    with pytest.raises(AdapterError, match="was not copied"):
         convert_gate(adapter, out)
     assert not out.with_name("judge.gate.json").exists()
 
 
-def test_the_command_brings_it_along(
+def test_the_command_converts_the_gate_too(
     adapter: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says so; and where it can't, the command has failed, though the weights were converted."""
+    """It names the new file; if the gate can't be converted, the command fails."""
     monkeypatch.setattr(training.export.gguf_adapter, "convert", lambda *_: 1)
     command = [str(adapter), "--base", "base.gguf", "--out", str(out)]
     write_gate(adapter / "gate.json", Gate((GOOD,), "2026-01-31T12:00:00+00:00", model_digest(adapter)))
@@ -75,4 +75,4 @@ def test_the_command_brings_it_along(
     assert "judge.gate.json: its release gate" in capsys.readouterr().out
     (adapter / "adapter_model.safetensors").write_bytes(b"trained on")
     assert main(command) == 1
-    assert "is about other weights" in capsys.readouterr().err
+    assert "belongs to other weights" in capsys.readouterr().err

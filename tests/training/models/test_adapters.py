@@ -18,7 +18,7 @@ from gguf.quants import quantize  # noqa: E402
 from gateway.demo.bundled import REASONER  # noqa: E402
 from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.upstreams.embedded.model_store import ensure_model  # noqa: E402
-from training.evaluation.client import connected  # noqa: E402
+from training.evaluation.client import open_client  # noqa: E402
 from training.evaluation.weight_check import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
 from training.export.gguf_adapter import AdapterError, convert, restore  # noqa: E402
 
@@ -70,7 +70,7 @@ def drawn(
 
     async def ask() -> list[Drawn]:
         engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(lora,)))
-        async with engine, connected(engine.base_url, 60, key=engine.api_key) as client:
+        async with engine, open_client(engine.base_url, 60, key=engine.api_key) as client:
             assert await client.served_model() == "taught"
             return [await draw(client, "taught", prompt, tokens=24) for prompt in prompts]
 
@@ -153,6 +153,6 @@ def test_values_that_would_have_to_be_guessed_are_refused(base: Path, tmp_path: 
     (tmp_path / "other").mkdir()
     config = json.loads((base / "config.json").read_text()) | {"model_type": "qwen3"}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(AdapterError, match="was made for llama"):
+    with pytest.raises(AdapterError, match="is for llama"):
         restore(REASONER, tmp_path / "other", tmp_path / "back")
     assert not (tmp_path / "back").exists()

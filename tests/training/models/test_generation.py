@@ -1,4 +1,4 @@
-"""Replies drawn together: each is what it would have been alone."""
+"""Completions sampled in a batch: each equals what it would be alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config
 
 from training.config import ModelSource
 from training.tiny.model import build
-from training.trainer.generation import generate
+from training.trainer.generation import generate_ids
 from training.trainer.models import load_model
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
@@ -25,12 +25,12 @@ PROMPTS = [[7, 8, 9, 10], [11], [7, 8, 9, 10], [12, 13], [7, 8, 9, 10], [11]]
 
 @pytest.fixture
 def model(tmp_path: Path) -> Any:
-    """A model of two small layers."""
+    """Return a model of two small layers."""
     build(tmp_path, width=64, layers=2)
     return load_model(ModelSource(path=str(tmp_path)), train=False).eval()
 
 
-def drawn(
+def completions_of(
     model: Any,
     prompts: Sequence[Sequence[int]],
     temperature: float,
@@ -39,87 +39,88 @@ def drawn(
     limit: int = 12,
     ends: Sequence[int] = (2,),
 ) -> list[list[int]]:
-    """A reply to each prompt, with seeds by their places."""
+    """Return a completion of each prompt, with seeds by their places."""
     seeds = [str(first + place) for place in range(len(prompts))]
-    return generate(model, prompts, temperature, limit, ends, seeds=seeds)
+    return generate_ids(model, prompts, temperature, limit, ends, seeds=seeds)
 
 
 @pytest.fixture
 def passes(model: Any) -> list[tuple[int, int]]:
-    """The rows and columns of every pass through the model."""
-    seen: list[tuple[int, int]] = []
+    """Return the rows and columns of every pass through the model."""
+    shapes: list[tuple[int, int]] = []
 
-    def note(_: Any, args: Any, given: Any) -> None:
-        seen.append(tuple(given["input_ids"].shape))
+    def note_shape(_: Any, args: Any, arguments: Any) -> None:
+        shapes.append(tuple(arguments["input_ids"].shape))
 
-    model.model.register_forward_pre_hook(note, with_kwargs=True)
-    return seen
+    model.model.register_forward_pre_hook(note_shape, with_kwargs=True)
+    return shapes
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_prompts_asked_several_times_are_answered_as_alone(model: Any, temperature: float) -> None:
-    """The shared pass over a prompt changes no reply, whatever stands before, behind and between."""
-    together = drawn(model, PROMPTS, temperature)
-    alone = [drawn(model, [prompt], temperature, place)[0] for place, prompt in enumerate(PROMPTS)]
-    assert together == alone
+def test_repeated_prompts_get_the_completions_they_get_alone(model: Any, temperature: float) -> None:
+    """The shared pass over a prompt changes no completion, whatever else is in the batch."""
+    in_batch = completions_of(model, PROMPTS, temperature)
+    alone = [completions_of(model, [prompt], temperature, place)[0] for place, prompt in enumerate(PROMPTS)]
+    assert in_batch == alone
     if temperature:
-        assert together[0] != together[2], "samples of one prompt differ"
+        assert in_batch[0] != in_batch[2], "samples of one prompt differ"
 
 
-def test_prompts_asked_several_times_are_read_once(model: Any, passes: list[tuple[int, int]]) -> None:
+def test_repeated_prompts_are_passed_once(model: Any, passes: list[tuple[int, int]]) -> None:
     """All but the last token of three prompts, then the last one of each of the six."""
-    drawn(model, PROMPTS, 1.0)
+    completions_of(model, PROMPTS, 1.0)
     assert passes[:2] == [(3, 3), (6, 1)]
 
 
-def test_different_prompts_are_read_with_their_replies(model: Any, passes: list[tuple[int, int]]) -> None:
+def test_different_prompts_are_passed_whole(model: Any, passes: list[tuple[int, int]]) -> None:
     """There is nothing to share."""
-    drawn(model, [[7, 8, 9, 10], [11]], 1.0)
+    completions_of(model, [[7, 8, 9, 10], [11]], 1.0)
     assert passes[0] == (2, 4)
 
 
-def test_a_cache_that_is_not_asked_for_is_not_made(model: Any, passes: list[tuple[int, int]]) -> None:
-    """A model whose own settings say how it generates is left to it."""
+def test_a_model_without_a_cache_gets_none(model: Any, passes: list[tuple[int, int]]) -> None:
+    """The model's own settings for generation decide."""
     model.generation_config.use_cache = False
-    drawn(model, PROMPTS, 1.0)
+    completions_of(model, PROMPTS, 1.0)
     assert passes[0] == (6, 4)
 
 
-def test_an_adapters_model_shares_its_prompts_too(model: Any) -> None:
-    """With the weights that its replies are drawn from."""
+def test_a_model_with_an_adapter_shares_prompts_too(model: Any) -> None:
+    """The shared pass has the weights that the completions are sampled from."""
     adapted = get_peft_model(
         model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     ).eval()
-    alone = [drawn(adapted, [prompt], 1.0, place)[0] for place, prompt in enumerate(PROMPTS)]
-    assert drawn(adapted, PROMPTS, 1.0) == alone
+    alone = [completions_of(adapted, [prompt], 1.0, place)[0] for place, prompt in enumerate(PROMPTS)]
+    assert completions_of(adapted, PROMPTS, 1.0) == alone
 
 
-def test_a_reply_that_has_ended_takes_no_further_part(model: Any, passes: list[tuple[int, int]]) -> None:
+def test_an_ended_completion_leaves_the_batch(model: Any, passes: list[tuple[int, int]]) -> None:
     """The others are what they would have been, up to the limit."""
     ends = range(2, 14)  # so many that replies end after a few tokens, each after another number
-    together = drawn(model, PROMPTS * 4, 1.0, limit=40, ends=ends)
-    rows = [row for row, columns in passes if columns == 1]
-    assert rows[0] == 24
-    assert rows == sorted(rows, reverse=True)
-    assert rows[-1] <= 12
-    assert len(rows) == max(map(len, together))
-    assert all(reply[-1] in ends or len(reply) == 40 for reply in together)
-    assert not any(token in ends for reply in together for token in reply[:-1])
+    in_batch = completions_of(model, PROMPTS * 4, 1.0, limit=40, ends=ends)
+    batch_sizes = [size for size, columns in passes if columns == 1]
+    assert batch_sizes[0] == 24
+    assert batch_sizes == sorted(batch_sizes, reverse=True)
+    assert batch_sizes[-1] <= 12
+    assert len(batch_sizes) == max(map(len, in_batch))
+    assert all(reply[-1] in ends or len(reply) == 40 for reply in in_batch)
+    assert not any(token in ends for reply in in_batch for token in reply[:-1])
     alone = [
-        drawn(model, [prompt], 1.0, place, limit=40, ends=ends)[0] for place, prompt in enumerate(PROMPTS * 4)
+        completions_of(model, [prompt], 1.0, place, limit=40, ends=ends)[0]
+        for place, prompt in enumerate(PROMPTS * 4)
     ]
-    assert together == alone
+    assert in_batch == alone
 
 
-def test_the_trainers_own_attention_is_back_after_drawing(
-    model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is faster backward is slower forward; a failure changes nothing of that."""
-    used = []
+def test_the_trainers_attention_is_back_after_sampling(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after a failure. What is faster backward is slower forward."""
+    implementations = []
     model.set_attn_implementation("eager")
-    model.model.register_forward_pre_hook(lambda *_: used.append(model.config._attn_implementation))
-    drawn(model, PROMPTS, 1.0)
-    assert set(used) == {"sdpa"}
+    model.model.register_forward_pre_hook(
+        lambda *_: implementations.append(model.config._attn_implementation)
+    )
+    completions_of(model, PROMPTS, 1.0)
+    assert set(implementations) == {"sdpa"}
     assert model.config._attn_implementation == "eager"
 
     def broken(**_: Any) -> None:
@@ -127,14 +128,14 @@ def test_the_trainers_own_attention_is_back_after_drawing(
 
     monkeypatch.setattr(model, "generate", broken)
     with pytest.raises(MemoryError):
-        drawn(model, PROMPTS, 1.0)
+        completions_of(model, PROMPTS, 1.0)
     assert model.config._attn_implementation == "eager"
 
 
-def test_a_model_that_knows_no_other_attention_keeps_its_own() -> None:
-    """Gemma 2's has a cap that torch's own can't apply."""
+def test_a_model_without_fused_attention_keeps_its_own() -> None:
+    """Gemma 2's attention has a cap that torch's fused one can't apply."""
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     config = Gemma2Config(**sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
     capped = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    assert len(drawn(capped, PROMPTS, 1.0)) == len(PROMPTS)
+    assert len(completions_of(capped, PROMPTS, 1.0)) == len(PROMPTS)
     assert capped.config._attn_implementation == "eager"

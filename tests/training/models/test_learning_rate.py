@@ -1,4 +1,4 @@
-"""How fast a stage learns that the clock ends."""
+"""The learning-rate schedule of a stage that the clock ends."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("torch")
 
-from training.trainer.learning_rate import share_of_rate
+from training.trainer.learning_rate import schedule_factor
 
 pytestmark = pytest.mark.training
 
@@ -17,24 +17,24 @@ decays = st.sampled_from(["linear", "cosine"])
 
 
 @given(decays, shares, shares)
-def test_the_rate_falls_with_the_time_to_nothing(
+def test_the_rate_falls_to_zero_with_the_time(
     decay: Literal["linear", "cosine"], one: float, two: float
 ) -> None:
-    """All of it at the start, none from the end of the time on, and never more than before."""
-    assert share_of_rate(decay, 0, 9, 0.0) == 1.0
-    assert share_of_rate(decay, 0, 9, 1.0) == share_of_rate(decay, 0, 9, 1.5) == 0.0
+    """It is whole at the start, 0 from the end of the time on, and never rises."""
+    assert schedule_factor(decay, 0, 9, 0.0) == 1.0
+    assert schedule_factor(decay, 0, 9, 1.0) == schedule_factor(decay, 0, 9, 1.5) == 0.0
     early, late = sorted((one, two))
-    assert share_of_rate(decay, 0, 9, early) >= share_of_rate(decay, 0, 9, late)
+    assert schedule_factor(decay, 0, 9, early) >= schedule_factor(decay, 0, 9, late)
 
 
 @given(decays, st.integers(0, 40))
 def test_the_rate_warms_up_by_steps(decay: Literal["linear", "cosine"], step: int) -> None:
-    """As long as no time is spent."""
-    assert share_of_rate(decay, 20, step, 0.0) == pytest.approx(min(1.0, step / 20))
+    """While no time is spent."""
+    assert schedule_factor(decay, 20, step, 0.0) == pytest.approx(min(1.0, step / 20))
 
 
 def test_half_of_the_time_is_half_of_the_rate() -> None:
-    """In both ways of falling; before that the cosine is above the line."""
+    """For both kinds of decay; before that the cosine is above the line."""
     for decay in ("linear", "cosine"):
-        assert share_of_rate(decay, 0, 1, 0.5) == pytest.approx(0.5)
-    assert share_of_rate("cosine", 0, 1, 0.25) > share_of_rate("linear", 0, 1, 0.25) == 0.75
+        assert schedule_factor(decay, 0, 1, 0.5) == pytest.approx(0.5)
+    assert schedule_factor("cosine", 0, 1, 0.25) > schedule_factor("linear", 0, 1, 0.25) == 0.75

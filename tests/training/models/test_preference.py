@@ -1,4 +1,4 @@
-"""The preference model: from any policy, learned from what users said of answers."""
+"""The preference model, which starts from a policy and learns from users' ratings."""
 
 import json
 from pathlib import Path
@@ -10,31 +10,38 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 peft = pytest.importorskip("peft")
 
-from tests.training.models.small import STEPS, card, configured  # noqa: E402
+from tests.training.models.small import RL as STEPS  # noqa: E402
+from tests.training.models.small import card, configured  # noqa: E402
 from tests.training.traffic import record  # noqa: E402
 from training.config import Lora, ModelSource, TrainConfig  # noqa: E402
 from training.stages import run_stage  # noqa: E402
 from training.stages.preference import preference_model  # noqa: E402
-from training.stages.run import Run  # noqa: E402
+from training.stages.stage import Run  # noqa: E402
 from training.trainer.models import classifier_of, load_model, load_tokenizer, save_model  # noqa: E402
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 LIKED, OTHER = "\\boxed{7} it is.", "\\boxed{8} it is, I think."
-RL = STEPS | {"steps": 2, "groups": 2, "samples": 2, "length": 8, "general": 0.5}
+RL = STEPS | {
+    "max_steps": 2,
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "general": 0.5,
+}
 
 
 def rated(directory: Path) -> Path:
-    """A gateway's recording: short sure answers were liked, others were not."""
+    """Write a gateway's recording in which users liked short sure answers, and no others."""
     path = directory / "traffic.jsonl"
-    asked = [(f"What is {a} and {7 - a}?", (LIKED, LIKED, OTHER), {"rating": 1}) for a in range(8)]
-    asked += [(f"What are {a} and {8 - a}?", (OTHER, OTHER, LIKED), {"correct": False}) for a in range(4)]
-    record(path, asked)
+    ratings = [(f"What is {a} and {7 - a}?", (LIKED, LIKED, OTHER), {"rating": 1}) for a in range(8)]
+    ratings += [(f"What are {a} and {8 - a}?", (OTHER, OTHER, LIKED), {"correct": False}) for a in range(4)]
+    record(path, ratings)
     return path
 
 
 def adapter(config: TrainConfig, directory: Path) -> ModelSource:
-    """A LoRA that says something, in PEFT's form."""
+    """Save a LoRA that changes the output, in PEFT's form."""
     source = config.model.model_copy(update={"lora": Lora(rank=4, alpha=8)})
     model = load_model(source)
     generator = torch.Generator().manual_seed(3)
@@ -46,25 +53,25 @@ def adapter(config: TrainConfig, directory: Path) -> ModelSource:
     return source.model_copy(update={"adapter": directory})
 
 
-def test_it_begins_with_the_policys_own_weights_an_adapter_among_them(tmp_path: Path) -> None:
+def test_it_starts_from_the_policys_weights_with_the_adapter(tmp_path: Path) -> None:
     """Below the new head every hidden state is the adapted policy's, and not the base model's."""
     config = configured(tmp_path)
     source = adapter(config, tmp_path / "adapter")
     ids = torch.tensor([[5, 6, 7, 8]])
     hidden = {}
     with torch.no_grad():
-        for name, made in (("policy", load_model(source)), ("base", load_model(config.model))):
-            hidden[name] = made(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        for name, model in (("policy", load_model(source)), ("base", load_model(config.model))):
+            hidden[name] = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
         classifier = classifier_of(load_model(source))
-        found = classifier.base_model(input_ids=ids).last_hidden_state
+        classifier_hidden = classifier.base_model(input_ids=ids).last_hidden_state
         assert classifier(input_ids=ids).logits.shape == (1, 1)
-    assert torch.allclose(found, hidden["policy"], atol=1e-4)
-    assert not torch.allclose(found, hidden["base"], atol=1e-1)
+    assert torch.allclose(classifier_hidden, hidden["policy"], atol=1e-4)
+    assert not torch.allclose(classifier_hidden, hidden["base"], atol=1e-1)
 
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_recorded_feedback_trains_it_and_the_mixed_stage_uses_it(tmp_path: Path, lora: bool) -> None:
-    """From the gateway's own file, named in the run's settings; it then likes what the users liked."""
+    """The settings name the gateway's own file; the model then prefers what the users liked."""
     general = [{"kind": "recorded", "path": str(rated(tmp_path)), "ratings": True}]
     more: dict[str, Any] = {}
     if lora:
@@ -73,15 +80,15 @@ def test_recorded_feedback_trains_it_and_the_mixed_stage_uses_it(tmp_path: Path,
     config = configured(tmp_path, mixed=RL, general=general, **more)
     model = run_stage(config, "mixed")
     assert (model / "adapter_config.json").exists() == lora
-    told = card(config, "mixed")
-    assert told["ended"] == "all steps done"
-    assert told["data"]["rows"] == 16
+    run_card = card(config, "mixed")
+    assert run_card["ended"] == "all steps done"
+    assert run_card["data"]["rows"] == 16
     weights = config.output / "mixed" / "preference" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     with Run(config) as run:
-        stage = run.stage("mixed")
-        general_rows = stage.general(8)
-        judge, centre = preference_model(stage, None, general_rows)
+        stage = run.stage("mixed", config.table("mixed"))
+        rated_problems = stage.general_problems(8)
+        judge, centre = preference_model(stage, None, rated_problems)
     assert weights.stat().st_mtime_ns == before
     liked, other = judge(["What is 9 and 9?"] * 2, [LIKED, OTHER])
     assert liked > other

@@ -1,4 +1,4 @@
-"""Stages that are stopped and go on: nothing that they gathered is gathered again."""
+"""Stages that are stopped and resume: nothing that they collected is collected again."""
 
 import random
 from collections.abc import Callable
@@ -15,56 +15,62 @@ from tests.training.teaching import Teacher
 from training.config import TrainConfig
 from training.data.problems import DataError
 from training.stages import run_stage
-from training.trainer.callbacks import Watch
+from training.trainer.callbacks import StageCallback
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 
 class Stopped(Exception):
-    """Somebody pulled the plug."""
+    """The power was cut."""
 
 
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[TrainConfig, Any, int], None]:
-    """Runs a stage that is stopped behind a step."""
-    log = Watch.on_log
+    """Return a function that runs a stage and stops it after a step."""
+    log = StageCallback.on_log
 
     def stop(config: TrainConfig, stage: Any, step: int) -> None:
-        def log_and_stop(self: Watch, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def log_and_stop(self: StageCallback, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             log(self, args, state, control, **kwargs)
             if state.global_step == step:
                 raise Stopped
 
         with monkeypatch.context() as patched:
-            patched.setattr(Watch, "on_log", log_and_stop)
+            patched.setattr(StageCallback, "on_log", log_and_stop)
             with pytest.raises(Stopped):
                 run_stage(config, stage)
 
     return stop
 
 
-RL = {"steps": 5, "groups": 2, "samples": 2, "length": 8, "budgets": {"high": 1, "off": 1}}
+RL = {
+    "max_steps": 5,
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "budgets": {"high": 1, "off": 1},
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "imitation": ("cold-start", {"cold_start": {"steps": 5, "budgets": {"high": 1, "low": 1}}}),
-    "two updates a draw": ("rl", {"rl": RL | {"steps": 6, "updates": 2}}),
+    "imitation": ("cold-start", {"cold_start": {"max_steps": 5, "budgets": {"high": 1, "low": 1}}}),
+    "two updates a draw": ("rl", {"rl": RL | {"max_steps": 6, "num_iterations": 2}}),
     "an adapter": ("rl", {"rl": RL, "lora": {"rank": 2}}),
     "general rows": ("mixed", {"mixed": RL | {"general": 0.5}, "general": [{"kind": "errands"}]}),
-    "a length limit that grows": ("rl", {"rl": RL | {"length_most": 12}}),
+    "a length limit that grows": ("rl", {"rl": RL | {"final_completion_length": 12}}),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_stage_that_was_stopped_anywhere_takes_the_steps_of_one_that_was_not(
+def test_a_stopped_stage_takes_the_same_steps_as_one_that_was_not(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], case: str
 ) -> None:
-    """The same rows, replies and losses, whichever step it was stopped at."""
+    """The same problems, completions and losses, whichever step it was stopped at."""
     stage, tables = CASES[case]
 
     def run(name: str) -> TrainConfig:
-        given = dict(tables)
+        fields = dict(tables)
         directory = tmp_path / name
-        model = {"path": str(directory / "start"), "family": "thinkgate", "lora": given.pop("lora", None)}
-        return configured(directory, model=model, **given)
+        model = {"path": str(directory / "start"), "family": "thinkgate", "lora": fields.pop("lora", None)}
+        return configured(directory, model=model, **fields)
 
     whole, broken = run("whole"), run("broken")
     run_stage(whole, stage)
@@ -76,31 +82,31 @@ def test_a_stage_that_was_stopped_anywhere_takes_the_steps_of_one_that_was_not(
     assert len(taken) >= 5
 
 
-def test_a_stage_goes_on_over_its_own_data_alone(
+def test_a_stage_resumes_with_its_own_data_alone(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """Other rows, or steps of another size, are another run; how fast it learns may change on the way."""
+    """Other problems, or steps of another size, are another run; the learning rate may change."""
     stopped(configured(tmp_path, rl=RL), "rl", 3)
     held_out = {"sources": [{"kind": "additions", "digits": 1}], "count": 2, "max_tokens": 4}
     for change in (
         {"rl": RL | {"groups": 1}},
         {"rl": RL, "seed": 1},
-        {"rl": RL | {"rows": 7}},
+        {"rl": RL | {"problems": 7}},
         {"rl": RL, "held_out": held_out},
     ):
-        with pytest.raises(DataError, match="was made of other data"):
+        with pytest.raises(DataError, match="belongs to another run"):
             run_stage(configured(tmp_path, **change), "rl")
-    run_stage(configured(tmp_path, rl=RL | {"rate": 1e-3}), "rl")
+    run_stage(configured(tmp_path, rl=RL | {"learning_rate": 1e-3}), "rl")
 
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_resumed_stage_asks_no_teacher_again(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None], step: int
 ) -> None:
-    """Before the first checkpoint or behind it; the steps are those of a run that was never stopped."""
+    """Before the first checkpoint or after it; the steps are those of a run that was never stopped."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         run_stage(configured(whole, cold_start=table), "cold-start")
         assert set(teacher.asked.values()) == {1}
         config = configured(broken, cold_start=table)
@@ -115,42 +121,42 @@ def test_a_resumed_stage_asks_no_teacher_again(
     assert card(config, "cold-start")["wrong"] == 0
 
 
-def test_what_a_checkpoint_came_from_is_not_overwritten_by_other_settings(
+def test_other_settings_overwrite_nothing_that_a_checkpoint_needs(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """They are refused before a teacher is asked anything; with the old ones it goes on."""
+    """They are refused before the teacher is asked; with the old ones the stage resumes."""
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 3)
-        with pytest.raises(DataError, match="was made of other data"):
+        with pytest.raises(DataError, match="belongs to another run"):
             run_stage(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start")
         assert set(teacher.asked.values()) == {1}
-        run_stage(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start")
+        run_stage(configured(tmp_path, cold_start=table | {"learning_rate": 1e-3}), "cold-start")
     assert set(teacher.asked.values()) == {1}
 
 
-def test_other_settings_are_asked_for_anew(
+def test_other_settings_ask_the_teacher_again(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """How it trains may change on the way; what is asked may not, or it is asked."""
+    """Settings of the training may change without that; settings of the collection may not."""
     with Teacher() as teacher:
-        table = {"teacher": "endpoint", "endpoint": teacher.url, "steps": 4}
+        table = {"teacher": "endpoint", "endpoint": teacher.url, "max_steps": 4}
         stopped(configured(tmp_path, cold_start=table), "cold-start", 1)
-        stopped(configured(tmp_path, cold_start=table | {"rate": 1e-3}), "cold-start", 1)
+        stopped(configured(tmp_path, cold_start=table | {"learning_rate": 1e-3}), "cold-start", 1)
         assert set(teacher.asked.values()) == {1}
         stopped(configured(tmp_path, cold_start=table | {"temperature": 0.5}), "cold-start", 1)
     assert set(teacher.asked.values()) == {2}
 
 
-def test_a_difficulty_filter_is_drawn_once(
+def test_a_difficulty_filter_samples_once(
     tmp_path: Path, stopped: Callable[[TrainConfig, Any, int], None]
 ) -> None:
-    """Its verdict lies beside the stage, and its time counts once it is read as when it was taken."""
+    """Its result is saved beside the stage and counts the same time when it is read again."""
     rl = {
-        "steps": 4,
+        "max_steps": 4,
         "groups": 2,
-        "samples": 2,
-        "length": 8,
+        "num_generations": 2,
+        "max_completion_length": 8,
         "difficulty": {"low": 0, "high": 0.5, "samples": 2},
     }
     config = configured(tmp_path, rl=rl)

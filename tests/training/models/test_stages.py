@@ -20,9 +20,9 @@ from training.data.constraints import satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
-from training.stages.imitation_replies import best, general_examples, judging  # noqa: E402
-from training.stages.measure import majority  # noqa: E402
-from training.stages.run import Run  # noqa: E402
+from training.stages.measure import majority_answer  # noqa: E402
+from training.stages.sft_examples import best_completions, correctness, general_examples  # noqa: E402
+from training.stages.stage import Run  # noqa: E402
 from training.tiny.model import build  # noqa: E402
 from training.types import Completion, Problem  # noqa: E402
 
@@ -49,63 +49,63 @@ count = 4
 max_tokens = 8
 
 [base]
-rows = 64
-steps = 4
+problems = 64
+max_steps = 4
 batch = 8
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 budgets = {{ off = 1, low = 1, high = 1, none = 1 }}
 general = 0.2
 
 [zero]
-rows = 16
-steps = 2
+problems = 16
+max_steps = 2
 groups = 2
-samples = 4
-batch = 8
-length = 8
-every = 2
-save_every = 2
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 8
+eval_steps = 2
+save_steps = 2
 budgets = {{ high = 1 }}
 
 [cold-start]
-rows = 64
-steps = 2
+problems = 64
+max_steps = 2
 batch = 8
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 
 [rl]
-rows = 5
-steps = 6
+problems = 5
+max_steps = 6
 groups = 2
-samples = 4
-batch = 4
+num_generations = 4
+per_device_train_batch_size = 4
 rounds = 2
-length = 8
-every = 3
-save_every = 2
+max_completion_length = 8
+eval_steps = 3
+save_steps = 2
 budgets = {{ off = 1, low = 1, high = 1 }}
 
 [rejection]
-rows = 8
+problems = 8
 samples = 2
-steps = 2
+max_steps = 2
 batch = 4
-every = 2
-save_every = 2
+eval_steps = 2
+save_steps = 2
 max_tokens = 8
 general = 0.5
 
 [mixed]
-rows = 12
-steps = 2
+problems = 12
+max_steps = 2
 groups = 2
-samples = 4
-batch = 8
-length = 8
-every = 2
-save_every = 2
+num_generations = 4
+per_device_train_batch_size = 8
+max_completion_length = 8
+eval_steps = 2
+save_steps = 2
 general = 0.5
 """
 
@@ -114,22 +114,22 @@ import os, sys
 from pathlib import Path
 from training.config import read_config
 from training.stages import run_stage
-from training.trainer.callbacks import Watch
+from training.trainer.callbacks import StageCallback
 
-log = Watch.on_log
+log = StageCallback.on_log
 
 def log_and_die(self, args, state, control, **kwargs):
     log(self, args, state, control, **kwargs)
     if state.global_step == int(sys.argv[2]):
         os._exit(9)
 
-Watch.on_log = log_and_die
+StageCallback.on_log = log_and_die
 run_stage(read_config(Path(sys.argv[1])), "rl")
 """
 
 
 def small(directory: Path, *pipeline_: str) -> Path:
-    """The path of a small run's configuration; without `base` it starts from a still smaller model."""
+    """Write a small run's settings; without `base` it starts from a still smaller model."""
     start = directory / "start"
     if "base" not in pipeline_ and not start.exists():
         build(start, width=64, layers=1)
@@ -139,14 +139,14 @@ def small(directory: Path, *pipeline_: str) -> Path:
 
 
 def test_all_stages_run_in_order_and_each_starts_from_the_one_before(tmp_path: Path) -> None:
-    """The pipeline leaves a model, a card and curves of every stage, and is done when it is run again."""
+    """The pipeline leaves a model, a card and curves of every stage, and does nothing when run again."""
     config = read_config(small(tmp_path, "base", "zero", "cold-start", "rl", "mixed"))
     model = pipeline(config)
     assert model == config.output / "mixed" / "model"
     for stage in config.pipeline:
-        told = card(config, stage)
-        assert told["stage"] == stage
-        assert told["ended"] == "all steps done"
+        run_card = card(config, stage)
+        assert run_card["stage"] == stage
+        assert run_card["ended"] == "all steps done"
         assert (config.output / stage / "model" / "model.safetensors").exists()
         assert (config.output / stage / "curves.svg").read_text(encoding="utf-8").startswith("<svg")
     before = (config.output / "mixed" / "card.json").stat().st_mtime_ns
@@ -154,8 +154,8 @@ def test_all_stages_run_in_order_and_each_starts_from_the_one_before(tmp_path: P
     assert (config.output / "mixed" / "card.json").stat().st_mtime_ns == before
 
 
-def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """The resumed run asks the same questions, draws the same replies and takes the same losses."""
+def test_a_killed_stage_resumes_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """It asks the same problems, samples the same completions and has the same losses."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     runs = []
     for directory in (whole, killed):
@@ -173,22 +173,22 @@ def test_a_stage_that_is_killed_goes_on_as_if_nothing_had_happened(tmp_path: Pat
 
 
 def ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, *accuracies: float) -> Any:
-    """The card of a stage with these held-out accuracies, whose weights are other ones at each but the first.
+    """Return the card of a stage with these accuracies.
 
-    What comes out must be what went in.
+    Its weights change at every evaluation after the first. The resulting weights must be those of the start.
     """
     left = iter(accuracies)
 
     def accuracy(stage: Any, model: Any, *_: Any) -> dict[str, float]:
-        found = next(left)
+        accuracy_now = next(left)
         if evaluated:
             with torch.no_grad():
                 next(model.parameters()).add_(1.0)
-        evaluated.append(found)
-        return {"accuracy": found, "finished": 1.0}
+        evaluated.append(accuracy_now)
+        return {"accuracy": accuracy_now, "finished": 1.0}
 
     evaluated: list[float] = []
-    monkeypatch.setattr("training.stages.run.Stage.accuracy", accuracy)
+    monkeypatch.setattr("training.stages.stage.Stage.evaluate", accuracy)
     path = small(tmp_path, "rl")
     path.write_text(path.read_text(encoding="utf-8").replace("rounds = 2", f"rounds = 2\n{option}"))
     config = read_config(path)
@@ -200,56 +200,54 @@ def ended_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, *ac
     return card(config, "rl")
 
 
-def test_a_run_that_falls_ends_with_the_weights_of_its_best_evaluation(
+def test_a_stage_whose_accuracy_falls_ends_with_its_best_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By ten points, in two evaluations one after the other."""
-    told = ended_with(tmp_path, monkeypatch, "", 0.5, 0.4, 0.3)
-    assert "restored the best checkpoint" in told["ended"]
+    """A fall of ten points in two evaluations in a row."""
+    run_card = ended_with(tmp_path, monkeypatch, "", 0.5, 0.4, 0.3)
+    assert "went back to the best" in run_card["ended"]
 
 
-def test_a_stage_may_end_with_its_best_evaluations_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the last evaluation is worse than an earlier one, though by too little for the guard."""
-    told = ended_with(tmp_path, monkeypatch, "best = true", 0.52, 0.5, 0.51)
-    assert (told["ended"], told["weights"]) == ("all steps done", "best evaluation")
+def test_a_stage_may_end_with_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the last evaluation is worse than an earlier one, though by too little for the guard."""
+    run_card = ended_with(tmp_path, monkeypatch, "load_best_model_at_end = true", 0.52, 0.5, 0.51)
+    assert (run_card["ended"], run_card["weights"]) == ("all steps done", "best evaluation")
 
 
-def test_nothing_right_to_imitate_is_said_and_not_trained_on(tmp_path: Path) -> None:
-    """Rejection sampling from a model that gets nothing right ends with a sentence that says so."""
+def test_nothing_right_to_imitate_is_an_error(tmp_path: Path) -> None:
+    """Rejection sampling from a model that gets nothing right says so."""
     config = read_config(small(tmp_path, "rejection"))
     with pytest.raises(DataError, match="none of the replies to 8 questions was right"):
         run_stage(config, "rejection")
 
 
-def test_general_rows_teach_their_written_answer_or_what_the_model_says_itself(tmp_path: Path) -> None:
-    """An instruction without an answer is asked of the model; only a reply that keeps to it is learned."""
-    written, asked = next(errands("test")), instruction(1, 0)
+def test_general_problems_teach_written_answers_or_the_models_own(tmp_path: Path) -> None:
+    """A model answers instructions without an answer itself; only a reply that obeys is learned."""
+    written, instructed = next(errands("test")), instruction(1, 0)
     with Run(read_config(small(tmp_path, "rejection"))) as run:
-        stage = run.stage("rejection")
+        stage = run.stage("rejection", run.config.table("rejection"))
         model, _, prompter = stage.load(None)
-        examples = general_examples(stage, model, prompter, [written, asked])
+        examples = general_examples(stage, model, prompter, [written, instructed])
     assert examples[0].target == prompter.target(examples[0].prompt, "", written.extra["answer"])
     for example in examples[1:]:
-        told = prompter.completion(example.prompt, example.target).answer
-        assert all(satisfied(check, told) for check in asked.checks)
+        answer = prompter.completion(example.prompt, example.target).answer
+        assert all(satisfied(check, answer) for check in instructed.checks)
 
 
-def test_what_only_the_graders_workers_can_decide_is_decided(tmp_path: Path) -> None:
-    """As serving would decide it: in a teacher's replies, in those of the policy, and in a vote."""
-    row = Problem("1", "What is the area under the line y = x from 0 to 1?", "1/2")
+def test_the_graders_workers_decide_hard_answers(tmp_path: Path) -> None:
+    """As in serving: in a teacher's replies, in those of the policy, and in a vote."""
+    problem = Problem("1", "What is the area under the line y = x from 0 to 1?", "1/2")
     right, wrong = (Completion("", (n,), "", rf"\boxed{{\int_0^{n} x\,dx}}", 0, True) for n in (1, 2))
     with Run(read_config(small(tmp_path, "rl"))) as run:
-        stage = run.stage("rl")
-        assert list(judging(stage, [row])(row, [right, wrong])) == [1.0, 0.0]
+        stage = run.stage("rl", run.config.table("rl"))
+        assert list(correctness(stage, [problem])(problem, [right, wrong])) == [1.0, 0.0]
         plain = Completion("", (3,), "", r"\boxed{0.5}", 0, True)
-        assert verify(majority([wrong, right, plain], run.pool), "1/2", run.pool) is True
-    assert majority([wrong, right, plain]) == wrong.answer
+        assert verify(majority_answer([wrong, right, plain], run.pool), "1/2", run.pool) is True
+    assert majority_answer([wrong, right, plain]) == wrong.answer
 
 
-def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) -> None:
-    """Errands are judged by a preference model, which says nothing of right and wrong."""
+def test_a_held_out_question_needs_a_verifiable_reward(tmp_path: Path) -> None:
+    """A preference model judges errands, and says nothing of right and wrong."""
     path = small(tmp_path, "rl")
     text = path.read_text(encoding="utf-8")
     path.write_text(
@@ -260,8 +258,8 @@ def test_a_held_out_question_that_nothing_verifies_is_refused(tmp_path: Path) ->
 
 
 def test_the_best_replies_are_right_finished_different_and_short() -> None:
-    """Of a question's replies those are kept that are wholly right and fit to imitate, the shortest first."""
-    row = Problem("1", "What is 1+1?", "2")
+    """The shortest come first; with a scorer, those that it ranks highest."""
+    problem = Problem("1", "What is 1+1?", "2")
 
     def reply(ids: tuple[int, ...], thinking: str = "1+1=2", *, finished: bool = True) -> Completion:
         return Completion("", ids, thinking, "2", 3, finished, "high")
@@ -273,9 +271,9 @@ def test_the_best_replies_are_right_finished_different_and_short() -> None:
         reply((9,)),
         reply((8,), finished=False),
     )
-    replies, worth = [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0]
-    assert best(row, replies, worth, 4) == [same, long]
-    assert best(row, replies, worth, 1, liked=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
+    replies, values = [long, short, same, wrong, cut], [1.0, 1.0, 1.0, 0.0, 1.0]
+    assert best_completions(problem, replies, values, 4) == [same, long]
+    assert best_completions(problem, replies, values, 1, scores=[0.9, 0.2, 0.2, 1.0, 1.0]) == [long]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path: Path) -> None:

@@ -17,35 +17,48 @@ from training.data.prompts import Prompt, Prompter
 from training.sandbox import SandboxError, open_sandbox
 from training.stages import run_stage
 from training.stages.plots import read_metrics
-from training.stages.run import Run
+from training.stages.stage import Run
 from training.types import Completion
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
 FUNCTIONS = {"kind": "functions"}
 SWITCHES = {
-    "kl": 0.1,
+    "beta": 0.1,
     "rounds": 2,
-    "normalise": "magistral",
-    "leave_out_unfinished": True,
-    "length_most": 16,
+    "scale_rewards": "magistral",
+    "mask_truncated_completions": True,
+    "final_completion_length": 16,
     "rewards": {"format": 0.1, "language": 0.1, "overlong": 0.1, "short": 0.1, "budget": 0.1},
     "budgets": {"off": 1, "high": 1},
-    "entropy": 0.01,
+    "min_entropy": 0.01,
 }
-FILTERED = {"groups": 2, "samples": 2, "length": 8, "steps": 2, "difficulty": {"samples": 2}}
+FILTERED = {
+    "groups": 2,
+    "num_generations": 2,
+    "max_completion_length": 8,
+    "max_steps": 2,
+    "difficulty": {"samples": 2},
+}
 
 
 @pytest.fixture(scope="module")
-def coded(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """A run of two steps on problems whose answers are functions, judged by their unit tests."""
+def code_run(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Run two steps on problems whose answers are functions, judged by their unit tests."""
     try:
         open_sandbox()
     except SandboxError as error:
         pytest.skip(str(error))
     config = configured(
         tmp_path_factory.mktemp("coded"),
-        rl={"steps": 2, "groups": 2, "samples": 2, "length": 8, "every": 2, **SWITCHES},
+        rl={
+            "max_steps": 2,
+            "groups": 2,
+            "num_generations": 2,
+            "max_completion_length": 8,
+            "eval_steps": 2,
+            **SWITCHES,
+        },
         data=[FUNCTIONS],
         held_out={"sources": [FUNCTIONS], "count": 2, "max_tokens": 8},
     )
@@ -53,70 +66,69 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     return config
 
 
-def test_a_stage_learns_from_unit_tests(coded: TrainConfig) -> None:
-    """Every part of the reward is logged beside what decides, KL, length limit and rounds of sampling."""
-    assert card(coded, "rl")["ended"] == "all steps done"
-    assert len(steps(coded, "rl")) == 2
-    for step in steps(coded, "rl"):
+def test_a_stage_learns_from_unit_tests(code_run: TrainConfig) -> None:
+    """The log has every part of the reward, KL, the length limit and the rounds of sampling."""
+    assert card(code_run, "rl")["ended"] == "all steps done"
+    assert len(steps(code_run, "rl")) == 2
+    for step in steps(code_run, "rl"):
         assert {"accuracy", "total", "kl", "entropy", "taught", *SWITCHES["rewards"]} <= step.keys()
         assert (step["limit"], step["rounds"]) == (8, 2)
         assert 0 <= step["taught"] <= 1
-    held = [
+    evaluations = [
         line["evaluation"]
-        for line in read_metrics(coded.output / "rl" / "metrics.jsonl")
+        for line in read_metrics(code_run.output / "rl" / "metrics.jsonl")
         if "evaluation" in line
     ]
-    assert [each["accuracy"] for each in held] == [0, 0]
+    assert [each["accuracy"] for each in evaluations] == [0, 0]
 
 
-def test_what_is_held_out_is_not_trained_on(coded: TrainConfig) -> None:
-    """Though both come from the same thirty problems."""
-    with Run(coded) as run:
-        stage = run.stage("rl")
-        rows, held = stage.rows(30), stage.held_out()
-    assert 20 < len(rows) <= 28
-    assert len(held) == 2
-    assert overlaps(rows, held) == []
+def test_held_out_problems_are_not_trained_on(code_run: TrainConfig) -> None:
+    """Although both come from the same thirty problems."""
+    with Run(code_run) as run:
+        stage = run.stage("rl", code_run.table("rl"))
+        problems, held_out = stage.problems(30), stage.held_out()
+    assert 20 < len(problems) <= 28
+    assert len(held_out) == 2
+    assert overlaps(problems, held_out) == []
 
 
 def sometimes_right(
     model: Any, prompter: Prompter, prompts: Sequence[Prompt], **_: Any
 ) -> list[list[Completion]]:
-    """Two replies to each sum, right by its first number: both to 2, one to 5."""
-    drawn = []
+    """Answer each sum twice, right by its first number: both times up to 2, once up to 5."""
+    completions = []
     for prompt in prompts:
         one, other = map(int, re.findall(r"\d+", prompt.text))
         right = 2 if one <= 2 else 1 if one <= 5 else 0
         answers = [str(one + other)] * right + ["none"] * (2 - right)
-        drawn.append([Completion("", (), "", answer, 0, True, prompt.budget) for answer in answers])
-    return drawn
+        completions.append([Completion("", (), "", answer, 0, True, prompt.budget) for answer in answers])
+    return completions
 
 
 def test_the_difficulty_filter_decides_what_is_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Questions in the band alone; the card tells how many were too easy and too hard."""
-    monkeypatch.setattr("training.stages.reinforce.draw", sometimes_right)
-    rl = FILTERED | {"rows": 40}
+    """Only problems in the band stay; the card counts those that were too easy and too hard."""
+    monkeypatch.setattr("training.stages.grpo_stage.sample_completions", sometimes_right)
+    rl = FILTERED | {"problems": 40}
     config = configured(tmp_path, rl=rl)
     run_stage(config, "rl")
-    told = card(config, "rl")
-    counts = told["difficulty"]
+    run_card = card(config, "rl")
+    counts = run_card["difficulty"]
     assert min(counts.values()) > 0
     assert sum(counts.values()) == 40
-    assert told["data"]["rows"] == counts["kept"]
-    asked = {name for line in steps(config, "rl") for name in line["rows"]}
-    first = {
-        row.id: int(row.question.split()[-1].partition("+")[0]) for row in Run(config).stage("rl").rows(40)
-    }
-    assert all(2 < first[name] <= 5 for name in asked)
+    assert run_card["data"]["rows"] == counts["kept"]
+    trained_on = {name for line in steps(config, "rl") for name in line["rows"]}
+    problems = Run(config).stage("rl", config.table("rl")).problems(40)
+    first = {problem.id: int(problem.question.split()[-1].partition("+")[0]) for problem in problems}
+    assert all(2 < first[name] <= 5 for name in trained_on)
 
 
-def test_where_hardly_a_question_is_in_the_band_all_are_kept(tmp_path: Path) -> None:
-    """A model that gets nothing right has none; the card says that the filter was set aside."""
+def test_a_band_with_too_few_problems_is_not_used(tmp_path: Path) -> None:
+    """A model that gets nothing right has none; the card says that the filter was not used."""
     config = configured(tmp_path, rl=FILTERED)
     run_stage(config, "rl")
-    told = card(config, "rl")
-    assert told["difficulty"] == {"kept": 0, "easy": 0, "hard": 8}
-    assert told["difficulty_unused"]
-    assert told["data"]["rows"] == 8
+    run_card = card(config, "rl")
+    assert run_card["difficulty"] == {"kept": 0, "easy": 0, "hard": 8}
+    assert run_card["difficulty_unused"]
+    assert run_card["data"]["rows"] == 8

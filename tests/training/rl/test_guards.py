@@ -18,7 +18,7 @@ from training.rl.guards import (
     watch_accuracy,
     watch_step,
 )
-from training.trainer.states import from_json, to_json
+from training.trainer.saved_state import from_json, to_json
 
 RULE = Divergence(fall=0.1, evaluations=2, entropy=0.05, steps=3)
 shares = st.integers(0, 100).map(lambda n: n / 100)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.rl.length_schedule import LengthSchedule, LengthState, next_length, start_length
-from training.trainer.states import from_json, to_json
+from training.trainer.saved_state import from_json, to_json
 
 SCHEDULE = LengthSchedule(start=100, maximum=300, factor=2.0, max_truncated=0.25, window=2)
 

@@ -1,4 +1,4 @@
-"""What a classifier is taught about a reply."""
+"""The labels that a classifier learns."""
 
 import random
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.scorer.asking import LOW, WORKED, asked
-from training.scorer.labels import harder, marked, near_miss, step_labels
+from tests.training.scorer.additions import LOW, WORKED, sampled
+from training.scorer.labels import change_digit, labelled_texts, step_labels, with_hard_negatives
 
 TEMPLATE = "Q {question}\n{reasoning}\nA {answer}."
 
@@ -24,29 +24,29 @@ TEMPLATE = "Q {question}\n{reasoning}\nA {answer}."
         ("", WORKED, []),
     ],
 )
-def test_a_step_is_right_until_the_first_that_is_not(thinking: str, chain: str, labels: list[bool]) -> None:
-    """Lines are steps, or words where the chain is one line; what goes on after the chain's end is wrong."""
+def test_steps_are_right_up_to_the_first_wrong_one(thinking: str, chain: str, labels: list[bool]) -> None:
+    """Steps are lines, or words if the chain is one line; steps after the chain's end are wrong."""
     assert [right for _, right in step_labels(thinking, chain)] == labels
 
 
 @given(st.text("0123456789+=\n ", max_size=40), st.text("0123456789+=\n ", max_size=40))
-def test_steps_end_in_order_and_never_recover(thinking: str, chain: str) -> None:
-    """Each at its last character."""
-    found = step_labels(thinking, chain)
-    ends = [end for end, _ in found]
+def test_step_labels_are_ordered_and_never_recover(thinking: str, chain: str) -> None:
+    """Ends increase, and after a wrong step all are wrong."""
+    labels = step_labels(thinking, chain)
+    ends = [end for end, _ in labels]
     assert ends == sorted(set(ends))
     assert all(0 < end <= len(thinking) for end in ends)
-    labels = [right for _, right in found]
-    assert labels == sorted(labels, reverse=True)
+    rights = [right for _, right in labels]
+    assert rights == sorted(rights, reverse=True)
 
 
-def test_a_reply_is_marked_as_serving_fills_the_template() -> None:
-    """At its end with the verifier's label, and, where asked to, at the end of each step."""
-    (whole,) = marked(TEMPLATE, [asked("579")])
+def test_a_reply_is_labelled_in_the_template_of_serving() -> None:
+    """Its end has the grader's label; with `steps`, so does the end of each step."""
+    (whole,) = labelled_texts(TEMPLATE, [sampled("579")])
     assert whole.text == f"Q What is 123+456?\n{WORKED}\nA 579."
-    assert whole.marks == ((len(whole.text), True),)
-    (stepwise,) = marked(TEMPLATE, [asked("578", thinking="3+6=9\n2+5=8")], steps=True)
-    assert [(stepwise.text[:end].split("\n")[-1], right) for end, right in stepwise.marks] == [
+    assert whole.labels == ((len(whole.text), True),)
+    (stepwise,) = labelled_texts(TEMPLATE, [sampled("578", thinking="3+6=9\n2+5=8")], steps=True)
+    assert [(stepwise.text[:end].split("\n")[-1], right) for end, right in stepwise.labels] == [
         ("3+6=9", True),
         ("2+5=8", False),
         ("A 578.", False),
@@ -54,31 +54,31 @@ def test_a_reply_is_marked_as_serving_fills_the_template() -> None:
 
 
 def test_steps_are_compared_with_the_chain_of_the_budget() -> None:
-    """A short budget's chain is the short one."""
-    (short,) = marked(TEMPLATE, [asked("579", thinking=LOW, budget="low")], steps=True)
-    assert [right for _, right in short.marks] == [True] * 4
+    """A low budget has a short chain."""
+    (short,) = labelled_texts(TEMPLATE, [sampled("579", thinking=LOW, budget="low")], steps=True)
+    assert [right for _, right in short.labels] == [True] * 4
 
 
-def test_a_reply_without_an_answer_is_no_example() -> None:
-    """Serving doesn't score it either."""
-    assert marked(TEMPLATE, [asked(" ")]) == []
+def test_a_reply_without_an_answer_is_left_out() -> None:
+    """Serving does not score such a reply either."""
+    assert labelled_texts(TEMPLATE, [sampled(" ")]) == []
 
 
 @given(st.text(max_size=20), st.integers())
-def test_a_near_miss_differs_in_one_digit(answer: str, seed: int) -> None:
-    """And there is none where there is no digit."""
-    missed = near_miss(answer, random.Random(seed))
-    if missed is None:
+def test_a_changed_answer_differs_in_one_digit(answer: str, seed: int) -> None:
+    """There is none if the answer has no digit."""
+    changed = change_digit(answer, random.Random(seed))
+    if changed is None:
         assert not set(answer) & set("0123456789")
     else:
-        assert len(missed) == len(answer)
-        assert sum(x != y for x, y in zip(missed, answer, strict=True)) == 1
+        assert len(changed) == len(answer)
+        assert sum(x != y for x, y in zip(changed, answer, strict=True)) == 1
 
 
-def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
-    """The leading wrong answer once more for each of its samples, and each right reply spoilt."""
-    (more,) = harder([asked("578", "578", "579", "1")], seed=0)
-    added = more.samples[4:]
+def test_hard_negatives_are_winning_mistakes_and_changed_answers() -> None:
+    """The replies of the leading wrong group come again, and each right reply gets a wrong digit."""
+    (extended,) = with_hard_negatives([sampled("578", "578", "579", "1")], seed=0)
+    added = extended.samples[4:]
     assert [reply.answer for reply in added[:2]] == ["578", "578"]
     assert len(added) == 3
     assert not any(reply.correct for reply in added)
@@ -86,7 +86,7 @@ def test_harder_negatives_are_what_wins_votes_and_near_misses() -> None:
     assert added[2].thinking == WORKED
 
 
-def test_a_vote_that_is_right_has_no_winning_mistake() -> None:
-    """Then only near misses are added."""
-    (more,) = harder([asked("579", "579", "1")], seed=0)
-    assert len(more.samples) == 5
+def test_a_right_vote_adds_only_changed_answers() -> None:
+    """Such a vote has no winning mistake."""
+    (extended,) = with_hard_negatives([sampled("579", "579", "1")], seed=0)
+    assert len(extended.samples) == 5

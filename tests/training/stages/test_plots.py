@@ -15,12 +15,12 @@ LINES = [
 
 
 def texts(svg: str) -> set[str]:
-    """All that is written in a picture."""
+    """Return all text in a picture."""
     return {element.text or "" for element in ElementTree.fromstring(svg).iter() if element.text}
 
 
 def test_every_figure_with_two_points_has_a_line() -> None:
-    """What was never logged, or only once, has no panel; values that are no numbers are left out."""
+    """A figure logged never or once has no panel; values that are no numbers are left out."""
     svg = curves(LINES, "run: rl")
     written = texts(svg)
     assert {"run: rl", "accuracy", "held out", "loss", "step"} <= written

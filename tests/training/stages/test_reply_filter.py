@@ -1,8 +1,8 @@
-"""What is fit to be imitated."""
+"""Which replies are fit to be imitated."""
 
 import pytest
 
-from training.stages.imitation_filter import fit_to_imitate, repeats
+from training.stages.reply_filter import is_fit_to_imitate, is_repetitive
 from training.types import Problem
 
 ROW = Problem("1", "How many apples are left when Ann eats two of her five apples?", "3")
@@ -21,13 +21,13 @@ ROW = Problem("1", "How many apples are left when Ann eats two of her five apple
         ("Пять яблок минус два яблока будет ровно три яблока", "3", "high", False),
     ],
 )
-def test_readable_chains_in_the_budgets_form_are_kept(
+def test_readable_chains_in_the_budgets_form_are_fit(
     thinking: str, answer: str, budget: str, fit: bool
 ) -> None:
-    """A loop, a stray tag, another script, thinking where none was allowed, or no answer is not imitated."""
-    assert fit_to_imitate(ROW, thinking, answer, budget) is fit
+    """A loop, a stray tag, another script, thinking where none was allowed, or no answer is not."""
+    assert is_fit_to_imitate(ROW, thinking, answer, budget) is fit
 
 
 def test_short_texts_are_never_called_repetitive() -> None:
     """A few equal words are no loop."""
-    assert not repeats("no no no no no no no no")
+    assert not is_repetitive("no no no no no no no no")

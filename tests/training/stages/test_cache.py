@@ -1,4 +1,4 @@
-"""What a stage gathered, kept over a restart."""
+"""What a stage collects, saved over a restart."""
 
 import signal
 import subprocess
@@ -9,31 +9,31 @@ from pathlib import Path
 import pytest
 
 from tests.training.teaching import Teacher
-from training.stages.collected import Journal, binding, identity, once
+from training.stages.cache import ReplyLog, cached, digest, weights_digest
 
 ASKS = """
 import sys
 from pathlib import Path
 from training.config import SftTable
-from training.stages.collected import Journal
+from training.stages.cache import ReplyLog
 from training.stages.teachers import ask_endpoint
 from training.types import Problem
 
-table = SftTable(steps=1, teacher="endpoint", endpoint=sys.argv[1])
-journal = Journal(Path(sys.argv[2]), "these")
+table = SftTable(max_steps=1, teacher="endpoint", endpoint=sys.argv[1])
+journal = ReplyLog(Path(sys.argv[2]), "these")
 rows = [Problem(str(n), f"What is {n}+{n}?", str(2 * n)) for n in range(40)]
-replies = ask_endpoint(table, rows, [None] * len(rows), known=journal.known, keep=journal.add)
+replies = ask_endpoint(table, rows, [None] * len(rows), earlier=journal.replies, save=journal.add)
 print(sum(answer == row.gold for row, [(_, answer)] in zip(rows, replies)))
 """
 
 
-def test_it_is_made_once_and_anew_for_other_settings(tmp_path: Path) -> None:
+def test_a_result_is_computed_once_and_again_for_other_settings(tmp_path: Path) -> None:
     """The value and its cost come back from the file, whole or not at all."""
     made, now = count(), count()
     path = tmp_path / "gathered.json"
 
     def ask(bound: str) -> tuple[object, float]:
-        return once(path, bound, lambda: {"number": next(made), "ids": (1, 2)}, lambda: float(next(now)))
+        return cached(path, bound, lambda: {"number": next(made), "ids": (1, 2)}, lambda: float(next(now)))
 
     first = ask("a")
     assert first == ({"number": 0, "ids": [1, 2]}, 1.0)
@@ -43,43 +43,43 @@ def test_it_is_made_once_and_anew_for_other_settings(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["gathered.json"]
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
-    """The next try makes it."""
+def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
+    """The next try computes the result."""
     path = tmp_path / "gathered.json"
     with pytest.raises(ZeroDivisionError):
-        once(path, "a", lambda: 1 // 0, float)
-    assert once(path, "a", lambda: 5, float)[0] == 5
+        cached(path, "a", lambda: 1 // 0, float)
+    assert cached(path, "a", lambda: 5, float)[0] == 5
 
 
-def test_a_binding_is_of_all_that_it_is_told(tmp_path: Path) -> None:
-    """The order in which it is told is no matter; weights are told apart by what they are."""
-    assert binding(a=1, b=[2]) == binding(b=[2], a=1) != binding(a=1, b=[3])
+def test_a_digest_depends_on_all_its_parts(tmp_path: Path) -> None:
+    """Their order does not matter; weights differ by their content."""
+    assert digest(a=1, b=[2]) == digest(b=[2], a=1) != digest(a=1, b=[3])
     for name, weights in (("x", b"1"), ("y", b"1"), ("z", b"2")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
-    x, y, z = (identity(tmp_path / name) for name in "xyz")
+    x, y, z = (weights_digest(tmp_path / name) for name in "xyz")
     assert x == y != z
-    assert identity(None) == ""
+    assert weights_digest(None) == ""
 
 
-def test_a_journal_drops_what_was_cut_off(tmp_path: Path) -> None:
-    """What was written whole is known; one that is bound to something else is empty."""
+def test_a_reply_log_drops_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    """It keeps whole lines; a log with another digest is empty."""
     path = tmp_path / "asked.jsonl"
-    journal = Journal(path, "a")
+    journal = ReplyLog(path, "a")
     journal.add("1", [["t", "a"]])
     journal.add("2", [])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"3": [["t"')
-    again = Journal(path, "a")
-    assert again.known == {"1": [["t", "a"]], "2": []}
+    again = ReplyLog(path, "a")
+    assert again.replies == {"1": [["t", "a"]], "2": []}
     again.add("3", [])
-    assert set(Journal(path, "a").known) == {"1", "2", "3"}
-    assert Journal(path, "b").known == {}
-    assert Journal(path, "a").known == {}
+    assert set(ReplyLog(path, "a").replies) == {"1", "2", "3"}
+    assert ReplyLog(path, "b").replies == {}
+    assert ReplyLog(path, "a").replies == {}
 
 
-def test_a_teacher_that_was_being_asked_is_asked_only_the_rest(tmp_path: Path) -> None:
-    """Killed in the middle of its questions, the asker knows afterwards what had been answered."""
+def test_a_killed_stage_asks_the_teacher_only_the_rest(tmp_path: Path) -> None:
+    """The log holds what was answered before."""
     with Teacher(patience=20) as teacher:
         command = [sys.executable, "-c", ASKS, teacher.url, str(tmp_path / "asked.jsonl")]
         asker = subprocess.Popen(command)
@@ -89,7 +89,7 @@ def test_a_teacher_that_was_being_asked_is_asked_only_the_rest(tmp_path: Path) -
             assert asker.poll() is None
         asker.send_signal(signal.SIGKILL)
         asker.wait()
-        known = {f"What is {row}+{row}?" for row in Journal(journal, "these").known}
+        known = {f"What is {row}+{row}?" for row in ReplyLog(journal, "these").replies}
         teacher.patience = None
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "40\n"
