@@ -9,7 +9,18 @@ from typing import Any, Literal
 from policies.types import SamplingRequest
 from scorers.types import Sample, VoteResult
 
-__all__ = ["Delta", "Enforced", "Event", "Finished", "Progress", "RunResult", "SampleCounts", "Status"]
+__all__ = [
+    "Delta",
+    "Enforced",
+    "Event",
+    "Finished",
+    "FinishedSample",
+    "Progress",
+    "RunResult",
+    "SampleCounts",
+    "Status",
+    "TokenCounts",
+]
 
 Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 
@@ -31,6 +42,41 @@ class Delta:
     content: str
     raw: Mapping[str, Any]
     choice: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class TokenCounts:
+    """Tokens of one sample so far, readable while it runs.
+
+    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them. `lowest` is the
+    lowest windowed confidence so far. `confidence` is that of the whole, which short samples have as well.
+    Both are None where no logprobs are known.
+    """
+
+    completion: int = 0
+    reasoning: int = 0
+    prompt: int = 0
+    upstream_prompt: int = 0
+    estimated: bool = False
+    lowest: float | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSample:
+    """A finished sample, and what came with it.
+
+    `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced"). `envelope` holds the
+    upstream reply's other top-level fields. `usage` is the engine's own, where the sample was one request's
+    only choice. `limit_kept` says whether the engine was seen to keep the limit itself (None: not seen).
+    """
+
+    sample: Sample
+    counts: TokenCounts
+    enforced: Enforced = "none"
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    limit_kept: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

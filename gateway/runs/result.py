@@ -8,10 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Enforced, Event, Finished, RunResult, SampleCounts, Status
+from gateway.runs.events import (
+    Enforced,
+    Event,
+    Finished,
+    FinishedSample,
+    RunResult,
+    SampleCounts,
+    Status,
+    TokenCounts,
+)
 from gateway.runs.logprobs import sample_as_asked
 from gateway.runs.request import RunRequest
-from gateway.runs.sample_state import FinishedSample, TokenCounts
 from gateway.runs.voting import FinalVote
 from scorers.types import Answer, Sample, VoteResult
 

@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from gateway.runs.budget import AUTO
-from gateway.runs.events import Event, Finished, RunResult
+from gateway.runs.events import Event, Finished, FinishedSample, RunResult
 from gateway.runs.request import RunRequest
 from gateway.runs.result import is_silent, result_of, with_cost
 from gateway.runs.sample_plan import SamplePlan, plan_samples
-from gateway.runs.sample_state import FinishedSample
 from gateway.runs.sampling import draw
 from gateway.runs.vote_run import AllChoices, VoteRun
 from gateway.runs.voting import VoteSettings

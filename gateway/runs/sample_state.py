@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from gateway.runs.events import Delta, Enforced
+from gateway.runs.events import Delta, Enforced, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
@@ -21,11 +21,9 @@ from scorers.types import Sample, Usage
 __all__ = [
     "TEXT_FIELDS",
     "Continuation",
-    "FinishedSample",
     "Overfull",
     "Phase",
     "SampleState",
-    "TokenCounts",
     "envelope_of",
     "estimate_tokens",
     "tokens_before",
@@ -71,41 +69,6 @@ class Overfull(NamedTuple):
 
     fit: int
     tokens: int
-
-
-@dataclass(slots=True)
-class TokenCounts:
-    """Tokens of one sample so far, readable while it runs.
-
-    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them. `lowest` is the
-    lowest windowed confidence so far. `confidence` is that of the whole, which short samples have as well.
-    Both are None where no logprobs are known.
-    """
-
-    completion: int = 0
-    reasoning: int = 0
-    prompt: int = 0
-    upstream_prompt: int = 0
-    estimated: bool = False
-    lowest: float | None = None
-    confidence: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedSample:
-    """A finished sample, and what came with it.
-
-    `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced"). `envelope` holds the
-    upstream reply's other top-level fields. `usage` is the engine's own, where the sample was one request's
-    only choice. `limit_kept` says whether the engine was seen to keep the limit itself (None: not seen).
-    """
-
-    sample: Sample
-    counts: TokenCounts
-    enforced: Enforced = "none"
-    envelope: Mapping[str, Any] = field(default_factory=dict)
-    usage: Mapping[str, Any] = field(default_factory=dict)
-    limit_kept: bool | None = None
 
 
 def tokens_before(ids: Sequence[int], part: Sequence[int]) -> int:

@@ -12,9 +12,9 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Delta
+from gateway.runs.events import Delta, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
-from gateway.runs.sample_state import Continuation, FinishedSample, Overfull, SampleState, TokenCounts
+from gateway.runs.sample_state import Continuation, Overfull, SampleState
 from gateway.upstreams.base import Chunk, Upstream, UpstreamRequest
 from policies.prompts import WAIT
 

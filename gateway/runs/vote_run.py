@@ -15,12 +15,20 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Delta, Event, Finished, Progress, RunResult, SampleCounts
+from gateway.runs.events import (
+    Delta,
+    Event,
+    Finished,
+    FinishedSample,
+    Progress,
+    RunResult,
+    SampleCounts,
+    TokenCounts,
+)
 from gateway.runs.logprobs import delta_as_asked, refuses_logprobs
 from gateway.runs.request import RunRequest
 from gateway.runs.result import SampleRecords, result_of_vote
 from gateway.runs.sample_plan import SamplePlan, plan_samples
-from gateway.runs.sample_state import FinishedSample, TokenCounts
 from gateway.runs.sampling import draw
 from gateway.runs.scorers import RequestModel
 from gateway.runs.voting import VoteCount, VoteSettings

@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Enforced
+from gateway.runs.events import Enforced, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
 from gateway.runs.sample_state import (
     TEXT_FIELDS,
-    FinishedSample,
-    TokenCounts,
     envelope_of,
     estimate_tokens,
     tokens_before,
