@@ -120,7 +120,7 @@ def _cost(args: argparse.Namespace, without: Sequence[str]) -> Cost:
             with (
                 patch("training.stages.grpo_stage.save_model"),
                 patch("training.stages.stage.Stage.evaluate", _record_time(evaluation_times)),
-                patch("training.trainer.grpo.Trainer.draw", _timed(Trainer.draw, drawing)),
+                patch("training.trainer.grpo.Trainer.sample", _timed(Trainer.sample, drawing)),
             ):
                 run_grpo(stage, args.start, stage.problems(table.max_steps * table.groups))
             whole = evaluation_times[-1] - evaluation_times[0]
