@@ -36,13 +36,13 @@ from scorers.types import (
 )
 from scorers.votes import majority
 
-__all__ = ["FinalVote", "LazyPool", "VoteCount", "VoteSettings"]
+__all__ = ["FinalVote", "LazyAsyncPool", "VoteCount", "VoteSettings"]
 
 _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
-class LazyPool(WorkerPool):
+class LazyAsyncPool(WorkerPool):
     """The grader's workers, which the first question after `open` starts.
 
     Few requests need them, so an app doesn't start them for nothing. Before `open`, and where they can't

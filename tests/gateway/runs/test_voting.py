@@ -14,7 +14,7 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
-from gateway.runs.voting import LazyPool, VoteSettings
+from gateway.runs.voting import LazyAsyncPool, VoteSettings
 from gateway.upstreams.base import ModelCard
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
@@ -181,7 +181,7 @@ async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
 
 async def test_the_workers_start_with_the_first_question() -> None:
     """The pool decides hard cases, but nothing before `open` and after `close_async`."""
-    pool = LazyPool(workers=1)
+    pool = LazyAsyncPool(workers=1)
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
     pool.open()
     try:
@@ -217,7 +217,7 @@ async def test_workers_that_cannot_start_are_told_once(
 
 async def test_waiting_for_the_workers_has_an_end() -> None:
     """When the seconds for the workers are used up, answers that they would compare count as different."""
-    pool = LazyPool(workers=1)
+    pool = LazyAsyncPool(workers=1)
     pool.open()
     upstream = ScriptedUpstream(says("\\boxed{\\sum_{k=1}^{3} k}"), says("\\boxed{6}"))
     _, result = await ran(upstream, vote_for(2), VoteSettings(pool, pool_seconds=0))
