@@ -1,4 +1,4 @@
-"""What all tests share: one gateway on the embedded engine a session."""
+"""Fixtures of all tests: one gateway with the embedded engine for each session."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 from tests.serving import serving_in_thread
 
-settings.register_profile("unhurried", deadline=None)  # how fast the machine is proves nothing
+settings.register_profile("unhurried", deadline=None)  # the speed of the machine proves nothing
 settings.load_profile("unhurried")
 
 
 WINDOW = 8
-"""Tokens of a confidence window: as short as the replies that tests ask for."""
+"""Tokens of a confidence window; the replies in the tests are that short."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class EmbeddedGateway:
 
     @property
     def model(self) -> str:
-        """The model's name, as clients give it."""
+        """Return the name of the model, as clients give it."""
         return self.engine.model_name
 
     async def running(self) -> int:
-        """How many samples the engine works on or has waiting, by its own count."""
+        """Count the samples that the engine generates or queues, by its own metrics."""
         root = self.engine.base_url.removesuffix("/v1")
         headers = {"Authorization": f"Bearer {self.engine.api_key}"}
         async with httpx.AsyncClient() as client:
@@ -47,7 +47,7 @@ class EmbeddedGateway:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[EmbeddedGateway]:
-    """One gateway for all tests of the session."""
+    """Serve one gateway for all tests of the session."""
     pytest.importorskip("xllamacpp")
     engine = EmbeddedEngine(EmbeddedOptions(slots=8, context=2048))
     with serving_in_thread(create_app(Settings(confidence_window=WINDOW), EmbeddedUpstream(engine))) as url:

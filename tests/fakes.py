@@ -1,4 +1,4 @@
-"""The tests' one scripted upstream, and small helpers around it."""
+"""The scripted upstream of the tests, and small helpers for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MODEL = "tiny"
 
 
 async def until(condition: Callable[[], Any], what: str = "the condition", seconds: float = 10.0) -> None:
-    """Waits until `condition()` holds; fails where it doesn't within `seconds`."""
+    """Wait until `condition()` holds; fail if it doesn't within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], Any], what: str = "the condition", secon
 
 @dataclass(frozen=True)
 class Text:
-    """One chunk: its texts, how many tokens they are, and what else is in the delta and the choice."""
+    """One chunk: its texts, their number of tokens, and further fields of the delta and the choice."""
 
     content: str = ""
     reasoning: str = ""
@@ -64,9 +64,9 @@ Step = Text | asyncio.Event | UpstreamError
 
 @dataclass(frozen=True)
 class Script:
-    """One choice of a reply, step by step: text goes out, an event is waited for, an error is raised.
+    """The steps of one choice: it sends text, waits for an event or raises an error.
 
-    `choice` is what comes with its end, as vLLM's `stop_reason`.
+    `choice` holds further fields of the last chunk, such as vLLM's `stop_reason`.
     """
 
     steps: tuple[Step, ...]
@@ -75,29 +75,29 @@ class Script:
 
     @property
     def tokens(self) -> int:
-        """Tokens of the whole reply."""
+        """Count the tokens of the whole reply."""
         return sum(step.tokens for step in self.steps if isinstance(step, Text))
 
 
 def text(content: str, **fields: Any) -> Text:
-    """A chunk of answer text."""
+    """Return a chunk of answer text."""
     return Text(content, **fields)
 
 
 def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
-    """A reply of these chunks (a bare string is one token), gates and failures."""
+    """Return the script of a reply from chunks, gates and failures; a bare string is one token."""
     return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
 
 
 def call(index: int, arguments: str, call_id: str | None = None) -> Text:
-    """A chunk with a part of a tool call, as engines stream it: the id and name come with the first."""
-    named = {} if call_id is None else {"id": call_id, "type": "function"}
+    """Return a chunk with a part of a tool call; as with engines, only the first has the id and name."""
+    head = {} if call_id is None else {"id": call_id, "type": "function"}
     function = {"arguments": arguments} if call_id is None else {"name": "weather", "arguments": arguments}
-    return Text(delta={"tool_calls": [{"index": index, **named, "function": function}]})
+    return Text(delta={"tool_calls": [{"index": index, **head, "function": function}]})
 
 
 def calls() -> Script:
-    """A reply that says a word and then calls a tool twice, the first time in two chunks."""
+    """Return a reply that says a few words and then calls a tool twice, the first time in several chunks."""
     return says(
         "Let me see.",
         call(0, "", "call_1"),
@@ -109,7 +109,7 @@ def calls() -> Script:
 
 
 def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) -> Script:
-    """A reply with `count` tokens of thinking between tags, then the answer."""
+    """Return a reply with `count` tokens of thinking between tags, then the answer."""
     tags = (Text("<think>"), *(Text(f"step{i} ") for i in range(count)))
     return Script((*tags, *((Text("</think>"), Text(answer)) if close else ())))
 
@@ -117,18 +117,19 @@ def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) 
 class ScriptedUpstream:
     """An engine with scripted replies.
 
-    Each upstream request takes the next script, a request for n choices the next n; the last one stays for
-    all that follow. Requests that continue a prefix take from `goes_on` instead. `plans` are the requests it
-    got, in order; `open` counts those still running, `dropped` those that were closed before their end.
+    Each upstream request takes the next script, and a request for n choices the next n. The last script
+    serves all further requests. Requests that continue a prefix take theirs from `continuations`.
+    `plans` holds the requests in order. `open` counts the running ones, and `dropped` those that the caller
+    closed before their end.
 
-    `counts`: every chunk tells how many tokens were generated. `usage`: the end tells it. `renders`: the
-    engine can render a chat, so that a reply can continue as a completion.
+    With `counts`, every chunk reports the number of generated tokens. With `usage`, the end of the reply
+    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion.
     """
 
     def __init__(
         self,
         *scripts: Script,
-        goes_on: Sequence[Script] = (),
+        continuations: Sequence[Script] = (),
         counts: bool = True,
         usage: bool = True,
         renders: bool = True,
@@ -137,8 +138,8 @@ class ScriptedUpstream:
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
         self._scripts = deque(scripts)
-        self._goes_on = deque(goes_on or [says("The answer is 7.")])
-        self._resuming: list[UpstreamRequest] = []
+        self._continuations = deque(continuations or [says("The answer is 7.")])
+        self._continuing: list[UpstreamRequest] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
         self._served = (
@@ -152,7 +153,7 @@ class ScriptedUpstream:
 
     @property
     def bodies(self) -> list[Mapping[str, Any]]:
-        """The bodies of the requests it got."""
+        """Return the bodies of all requests so far."""
         return [plan.body for plan in self.plans]
 
     async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
@@ -186,7 +187,7 @@ class ScriptedUpstream:
             plan = UpstreamRequest(
                 {**rest, "prompt": f"{prompt}{prefix}", "max_tokens": max_tokens}, "completions"
             )
-        self._resuming.append(plan)
+        self._continuing.append(plan)
         return plan
 
     def traits(self, model: str) -> ModelTraits:
@@ -215,7 +216,7 @@ class ScriptedUpstream:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Counts a request as open, and as dropped where it came neither to its end nor to an error."""
+        """Count a request as open, and as dropped if it reaches neither its end nor an error."""
         self.open += 1
         ended = False
         try:
@@ -230,17 +231,18 @@ class ScriptedUpstream:
 
     def _take(self, plan: UpstreamRequest) -> list[Script]:
         self.plans.append(plan)
-        wanted = plan.body.get("n") or 1
-        if wanted > 1 and self._refuses_n:
+        count = plan.body.get("n") or 1
+        if count > 1 and self._refuses_n:
             raise UpstreamError(400, "n must be 1 here", {"param": "n", "type": "BadRequestError"})
-        scripts = self._goes_on if any(plan is each for each in self._resuming) else self._scripts
-        return [scripts.popleft() if len(scripts) > 1 else scripts[0] for _ in range(wanted)]
+        continues = any(plan is continuing for continuing in self._continuing)
+        scripts = self._continuations if continues else self._scripts
+        return [scripts.popleft() if len(scripts) > 1 else scripts[0] for _ in range(count)]
 
     async def _play(self, scripts: list[Script]) -> AsyncGenerator[Chunk, None]:
-        """The choices' chunks, in turns, as engines interleave them."""
+        """Yield the chunks of all choices in turns, as engines interleave them."""
         yield self._chunk({"role": "assistant", "content": ""}, 0, {}, 0)
         steps = [deque(script.steps) for script in scripts]
-        said = [0] * len(scripts)
+        tokens = [0] * len(scripts)
         running = set(range(len(scripts)))
         while running:
             for place in sorted(running):
@@ -248,7 +250,7 @@ class ScriptedUpstream:
                     running.discard(place)
                     script = scripts[place]
                     ending = {"finish_reason": script.finish, **script.choice}
-                    yield self._chunk({}, place, ending, said[place])
+                    yield self._chunk({}, place, ending, tokens[place])
                     continue
                 step = steps[place].popleft()
                 if isinstance(step, asyncio.Event):
@@ -256,8 +258,8 @@ class ScriptedUpstream:
                 elif isinstance(step, UpstreamError):
                     raise step
                 else:
-                    said[place] += step.tokens
-                    yield self._chunk(_delta(step), place, step.choice, said[place])
+                    tokens[place] += step.tokens
+                    yield self._chunk(_delta(step), place, step.choice, tokens[place])
         if self._usage:
             event = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage_of(scripts)}
             yield Chunk(None, usage=event["usage"], raw=event)
@@ -276,17 +278,17 @@ class ScriptedUpstream:
                 message |= step.delta
         return {"index": place, "message": message, "finish_reason": script.finish, **script.choice}
 
-    def _chunk(self, delta: Mapping[str, Any], place: int, choice: Mapping[str, Any], said: int) -> Chunk:
+    def _chunk(self, delta: Mapping[str, Any], place: int, choice: Mapping[str, Any], tokens: int) -> Chunk:
         whole = {"index": place, "delta": dict(delta), "finish_reason": None, **choice}
         event = {**self._head("chat.completion.chunk"), "choices": [whole]}
         if self._counts:
-            event["usage"] = {"prompt_tokens": self._prompt_tokens, "completion_tokens": said}
+            event["usage"] = {"prompt_tokens": self._prompt_tokens, "completion_tokens": tokens}
         return Chunk(
             place,
             delta.get("content") or "",
             delta.get("reasoning") or "",
             whole["finish_reason"],
-            said if self._counts else None,
+            tokens if self._counts else None,
             event.get("usage"),
             event,
             whole,
@@ -323,39 +325,39 @@ def request_for(
     answer_reserve: int = 1024,
     **fields: Any,
 ) -> RunRequest:
-    """The request of one request, as the route makes it; `fields` are body fields."""
-    asked_for: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
-    asked_for |= {**(body or {}), **fields}
-    asked = read_sampling({name.lower(): value for name, value in (headers or {}).items()}, asked_for)
+    """Plan a request as the route does; `fields` are further fields of the body."""
+    payload: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
+    payload |= {**(body or {}), **fields}
+    sampling = read_sampling({name.lower(): value for name, value in (headers or {}).items()}, payload)
     model = ServedModel(
         MODEL,
         find_family("", explicit=family),
         ModelCard(MODEL, context=context),
         answer_reserve=answer_reserve,
     )
-    stream, choices = bool(asked_for.pop("stream", False)), asked_for.pop("n", 1)
-    reply = ReplyOptions(stream, choices, live=asked.scaling.stream, trace=asked.scaling.trace)
-    return plan_request(asked_for, asked, reply, model)
+    stream, choices = bool(payload.pop("stream", False)), payload.pop("n", 1)
+    reply = ReplyOptions(stream, choices, live=sampling.scaling.stream, trace=sampling.scaling.trace)
+    return plan_request(payload, sampling, reply, model)
 
 
 async def ran(
     upstream: ScriptedUpstream, request: RunRequest, vote_settings: VoteSettings | None = None
 ) -> tuple[list[Event], RunResult]:
-    """All events of a request, and its result."""
-    async with aclosing(Runner(upstream, vote_settings=vote_settings).run(request)) as running:
-        events = [event async for event in running]
+    """Run a request; return all its events and its result."""
+    async with aclosing(Runner(upstream, vote_settings=vote_settings).run(request)) as stream:
+        events = [event async for event in stream]
     last = events[-1]
     assert isinstance(last, Finished)
     return events, last.result
 
 
 def vote_for(samples: int, stop: str = "none", **fields: Any) -> RunRequest:
-    """A request that votes over so many samples."""
+    """Return a request that votes over this number of samples."""
     scaling = {"samples": samples, "stop": stop, **fields.pop("scaling", {})}
     return request_for(scaling=scaling, **fields)
 
 
 def groups(result: RunResult) -> list[tuple[str, int]]:
-    """The vote's classes: answer and number of samples."""
+    """Return the groups of the vote: answer and number of samples."""
     assert result.vote is not None
     return [(group.answer.raw, len(group.members)) for group in result.vote.groups]

@@ -1,4 +1,4 @@
-"""Real servers on loopback ports, for tests in which the connection itself matters."""
+"""Real servers on loopback ports, for tests that depend on the connection itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _server(app: FastAPI) -> tuple[uvicorn.Server, socket.socket]:
 
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """The app behind a real server in this event loop; gives its base URL."""
+    """Serve the app with a real server in this event loop; yield its base URL."""
     server, listener = _server(app)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -40,14 +40,14 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 @contextmanager
 def serving_in_thread(app: FastAPI) -> Iterator[str]:
-    """The app behind a real server in a thread of its own, for all tests of a session."""
+    """Serve the app with a real server in its own thread, for all tests of a session; yield its base URL."""
     server, listener = _server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         while not server.started and thread.is_alive():
             thread.join(0.02)
-        assert server.started, "the gateway could not start"
+        assert server.started, "the server did not start"
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
@@ -56,7 +56,7 @@ def serving_in_thread(app: FastAPI) -> Iterator[str]:
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """The JSON payloads of a streamed reply; a `[DONE]` is checked to be the last, and left out."""
+    """Return the JSON payloads of a streamed reply without `[DONE]`, which may only come last."""
     payloads = [block.removeprefix("data: ") for block in text.split("\n\n") if block]
     assert "[DONE]" not in payloads[:-1]
     return [json.loads(payload) for payload in payloads if payload != "[DONE]"]

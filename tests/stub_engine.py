@@ -1,4 +1,4 @@
-"""A scripted HTTP server that stands in for an engine, down to its misbehaviour on the wire."""
+"""A scripted HTTP server in place of an engine, with all its misbehaviour on the wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Events", "Json", "Raw", "StubEngine", "chunk", "stub_engine"]
 
 @dataclass(frozen=True)
 class Json:
-    """An unstreamed reply; `body` is sent as JSON, bytes as they are."""
+    """An unstreamed reply. The server sends `body` as JSON, and bytes unchanged."""
 
     body: Any
     status: int = 200
@@ -23,9 +23,10 @@ class Json:
 
 @dataclass(frozen=True)
 class Events:
-    """A streamed reply: objects become `data:` events, bytes go out as they are, a gate is waited for.
+    """A streamed reply.
 
-    Without `done` the stream just ends, without `end` the connection is cut off in mid-stream.
+    Objects become `data:` events, bytes go out unchanged, and at an `asyncio.Event` the server waits.
+    Without `done` the stream ends without `[DONE]`. Without `end` the connection breaks in mid-stream.
     """
 
     steps: Sequence[Mapping[str, Any] | bytes | asyncio.Event]
@@ -35,7 +36,7 @@ class Events:
 
 @dataclass(frozen=True)
 class Raw:
-    """Bytes instead of an HTTP reply; then the connection is closed."""
+    """Bytes in place of an HTTP reply; afterwards the server closes the connection."""
 
     payload: bytes = b""
 
@@ -45,25 +46,25 @@ Reply = Json | Events | Raw
 
 @dataclass
 class StubEngine:
-    """The server's state: what it was asked, and how many requests are being answered or were dropped."""
+    """The state of the server: its requests so far, the open streams and the hang-ups of clients."""
 
     base_url: str = ""
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     open: int = 0
-    hung_up: int = 0
+    hang_ups: int = 0
     connections: int = 0
     _replies: dict[str, deque[Reply]] = field(default_factory=lambda: defaultdict(deque))
 
     def answers(self, path: str, *replies: Reply) -> None:
-        """The replies of one path, in order; the last one stays for all that follow."""
+        """Set the replies of one path, in order; the last one serves all further requests."""
         self._replies[path] = deque(replies)
 
-    def asked(self, path: str) -> list[dict[str, Any]]:
-        """The bodies of the requests to one path."""
-        return [body for where, body, _ in self.requests if where == path]
+    def bodies(self, path: str) -> list[dict[str, Any]]:
+        """Return the bodies of the requests to one path."""
+        return [body for target, body, _ in self.requests if target == path]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, for as long as it is kept."""
+        """Answer the requests of one connection until it closes."""
         self.connections += 1
         try:
             while await self._answer(reader, writer):
@@ -99,15 +100,15 @@ class StubEngine:
             b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         )
         self.open += 1
-        leaving = asyncio.create_task(reader.read(1))
+        hang_up = asyncio.create_task(reader.read(1))
         try:
             for step in (*reply.steps, *((b"data: [DONE]\n\n",) if reply.done else ())):
                 if isinstance(step, asyncio.Event):
                     waiting = asyncio.create_task(step.wait())
-                    await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait({waiting, hang_up}, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
-                    if leaving.done():
-                        self.hung_up += 1
+                    if hang_up.done():
+                        self.hang_ups += 1
                         return False
                 else:
                     block = (
@@ -118,15 +119,15 @@ class StubEngine:
             if reply.end:
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
-            return False  # as some engines do: the connection is not kept after a stream
+            return False  # some engines close the connection after a stream
         finally:
-            leaving.cancel()
+            hang_up.cancel()
             self.open -= 1
 
 
 @asynccontextmanager
 async def stub_engine(owned_by: str = "someone", model: str = "tiny") -> AsyncIterator[StubEngine]:
-    """A running server with one model, by an engine that calls itself `owned_by`."""
+    """Run a server with one model, as an engine that calls itself `owned_by`."""
     state = StubEngine()
     state.answers("/v1/models", Json({"object": "list", "data": [{"id": model, "owned_by": owned_by}]}))
     server = await asyncio.start_server(state.serve, "127.0.0.1", 0)
@@ -138,7 +139,7 @@ async def stub_engine(owned_by: str = "someone", model: str = "tiny") -> AsyncIt
 def chunk(
     content: str | None = None, *, index: int = 0, finish: str | None = None, **event: Any
 ) -> dict[str, Any]:
-    """One event of a streamed chat reply."""
+    """Return one event of a streamed chat reply."""
     delta = {} if content is None else {"content": content}
     choice = {"index": index, "delta": delta, "finish_reason": finish}
     return {

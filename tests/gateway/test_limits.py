@@ -61,8 +61,8 @@ async def test_tokens_beyond_the_limit_are_cut_off() -> None:
             CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6)])
         )
         reply = await ask(3)
-        assert server.asked("/detokenize") == [{"model": "tiny", "tokens": [2, 3]}]
-        assert server.asked(CHAT)[-1]["return_token_ids"] is True
+        assert server.bodies("/detokenize") == [{"model": "tiny", "tokens": [2, 3]}]
+        assert server.bodies(CHAT)[-1]["return_token_ids"] is True
     message = reply["choices"][0]["message"]
     assert (message["reasoning"], message["content"]) == ("one two three", "Seven.")
     assert reply["scaling"]["budget"]["used"] == 3
@@ -75,7 +75,7 @@ async def test_the_end_tag_is_found_among_many_tokens() -> None:
         whole = says(" two</think>The answer is 7.", [2, CLOSE, 3, 4, 5, 6, 7], 8)
         server.answers(CHAT, Events([says("one", [1], 1), whole, chunk(finish="stop")]))
         reply = await ask(3)
-        assert not server.asked(COMPLETIONS)
+        assert not server.bodies(COMPLETIONS)
     assert reply["choices"][0]["message"]["content"] == "The answer is 7."
     assert reply["scaling"]["budget"]["used"] == 2
     assert "token_ids" not in str(reply)
@@ -99,7 +99,7 @@ async def test_off_is_no_token_of_thinking_where_nothing_switches_it_off() -> No
         for begins in (split, says("<think>\none two", [1, 2, 3], 3), says("<think>", [1], 1)):
             server.answers(CHAT, Events([begins, says(" three", [4], 4)]))
             reply = await ask("off")
-            prompt = server.asked("/tokenize")[-1]["prompt"]
+            prompt = server.bodies("/tokenize")[-1]["prompt"]
             assert reply["choices"][0]["message"]["content"] == "Seven."
             assert "reasoning" not in reply["choices"][0]["message"]
             assert reply["scaling"]["budget"]["used"] == 0
@@ -152,9 +152,9 @@ async def test_a_proven_engines_plain_reply_shows_no_ids() -> None:
         server.answers(CHAT, ends, plain, ends)
         await ask(2)
         reply = await ask(2)
-        assert "stream" not in server.asked(CHAT)[-1]
+        assert "stream" not in server.bodies(CHAT)[-1]
         waiting = await ask("max", stream=False)
-        assert server.asked(CHAT)[-1]["stream"] is True  # an early end can only be put off in a stream
+        assert server.bodies(CHAT)[-1]["stream"] is True  # an early end can only be put off in a stream
     assert reply["choices"][0]["message"]["content"] == "No."
     assert reply["scaling"]["budget"]["used"] == 0
     assert "token_ids" not in str(reply)

@@ -178,7 +178,7 @@ async def test_a_server_that_never_renders_holds_up_one_request_only() -> None:
         assert await family_of(service) == find_family("tiny")
         await service.upstream.models(refresh=True)
         assert await family_of(service) == find_family("tiny")
-        assert len(server.asked("/tokenize")) <= 1
+        assert len(server.bodies("/tokenize")) <= 1
 
 
 async def test_an_engine_that_is_down_is_asked_again() -> None:
@@ -203,7 +203,7 @@ async def test_a_text_template_over_http() -> None:
     async with stub_engine(owned_by="llamacpp") as server, in_front_of(server) as service:
         server.answers("/apply-template", Json({"prompt": OPENS}))
         assert (await family_of(service)).opened_by == "template"
-        assert server.asked("/apply-template")[0]["messages"][0]["role"] == "user"
+        assert server.bodies("/apply-template")[0]["messages"][0]["role"] == "user"
 
 
 async def test_a_template_in_token_ids_over_http() -> None:
@@ -212,7 +212,7 @@ async def test_a_template_in_token_ids_over_http() -> None:
         server.answers("/tokenize", Json({"tokens": [3, 1, 2]}))
         server.answers("/detokenize", Json({"prompt": OPENS}))
         assert (await family_of(service)).opened_by == "template"
-        assert server.asked("/detokenize")[0] == {"model": "tiny", "tokens": [3, 1, 2]}
+        assert server.bodies("/detokenize")[0] == {"model": "tiny", "tokens": [3, 1, 2]}
 
 
 async def test_a_server_without_the_route_is_asked_for_it_once() -> None:
@@ -221,8 +221,8 @@ async def test_a_server_without_the_route_is_asked_for_it_once() -> None:
         for _ in range(3):
             assert await family_of(service) == find_family("tiny")
             await service.upstream.models(refresh=True)
-        assert len(server.asked("/tokenize")) == 1
-        assert not server.asked("/detokenize")
+        assert len(server.bodies("/tokenize")) == 1
+        assert not server.bodies("/detokenize")
     async with stub_engine() as server, in_front_of(server) as service:
         await family_of(service)
         assert {path for path, _, _ in server.requests} == {"/v1/models"}

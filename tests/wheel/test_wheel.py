@@ -1,4 +1,4 @@
-"""The wheel, installed with what it needs into an empty environment and run from an empty folder."""
+"""The wheel, installed with its dependencies into an empty environment and run from an empty folder."""
 
 import http.client
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("serve", "demo", "replay", "keys", "adapter", "canary", "eval", "promote", "train")
-CARRIED = (
+DATA_FILES = (
     "gateway/py.typed",
     "policies/py.typed",
     "scorers/py.typed",
@@ -30,7 +30,7 @@ CARRIED = (
 
 @dataclass(frozen=True)
 class Installed:
-    """The wheel, the command that it installed, and the empty folder to run it in."""
+    """The wheel, the installed command, and the empty folder to run it in."""
 
     wheel: Path
     command: Path
@@ -38,7 +38,7 @@ class Installed:
 
     @property
     def environ(self) -> dict[str, str]:
-        """An environment without settings, caches or Python paths of the machine."""
+        """Return an environment without the settings, caches and Python paths of the machine."""
         return {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,10 +58,10 @@ class Installed:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Build the wheel from the files that git knows and install it, in folders of their own."""
     base = tmp_path_factory.mktemp("wheel")
-    listed = subprocess.check_output(
+    files = subprocess.check_output(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
     )
-    for name in listed.splitlines():
+    for name in files.splitlines():
         if (ROOT / name).is_file():
             (base / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, base / "source" / name)
@@ -74,18 +74,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(wheel, base / "venv/bin/thinkgate", base / "empty")
 
 
-def test_the_version_is_that_of_the_project(installed: Installed) -> None:
-    """`thinkgate --version` prints what pyproject.toml says."""
+def test_the_version_matches_the_project(installed: Installed) -> None:
+    """`thinkgate --version` prints the version in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert installed.run("--version").stdout == f"thinkgate {project['version']}\n"
 
 
-def test_a_bare_command_lists_all(installed: Installed) -> None:
-    """The help of `thinkgate` names each command that these tests run, and no other."""
+def test_a_bare_command_lists_all_commands(installed: Installed) -> None:
+    """The help of `thinkgate` names the commands of these tests, and no others."""
     run = installed.run()
     assert run.returncode == 2
-    listed = [line.split()[0] for line in run.stderr.splitlines() if line.startswith("    ") and line.split()]
-    assert sorted(listed) == sorted(COMMANDS)
+    commands = [
+        line.split()[0] for line in run.stderr.splitlines() if line.startswith("    ") and line.split()
+    ]
+    assert sorted(commands) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -97,8 +99,8 @@ def test_every_command_has_help(installed: Installed, command: str) -> None:
     assert run.stderr == ""
 
 
-def test_a_key_is_made(installed: Installed) -> None:
-    """`thinkgate keys NAME` prints settings that can be parsed."""
+def test_keys_prints_settings(installed: Installed) -> None:
+    """`thinkgate keys NAME` prints valid settings."""
     run = installed.run("keys", "alice")
     assert set(tomllib.loads(run.stdout)["keys"]) == {"alice"}
 
@@ -112,7 +114,7 @@ def test_a_key_is_made(installed: Installed) -> None:
     ],
 )
 def test_a_missing_extra_is_named(installed: Installed, arguments: tuple[str, ...], advice: str) -> None:
-    """Without an extra, the commands that need it say how to install it."""
+    """Commands that need a missing extra say how to install it."""
     run = installed.run(*arguments)
     assert run.returncode != 0
     assert advice in run.stderr
@@ -143,8 +145,8 @@ def test_the_gateway_serves(installed: Installed) -> None:
 
 
 def test_the_wheel_carries_its_data(installed: Installed) -> None:
-    """Types, example configurations, the demo's adapters and the licence are there; tests are not."""
+    """The wheel has types, example configurations, the demo's adapters and the licence, but no tests."""
     names = zipfile.ZipFile(installed.wheel).namelist()
-    assert set(CARRIED) <= set(names)
+    assert set(DATA_FILES) <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]

@@ -223,7 +223,7 @@ class TestCounting:
                 counted = await client.messages.count_tokens(
                     model="tiny", messages=[ASKS], tools=[WEATHER], system="Be brief."
                 )
-            body = engine.asked("/tokenize")[-1]  # the first one asked for the template
+            body = engine.bodies("/tokenize")[-1]  # the first one asked for the template
         assert counted.input_tokens == 5
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
         assert body["tools"][0]["function"]["name"] == "weather"

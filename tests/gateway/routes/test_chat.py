@@ -570,7 +570,8 @@ async def test_logprobs_come_through_a_cut() -> None:
     entry = {"token": "x", "logprob": -1.0}
     tokens = [Text(f"s{i} ", choice={"logprobs": {"content": [entry]}}) for i in range(9)]
     upstream = ScriptedUpstream(
-        says("<think>", *tokens), goes_on=[says(Text("Seven.", choice={"logprobs": {"content": [entry]}}))]
+        says("<think>", *tokens),
+        continuations=[says(Text("Seven.", choice={"logprobs": {"content": [entry]}}))],
     )
     body = (await post(upstream, {"X-Reasoning-Budget": "4"}, logprobs=True)).json()
     assert len(body["choices"][0]["logprobs"]["content"]) == 5

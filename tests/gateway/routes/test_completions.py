@@ -38,7 +38,7 @@ async def test_a_reply_comes_back_unchanged() -> None:
     async with gateway() as (client, engine):
         engine.answers(PATH, Json(REPLY))
         reply = await client.post(PATH, json=BODY)
-        assert engine.asked(PATH) == [BODY]
+        assert engine.bodies(PATH) == [BODY]
     assert reply.status_code == 200
     assert reply.headers["content-type"] == "application/json"
     assert reply.json() == REPLY
@@ -79,7 +79,7 @@ async def test_a_client_that_hangs_up_ends_the_generation() -> None:
         async with client.stream("POST", PATH, json={**BODY, "stream": True}) as reply:
             await anext(reply.aiter_bytes())
             assert engine.open == 1
-        await until(lambda: engine.hung_up == 1, "the engine's connection being closed")
+        await until(lambda: engine.hang_ups == 1, "the engine's connection being closed")
         metrics = (await client.get("/metrics")).text
     assert 'thinkgate_requests_total{status="499"} 1.0' in metrics
 
@@ -117,7 +117,7 @@ async def test_a_budget_is_refused(headers: dict[str, str], body: dict[str, Any]
     """The engine would ignore it, so the error names the field and the endpoints that support it."""
     async with gateway() as (client, engine):
         reply = await client.post(PATH, json={**BODY, **body}, headers=headers)
-        assert engine.asked(PATH) == []
+        assert engine.bodies(PATH) == []
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param)
     assert "/v1/chat/completions" in error["message"]

@@ -120,7 +120,7 @@ async def test_text_before_the_block_stays_in_the_answer() -> None:
 )
 async def test_whatever_follows_a_forced_close_is_answer(again: Any) -> None:
     """After a forced close all text is answer, whatever its field and its tags say."""
-    upstream = ScriptedUpstream(thinks(20), goes_on=[again])
+    upstream = ScriptedUpstream(thinks(20), continuations=[again])
     result, reasoning, content = await drawn(upstream, thinking_token_budget=4)
     assert len(reasoning.split()) == 4
     assert content.startswith("more thinking")
@@ -172,7 +172,7 @@ async def test_a_reply_that_was_complete_survives_the_end_of_the_connection() ->
 
 async def test_a_failure_in_the_continuation_is_a_failure() -> None:
     """A sample whose continuation fails has failed; it is not an empty answer."""
-    upstream = ScriptedUpstream(thinks(9), goes_on=[says(BROKEN)])
+    upstream = ScriptedUpstream(thinks(9), continuations=[says(BROKEN)])
     with pytest.raises(UpstreamError, match="broke off"):
         await ran(upstream, request_for(stream=True, thinking_token_budget=3))
 
@@ -180,7 +180,7 @@ async def test_a_failure_in_the_continuation_is_a_failure() -> None:
 async def test_a_schema_waits_for_the_end_of_the_thinking() -> None:
     """A schema would suppress the thinking, so it goes with a second request for the answer alone."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-    upstream = ScriptedUpstream(thinks(3, "some prose"), goes_on=[says('{"a": 1}')])
+    upstream = ScriptedUpstream(thinks(3, "some prose"), continuations=[says('{"a": 1}')])
     _, reasoning, content = await drawn(upstream, thinking_token_budget=50, response_format=schema)
     assert (reasoning, content) == ("step0 step1 step2", '{"a": 1}')
     assert [plan.get("response_format") for plan in upstream.bodies] == [None, schema]
@@ -274,7 +274,7 @@ async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: b
     """A model that says nothing after its thinking continues from a beginning that the gateway writes."""
     silence = Script((Text(""),))
     script = thinks(3, answer="", close=close)
-    upstream = ScriptedUpstream(script, goes_on=[*([] if close else [silence]), says(" 7.")])
+    upstream = ScriptedUpstream(script, continuations=[*([] if close else [silence]), says(" 7.")])
     _, reasoning, content = await drawn(upstream, thinking_token_budget=9)
     assert upstream.resumed[-1].endswith("</think>\n\nThe answer is")
     assert (reasoning.split()[-1], content.strip()) == ("step2", "7.")
@@ -282,6 +282,6 @@ async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: b
 
 async def test_silence_is_broken_once() -> None:
     """The gateway writes such a beginning once at most."""
-    upstream = ScriptedUpstream(thinks(3, answer=""), goes_on=[Script((Text(""),))])
+    upstream = ScriptedUpstream(thinks(3, answer=""), continuations=[Script((Text(""),))])
     _, _, content = await drawn(upstream, thinking_token_budget=9)
     assert (content, len(upstream.resumed)) == ("", 1)

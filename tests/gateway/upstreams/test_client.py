@@ -45,7 +45,7 @@ async def test_a_stream_comes_chunk_by_chunk() -> None:
         assert "".join(each.content for each in chunks) == "Hello"
         assert chunks[-1].finish_reason == "stop"
         assert chunks[0].raw["id"] == "up-1"
-        [sent] = server.asked(CHAT)
+        [sent] = server.bodies(CHAT)
         assert sent == {**PLAN.body, "stream": True, "stream_options": {"include_usage": True}}
         assert server.requests[-1][2]["authorization"] == "Bearer sk-upstream"
 
@@ -56,7 +56,7 @@ async def test_a_plain_request_goes_out_as_it_is() -> None:
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, Json(reply))
         assert (await upstream.complete(PLAN)).body == reply
-        assert server.asked(CHAT) == [PLAN.body]
+        assert server.bodies(CHAT) == [PLAN.body]
 
 
 async def test_leaving_a_stream_drops_the_request_at_once() -> None:
@@ -68,7 +68,7 @@ async def test_leaving_a_stream_drops_the_request_at_once() -> None:
         assert server.open == 1
         await chunks.aclose()
         await until(lambda: server.open == 0, "the hang-up upstream")
-        assert server.hung_up == 1
+        assert server.hang_ups == 1
 
 
 @pytest.mark.parametrize("owned_by", ["someone", "llamacpp"])
@@ -80,8 +80,8 @@ async def test_cancelling_a_plain_request_drops_it(owned_by: str) -> None:
         task = asyncio.create_task(upstream.complete(PLAN))
         await until(lambda: server.open == 1, "the request upstream")
         task.cancel()
-        await until(lambda: server.hung_up == 1, "the hang-up upstream")
-        assert bool(server.asked(CHAT)[0].get("stream")) is (owned_by == "llamacpp")
+        await until(lambda: server.hang_ups == 1, "the hang-up upstream")
+        assert bool(server.bodies(CHAT)[0].get("stream")) is (owned_by == "llamacpp")
 
 
 async def test_a_plain_request_to_llamacpp_comes_back_whole() -> None:
@@ -120,7 +120,7 @@ async def test_llamacpp_counts_the_tokens_of_every_choice() -> None:
         assert [(each.index, each.tokens) for each in chunks[:2]] == [(0, 1), (1, 2)]
         assert chunks[0].usage == {"prompt_tokens": 7, "completion_tokens": 1}
         assert (await upstream.complete(PLAN)).body["usage"]["completion_tokens"] == 3
-        assert server.asked(CHAT)[0]["timings_per_token"] is True
+        assert server.bodies(CHAT)[0]["timings_per_token"] is True
 
 
 async def test_vllm_is_asked_to_count_with_every_chunk() -> None:
@@ -129,7 +129,7 @@ async def test_vllm_is_asked_to_count_with_every_chunk() -> None:
     async with stub_engine("vllm") as server, connected(server) as upstream:
         server.answers(CHAT, Events(events))
         assert (await collected(upstream))[0].tokens == 2
-        assert server.asked(CHAT)[0]["stream_options"] == {
+        assert server.bodies(CHAT)[0]["stream_options"] == {
             "include_usage": True,
             "continuous_usage_stats": True,
         }
@@ -245,7 +245,7 @@ async def test_models_are_read_once_and_again_on_demand() -> None:
     """The list is remembered until a refresh."""
     async with stub_engine() as server, connected(server) as upstream:
         assert set(await upstream.models()) == {"tiny"}
-        assert len(server.asked("/v1/models")) == 1
+        assert len(server.bodies("/v1/models")) == 1
         server.answers("/v1/models", Json({"data": [{"id": "new", "owned_by": "vllm", "max_model_len": 99}]}))
         assert (await upstream.models(refresh=True))["new"].context == 99
         assert upstream.engine.name == "vllm"
@@ -285,7 +285,7 @@ async def test_a_reply_goes_on_from_rendered_text() -> None:
         plan = await upstream.resume(body, prompt, "<think>x</think>", 9)
         chunks = await collected(upstream, plan)
         assert [(each.content, each.finish_reason) for each in chunks] == [("7", None), ("", "stop")]
-        [sent] = server.asked(COMPLETIONS)
+        [sent] = server.bodies(COMPLETIONS)
         assert sent["prompt"] == "<user>hi<assistant><think>x</think>"
         assert (sent["temperature"], sent["max_tokens"]) == (0.5, 9)
         assert "messages" not in sent
@@ -298,7 +298,7 @@ async def test_a_reply_goes_on_from_token_ids() -> None:
         prompt = await upstream.render(PLAN.body)
         plan = await upstream.resume(PLAN.body, prompt, "</think>", 9)
         assert plan.body["prompt"] == [1, 2, 3]
-        assert [body.get("prompt") for body in server.asked("/tokenize")] == [None, "</think>"]
+        assert [body.get("prompt") for body in server.bodies("/tokenize")] == [None, "</think>"]
 
 
 async def test_without_a_rendering_the_reply_goes_on_from_an_open_message() -> None:

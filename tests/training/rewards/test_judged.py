@@ -71,7 +71,7 @@ async def test_a_judge_grades_each_reply() -> None:
         problem = Problem("2", "Say hello.", reward="rubric", rubric="10: says hello.")
         replies = [reply("<think>secret</think>Hello."), reply(""), reply("Hello", finished=False)]
         assert await asyncio.to_thread(rubric, problem, replies) == [0.7, 0.0, 0.0]
-        (body,) = server.asked("/v1/chat/completions")
+        (body,) = server.bodies("/v1/chat/completions")
     assert (body["model"], body["reasoning_effort"]) == ("judge", "low")
     prompt = body["messages"][0]["content"]
     assert "10: says hello." in prompt
@@ -125,7 +125,7 @@ async def judge(replies_and_grades: Sequence[Case]) -> tuple[list[float | None],
         )
         rubric = Rubric(Judge(server.base_url, "judge", concurrency=1))
         rewards = await asyncio.to_thread(rubric, CHAT, replies)
-        return list(rewards), len(server.asked("/v1/chat/completions"))
+        return list(rewards), len(server.bodies("/v1/chat/completions"))
 
 
 def expected_reward(case: Case) -> float | None:
