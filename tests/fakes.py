@@ -27,8 +27,8 @@ __all__ = [
     "call",
     "calls",
     "groups",
-    "ran",
     "request_for",
+    "run_to_end",
     "says",
     "text",
     "thinks",
@@ -340,7 +340,7 @@ def request_for(
     return plan_request(payload, sampling, reply, model)
 
 
-async def ran(
+async def run_to_end(
     upstream: ScriptedUpstream, request: RunRequest, vote_settings: VoteSettings | None = None
 ) -> tuple[list[Event], RunResult]:
     """Run a request; return all its events and its result."""

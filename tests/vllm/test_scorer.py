@@ -16,7 +16,7 @@ from gateway.runs.voting import VoteSettings
 from scorers.calibration import Calibration, read_calibration
 from scorers.trained import ClassifierInput, ServedClassifier
 from scorers.types import Sample
-from tests.fakes import ScriptedUpstream, ran, request_for, says
+from tests.fakes import ScriptedUpstream, request_for, run_to_end, says
 from tests.scorers.models import nobody
 from tests.vllm.server import VllmServer, serve
 
@@ -118,7 +118,7 @@ async def test_the_served_classifier_picks_a_sample(
     request = replace(request, sampling=replace(request.sampling, scorer="rm"))
     upstream = ScriptedUpstream(says(WRONG[0]), says(WRONG[1]), says(RIGHT))
     try:
-        _, result = await ran(upstream, request, VoteSettings(scorers=scoring.scorers))
+        _, result = await run_to_end(upstream, request, VoteSettings(scorers=scoring.scorers))
     finally:
         await scoring.close()
     assert result.chosen[0].content == RIGHT

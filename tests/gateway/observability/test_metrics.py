@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.observability.metrics import Metrics
-from tests.fakes import ScriptedUpstream, ran, request_for, says, thinks
+from tests.fakes import ScriptedUpstream, request_for, run_to_end, says, thinks
 
 
 def values(metrics: Metrics) -> dict[str, float]:
@@ -31,7 +31,9 @@ def test_a_request_is_counted_when_it_ends() -> None:
 async def test_a_result_is_counted_in_tokens_and_samples() -> None:
     """Thinking and answer are counted apart, by level, and each sample by its ending."""
     request = request_for(headers={"X-Reasoning-Budget": "low", "X-Samples": "3", "X-Stop": "none"})
-    _, result = await ran(ScriptedUpstream(thinks(4), thinks(4), says("Hm.", finish="length")), request)
+    _, result = await run_to_end(
+        ScriptedUpstream(thinks(4), thinks(4), says("Hm.", finish="length")), request
+    )
     metrics = Metrics()
     metrics.result(request, result)
     lines = values(metrics)

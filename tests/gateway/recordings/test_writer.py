@@ -20,7 +20,7 @@ from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.http.auth import digest
 from gateway.recordings.writer import Recorder, RecorderFailed
-from tests.fakes import ScriptedUpstream, Text, calls, ran, request_for, says, thinks
+from tests.fakes import ScriptedUpstream, Text, calls, request_for, run_to_end, says, thinks
 from tests.serving import serving
 
 PATH = "/v1/chat/completions"
@@ -142,7 +142,7 @@ async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
     """Log rotation needs no signal: the next request goes into a new file of the old name."""
     path, old = tmp_path / "traffic.jsonl", tmp_path / "traffic.1"
     request = request_for()
-    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request)
     for _ in range(2):
         recorder = Recorder(path)
         recorder.start()
@@ -157,7 +157,7 @@ async def test_a_moved_file_is_begun_anew(tmp_path: Path) -> None:
 async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
     """Requests beyond the queue are counted and lost; the queued ones are written."""
     request = request_for()
-    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "traffic.jsonl", queue_size=2)  # not started, so nothing drains it
     for _ in range(5):
         recorder.record(request, result)
@@ -170,8 +170,8 @@ async def test_a_full_queue_drops_and_never_waits(tmp_path: Path) -> None:
 async def test_a_request_that_cannot_be_written_spoils_no_other(tmp_path: Path) -> None:
     """A reply with half a character can't be JSON: this request alone is lost, and counted."""
     request = request_for()
-    _, broken = await ran(ScriptedUpstream(says(Text("\ud83d"))), request)
-    _, whole = await ran(ScriptedUpstream(SEVEN), request)
+    _, broken = await run_to_end(ScriptedUpstream(says(Text("\ud83d"))), request)
+    _, whole = await run_to_end(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "traffic.jsonl")
     recorder.start()
     for result in (broken, whole):
@@ -368,7 +368,7 @@ async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) ->
     top = [{"token": "Ulm", "logprob": -0.123456}, {"token": "Jena", "logprob": -2.5}]
     content = [{"token": "Ulm", "logprob": -0.123456, "top_logprobs": top}]
     request = request_for()
-    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request)
     odd = {"content": [{"token": "Ulm"}]}
     recorder = Recorder(path, ("text",))
     recorder.start()
@@ -400,7 +400,7 @@ async def test_redaction_reaches_earlier_turns(
     """Thinking and text of earlier replies are left out as they are of samples; the users' turns stay."""
     path = tmp_path / "traffic.jsonl"
     request = replace(request_for(), body={"model": "tiny", "messages": TALK})
-    _, result = await ran(ScriptedUpstream(SEVEN), request_for())
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request_for())
     recorder = Recorder(path, redact)  # type: ignore[arg-type]
     recorder.start()
     recorder.record(request, result)

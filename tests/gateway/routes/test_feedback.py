@@ -14,7 +14,7 @@ from gateway.config import Settings
 from gateway.http.auth import digest
 from gateway.recordings.lines import Provenance
 from gateway.recordings.writer import Recorder
-from tests.fakes import ScriptedUpstream, ran, request_for, says
+from tests.fakes import ScriptedUpstream, request_for, run_to_end, says
 from tests.gateway.recordings.test_writer import ASK, PATH, VOTE, gateway, lines
 from tests.serving import serving
 
@@ -142,7 +142,7 @@ async def test_comments_are_redacted_like_questions(tmp_path: Path) -> None:
 async def test_old_answers_are_forgotten(tmp_path: Path) -> None:
     """Memory stays bounded; a request id that occurs twice names the later answer."""
     request = request_for()
-    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request)
     recorder = Recorder(tmp_path / "t.jsonl", remembered=2)
     for completion, request in (("a", "same"), ("b", "own"), ("c", "same")):
         recorder.record(request, result, Provenance(completion, request))
@@ -155,7 +155,7 @@ async def test_a_full_queue_refuses_feedback(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     recorder = Recorder(path, queue_size=1)  # not started, so nothing drains it
     request = request_for()
-    _, result = await ran(ScriptedUpstream(SEVEN), request)
+    _, result = await run_to_end(ScriptedUpstream(SEVEN), request)
     recorder.record(request, result, Provenance("a", "r"))
     app = create_app(Settings(record_to=path), ScriptedUpstream(SEVEN), recorder)
     transport = httpx.ASGITransport(app)  # which starts nothing

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, RunResult
 from gateway.upstreams.base import ModelTraits
-from tests.fakes import Script, ScriptedUpstream, Text, ran, request_for, says, thinks
+from tests.fakes import Script, ScriptedUpstream, Text, request_for, run_to_end, says, thinks
 
 BROKEN = UpstreamError(502, "broke off")
 ANSWER = says("The answer is 7.")
@@ -17,7 +17,7 @@ ANSWER = says("The answer is 7.")
 
 async def drawn(upstream: ScriptedUpstream, **asked: Any) -> tuple[RunResult, str, str]:
     """Return a streamed sample's result, and the thinking and answer that its deltas add up to."""
-    events, result = await ran(upstream, request_for(stream=True, **asked))
+    events, result = await run_to_end(upstream, request_for(stream=True, **asked))
     deltas = [event for event in events if isinstance(event, Delta)]
     reasoning, content = "".join(d.reasoning for d in deltas), "".join(d.content for d in deltas)
     [sample] = result.chosen
@@ -166,7 +166,7 @@ async def test_a_reply_that_was_complete_survives_the_end_of_the_connection() ->
                 yield chunk
 
     for asked in ({}, {"n": 2}):
-        _, result = await ran(Breaking(says("Hi ", "there.")), request_for(stream=True, **asked))
+        _, result = await run_to_end(Breaking(says("Hi ", "there.")), request_for(stream=True, **asked))
         assert [sample.content for sample in result.chosen] == ["Hi there."] * asked.get("n", 1)
 
 
@@ -174,7 +174,7 @@ async def test_a_failure_in_the_continuation_is_a_failure() -> None:
     """A sample whose continuation fails has failed; it is not an empty answer."""
     upstream = ScriptedUpstream(thinks(9), continuations=[says(BROKEN)])
     with pytest.raises(UpstreamError, match="broke off"):
-        await ran(upstream, request_for(stream=True, thinking_token_budget=3))
+        await run_to_end(upstream, request_for(stream=True, thinking_token_budget=3))
 
 
 async def test_a_schema_waits_for_the_end_of_the_thinking() -> None:
@@ -231,9 +231,9 @@ async def test_an_engine_that_keeps_the_limit_is_left_to_do_so() -> None:
 async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
     """The first request that reaches its limit proves the engine; the next one is plain."""
     upstream = Native(thinks(5))
-    await ran(upstream, request_for(thinking_token_budget=5))
+    await run_to_end(upstream, request_for(thinking_token_budget=5))
     assert (upstream.own_traits.keeps_limit, upstream.whole) == (True, 0)
-    _, result = await ran(upstream, request_for(thinking_token_budget=5))
+    _, result = await run_to_end(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.enforced) == (1, "native")
     assert (result.chosen[0].reasoning.split()[-1], result.chosen[0].content) == (
         "step4",
@@ -246,7 +246,7 @@ async def test_a_proven_engine_that_passes_the_limit_is_watched_again() -> None:
     """Too much thinking in a plain reply ends the trust in the engine."""
     upstream = Native(thinks(50))
     upstream.own_traits.keeps_limit = True
-    _, result = await ran(upstream, request_for(thinking_token_budget=5))
+    _, result = await run_to_end(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.reasoning > 5) == (1, True)
     assert upstream.own_traits.keeps_limit is False
 
