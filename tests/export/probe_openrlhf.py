@@ -50,7 +50,7 @@ class Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 sys.meta_path.append(Stubs())
 
 
-def parsed(name: str, words: Sequence[str]) -> Any:
+def parse_arguments(name: str, words: Sequence[str]) -> Any:
     """Return the arguments from the program's own parser and checks, without running its `train`."""
     spec = importlib.util.find_spec(name)
     assert spec is not None
@@ -81,7 +81,7 @@ def strategy(args: Any) -> Any:
     return SimpleNamespace(args=args, is_rank_0=lambda: True, print=lambda *a: None)
 
 
-class Request:
+class ConstantEngine:
     """A vLLM engine that always gives the same reply."""
 
     def __init__(self, ids: list[int]) -> None:
@@ -100,15 +100,15 @@ def rl() -> dict[str, Any]:
     from openrlhf.utils.agent import SingleTurnAgentExecutor
     from transformers import AutoTokenizer
 
-    args = parsed("openrlhf.cli.train_ppo_ray", words)
+    args = parse_arguments("openrlhf.cli.train_ppo_ray", words)
     tokenizer = AutoTokenizer.from_pretrained(args.actor.model_name_or_path)
     data = blending_datasets(args.data.prompt_dataset, None, strategy(args), dataset_split="train")
     dataset = PromptDataset(data, tokenizer, strategy(args), input_template=args.data.input_template)
     held_out = blending_datasets(args.eval.dataset, None, strategy(args), dataset_split=args.eval.split)
-    prompted = rollout_problems(plan, prompter)
+    rollouts = rollout_problems(plan, prompter)
     texts = [dataset[index][1] for index in range(len(dataset))]
-    high = next(index for index, each in enumerate(prompted) if each.prompt.budget == "high")
-    gold, end = int(prompted[high].problem.gold or ""), tokenizer.eos_token
+    high = next(index for index, rollout in enumerate(rollouts) if rollout.prompt.budget == "high")
+    gold, end = int(rollouts[high].problem.gold or ""), tokenizer.eos_token
     replies = {
         "right": f"1+1=2\n</think>\n\n{gold}{end}",
         "wrong": f"1+1=2\n</think>\n\n{gold + 1}{end}",
@@ -121,19 +121,21 @@ def rl() -> dict[str, Any]:
     for name, text in replies.items():
         ids = tokenizer.encode(text, add_special_tokens=False)
         sampling = SimpleNamespace(max_tokens=args.rollout.max_new_tokens, logprobs=None)
-        execution = executor.execute(prompt, label, sampling, args.data.max_len, tokenizer, Request(ids))
+        execution = executor.execute(
+            prompt, label, sampling, args.data.max_len, tokenizer, ConstantEngine(ids)
+        )
         result = asyncio.run(execution)
         prompt_ids = result["observation_tokens"][: -len(ids)]
         scores[name] = {
             "reward": float(result["reward"][0]),
             "score": float(result["scores"][0]),
-            "prompt": prompt_ids == list(prompted[high].prompt.ids),
+            "prompt": prompt_ids == list(rollouts[high].prompt.ids),
         }
     return {
         "args": plain(args),
-        "prompts_agree": texts == [each.prompt.text for each in prompted],
+        "prompts_agree": texts == [rollout.prompt.text for rollout in rollouts],
         "tokens_agree": [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        == [list(each.prompt.ids) for each in prompted],
+        == [list(rollout.prompt.ids) for rollout in rollouts],
         "held_out": len(held_out),
         "scores": scores,
         "scheduler": bool(scheduler(args.actor.lr_scheduler)),
@@ -146,7 +148,7 @@ def sft() -> dict[str, Any]:
     from openrlhf.datasets.utils import blending_datasets
     from transformers import AutoTokenizer
 
-    args = parsed("openrlhf.cli.train_sft", words)
+    args = parse_arguments("openrlhf.cli.train_sft", words)
     tokenizer = AutoTokenizer.from_pretrained(args.model.model_name_or_path)
     data = blending_datasets(args.data.dataset, None, strategy(args), dataset_split="train")
     dataset = SFTDataset(
@@ -160,10 +162,10 @@ def sft() -> dict[str, Any]:
     agree = []
     for index, example in enumerate(sft_examples(plan, prompter)):
         ids, _, mask = dataset[index]
-        # the mask selects the positions that predict the reply's tokens
-        learned = ids[0][1:][mask[0][:-1].bool()].tolist()
+        # The mask selects the positions that predict the reply's tokens.
+        target = ids[0][1:][mask[0][:-1].bool()].tolist()
         expected = [*example.prompt.ids, *example.target]
-        agree.append(ids[0].tolist() == expected and learned == list(example.target))
+        agree.append(ids[0].tolist() == expected and target == list(example.target))
     return {
         "args": plain(args),
         "agree": agree,

@@ -33,7 +33,7 @@ out, folder = map(Path, sys.argv[1:])
 CONFIGS = Path(verl.__file__).parent / "trainer" / "config"
 
 
-def composed(name: str, export: Path) -> tuple[DictConfig, list[str]]:
+def compose_config(name: str, export: Path) -> tuple[DictConfig, list[str]]:
     """Compose verl's configuration with our overrides; an unknown override raises an error."""
     text = (export / "overrides.txt").read_text(encoding="utf-8").replace("@here@", str(export))
     overrides = text.splitlines()
@@ -48,18 +48,17 @@ def plan_of(stage: str) -> ExportPlan:
 
 def rl() -> dict[str, Any]:
     """Check the configuration, data and rewards of reinforcement learning."""
-    config, names = composed("ppo_trainer", folder / "verl-rl")
+    config, names = compose_config("ppo_trainer", folder / "verl-rl")
     for part in ("actor", "rollout"):
         omega_conf_to_dataclass(config.actor_rollout_ref[part])
     omega_conf_to_dataclass(config.algorithm)
     bare = config.copy()
-    bare.actor_rollout_ref.model.lora_rank = (
-        0  # with a LoRA, verl asks vLLM for the maximum rank, and vLLM is not installed
-    )
+    # With a LoRA, verl asks vLLM for the maximum rank, and vLLM is not installed.
+    bare.actor_rollout_ref.model.lora_rank = 0
     validate_config(bare, use_reference_policy=True, use_critic=False)
     tokenizer = AutoTokenizer.from_pretrained(config.actor_rollout_ref.model.path)
     prompter = load_prompter(plan_of("rl"))
-    prompted = rollout_problems(plan_of("rl"), prompter, rounds=2)
+    rollouts = rollout_problems(plan_of("rl"), prompter, rounds=2)
     tokenizer.chat_template = config.actor_rollout_ref.model.custom_chat_template
     dataset = RLHFDataset([config.data.train_files], tokenizer, config.data)
     held_out = RLHFDataset([config.data.val_files], tokenizer, config.data)
@@ -67,14 +66,14 @@ def rl() -> dict[str, Any]:
     prompts = [
         builder.build_initial_tokens(list(dataset[index]["raw_prompt"])) for index in range(len(dataset))
     ]
-    high = next(index for index, each in enumerate(prompted) if each.prompt.budget == "high")
+    high = next(index for index, rollout in enumerate(rollouts) if rollout.prompt.budget == "high")
     return {
         "values": {name: at(config, name) for name in names},
-        "prompts_agree": prompts == [list(each.prompt.ids) for each in prompted],
-        "budgets": sorted({each.prompt.budget or "none" for each in prompted}),
+        "prompts_agree": prompts == [list(rollout.prompt.ids) for rollout in rollouts],
+        "budgets": sorted({rollout.prompt.budget or "none" for rollout in rollouts}),
         "longest": max(map(len, prompts)),
         "held_out": len(held_out) == len(held_out_problems(plan_of("rl"), prompter)),
-        "scores": asyncio.run(scores(config, tokenizer, dataset[high], prompted[high].problem.gold or "")),
+        "scores": asyncio.run(scores(config, tokenizer, dataset[high], rollouts[high].problem.gold or "")),
     }
 
 
@@ -112,7 +111,7 @@ def batch(tokenizer: Any, item: dict[str, Any], text: str) -> DataProto:
 
 def sft() -> dict[str, Any]:
     """Check the configuration and data of fine-tuning."""
-    config, names = composed("sft_trainer_engine", folder / "verl-cold-start")
+    config, names = compose_config("sft_trainer_engine", folder / "verl-cold-start")
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     tokenizer.chat_template = config.model.custom_chat_template
     dataset = MultiTurnSFTDataset([config.data.train_files], tokenizer, config.data)
@@ -121,8 +120,8 @@ def sft() -> dict[str, Any]:
     for index, example in enumerate(examples):
         item = dataset[index]
         expected = [*example.prompt.ids, *example.target]
-        learned = item["input_ids"][item["loss_mask"].bool()].tolist()
-        agree.append(item["input_ids"].tolist() == expected and learned == list(example.target))
+        target = item["input_ids"][item["loss_mask"].bool()].tolist()
+        agree.append(item["input_ids"].tolist() == expected and target == list(example.target))
     omega_conf_to_dataclass(config.optim)
     return {"values": {name: at(config, name) for name in names}, "agree": agree, "examples": len(dataset)}
 

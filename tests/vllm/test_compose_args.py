@@ -1,4 +1,4 @@
-"""The compose file's vLLM commands, read by vLLM's own argument parser."""
+"""vLLM's own argument parser accepts the vLLM commands of the compose file."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ print(json.dumps(read))
 
 
 def resolve(text: str) -> str:
-    """Compose's `${NAME:-default}` with nothing set."""
+    """Replace Compose's `${NAME:-default}` by the default."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
 def vllm_commands() -> dict[str, list[str]]:
-    """The command of each service that runs an image of vLLM's, by its name."""
+    """Return the command of each service with a vLLM image, by the service's name."""
     services: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     return {
         name: [resolve(part) for part in service["command"]]
@@ -47,11 +47,11 @@ def vllm_commands() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def parsed(vllm_python: str) -> dict[str, dict[str, str]]:
-    """What vLLM reads in each command; it refuses what it does not know."""
+    """Return the arguments that vLLM reads from each command; it refuses unknown ones."""
     if not COMPOSE.exists():
-        pytest.skip("there is no compose.yaml")
+        pytest.skip("compose.yaml does not exist")
     commands = vllm_commands()
-    done = subprocess.run(
+    process = subprocess.run(
         [vllm_python, "-c", READ_ARGUMENTS],
         input=json.dumps(list(commands.values())),
         env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
@@ -59,18 +59,18 @@ def parsed(vllm_python: str) -> dict[str, dict[str, str]]:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(commands, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    assert process.returncode == 0, process.stderr
+    return dict(zip(commands, json.loads(process.stdout.splitlines()[-1]), strict=True))
 
 
 def test_vllm_accepts_every_command(parsed: dict[str, dict[str, str]]) -> None:
-    """There is at least one, and each names its model."""
+    """The file has at least one command, and each names its model."""
     assert parsed
     assert all(args["model_tag"] != "None" for args in parsed.values())
 
 
 def test_limits_are_enforced_and_end_on_the_models_own_tag(parsed: dict[str, dict[str, str]]) -> None:
-    """A parser and a reasoning config, whose end is the tag alone: see `server.REASONING_OPTIONS`."""
+    """Each command has a parser, and a reasoning config that ends on the tag, as in `REASONING_OPTIONS`."""
     for args in parsed.values():
         assert args["reasoning_parser"] != "None"
         assert "reasoning_start_str='<think>'" in args["reasoning_config"]

@@ -1,4 +1,4 @@
-"""What the gateway relies on in vLLM, on the wire. A new version of vLLM has to pass this first."""
+"""vLLM behaves on the wire as the gateway expects. A new version of vLLM must pass these tests first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOREVER = {"temperature": 0, "max_tokens": 4000}
 
 
 def ask(server: VllmServer, path: str = "chat/completions", /, **fields: Any) -> Json:
-    """One unstreamed reply; chat gets the question unless `fields` say otherwise."""
+    """Return one unstreamed reply; chat gets the question unless `fields` has other messages."""
     body: Json = {"model": server.model, **fields}
     if path == "chat/completions":
         body.setdefault("messages", QUESTION)
@@ -33,7 +33,7 @@ def ask(server: VllmServer, path: str = "chat/completions", /, **fields: Any) ->
 def streaming(
     server: VllmServer, path: str = "chat/completions", /, **fields: Any
 ) -> Iterator[Iterator[Json]]:
-    """The chunks of one streamed reply; leaving the block hangs up."""
+    """Yield the chunks of one streamed reply; hang up at the end of the block."""
     body = {"model": server.model, "stream": True, **fields}
     if path == "chat/completions":
         body.setdefault("messages", QUESTION)
@@ -44,19 +44,19 @@ def streaming(
 
 
 def token_ids(server: VllmServer, text: str) -> list[int]:
-    """A text's tokens, without any that a template would add."""
+    """Return the tokens of a text, without those that a template would add."""
     body = {"model": server.model, "prompt": text, "add_special_tokens": False}
     ids: list[int] = server.http.post("/tokenize", json=body).json()["tokens"]
     return ids
 
 
 def text_of(choice: Json) -> str:
-    """Everything that an unstreamed chat choice says, whichever field it is in."""
+    """Return the whole text of an unstreamed chat choice, from both fields."""
     return (choice["message"].get("reasoning") or "") + (choice["message"]["content"] or "")
 
 
-def test_thinking_and_answer_come_split_with_a_parser(reasoning_server: VllmServer) -> None:
-    """The fields are `reasoning` and `content`; the tag is in neither."""
+def test_a_parser_splits_thinking_and_answer(reasoning_server: VllmServer) -> None:
+    """The fields are `reasoning` and `content`; neither has the tag."""
     message = ask(reasoning_server, seed=2)["choices"][0]["message"]
     assert message["reasoning"].startswith(" first we add")
     assert message["content"].startswith("The answer is \\boxed{")
@@ -64,14 +64,14 @@ def test_thinking_and_answer_come_split_with_a_parser(reasoning_server: VllmServ
 
 
 def test_thinking_stays_in_the_content_without_a_parser(plain_server: VllmServer) -> None:
-    """The opening tag was in the prompt, so only the closing one is seen."""
+    """The opening tag is in the prompt, so the reply has only the closing one."""
     message = ask(plain_server, seed=2)["choices"][0]["message"]
     assert message.get("reasoning") is None
     assert "<think>" not in message["content"]
     assert message["content"].count("</think>") == 1
 
 
-def test_every_token_is_accounted_for_in_a_stream(vllm_server: VllmServer) -> None:
+def test_a_stream_accounts_for_every_token(vllm_server: VllmServer) -> None:
     """`return_token_ids` and continuous usage agree at every chunk, the tag's own chunk included."""
     options = {"include_usage": True, "continuous_usage_stats": True}
     fields = {"seed": 2, "return_token_ids": True, "stream_options": options}
@@ -84,14 +84,14 @@ def test_every_token_is_accounted_for_in_a_stream(vllm_server: VllmServer) -> No
     assert seen > 10
 
 
-def test_reasoning_tokens_of_a_prefilled_tag_are_not_counted(reasoning_server: VllmServer) -> None:
-    """vLLM says 0 where the template wrote `<think>`, so the gateway counts for itself."""
+def test_vllm_does_not_count_the_thinking_behind_a_prefilled_tag(reasoning_server: VllmServer) -> None:
+    """If the template writes `<think>`, vLLM reports 0 reasoning tokens, so the gateway counts itself."""
     usage = ask(reasoning_server, seed=2)["usage"]
     assert usage["completion_tokens_details"] == {"reasoning_tokens": 0}
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 8, 64])
-def test_a_native_limit_is_never_passed(reasoning_server: VllmServer, limit: int) -> None:
+def test_a_native_limit_is_never_exceeded(reasoning_server: VllmServer, limit: int) -> None:
     """The newline behind the template's `<think>` counts: limit - 1 tokens of thinking, then the tag."""
     reply = ask(reasoning_server, **FOREVER, thinking_token_budget=limit, return_token_ids=True)
     [close] = token_ids(reasoning_server, "</think>")
@@ -101,14 +101,14 @@ def test_a_native_limit_is_never_passed(reasoning_server: VllmServer, limit: int
 
 
 def test_a_native_limit_leaves_an_answer_alone(reasoning_server: VllmServer) -> None:
-    """Thinking that ended by itself is not closed again when its limit would have run out."""
+    """vLLM does not close thinking again that ended by itself before its limit."""
     for seed in range(8):
         reply = ask(reasoning_server, seed=seed, thinking_token_budget=45)
         assert "think>" not in text_of(reply["choices"][0])
 
 
 def test_a_native_limit_without_a_reasoning_config_is_refused(plain_server: VllmServer) -> None:
-    """A 400 that names the field in its message only."""
+    """The error is a 400 that names the field only in its message."""
     error = ask(plain_server, thinking_token_budget=8)["error"]
     assert error["code"] == 400
     assert error["param"] is None
@@ -116,12 +116,12 @@ def test_a_native_limit_without_a_reasoning_config_is_refused(plain_server: Vllm
 
 
 def test_unknown_fields_are_ignored(vllm_server: VllmServer) -> None:
-    """So a field that comes back without an error has not necessarily been understood."""
+    """A reply without an error therefore does not prove that vLLM understood a field."""
     assert ask(vllm_server, seed=2, no_such_field=1)["choices"]
 
 
-def test_a_forced_close_carries_on_from_the_streams_own_tokens(vllm_server: VllmServer) -> None:
-    """Prompt ids of the first chunk + generated ids + the closing's ids make the completion's prompt."""
+def test_a_forced_close_continues_from_the_tokens_of_the_stream(vllm_server: VllmServer) -> None:
+    """The new prompt is the first chunk's prompt ids + the generated ids + the ids of the closing."""
     prompt: list[int] = []
     with streaming(vllm_server, **FOREVER, return_token_ids=True) as chunks:
         for chunk in chunks:
@@ -137,7 +137,7 @@ def test_a_forced_close_carries_on_from_the_streams_own_tokens(vllm_server: Vllm
 
 
 def test_tokenize_renders_the_chat_prompt(vllm_server: VllmServer) -> None:
-    """The same ids as the stream's, so a request without a stream can be carried on too."""
+    """The ids are those of a reply, so that a request without a stream can continue too."""
     body = {"model": vllm_server.model, "messages": QUESTION, "add_generation_prompt": True}
     rendered = vllm_server.http.post("/tokenize", json=body).json()["tokens"]
     reply = ask(vllm_server, max_tokens=1, return_token_ids=True)
@@ -145,7 +145,7 @@ def test_tokenize_renders_the_chat_prompt(vllm_server: VllmServer) -> None:
 
 
 def test_a_chat_prefix_cannot_hold_closed_thinking(vllm_server: VllmServer) -> None:
-    """The template drops it, and vLLM refuses: the reason for going through completions."""
+    """The template drops it and vLLM refuses, so the gateway uses completions."""
     prefix = {"role": "assistant", "content": "<think>\n first we</think>\n\nThe"}
     error = ask(
         vllm_server,
@@ -157,15 +157,15 @@ def test_a_chat_prefix_cannot_hold_closed_thinking(vllm_server: VllmServer) -> N
 
 
 def test_a_completion_of_closed_thinking_is_raw_text(vllm_server: VllmServer) -> None:
-    """/v1/completions never splits, parser or not."""
+    """/v1/completions never splits, with or without a parser."""
     body = {"model": vllm_server.model, "messages": QUESTION}
     prompt = vllm_server.http.post("/tokenize", json=body).json()["tokens"]
     text = ask(vllm_server, "completions", prompt=prompt, seed=2, max_tokens=500)["choices"][0]["text"]
     assert text.count("</think>") == 1
 
 
-def test_an_answer_after_closed_thinking_comes_as_reasoning(reasoning_server: VllmServer) -> None:
-    """Unstreamed, the parser does not look at the prompt: after a close whatever comes back is answer."""
+def test_an_answer_after_closed_thinking_arrives_as_reasoning(reasoning_server: VllmServer) -> None:
+    """Without a stream the parser ignores the prompt and so takes the rest of an answer for reasoning."""
     message = ask(
         reasoning_server,
         messages=[*QUESTION, {"role": "assistant", "content": "The"}],
@@ -177,8 +177,8 @@ def test_an_answer_after_closed_thinking_comes_as_reasoning(reasoning_server: Vl
     assert message["reasoning"] == " answer is \\boxed{7}."
 
 
-def test_choices_of_one_request_are_those_of_single_seeds(vllm_server: VllmServer) -> None:
-    """Choice i of n is drawn with seed + i."""
+def test_the_choices_of_one_request_match_single_seeds(vllm_server: VllmServer) -> None:
+    """Choice i of n uses seed + i."""
     together = ask(vllm_server, n=3, seed=5)["choices"]
     alone = [ask(vllm_server, seed=5 + i)["choices"][0] for i in range(3)]
     assert [text_of(choice) for choice in together] == [text_of(choice) for choice in alone]
@@ -186,7 +186,7 @@ def test_choices_of_one_request_are_those_of_single_seeds(vllm_server: VllmServe
 
 
 def test_streamed_choices_interleave_and_sum_up(vllm_server: VllmServer) -> None:
-    """One choice a chunk, each with its own count; the last usage has the prompt once and every token."""
+    """Each chunk has one choice with its own count; the last usage has all generated tokens."""
     options = {"include_usage": True, "continuous_usage_stats": True}
     counts: dict[int, int] = {}
     order: list[int] = []
@@ -202,12 +202,12 @@ def test_streamed_choices_interleave_and_sum_up(vllm_server: VllmServer) -> None
 
 
 def test_greedy_choices_are_refused(vllm_server: VllmServer) -> None:
-    """They would all be one and the same."""
+    """All of them would be the same."""
     assert ask(vllm_server, n=2, temperature=0)["error"]["code"] == 400
 
 
 def test_logprobs_cover_every_token(vllm_server: VllmServer) -> None:
-    """Thinking, tag, answer and the end token; top_logprobs up to 20."""
+    """They cover thinking, tag, answer and the end token, with top_logprobs up to 20."""
     reply = ask(vllm_server, seed=2, logprobs=True, top_logprobs=20)
     entries = reply["choices"][0]["logprobs"]["content"]
     assert len(entries) == reply["usage"]["completion_tokens"]
@@ -216,7 +216,7 @@ def test_logprobs_cover_every_token(vllm_server: VllmServer) -> None:
 
 
 def test_a_schema_waits_for_the_end_of_thinking(reasoning_server: VllmServer) -> None:
-    """With a parser the grammar applies to the answer alone, also after a native limit."""
+    """With a parser the grammar applies only to the answer, even after a native limit."""
     schema = {
         "type": "object",
         "properties": {"answer": {"enum": [7]}},
@@ -237,11 +237,11 @@ def test_a_schema_waits_for_the_end_of_thinking(reasoning_server: VllmServer) ->
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_hanging_up_aborts_every_choice(vllm_server: VllmServer, count: int) -> None:
-    """All had begun, none has come to its end, and none is left."""
+    """All choices have started, none of them ends by itself, and none remains."""
     completed = vllm_server.completed()
     fields = {"n": count, "max_tokens": ROOMY - 1000, "seed": 1}
-    never_close = {str(token_ids(vllm_server, "</think>")[0]): -100}
-    with streaming(vllm_server, **fields, logit_bias=never_close) as chunks:
+    no_closing_tag = {str(token_ids(vllm_server, "</think>")[0]): -100}
+    with streaming(vllm_server, **fields, logit_bias=no_closing_tag) as chunks:
         started: set[int] = set()
         while len(started) < count:
             started |= {

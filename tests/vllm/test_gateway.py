@@ -1,7 +1,7 @@
-"""The real gateway in front of the real vLLM: limits kept by the engine and by the gateway, votes, aborts.
+"""The real gateway in front of the real vLLM: limits by the engine and by the gateway, votes, aborts.
 
-Nothing tells the gateway what the tiny model is: its name fits no family, so that the opened
-thinking block and the missing switch are learned from the template that vLLM renders.
+The name of the tiny model fits no family. The gateway therefore learns from the template that vLLM renders
+that the prompt opens the thinking block, and that the model has no switch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "What is two plus five?"}]
 ANSWER = "The answer is \\boxed{7}."
 GREEDY = {"temperature": 0}
-"""The tiny model never closes its thinking at temperature 0, and always answers seven."""
+"""At temperature 0 the tiny model never closes its thinking, and always answers seven."""
 SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -49,29 +49,29 @@ SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway, the vLLM behind it, and who keeps the limits there."""
+    """A gateway, the vLLM behind it, and who enforces the limits."""
 
     url: str
     server: VllmServer
     enforced: str
 
     def tokens(self, text: str) -> int:
-        """How many tokens a text is, without any that a template would add."""
+        """Count the tokens of a text, without those that a template would add."""
         body = {"model": self.server.model, "prompt": text, "add_special_tokens": False}
         return int(self.server.http.post("/tokenize", json=body).json()["count"])
 
-    def thought(self, text: str) -> int:
-        """How many tokens of thinking a text is: the blank space before it was taken for dressing, if any."""
+    def thinking_tokens(self, text: str) -> int:
+        """Count the thinking tokens of a text with the leading blank that the gateway strips as markup."""
         return self.tokens(f" {text.lstrip()}") if text else 0
 
     def requests(self) -> int:
-        """How many chat requests vLLM has had, refused ones included."""
+        """Count the chat requests to vLLM, with the refused ones."""
         lines = self.server.http.get("/metrics").text.splitlines()
         kind = 'http_requests_total{handler="/v1/chat/completions"'
         return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(kind)))
 
-    def never_close(self) -> dict[str, int]:
-        """A logit_bias with which the thinking never ends by itself, at any temperature."""
+    def endless_thinking(self) -> dict[str, int]:
+        """Return a logit_bias with which the thinking never ends by itself, at any temperature."""
         body = {"model": self.server.model, "prompt": "</think>", "add_special_tokens": False}
         [token] = self.server.http.post("/tokenize", json=body).json()["tokens"]
         return {str(token): -100}
@@ -79,7 +79,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One choice's texts and what came with them, streamed or not."""
+    """The texts of one choice, with the usage and report of its request."""
 
     content: str
     reasoning: str
@@ -90,13 +90,13 @@ class Reply:
 
     @property
     def used(self) -> int:
-        """The thinking tokens of the answer that came back."""
+        """Return the thinking tokens of the reply."""
         return int(self.scaling["budget"]["used"])
 
 
 @pytest.fixture(scope="module")
 def native(reasoning_server: VllmServer) -> Iterator[Gateway]:
-    """Before a vLLM that keeps limits itself."""
+    """Serve a gateway in front of a vLLM that enforces limits itself."""
     settings = Settings(upstream=HttpUrl(f"{reasoning_server.base_url}/v1"))
     with serving_in_thread(create_app(settings)) as url:
         yield Gateway(url, reasoning_server, "native")
@@ -104,7 +104,7 @@ def native(reasoning_server: VllmServer) -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def forced(plain_server: VllmServer) -> Iterator[Gateway]:
-    """Before a vLLM that refuses to keep limits."""
+    """Serve a gateway in front of a vLLM that refuses to enforce limits."""
     settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"))
     with serving_in_thread(create_app(settings)) as url:
         yield Gateway(url, plain_server, "forced")
@@ -112,27 +112,27 @@ def forced(plain_server: VllmServer) -> Iterator[Gateway]:
 
 @pytest.fixture(params=["native", "forced"])
 def gateway(request: pytest.FixtureRequest) -> Gateway:
-    """Each of the two in turn."""
-    found = request.getfixturevalue(request.param)
-    assert isinstance(found, Gateway)
-    return found
+    """Return each of the two in turn."""
+    gateway = request.getfixturevalue(request.param)
+    assert isinstance(gateway, Gateway)
+    return gateway
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """Any HTTP client, with time enough for a busy machine."""
+    """Open a plain HTTP client with timeouts for a busy machine."""
     async with httpx.AsyncClient(timeout=120) as client:
         yield client
 
 
 @pytest.fixture
 async def client(gateway: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The official client, as a user sets it up."""
+    """Open the official client as a user does."""
     async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
         yield client
 
 
-async def replies(
+async def complete_all(
     http: httpx.AsyncClient,
     gateway: Gateway,
     headers: Mapping[str, str] | None = None,
@@ -140,7 +140,7 @@ async def replies(
     stream: bool = False,
     **fields: Any,
 ) -> list[Reply]:
-    """All choices of one chat request, each with the request's usage and report."""
+    """Return all choices of one chat request, each with the usage and report of the request."""
     body: Json = {"model": gateway.server.model, "messages": QUESTION, **fields, "stream": stream}
     if stream:
         body["stream_options"] = {"include_usage": True}
@@ -148,26 +148,26 @@ async def replies(
     assert response.status_code == 200, response.text
     if stream:
         return from_stream(events_of(response.text))
-    whole = response.json()
+    payload = response.json()
     return [
         Reply(
             choice["message"]["content"],
             choice["message"].get("reasoning") or "",
             choice["finish_reason"],
             (choice.get("logprobs") or {}).get("content") or [],
-            whole["usage"],
-            whole.get("scaling") or {},
+            payload["usage"],
+            payload.get("scaling") or {},
         )
-        for choice in whole["choices"]
+        for choice in payload["choices"]
     ]
 
 
 def from_stream(events: list[Json]) -> list[Reply]:
-    """The choices that a stream's events add up to."""
+    """Assemble the choices from the events of a stream."""
     choices = [choice for event in events for choice in event["choices"]]
     usage = next(event["usage"] for event in reversed(events) if event.get("usage"))
     scaling = next((event["scaling"] for event in reversed(events) if "scaling" in event), {})
-    together = []
+    assembled = []
     for index in sorted({choice["index"] for choice in choices}):
         own = [choice for choice in choices if choice["index"] == index]
         entries = [entry for choice in own for entry in (choice.get("logprobs") or {}).get("content") or ()]
@@ -175,151 +175,147 @@ def from_stream(events: list[Json]) -> list[Reply]:
             "".join(choice["delta"].get(name) or "" for choice in own) for name in ("content", "reasoning")
         ]
         [finish] = [choice["finish_reason"] for choice in own if choice["finish_reason"]]
-        together.append(Reply(*texts, finish, entries, usage, scaling))
-    return together
+        assembled.append(Reply(*texts, finish, entries, usage, scaling))
+    return assembled
 
 
-async def reply(
+async def complete(
     http: httpx.AsyncClient, gateway: Gateway, headers: Mapping[str, str] | None = None, **fields: Any
 ) -> Reply:
-    """The only choice of one chat request."""
-    [only] = await replies(http, gateway, headers, **fields)
+    """Return the only choice of one chat request."""
+    [only] = await complete_all(http, gateway, headers, **fields)
     return only
 
 
 def budget(value: object) -> dict[str, str]:
-    """The header that asks for it."""
+    """Return the header for a reasoning budget."""
     return {"X-Reasoning-Budget": str(value)}
 
 
-async def gone(gateway: Gateway) -> None:
-    """Waits until vLLM's own gauges say that nothing runs or waits."""
+async def wait_until_idle(gateway: Gateway) -> None:
+    """Wait until vLLM's own gauges report no running and no queued sequences."""
     await until(lambda: gateway.server.running() == 0, "the end of all sequences")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", [0, 8, 64])
-async def test_a_runaway_thinker_is_stopped_at_its_limit(
+async def test_endless_thinking_stops_at_its_limit(
     http: httpx.AsyncClient, gateway: Gateway, limit: int, stream: bool
 ) -> None:
-    """Exactly: vLLM counts the line feed behind the template's tag, the gateway only what the model wrote."""
-    got = await reply(http, gateway, budget(limit), **GREEDY, stream=stream)
-    thought = max(limit - 1, 0) if gateway.enforced == "native" else limit
-    assert got.content == ANSWER
-    assert got.finish_reason == "stop"
-    assert gateway.thought(got.reasoning) == thought
-    assert got.used == got.usage["completion_tokens_details"]["reasoning_tokens"] == thought
-    assert got.scaling["budget"]["limit"] == limit
-    assert got.scaling["usage"]["estimated"] is False
-    assert got.scaling["budget"]["enforced"] == gateway.enforced
+    """It stops exactly there. vLLM counts the template's line feed too; the gateway counts only output."""
+    reply = await complete(http, gateway, budget(limit), **GREEDY, stream=stream)
+    expected = max(limit - 1, 0) if gateway.enforced == "native" else limit
+    assert reply.content == ANSWER
+    assert reply.finish_reason == "stop"
+    assert gateway.thinking_tokens(reply.reasoning) == expected
+    assert reply.used == reply.usage["completion_tokens_details"]["reasoning_tokens"] == expected
+    assert reply.scaling["budget"]["limit"] == limit
+    assert reply.scaling["usage"]["estimated"] is False
+    assert reply.scaling["budget"]["enforced"] == gateway.enforced
 
 
-async def test_a_limit_that_was_proven_is_left_to_the_engine(
+async def test_the_gateway_leaves_a_proven_limit_to_the_engine(
     http: httpx.AsyncClient, native: Gateway
 ) -> None:
-    """Seen once to keep a limit, vLLM gets one plain request, and its token ids are counted."""
-    await reply(http, native, budget(8), **GREEDY)
+    """Once vLLM has enforced a limit, it gets one plain request, and the gateway counts its token ids."""
+    await complete(http, native, budget(8), **GREEDY)
     for limit in (0, 1, 8, 64):
-        got = await reply(http, native, budget(limit), **GREEDY)
-        assert got.content == ANSWER
-        assert got.used == max(limit - 1, 0)
-        assert got.scaling["budget"]["enforced"] == "native"
-        assert got.scaling["usage"]["estimated"] is False
+        reply = await complete(http, native, budget(limit), **GREEDY)
+        assert reply.content == ANSWER
+        assert reply.used == max(limit - 1, 0)
+        assert reply.scaling["budget"]["enforced"] == "native"
+        assert reply.scaling["usage"]["estimated"] is False
 
 
-async def test_thinking_that_ends_before_its_limit_is_left_alone(
-    http: httpx.AsyncClient, gateway: Gateway
-) -> None:
-    """One upstream request, whatever the seed, and as many thinking tokens as the text has."""
+async def test_thinking_may_end_before_its_limit(http: httpx.AsyncClient, gateway: Gateway) -> None:
+    """With any seed there is one upstream request, and the report has the thinking tokens of the text."""
     for seed in range(4):
-        got = await reply(http, gateway, budget(1000), seed=seed, stream=seed % 2 == 0)
-        assert got.content.startswith("The answer is \\boxed{")
-        assert got.used == gateway.thought(got.reasoning) > 0
-        assert got.scaling["usage"]["upstream_prompt_tokens"] == got.usage["prompt_tokens"]
+        reply = await complete(http, gateway, budget(1000), seed=seed, stream=seed % 2 == 0)
+        assert reply.content.startswith("The answer is \\boxed{")
+        assert reply.used == gateway.thinking_tokens(reply.reasoning) > 0
+        assert reply.scaling["usage"]["upstream_prompt_tokens"] == reply.usage["prompt_tokens"]
 
 
-async def test_a_forced_answer_is_written_behind_the_whole_thought(
-    http: httpx.AsyncClient, forced: Gateway
+async def test_a_forced_answer_follows_the_whole_thinking(http: httpx.AsyncClient, forced: Gateway) -> None:
+    """The second prompt is the first one, the whole thinking and the closing, token for token."""
+    reply = await complete(http, forced, budget(64), **GREEDY)
+    thinking = reply.reasoning + closing_text(Markup(), limit_reached=True)
+    prompt = reply.usage["prompt_tokens"]
+    assert not reply.reasoning.startswith(" ")
+    assert reply.scaling["usage"]["upstream_prompt_tokens"] == prompt + prompt + forced.tokens(f" {thinking}")
+    # Tokens in the same chunk as the last token within the limit count as generated, too.
+    assert reply.usage["completion_tokens"] >= 64 + forced.tokens(ANSWER) + 1
+
+
+async def test_the_gateway_remembers_a_refused_field(
+    http: httpx.AsyncClient, plain_server: VllmServer
 ) -> None:
-    """The second prompt is the first one, all that was thought, and the closing, token for token."""
-    got = await reply(http, forced, budget(64), **GREEDY)
-    written = got.reasoning + closing_text(Markup(), limit_reached=True)
-    prompt = got.usage["prompt_tokens"]
-    assert not got.reasoning.startswith(" ")
-    assert got.scaling["usage"]["upstream_prompt_tokens"] == prompt + prompt + forced.tokens(f" {written}")
-    # Whatever came in one chunk with the last token that fits was generated, too.
-    assert got.usage["completion_tokens"] >= 64 + forced.tokens(ANSWER) + 1
-
-
-async def test_the_refused_field_is_remembered(http: httpx.AsyncClient, plain_server: VllmServer) -> None:
-    """A gateway's first limit costs one more request; from then on it keeps them itself."""
+    """The first limit costs one more request; afterwards the gateway enforces limits itself."""
     settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"))
     with serving_in_thread(create_app(settings)) as url:
         fresh = Gateway(url, plain_server, "forced")
         before = fresh.requests()
         for stream in (False, True, False):
-            got = await reply(http, fresh, budget(8), **GREEDY, stream=stream)
-            assert (got.content, got.used) == (ANSWER, 8)
+            reply = await complete(http, fresh, budget(8), **GREEDY, stream=stream)
+            assert (reply.content, reply.used) == (ANSWER, 8)
         assert fresh.requests() - before == 4
 
 
-@pytest.mark.parametrize("named", [None, "deepseek-r1"])
-async def test_the_template_is_learned_or_named(
-    http: httpx.AsyncClient, plain_server: VllmServer, named: str | None
+@pytest.mark.parametrize("family", [None, "deepseek-r1"])
+async def test_the_gateway_splits_with_or_without_a_configured_family(
+    http: httpx.AsyncClient, plain_server: VllmServer, family: str | None
 ) -> None:
-    """With the family's name in the settings or without: the block that the template opened is read."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), family=named)
+    """It reads the thinking block that the template opened, with or without the family in the settings."""
+    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), family=family)
     with serving_in_thread(create_app(settings)) as url:
-        got = await reply(http, Gateway(url, plain_server, "forced"), seed=2)
-    assert got.reasoning.startswith("first we add")
-    assert got.content.startswith("The answer is \\boxed{")
-    assert got.scaling == {} or got.scaling["budget"]["limit"] is None
+        reply = await complete(http, Gateway(url, plain_server, "forced"), seed=2)
+    assert reply.reasoning.startswith("first we add")
+    assert reply.content.startswith("The answer is \\boxed{")
+    assert reply.scaling == {} or reply.scaling["budget"]["limit"] is None
 
 
-async def test_a_family_named_wrongly_is_not_corrected(
-    http: httpx.AsyncClient, plain_server: VllmServer
-) -> None:
-    """The operator's word stands: the thought stays in the text, as it is not expected there."""
+async def test_a_wrongly_configured_family_stays(http: httpx.AsyncClient, plain_server: VllmServer) -> None:
+    """The operator's setting wins, so the thinking stays in the text."""
     settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), family="generic")
     with serving_in_thread(create_app(settings)) as url:
-        got = await reply(http, Gateway(url, plain_server, "forced"), seed=2)
-    assert "</think>" in got.content
+        reply = await complete(http, Gateway(url, plain_server, "forced"), seed=2)
+    assert "</think>" in reply.content
 
 
 async def test_off_is_no_thinking_at_all(http: httpx.AsyncClient, gateway: Gateway) -> None:
-    """No token of it, streamed and not, alone and in a vote; the answer is there."""
+    """There is an answer but no thinking token, streamed and unstreamed, for one sample and a vote."""
     for fields in ({}, {"stream": True}, {"scaling": {"samples": 3, "stop": "none"}}, {"n": 2}):
-        for got in await replies(http, gateway, budget("off"), seed=1, **fields):
-            assert got.content.startswith("The answer is \\boxed{")
-            assert (got.reasoning, got.used) == ("", 0)
-            assert got.usage["completion_tokens_details"]["reasoning_tokens"] == 0
+        for reply in await complete_all(http, gateway, budget("off"), seed=1, **fields):
+            assert reply.content.startswith("The answer is \\boxed{")
+            assert (reply.reasoning, reply.used) == ("", 0)
+            assert reply.usage["completion_tokens_details"]["reasoning_tokens"] == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_max_puts_the_end_off(http: httpx.AsyncClient, gateway: Gateway, stream: bool) -> None:
-    """Twice "Wait," in place of the end tag, then the model may stop."""
-    got = await reply(http, gateway, budget("max"), seed=2, stream=stream)
-    assert got.reasoning.count("\nWait,") == 2
-    assert "think>" not in got.reasoning + got.content
-    assert got.content.startswith("The answer is \\boxed{")
-    assert 0 < got.used <= got.scaling["budget"]["limit"] <= ROOMY * 3 // 4
+async def test_max_postpones_the_end(http: httpx.AsyncClient, gateway: Gateway, stream: bool) -> None:
+    """The gateway replaces the end tag twice by "Wait,"; then the model may stop."""
+    reply = await complete(http, gateway, budget("max"), seed=2, stream=stream)
+    assert reply.reasoning.count("\nWait,") == 2
+    assert "think>" not in reply.reasoning + reply.content
+    assert reply.content.startswith("The answer is \\boxed{")
+    assert 0 < reply.used <= reply.scaling["budget"]["limit"] <= ROOMY * 3 // 4
 
 
-async def test_auto_spends_until_it_is_sure(http: httpx.AsyncClient, gateway: Gateway) -> None:
-    """All samples at temperature 0 would be one; at 1 the leader has the most votes."""
+async def test_auto_samples_until_the_vote_is_clear(http: httpx.AsyncClient, gateway: Gateway) -> None:
+    """It runs at the default temperature, and the first group has the most votes."""
     for seed in range(2):
-        got = await reply(http, gateway, budget("auto"), seed=seed)
-        samples = got.scaling["samples"]
-        assert got.content.startswith("The answer is \\boxed{")
+        reply = await complete(http, gateway, budget("auto"), seed=seed)
+        samples = reply.scaling["samples"]
+        assert reply.content.startswith("The answer is \\boxed{")
         assert samples["launched"] == samples["finished"] + samples["aborted"] >= 3
-        assert got.scaling["vote"]["stopped_by"]
-        counts = [group["count"] for group in got.scaling["vote"]["groups"]]
+        assert reply.scaling["vote"]["stopped_by"]
+        counts = [group["count"] for group in reply.scaling["vote"]["groups"]]
         assert counts == sorted(counts, reverse=True)
-    await gone(gateway)
+    await wait_until_idle(gateway)
 
 
 async def test_choices_come_back_raw(client: openai.AsyncOpenAI, gateway: Gateway) -> None:
-    """The official client's `n`, seeds included: each choice is the one that a single seed gives."""
+    """With the official client's `n`, each choice matches the reply with its own seed."""
     ask: Json = {"model": gateway.server.model, "messages": QUESTION}
     together = await client.chat.completions.create(**ask, n=3, seed=5)
     alone = [await client.chat.completions.create(**ask, seed=5 + i) for i in range(3)]
@@ -328,7 +324,7 @@ async def test_choices_come_back_raw(client: openai.AsyncOpenAI, gateway: Gatewa
     ]
     assert together.usage is not None
     assert together.usage.completion_tokens == sum(
-        each.usage.completion_tokens for each in alone if each.usage
+        single.usage.completion_tokens for single in alone if single.usage
     )
 
 
@@ -336,59 +332,61 @@ async def test_choices_come_back_raw(client: openai.AsyncOpenAI, gateway: Gatewa
 async def test_each_choice_keeps_its_own_limit(
     http: httpx.AsyncClient, gateway: Gateway, stream: bool
 ) -> None:
-    """Three choices with eight thinking tokens each."""
-    for got in await replies(http, gateway, budget(8), n=3, seed=1, stream=stream):
-        assert got.content.startswith("The answer is \\boxed{")
-        assert gateway.thought(got.reasoning) <= 8
+    """Each of three choices has at most eight thinking tokens."""
+    for reply in await complete_all(http, gateway, budget(8), n=3, seed=1, stream=stream):
+        assert reply.content.startswith("The answer is \\boxed{")
+        assert gateway.thinking_tokens(reply.reasoning) <= 8
 
 
 async def test_a_vote_without_stopping_is_one_request(http: httpx.AsyncClient, gateway: Gateway) -> None:
     """vLLM reads the prompt once for all samples."""
-    got = await reply(http, gateway, {"X-Samples": "6", "X-Stop": "none"}, seed=3)
-    assert got.scaling["samples"]["finished"] == 6
-    assert got.scaling["usage"]["upstream_prompt_tokens"] == got.usage["prompt_tokens"]
-    assert sum(group["count"] for group in got.scaling["vote"]["groups"]) == 6
-    assert got.usage["completion_tokens_details"]["reasoning_tokens"] > 6
-    assert got.used == gateway.thought(got.reasoning)
+    reply = await complete(http, gateway, {"X-Samples": "6", "X-Stop": "none"}, seed=3)
+    assert reply.scaling["samples"]["finished"] == 6
+    assert reply.scaling["usage"]["upstream_prompt_tokens"] == reply.usage["prompt_tokens"]
+    assert sum(group["count"] for group in reply.scaling["vote"]["groups"]) == 6
+    assert reply.usage["completion_tokens_details"]["reasoning_tokens"] > 6
+    assert reply.used == gateway.thinking_tokens(reply.reasoning)
 
 
-async def test_a_vote_that_may_stop_aborts_its_stragglers(http: httpx.AsyncClient, gateway: Gateway) -> None:
-    """Single requests; once the first answer is in, vLLM has nothing left to do."""
+async def test_a_vote_that_may_stop_aborts_its_unfinished_samples(
+    http: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    """It sends single requests, and after the first answer vLLM is idle."""
     for headers in ({"X-Stop": "first-1"}, {"X-Stop": "first-1", **budget(500)}):
-        got = await reply(http, gateway, {"X-Samples": "8", **headers}, seed=4)
-        samples = got.scaling["samples"]
+        reply = await complete(http, gateway, {"X-Samples": "8", **headers}, seed=4)
+        samples = reply.scaling["samples"]
         assert samples["launched"] == samples["finished"] + samples["aborted"] == 8
         assert samples["aborted"] > 0
-        await gone(gateway)
+        await wait_until_idle(gateway)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_adaptive_vote_finds_the_majority(
     http: httpx.AsyncClient, gateway: Gateway, stream: bool
 ) -> None:
-    """Every sample is accounted for, and the winner's text is the reply."""
-    got = await reply(http, gateway, {"X-Samples": "12", **budget(8)}, seed=6, stream=stream)
-    samples, vote = got.scaling["samples"], got.scaling["vote"]
+    """The report accounts for every sample, and the reply is the winner's text."""
+    reply = await complete(http, gateway, {"X-Samples": "12", **budget(8)}, seed=6, stream=stream)
+    samples, vote = reply.scaling["samples"], reply.scaling["vote"]
     assert samples["launched"] == samples["finished"] + samples["aborted"] <= 12
     assert samples["failed"] == samples["truncated"] == 0
-    assert vote["groups"][0]["answer"] in got.content
-    await gone(gateway)
+    assert vote["groups"][0]["answer"] in reply.content
+    await wait_until_idle(gateway)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("limit", [None, 8])
-async def test_logprobs_come_back_in_chats_shape(
+async def test_logprobs_have_the_format_of_chat(
     http: httpx.AsyncClient, gateway: Gateway, limit: int | None, stream: bool
 ) -> None:
-    """One entry for each token of thinking and answer, also across a forced close."""
+    """Each token of thinking and answer has one entry, even across a forced close."""
     headers = {} if limit is None else budget(limit)
-    got = await reply(
+    reply = await complete(
         http, gateway, headers, **({"seed": 2} if limit is None else GREEDY),
         logprobs=True, top_logprobs=3, stream=stream,
     )  # fmt: skip
-    assert len(got.logprobs) == got.usage["completion_tokens"]
-    assert [entry["token"] for entry in got.logprobs][-10:-8] == ["The", " answer"]
-    for entry in got.logprobs:
+    assert len(reply.logprobs) == reply.usage["completion_tokens"]
+    assert [entry["token"] for entry in reply.logprobs][-10:-8] == ["The", " answer"]
+    for entry in reply.logprobs:
         assert entry["logprob"] <= 0
         assert bytes(entry["bytes"]).decode() == entry["token"]
         assert len(entry["top_logprobs"]) == 3
@@ -409,21 +407,21 @@ async def test_logprobs_come_back_in_chats_shape(
 async def test_a_hang_up_frees_vllm(
     http: httpx.AsyncClient, gateway: Gateway, headers: dict[str, str], samples: int, stream: bool
 ) -> None:
-    """By vLLM's own metrics: all samples had begun, none has come to its end, and none is left."""
-    await gone(gateway)
+    """By vLLM's own metrics, all samples have started, none ends by itself, and none remains."""
+    await wait_until_idle(gateway)
     started, completed = gateway.server.started(), gateway.server.completed()
     body = {
         "model": gateway.server.model,
         "messages": QUESTION,
         "max_tokens": ROOMY - 1000,
-        "logit_bias": gateway.never_close(),
+        "logit_bias": gateway.endless_thinking(),
         "stream": stream,
     }
     task = asyncio.create_task(http.post(gateway.url + CHAT, json=body, headers=headers))
     await until(lambda: gateway.server.started() - started == samples, "the samples' start")
     task.cancel()
     await asyncio.wait({task})
-    await gone(gateway)
+    await wait_until_idle(gateway)
     assert gateway.server.completed() == completed
 
 
@@ -432,8 +430,8 @@ async def test_a_hang_up_frees_vllm(
 async def test_a_schema_leaves_the_thinking_free(
     http: httpx.AsyncClient, gateway: Gateway, limit: int, stream: bool
 ) -> None:
-    """Thought first, and then nothing but valid JSON; cut at the limit or ended before it."""
-    got = await reply(
+    """Only valid JSON follows the thinking, whether the limit or the model ended it."""
+    reply = await complete(
         http,
         gateway,
         budget(limit),
@@ -441,13 +439,13 @@ async def test_a_schema_leaves_the_thinking_free(
         stream=stream,
         **(GREEDY if limit == 8 else {"seed": 2}),
     )
-    assert json.loads(got.content) == {"answer": 7}
-    assert 0 < got.used <= limit
-    assert gateway.thought(got.reasoning) <= limit
+    assert json.loads(reply.content) == {"answer": 7}
+    assert 0 < reply.used <= limit
+    assert gateway.thinking_tokens(reply.reasoning) <= limit
 
 
-async def test_earlier_thinking_is_dropped(http: httpx.AsyncClient, gateway: Gateway) -> None:
-    """In tags or in either field, the next turn's prompt is as long as without it."""
+async def test_the_gateway_drops_earlier_thinking(http: httpx.AsyncClient, gateway: Gateway) -> None:
+    """The next prompt is as long as without the thinking, in tags or in either field."""
     turns: list[Json] = [
         {"role": "assistant", "content": ANSWER},
         {"role": "assistant", "content": f"<think>\nfirst we add</think>\n\n{ANSWER}"},
@@ -456,25 +454,27 @@ async def test_earlier_thinking_is_dropped(http: httpx.AsyncClient, gateway: Gat
     ]
     prompts = set()
     for turn in turns:
-        got = await reply(http, gateway, budget(8), messages=[*QUESTION, turn, *QUESTION], **GREEDY)
-        assert got.content == ANSWER
-        prompts.add(got.usage["prompt_tokens"])
+        reply = await complete(http, gateway, budget(8), messages=[*QUESTION, turn, *QUESTION], **GREEDY)
+        assert reply.content == ANSWER
+        prompts.add(reply.usage["prompt_tokens"])
     assert len(prompts) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_thinking_may_be_left_out(http: httpx.AsyncClient, gateway: Gateway, stream: bool) -> None:
-    """It is still done, limited and counted; asked for in words, it is there."""
+async def test_a_client_may_exclude_the_thinking(
+    http: httpx.AsyncClient, gateway: Gateway, stream: bool
+) -> None:
+    """The model still thinks within its limit, and the report counts it; an explicit request includes it."""
     for fields in ({"reasoning": {"exclude": True}}, {"include_reasoning": False}):
-        got = await reply(http, gateway, budget(8), **GREEDY, stream=stream, **fields)
-        assert (got.content, got.reasoning) == (ANSWER, "")
-        assert got.used in (7, 8)
-    got = await reply(http, gateway, budget(8), **GREEDY, stream=stream, include_reasoning=True)
-    assert got.reasoning.lstrip().startswith("first we")
+        reply = await complete(http, gateway, budget(8), **GREEDY, stream=stream, **fields)
+        assert (reply.content, reply.reasoning) == (ANSWER, "")
+        assert reply.used in (7, 8)
+    reply = await complete(http, gateway, budget(8), **GREEDY, stream=stream, include_reasoning=True)
+    assert reply.reasoning.lstrip().startswith("first we")
 
 
-async def test_a_suffix_asks_for_level_and_samples(client: openai.AsyncOpenAI, gateway: Gateway) -> None:
-    """`tiny:low@4` by a client that can say nothing else."""
+async def test_a_suffix_sets_level_and_samples(client: openai.AsyncOpenAI, gateway: Gateway) -> None:
+    """A client that can send nothing else uses `tiny:low@4`."""
     reply = await client.chat.completions.create(model="tiny:low@4", messages=QUESTION, seed=1)  # type: ignore[arg-type]
     assert reply.model == gateway.server.model
     assert reply.model_extra is not None
@@ -486,7 +486,7 @@ async def test_a_suffix_asks_for_level_and_samples(client: openai.AsyncOpenAI, g
 
 
 async def test_the_responses_endpoint(client: openai.AsyncOpenAI, gateway: Gateway) -> None:
-    """The official client's `responses`: a reasoning item, then the text."""
+    """The official client's `responses` has a reasoning item, then the text."""
     response = await client.responses.create(
         model=gateway.server.model,
         input="What is two plus five?",
@@ -500,7 +500,7 @@ async def test_the_responses_endpoint(client: openai.AsyncOpenAI, gateway: Gatew
 
 
 async def test_the_messages_endpoint(gateway: Gateway) -> None:
-    """Anthropic's client: a thinking block, then the text."""
+    """Anthropic's client gets a thinking block, then the text."""
     async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key="none", max_retries=0) as client:
         message = await client.messages.create(
             model=gateway.server.model,

@@ -1,8 +1,8 @@
-"""Our splitter against vLLM's own reasoning parsers: one reading of a reply, or a difference with its reason.
+"""Our splitter agrees with vLLM's own reasoning parsers, or differs for a stated reason.
 
-vLLM is asked the way its chat endpoint asks: the whole text, then a stream of one token a
-chunk, then of four. Blank space at the edges is not compared: vLLM leaves it in, ours takes it
-for markup. A difference that is no longer there fails too.
+vLLM's parsers get the calls of its chat endpoint: the whole text, then a stream with one token a chunk, then
+with four. The comparison ignores blank space at the edges, which vLLM keeps and our splitter treats as
+markup. A difference that has disappeared fails too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Reading = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """One of vLLM's parsers, and how to get it to parse at all.
+    """One of vLLM's parsers, with its conditions.
 
-    `tokens` have to be in the vocabulary; `kwargs` are the request's chat_template_kwargs.
+    The vocabulary must have `tokens`. `kwargs` are the chat_template_kwargs of the request.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Parser:
 
 TOOL = ("<tool_call>", "</tool_call>")
 THINKING = {"thinking": True}
-BY_TOKEN = (  # look for the tags among the token ids of a chunk
+BY_TOKEN = (  # find the tags among the token ids of a chunk
     Parser("deepseek_r1"),
     Parser("deepseek_v3", kwargs=THINKING),
     Parser("holo2", kwargs=THINKING),
@@ -63,7 +63,7 @@ BY_GRAMMAR = (  # share vLLM's one parsing engine
     Parser("seed_oss", "<seed:think>", "</seed:think>", tokens=("<seed:think>", "</seed:think>")),
     Parser("step3p5", tokens=TOOL),
 )
-EXPLICIT = (  # thinking only where an opening tag was written
+EXPLICIT = (  # split only thinking with an opening tag in the reply
     Parser(
         "mistral",
         "[THINK]",
@@ -79,24 +79,24 @@ OTHERS = (
 )
 PARSERS = (*BY_TOKEN, *BY_GRAMMAR, *EXPLICIT, *OTHERS)
 
-LEFT_OUT = {
-    "cohere_command3": "needs a package of Cohere's",
-    "cohere_command4": "needs a package of Cohere's",
-    "hf": "reads the markup from the checkpoint's own metadata",
+EXCLUDED = {
+    "cohere_command3": "needs a package from Cohere",
+    "cohere_command4": "needs a package from Cohere",
+    "hf": "reads the markup from the metadata of the checkpoint",
     "inkling": "a block format without thinking tags",
-    "k2_horizon": "another pair of tags for each effort, none of a family that we have",
-    "minimax_m2_append_think": "does not split: puts the opening tag in front and calls it all content",
+    "k2_horizon": "has another pair of tags for each effort; none belongs to a known family",
+    "minimax_m2_append_think": "does not split: adds the opening tag and returns everything as content",
     "muse_glimmer": "a block format without thinking tags",
-    "openai_gptoss": "only tells where the thinking ends; harmony has a parser of its own",
-    "plamo3": "a format of its own, none of a family that we have",
+    "openai_gptoss": "only finds the end of the thinking; harmony has its own parser",
+    "plamo3": "has its own format, which no known family uses",
     "poolside_v1": "reads the conversation's roles from the prompt",
 }
-"""vLLM's parsers that are not compared, and why."""
+"""vLLM's parsers outside the comparison, with the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A prompt's end and a reply; {o} and {c} stand for the tags. `opened`: as in `Markup`."""
+    """The end of a prompt and a reply; {o} and {c} are the tags. `opened` is that of `Markup`."""
 
     name: str
     reply: str
@@ -135,19 +135,20 @@ OWN_FORMS = (
     (Parser("hunyuan_a13b"), Text("own form", "{o}\na\n{c}\n<answer>\nb\n</answer>")),
     (Parser("olmo3", tokens=("Ġ</", "</", "think", ">")), Text("own form", "{o}a{c}b")),
 )
-"""Families whose streams vLLM splits by the pieces of their real tokenizers: compared as whole texts only,
-with the thinking "a" and the answer "b"."""
+"""Families whose streams vLLM splits by the tokens of their real tokenizers.
+
+The comparison covers only whole texts, with the thinking "a" and the answer "b"."""
 
 CASES: tuple[tuple[Parser, Text, list[int]], ...] = (
     *((parser, text, [1, 4]) for parser in PARSERS for text in TEXTS),
     *((parser, text, []) for parser, text in OWN_FORMS),
 )
-"""What vLLM is asked: with the stream's tokens a chunk."""
+"""The cases for vLLM: parser, text, and the tokens a chunk of each stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Texts that vLLM's parsers read differently from ours, in which ways, and why we keep to ours."""
+    """Texts that vLLM's parsers split differently, in which ways, and the reason for our result."""
 
     why: str
     texts: tuple[str, ...]
@@ -155,34 +156,35 @@ class Difference:
     ways: tuple[str, ...] = WAYS
 
 
-MOST = (*BY_TOKEN, *BY_GRAMMAR, *OTHERS)
+IMPLICIT = (*BY_TOKEN, *BY_GRAMMAR, *OTHERS)
+"""The parsers that need no opening tag in the reply."""
 ERNIE, STEP3 = OTHERS[:2]
 TAGGED = tuple(text.name for text in TEXTS if text.reply.startswith("{o}"))
 DIFFERENCES = (
     Difference(
-        "unstreamed, vLLM does not look at the prompt, and takes an answer without tags for thinking",
+        "without a stream, vLLM ignores the prompt and takes an answer without tags for thinking",
         ("closed by the template",),
-        MOST,
+        IMPLICIT,
         ("whole",),
     ),
     Difference(
-        "these families always think, so vLLM takes a text without tags for thinking; ours goes by the "
-        "markup that it was given, and `opened` says the same",
+        "these families always think, so vLLM takes a text without tags for thinking; ours follows its "
+        "markup, in which `opened` says the same",
         ("no tags",),
-        MOST,
+        IMPLICIT,
     ),
     Difference(
-        "thinking only where the model wrote the tag itself; the templates of these families never do",
+        "vLLM splits only after a tag from the model; the templates of these families never write one",
         ("opened by the template", "cut short, opened"),
         EXPLICIT,
     ),
     Difference(
-        "text before the thinking is no thinking; vLLM calls it so, or drops it",
+        "text before the thinking is not thinking; vLLM treats it as thinking, or drops it",
         ("preface",),
-        MOST,
+        IMPLICIT,
     ),
     Difference(
-        "a stream that starts without the tag is not split at all", ("preface",), EXPLICIT[1:], WAYS[1:]
+        "vLLM does not split a stream that starts without the tag", ("preface",), EXPLICIT[1:], WAYS[1:]
     ),
     Difference(
         "vLLM drops an opening tag within the thinking",
@@ -193,34 +195,34 @@ DIFFERENCES = (
         "vLLM drops or doubles an opening tag within the thinking", ("nested",), (*BY_TOKEN, ERNIE), WAYS[1:]
     ),
     Difference(
-        "a second block is thinking too; vLLM leaves it in the answer, or half of it",
+        "a second block is thinking too; vLLM leaves all or half of it in the answer",
         ("two blocks",),
         PARSERS,
     ),
     Difference(
-        "unstreamed, vLLM drops tags from the answer, though streamed it leaves them in",
+        "without a stream, vLLM drops tags from the answer; in a stream it keeps them",
         ("closed twice", "tags in code"),
         (*BY_GRAMMAR, EXPLICIT[0]),
         ("whole",),
     ),
     Difference(
-        "vLLM ends the thinking at a tool call, which only a tool parser can read on; without one it is text",
+        "vLLM ends the thinking at a tool call, which needs a tool parser; without one the call is text",
         ("tool call",),
         tuple(parser for parser in BY_GRAMMAR if parser.tokens == TOOL),
     ),
     Difference(
-        "vLLM leaves the opening tag in the thinking where it shares a chunk with what follows",
+        "vLLM leaves the opening tag in the thinking if the same chunk has more text",
         ("block", "opened twice", "cut short", "half a tag", "tool call"),
         BY_TOKEN,
         ("by 4",),
     ),
-    Difference("as before, and also where the closing tag is in that chunk", TAGGED, (ERNIE,), ("by 4",)),
+    Difference("the same, and also if that chunk has the closing tag", TAGGED, (ERNIE,), ("by 4",)),
     Difference("vLLM leaves the opening tag in the thinking", (*TAGGED, "opened twice"), (STEP3,)),
 )
 
 
 def reading_of(text: str, markup: Markup, size: int) -> Reading:
-    """Our splitter's reading of a text that comes `size` characters a chunk, without the blank edges."""
+    """Split a text in chunks of `size` characters with our splitter; return it without blank edges."""
     reply = ThinkingText(markup)
     for start in range(0, len(text), size):
         reply.feed(text[start : start + size])
@@ -229,14 +231,14 @@ def reading_of(text: str, markup: Markup, size: int) -> Reading:
 
 
 def fill(parser: Parser, text: str) -> str:
-    """A text with the parser's tags in it."""
+    """Return a text with the tags of the parser."""
     return text.replace("{o}", parser.open).replace("{c}", parser.close)
 
 
 @pytest.fixture(scope="module")
 def probe(vllm_python: str, tiny_model: Path) -> dict[str, Any]:
-    """What `parser_probe.py` says about every parser and text."""
-    job = [
+    """Run `parser_probe.py` on every parser and text; return its findings."""
+    cases = [
         {
             "parser": parser.name,
             "text": fill(parser, text.reply),
@@ -247,22 +249,22 @@ def probe(vllm_python: str, tiny_model: Path) -> dict[str, Any]:
         }
         for parser, text, chunks in CASES
     ]
-    done = subprocess.run(
+    process = subprocess.run(
         [vllm_python, Path(__file__).with_name("parser_probe.py")],
-        input=json.dumps({"tokenizer": str(tiny_model), "cases": job}),
+        input=json.dumps({"tokenizer": str(tiny_model), "cases": cases}),
         env={**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    assert process.returncode == 0, process.stderr
+    findings: dict[str, Any] = json.loads(process.stdout)
+    return findings
 
 
 @pytest.fixture(scope="module")
 def readings(probe: dict[str, Any]) -> dict[tuple[str, str], dict[str, Reading]]:
-    """vLLM's readings by parser and text, and then by way."""
+    """Return vLLM's readings by parser and text, and then by way."""
     return {
         (parser.name, text.name): {
             way: (reasoning.strip(), content.strip())
@@ -277,7 +279,7 @@ def readings(probe: dict[str, Any]) -> dict[tuple[str, str], dict[str, Reading]]
 def test_the_reading_is_vllms_or_differs_for_a_reason(
     readings: dict[tuple[str, str], dict[str, Reading]], parser: Parser, text: Text
 ) -> None:
-    """Ours is one reading however the text was cut; vLLM's agrees but for `DIFFERENCES`."""
+    """Our reading is the same for all chunk sizes, and vLLM's agrees except for `DIFFERENCES`."""
     reply = fill(parser, text.reply)
     markup = Markup(parser.open, parser.close, text.opened)
     ours = reading_of(reply, markup, len(reply))
@@ -293,16 +295,16 @@ def test_the_reading_is_vllms_or_differs_for_a_reason(
 
 
 @pytest.mark.parametrize(("parser", "text"), OWN_FORMS, ids=lambda value: value.name)
-def test_forms_of_their_own_are_split_alike(
+def test_special_formats_agree(
     readings: dict[tuple[str, str], dict[str, Reading]], parser: Parser, text: Text
 ) -> None:
-    """Hunyuan's <answer> is left to the family's row: the splitter knows thinking only."""
+    """The splitter handles only thinking; Hunyuan's <answer> is a matter of the family's row."""
     reasoning, content = reading_of(fill(parser, text.reply), Markup(parser.open, parser.close), 1)
     content = content.removeprefix("<answer>").removesuffix("</answer>").strip()
     assert (reasoning, content) == readings[parser.name, text.name]["whole"] == ("a", "b")
 
 
-def test_every_parser_of_vllm_is_compared_or_left_out_with_a_reason(probe: dict[str, Any]) -> None:
-    """So that a new one in vLLM does not go unnoticed."""
+def test_every_parser_of_vllm_is_compared_or_excluded_for_a_reason(probe: dict[str, Any]) -> None:
+    """A new parser in vLLM fails this test."""
     compared = [parser.name for parser in PARSERS] + [parser.name for parser, _ in OWN_FORMS]
-    assert sorted(probe["parsers"]) == sorted(compared + list(LEFT_OUT))
+    assert sorted(probe["parsers"]) == sorted(compared + list(EXCLUDED))

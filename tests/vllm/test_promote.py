@@ -1,4 +1,4 @@
-"""A LoRA adapter published on the real vLLM while it runs: loaded, compared, moved, taken back."""
+"""Promotion publishes a LoRA adapter on the running vLLM: load, compare, move the alias, roll back."""
 
 import json
 import os
@@ -22,7 +22,7 @@ QUESTIONS = 12
 
 @pytest.fixture(scope="module")
 def adapters(vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two LoRAs: `same` changes nothing that is said, `spoilt` everything."""
+    """Build two LoRAs: `same` changes no reply, `spoilt` changes all."""
     directory = tmp_path_factory.mktemp("adapters")
     script = Path(__file__).with_name("tiny_adapter.py")
     for name, size in (("same", "0"), ("spoilt", "3")):
@@ -36,7 +36,7 @@ def adapters(vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPa
 def lora_server(
     vllm_python: str, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VllmServer]:
-    """A vLLM that takes adapters while it runs."""
+    """Start a vLLM that loads adapters at run time."""
     log = tmp_path_factory.mktemp("lora") / "vllm.log"
     with serve(vllm_python, tiny_model, log, ("--enable-lora", "--max-lora-rank", "8")) as server:
         yield server
@@ -44,7 +44,7 @@ def lora_server(
 
 @contextmanager
 def users(url: str) -> Iterator[None]:
-    """One client after another, until the block ends."""
+    """Send one request after another, until the block ends."""
     over = threading.Event()
 
     def ask() -> None:
@@ -68,27 +68,27 @@ def users(url: str) -> Iterator[None]:
         thread.join()
 
 
-def test_an_adapter_is_promoted_and_taken_back(
+def test_an_adapter_is_promoted_and_rolled_back(
     lora_server: VllmServer, adapters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`spoilt` is loaded and refused; `same`, which may be no worse, takes over; rollback gives all back."""
+    """`spoilt` fails the comparison, `same` passes it and takes over, and rollback restores the base."""
     aliases, data = tmp_path / "aliases.toml", tmp_path / "sums.jsonl"
     aliases.write_text(f'best = [{{model = "{MODEL}"}}]\n')
     rows = [{"question": f"{i} + {7 - i}?", "answer": "7"} for i in range(QUESTIONS)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = Settings.model_validate({"upstream": f"{lora_server.base_url}/v1", "aliases": aliases})
     with serving_in_thread(create_app(settings)) as url:
-        where = ["--url", f"{url}/v1", "--aliases", str(aliases), "--engine", lora_server.base_url]
-        what = ["--alias", "best", "--trained", str(data), "--gain", "-1", "--max-tokens", "200"]
-        how = ["--steps", "50,100", "--watch", "0.2", "--poll", "0.2", "--requests", "3", "--slower", "9"]
+        addresses = ["--url", f"{url}/v1", "--aliases", str(aliases), "--engine", lora_server.base_url]
+        comparison = ["--alias", "best", "--trained", str(data), "--gain", "-1", "--max-tokens", "200"]
+        rollout = ["--steps", "50,100", "--watch", "0.2", "--poll", "0.2", "--requests", "3", "--slower", "9"]
 
         def promote(name: str) -> int:
             own = [name, "--no-untouched", "--adapter", str(adapters / name), "--out", str(tmp_path / name)]
-            return main([*own, *where, *what, *how])
+            return main([*own, *addresses, *comparison, *rollout])
 
         def target() -> list[str]:
             targets = httpx.get(f"{url}/v1/models/best").json()["targets"]
-            return [each["model"] for each in targets if each["share"]]
+            return [target["model"] for target in targets if target["share"]]
 
         with users(url):
             assert promote("spoilt") == 3
@@ -101,6 +101,6 @@ def test_an_adapter_is_promoted_and_taken_back(
         reply = httpx.post(f"{url}/v1/chat/completions", json=ask, timeout=60).json()
         assert (reply["model"], reply["scaling"]["alias"]["target"]) == ("same", "same")
         assert reply["scaling"]["budget"]["family"] is not None
-        assert main(["--rollback", *where[:4], "--out", str(tmp_path / "same")]) == 0
+        assert main(["--rollback", *addresses[:4], "--out", str(tmp_path / "same")]) == 0
         assert target() == [MODEL]
     assert "same 100.0%" not in capsys.readouterr().err

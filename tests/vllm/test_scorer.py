@@ -1,4 +1,4 @@
-"""A trained classifier as scorer: behind the real vLLM, and in the gateway's own process."""
+"""A trained classifier as a scorer: behind the real vLLM, and in the gateway's own process."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from tests.vllm.server import VllmServer, serve
 
 ROOT = Path(__file__).parents[2]
 CLASSIFIER = Path(__file__).parent / "classifier"
-"""Half a million parameters, trained by `train_classifier.py`; its card says on what."""
-ASKED = "A box holds 3 red and 4 blue pencils. How many pencils are in 5 such boxes?"
+"""Half a million parameters, from `train_classifier.py`; its card names the data."""
+QUESTION = "A box holds 3 red and 4 blue pencils. How many pencils are in 5 such boxes?"
 RIGHT = (
     "To find the number of pencils in 5 boxes, we first find how many pencils are in one box:\n\n"
     "\\[ 3 + 4 = 7 \\]\n\nEach box holds 7 pencils, so 5 boxes hold\n\n\\[ 5 \\times 7 = 35 \\]\n\n"
@@ -34,19 +34,19 @@ WRONG = (
     "There are 5 red and 5*3 = <<5*3=15>>15 blue pencils, which is 15/100*5 = <<15/100*5=0.75>>0.75\nA: 7",
 )
 REPLIES = (RIGHT, *WRONG, "7", "The answer is 35. " * 12, "x = \\frac{35}{1}, so \\boxed{35}.", "Hm … 七?")
-TEXTS = [f"{ASKED}\n\n{reply}" for reply in REPLIES]
-"""Of different lengths, so that a batch needs padding."""
+TEXTS = [f"{QUESTION}\n\n{reply}" for reply in REPLIES]
+"""Texts of different lengths, so that a batch needs padding."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 @pytest.fixture(scope="module")
 def expected(vllm_python: str) -> Mapping[str, list[float]]:
-    """What Hugging Face's code says of `TEXTS`, and what the embedded classifier does."""
+    """Return the values of Hugging Face's code and of the embedded classifier for `TEXTS`."""
     script = ROOT / "tests" / "vllm" / "classifier_probe.py"
-    told: Mapping[str, list[float]] = json.loads(
-        run_there(vllm_python, script, CLASSIFIER, stdin=json.dumps(TEXTS))
+    values: Mapping[str, list[float]] = json.loads(
+        run_in_vllm_environment(vllm_python, script, CLASSIFIER, stdin=json.dumps(TEXTS))
     )
-    return told
+    return values
 
 
 @pytest.fixture(scope="module", params=list(TOLERANCE))
@@ -55,24 +55,24 @@ def pooling_server(
     vllm_python: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[str, VllmServer]]:
-    """A vLLM that serves the classifier in each precision."""
+    """Start a vLLM that serves the classifier, in each precision."""
     log = tmp_path_factory.mktemp("pooling") / "vllm.log"
     options = ("--runner", "pooling", "--dtype", request.param, "--max-model-len", "1024")
     with serve(vllm_python, CLASSIFIER, log, options) as server:
         yield request.param, server
 
 
-def run_there(python: str, script: Path, directory: Path, stdin: str | None = None) -> str:
-    """The last line that a script prints in vLLM's environment."""
+def run_in_vllm_environment(python: str, script: Path, directory: Path, stdin: str | None = None) -> str:
+    """Run a script in vLLM's environment; return the last line of its output."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [python, script, directory], env=environment, input=stdin, capture_output=True, text=True, check=True
     )
-    return done.stdout.strip().splitlines()[-1]
+    return process.stdout.strip().splitlines()[-1]
 
 
 def scoring_for(server: VllmServer, **more: Any) -> Scorers:
-    """Scorers as a settings file would have them."""
+    """Return the scorers of a settings file."""
     table = {"kind": "trained", "url": server.base_url, "model": server.model, "unproven": True, **more}
     return Scorers(Settings.model_validate({"scorers": {"rm": table}}).scorers)
 
@@ -86,7 +86,7 @@ def test_the_embedded_classifier_gives_hugging_faces_values(expected: Mapping[st
 async def test_vllm_gives_hugging_faces_values(
     pooling_server: tuple[str, VllmServer], expected: Mapping[str, list[float]]
 ) -> None:
-    """The served classifier says what the model's own code says, in batches smaller than asked for."""
+    """The served classifier gives the values of the model's own code, even in several batches."""
     precision, server = pooling_server
     scoring = scoring_for(server)
     rm: Any = scoring.scorers["rm"]
@@ -105,14 +105,14 @@ async def test_vllm_gives_hugging_faces_values(
 async def test_the_served_classifier_picks_a_sample(
     pooling_server: tuple[str, VllmServer], expected: Mapping[str, list[float]]
 ) -> None:
-    """Against two that agree, by calibrated values; its tokens are told apart."""
+    """The right sample wins by calibrated values against two that agree; the scorer's tokens are reported."""
     precision, server = pooling_server
     calibration = CLASSIFIER / "calibration.json"
     calibrated = read_calibration(calibration)
     assert calibrated != Calibration()
     scoring = scoring_for(server, calibration=calibration)
     request = request_for(
-        messages=[{"role": "user", "content": ASKED}],
+        messages=[{"role": "user", "content": QUESTION}],
         scaling={"samples": 3, "stop": "none", "vote": "best"},
     )
     request = replace(request, sampling=replace(request.sampling, scorer="rm"))
@@ -122,20 +122,20 @@ async def test_the_served_classifier_picks_a_sample(
     finally:
         await scoring.close()
     assert result.chosen[0].content == RIGHT
-    drawn = {sample.index: sample.content for sample in result.samples}
+    texts = {sample.index: sample.content for sample in result.samples}
     values = dict(zip(REPLIES, expected[precision], strict=True))
-    told = {index: calibrated(values[text]) for index, text in drawn.items()}
-    assert dict(result.scores) == pytest.approx(told, abs=TOLERANCE[precision])
+    scores = {index: calibrated(values[text]) for index, text in texts.items()}
+    assert dict(result.scores) == pytest.approx(scores, abs=TOLERANCE[precision])
     assert result.scorer_tokens == sum(expected["tokens"][:3])
 
 
 async def test_pairs_are_scored_too(pooling_server: tuple[str, VllmServer]) -> None:
-    """`/score` takes question and reply apart, and one label serves it as well."""
+    """`/score` takes question and reply separately, and works with one label too."""
     _, server = pooling_server
     scoring = scoring_for(server, endpoint="score")
     try:
         weights = await scoring.scorers["rm"].score(
-            [{"role": "user", "content": ASKED}],
+            [{"role": "user", "content": QUESTION}],
             [Sample(i, text) for i, text in enumerate(REPLIES)],
             nobody(),
         )

@@ -1,8 +1,8 @@
-"""Makes a LoRA for the model of `tiny_model.py`: `python tiny_adapter.py MODEL DIRECTORY SIZE`.
+"""Build a LoRA for the model of `tiny_model.py`: `python tiny_adapter.py MODEL DIRECTORY SIZE`.
 
-PEFT's two files, written without PEFT. Random weights on the attention's output, which the
-model itself keeps silent: SIZE 0 changes nothing that is said, a large one spoils it. Runs in
-vLLM's environment, which has torch and safetensors.
+It writes PEFT's two files without PEFT. The weights of the attention's output are random; the model itself
+has zeros there. SIZE 0 changes no reply, and a large SIZE spoils all. The script runs in vLLM's environment,
+which has torch and safetensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RANK = 4
 
 
 def build(model: Path, directory: Path, size: float) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors."""
+    """Write adapter_config.json and adapter_model.safetensors."""
     base = json.loads((model / "config.json").read_text())
     directory.mkdir(parents=True, exist_ok=True)
     config = {

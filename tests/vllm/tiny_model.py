@@ -1,21 +1,21 @@
-"""A model of a million parameters whose behaviour is known exactly: a Markov chain in Llama's clothes.
+"""Build a model of a million parameters with exactly known behaviour: a Markov chain as a Llama checkpoint.
 
-Runs inside vLLM's own environment (it needs torch and transformers): `python tiny_model.py DIRECTORY`.
+It runs inside vLLM's own environment (it needs torch and transformers): `python tiny_model.py DIRECTORY`.
 
-Every layer writes nothing to the residual stream, and every token's embedding is one-hot,
-so the next token depends on the last token alone, with the logits of `LOGITS` and nothing
-else. That makes a reasoning model whose statistics a test can state:
+The layers write nothing to the residual stream, and the embeddings are one-hot. So the next token depends
+only on the last token, with the logits of `LOGITS`. The result is a reasoning model with statistics that a
+test can state:
 
-- after the generation prompt it thinks: words in a fixed round, and at temperature 1 the
-  thinking closes after any word with probability 1/40 (mean 40 words);
-- at temperature 0 the thinking never closes: the runaway thinker that a limit has to stop;
-- after `</think>`, or after a blank line or a colon (what a forced close ends with), it
-  answers "The answer is \\boxed{7}." and stops; at temperature 1 the digit is 7, 3 or 5
-  with probabilities 0.6, 0.25 and 0.15;
-- after anything else it starts to think.
+- After the generation prompt it thinks, with words in a fixed cycle. At temperature 1 the thinking closes
+  after any word with probability 1/40 (mean 40 words).
+- At temperature 0 the thinking never closes, so that only a limit can stop it.
+- After `</think>`, a blank line or a colon it answers "The answer is \\boxed{7}." and stops. A forced close
+  ends with one of these.
+- At temperature 1 the digit is 7, 3 or 5 with probabilities 0.6, 0.25 and 0.15.
+- After anything else it starts to think.
 
-The chat template is of the DeepSeek-R1 kind: the generation prompt opens `<think>`, and what
-stands before `</think>` in an earlier assistant message is dropped.
+The chat template is like that of DeepSeek-R1. The generation prompt opens `<think>`, and the template drops
+the text before `</think>` in earlier assistant messages.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = ["LOGITS", "build"]
 HEADS, HEAD_SIZE = 6, 64
 """vLLM's attention on a CPU takes head sizes 32, 64, 80, 96, 112 and 128."""
 FLOOR, BLANK_FLOOR = -20.0, -30.0
-"""Logits of the tokens a row does not name: never drawn, but there for a grammar, blanks last."""
+"""Logits of the tokens that a row does not name: never sampled, but available to a grammar, blanks last."""
 
 SPECIAL = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 MARKUP = ("<think>", "</think>")
-"""Ordinary tokens, not special ones: vLLM would otherwise strip them from the text."""
+"""Ordinary tokens: vLLM would strip special ones from the text."""
 
 THOUGHTS = (" first", " we", " add", " two", " to", " five", " then", " check", " that", " again", " and")
 ANSWER = ("The", " answer", " is", " \\", "boxed", "{")
@@ -69,9 +69,9 @@ CHAT_TEMPLATE = """\
 
 
 def logits() -> dict[str, dict[str, float]]:
-    """The rows of the chain: last token -> next token -> log probability.
+    """Return the rows of the chain: last token -> next token -> log probability.
 
-    A last token without a row is followed by the first word of thinking.
+    The first word of thinking follows a last token without a row.
     """
     rows: dict[str, dict[str, float]] = {}
     for word, following in zip(THOUGHTS, THOUGHTS[1:] + THOUGHTS[:1], strict=True):
@@ -92,7 +92,7 @@ LOGITS: Mapping[str, Mapping[str, float]] = logits()
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which every word of the chain is one token. Deterministic."""
+    """Train a byte-level BPE, deterministically, with one token for every word of the chain."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -113,7 +113,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def token_id(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
-    """The id of a text that must be exactly one token."""
+    """Return the id of a text that must be exactly one token."""
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
         raise ValueError(f"{text!r} is {len(ids)} tokens, not one")
@@ -121,7 +121,7 @@ def token_id(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The chain as weights: identity embeddings, silent layers, and one output column for each token."""
+    """Write the chain as weights: identity embeddings, silent layers and an output column for each token."""
     torch.manual_seed(0)
     width = HEADS * HEAD_SIZE
     config = LlamaConfig(
@@ -158,7 +158,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def build(directory: Path) -> None:
-    """Writes the model, its tokenizer and its chat template as a Hugging Face directory."""
+    """Write the model, its tokenizer and its chat template as a Hugging Face directory."""
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(directory)

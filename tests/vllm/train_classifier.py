@@ -1,18 +1,18 @@
-"""Trains the classifier of this lane on labelled replies: `python train_classifier.py SAMPLES [DIRECTORY]`.
+"""Train the classifier of this lane on labelled replies: `python train_classifier.py SAMPLES [DIRECTORY]`.
 
-Runs inside vLLM's own environment (it needs torch and transformers). SAMPLES is a folder with
-two published sets, from which only the weights in `classifier/` were made, so that the tests need
-neither:
+It runs inside vLLM's own environment (it needs torch and transformers). SAMPLES is a folder with two
+published data sets. The tests need only the weights in `classifier/`, not the data:
 
-- `gsm8k_model_solutions.jsonl.gz`: GSM8K's test problems with four solutions by GPT-3 each and
-  whether they are correct (github.com/openai/grade-school-math, MIT);
-- `qwen_math_rm_samples.jsonl.gz`: MATH problems with eight replies by Qwen2.5-Math each and
-  whether they are right (github.com/QwenLM/Qwen2.5-Math, evaluation, MIT).
+- `gsm8k_model_solutions.jsonl.gz`: GSM8K's test problems with four labelled solutions by GPT-3 each
+  (github.com/openai/grade-school-math, MIT);
+- `qwen_math_rm_samples.jsonl.gz`: MATH problems with eight labelled replies by Qwen2.5-Math each
+  (github.com/QwenLM/Qwen2.5-Math, evaluation, MIT).
 
-Every fifth question is kept out of training; what the classifier says of those fits the calibration
-beside the weights, and goes into the card with the area under the ROC curve: over all pairs of a
-right and a wrong reply, and over pairs to the same question, which is what a vote needs.
-Deterministic on one machine: one thread, one seed. Takes some minutes.
+Every fifth question is held out. The classifier's values for these questions fit the calibration beside the
+weights. They also give the areas under the ROC curve on the card: over all pairs of a right and a wrong
+reply, and over pairs of replies to the same question. A vote depends on the latter.
+
+The training is deterministic on one machine (one thread, one seed) and takes some minutes.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Reply:
 
     @property
     def prompt(self) -> str:
-        """As `scorers.trained.TEMPLATE` has it."""
+        """Return the text in the form of `scorers.trained.TEMPLATE`."""
         return f"{self.question}\n\n{self.text}"
 
 
 def replies(samples: Path) -> Iterator[Reply]:
-    """All labelled replies of both sets."""
+    """Yield all labelled replies of both data sets."""
     for row in lines(samples / "gsm8k_model_solutions.jsonl.gz"):
         for name in GPT3:
             yield Reply("GSM8K", row["question"], row[name]["solution"], row[name]["is_correct"])
@@ -65,13 +65,13 @@ def replies(samples: Path) -> Iterator[Reply]:
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a gzipped file of JSON lines."""
+    """Yield the objects of a gzipped file of JSON lines."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         yield from map(json.loads, file)
 
 
 def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with digits one by one."""
+    """Train a byte-level BPE with one token for each digit."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -86,7 +86,7 @@ def build_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model() -> LlamaForSequenceClassification:
-    """Half a million parameters, one label: a sigmoid."""
+    """Return an untrained model with half a million parameters and one label (a sigmoid)."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=WIDTH,
@@ -105,13 +105,13 @@ def build_model() -> LlamaForSequenceClassification:
 
 
 def batches(encoded: Sequence[list[int]], order: Sequence[int]) -> list[list[int]]:
-    """The places in `order`, in batches of texts of nearly equal length, so that little is padded."""
+    """Group the indices in `order` into batches of nearly equal length, so that little padding is needed."""
     by_length = sorted(order, key=lambda place: len(encoded[place]))
     return [by_length[start : start + BATCH] for start in range(0, len(by_length), BATCH)]
 
 
 def padded(texts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """Token ids and their mask."""
+    """Return the token ids and their mask."""
     width = max(map(len, texts))
     ids = torch.tensor([text + [0] * (width - len(text)) for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (width - len(text)) for text in texts])
@@ -121,19 +121,19 @@ def padded(texts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
 def train(
     model: LlamaForSequenceClassification, encoded: Sequence[list[int]], labels: Sequence[bool]
 ) -> None:
-    """Binary cross-entropy over all replies, a few times."""
+    """Minimise the binary cross-entropy over all replies for a few epochs."""
     chance = random.Random(0)
     steps = EPOCHS * len(batches(encoded, range(len(encoded))))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for epoch in range(EPOCHS):
-        # Shuffled in chunks of 20 batches, so that batches differ and lengths stay together.
+        # The shuffle works in chunks of 20 batches: batches differ between epochs, and lengths stay together.
         order = chance.sample(range(len(encoded)), len(encoded))
         parts = [order[start : start + 20 * BATCH] for start in range(0, len(order), 20 * BATCH)]
-        drawn = [batch for part in parts for batch in batches(encoded, part)]
-        chance.shuffle(drawn)
+        epoch_batches = [batch for part in parts for batch in batches(encoded, part)]
+        chance.shuffle(epoch_batches)
         total = 0.0
-        for batch in drawn[: steps // EPOCHS]:
+        for batch in epoch_batches[: steps // EPOCHS]:
             logits = model(**padded([encoded[place] for place in batch])).logits[:, 0]
             target = torch.tensor([float(labels[place]) for place in batch])
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
@@ -143,11 +143,11 @@ def train(
             optimizer.step()
             schedule.step()
             total += loss.item()
-        print(f"epoch {epoch + 1}: loss {total / len(drawn):.4f}", file=sys.stderr, flush=True)
+        print(f"epoch {epoch + 1}: loss {total / len(epoch_batches):.4f}", file=sys.stderr, flush=True)
 
 
 def logits_of(model: LlamaForSequenceClassification, encoded: Sequence[list[int]]) -> list[float]:
-    """One logit a text."""
+    """Return one logit for each text."""
     values = [0.0] * len(encoded)
     with torch.inference_mode():
         for batch in batches(encoded, range(len(encoded))):
@@ -158,22 +158,22 @@ def logits_of(model: LlamaForSequenceClassification, encoded: Sequence[list[int]
 
 
 def area(pairs: Iterator[tuple[float, float]]) -> float:
-    """How often the first of a pair, the right reply, has the higher logit; ties count half."""
+    """Return how often the right reply, the first of a pair, has the higher logit; ties count half."""
     won = [(right > wrong) + 0.5 * (right == wrong) for right, wrong in pairs]
     return sum(won) / len(won)
 
 
-def areas(held: Sequence[Reply], logits: Sequence[float]) -> dict[str, float]:
-    """The area under the ROC curve over each set, over all, and over pairs to one question."""
-    scored = list(zip(held, logits, strict=True))
+def areas(held_out: Sequence[Reply], logits: Sequence[float]) -> dict[str, float]:
+    """Return the area under the ROC curve over all pairs, each data set and pairs to the same question."""
+    scored = list(zip(held_out, logits, strict=True))
     right = [(reply, logit) for reply, logit in scored if reply.right]
     wrong = [(reply, logit) for reply, logit in scored if not reply.right]
     both = [(a, b) for a in right for b in wrong]
-    found = {"all": area((x, y) for (_, x), (_, y) in both)}
+    values = {"all": area((x, y) for (_, x), (_, y) in both)}
     for source in ("GSM8K", "MATH"):
-        found[source] = area((x, y) for (a, x), (b, y) in both if a.source == b.source == source)
-    found["one question"] = area((x, y) for (a, x), (b, y) in both if a.question == b.question)
-    return found
+        values[source] = area((x, y) for (a, x), (b, y) in both if a.source == b.source == source)
+    values["one question"] = area((x, y) for (a, x), (b, y) in both if a.question == b.question)
+    return values
 
 
 CARD = """\
@@ -184,58 +184,63 @@ pipeline_tag: text-classification
 ---
 # A classifier for tests
 
-Says how probable it is that a reply to a mathematical problem is right. {parameters:,} parameters
-({size:.1f} MB, half precision), made by `tests/vllm/train_classifier.py` from {trained:,} labelled
-replies: GPT-3's solutions to GSM8K ([grade-school-math](https://github.com/openai/grade-school-math),
-MIT) and Qwen2.5-Math's replies to MATH ([Qwen2.5-Math](https://github.com/QwenLM/Qwen2.5-Math), MIT).
+The classifier estimates the probability that a reply to a mathematical problem is right. It has
+{parameters:,} parameters ({size:.1f} MB, half precision). `tests/vllm/train_classifier.py` trained it on
+{trained:,} labelled replies: GPT-3's solutions to GSM8K
+([grade-school-math](https://github.com/openai/grade-school-math), MIT) and Qwen2.5-Math's replies to MATH
+([Qwen2.5-Math](https://github.com/QwenLM/Qwen2.5-Math), MIT).
 Input: `{{question}}\\n\\n{{answer}}`.
 
-It is here to be served, by vLLM and embedded, and compared with Hugging Face's own values. It is far
-too small, and has seen far too little, to check a solution: most of what it has learnt is to tell the
-two sets apart, of which one is mostly right. Area under the ROC curve on {held:,} replies to questions
-that it was not trained on (0.5 is chance):
+The tests serve it with vLLM and embedded, and compare its values with those of Hugging Face's own code. It
+is far too small, and its data are far too few, to check a solution. It mainly learned to tell the two data
+sets apart, because most replies of one are right. The table shows the area under the ROC curve on
+{held_out:,} replies to questions outside the training data (0.5 is chance):
 
 | pairs of a right and a wrong reply | AUC |
 |---|---|
 {rows}
 
-`calibration.json` (Platt scaling) is fitted on the same held-out replies.
+The same held-out replies fit `calibration.json` (Platt scaling).
 """
 
 
 def build(samples: Path, directory: Path) -> None:
-    """Writes the classifier as a Hugging Face directory, its calibration and card beside it."""
+    """Write the classifier as a Hugging Face directory, with its calibration and its card."""
     from scorers.calibration import fit_calibration, logistic
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     directory.mkdir(parents=True, exist_ok=True)
-    known = list(replies(samples))
-    questions = list(dict.fromkeys(reply.question for reply in known))
-    apart = set(questions[::5])
-    taught = [reply for reply in known if reply.question not in apart]
-    held = [reply for reply in known if reply.question in apart]
-    tokenizer = build_tokenizer([reply.prompt for reply in taught])
+    labelled = list(replies(samples))
+    questions = list(dict.fromkeys(reply.question for reply in labelled))
+    held_out_questions = set(questions[::5])
+    training = [reply for reply in labelled if reply.question not in held_out_questions]
+    held_out = [reply for reply in labelled if reply.question in held_out_questions]
+    tokenizer = build_tokenizer([reply.prompt for reply in training])
 
     def encoded(part: Sequence[Reply]) -> list[list[int]]:
         return [ids[-LENGTH:] for ids in tokenizer([reply.prompt for reply in part])["input_ids"]]
 
     model = build_model()
-    train(model, encoded(taught), [reply.right for reply in taught])
-    model = model.eval().half().float()  # what is saved is what is measured
-    logits = logits_of(model, encoded(held))
-    line = fit_calibration([logistic(logit) for logit in logits], [reply.right for reply in held])
-    found = areas(held, logits)
+    train(model, encoded(training), [reply.right for reply in training])
+    model = model.eval().half().float()  # measures the weights as saved
+    logits = logits_of(model, encoded(held_out))
+    line = fit_calibration([logistic(logit) for logit in logits], [reply.right for reply in held_out])
+    values = areas(held_out, logits)
     parameters = sum(p.numel() for p in model.parameters())
     tokenizer.save_pretrained(directory)
     model.half().save_pretrained(directory)
     (directory / "calibration.json").write_text(json.dumps({"scale": line.scale, "shift": line.shift}) + "\n")
-    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in found.items())
+    rows = "\n".join(f"| {name} | {value:.3f} |" for name, value in values.items())
     card = CARD.format(
-        parameters=parameters, size=2e-6 * parameters, trained=len(taught), held=len(held), rows=rows
+        parameters=parameters,
+        size=2e-6 * parameters,
+        trained=len(training),
+        held_out=len(held_out),
+        rows=rows,
     )
     (directory / "README.md").write_text(card)
-    print(json.dumps({"auc": found, "parameters": parameters, "scale": line.scale, "shift": line.shift}))
+    print(json.dumps({"auc": values, "parameters": parameters, "scale": line.scale, "shift": line.shift}))
 
 
 if __name__ == "__main__":
