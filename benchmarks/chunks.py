@@ -117,7 +117,7 @@ async def drain(source: AsyncGenerator[bytes, None]) -> None:
 def replays(engine: str, model: str) -> dict[str, Replay]:
     """Return a function for each way that streams one reply."""
     upstream = CannedUpstream(*ENGINES[engine])
-    upstream.limit_kept({"model": model}, False)  # else the gateway would let vLLM enforce it
+    upstream.traits(model).observe_limit(False)  # else the gateway would let vLLM enforce it
     gateway = Runner(upstream)
     payload = orjson.dumps(chat(model, stream=True))
     requests = {"nothing": request_of(model, {}), "forced": request_of(model, BUDGET)}

@@ -25,7 +25,7 @@ from typing import Any
 
 from gateway.runs.budget import read_sampling
 from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
-from gateway.runs.voting import Election, VoteSettings
+from gateway.runs.voting import VoteCount, VoteSettings
 from gateway.upstreams.base import ModelCard
 from policies.families import find_family
 from scorers.confidence import compact_tokens
@@ -103,11 +103,11 @@ def request_of(headers: dict[str, str]) -> RunRequest:
 
 
 async def run_vote(request: RunRequest, samples: list[Sample], model: ScorerModel) -> str:
-    election = Election(request, VoteSettings())
-    for count, sample in enumerate(samples, 1):
-        await election.add(sample)
-        election.standing(samples[:count])
-    return (await election.decide(samples, model, None)).method
+    votes = VoteCount(request, VoteSettings())
+    for finished, sample in enumerate(samples, 1):
+        await votes.add(sample)
+        votes.standing(samples[:finished])
+    return (await votes.decide(samples, model, None)).method
 
 
 async def measure(headers: dict[str, str], draw: Callable[[random.Random, int], Sample]) -> dict[str, Any]:

@@ -16,14 +16,15 @@ import logging
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-__all__ = ["Aliases", "AliasesError", "Route", "Target", "choose", "conversation_key", "parse_aliases"]
+from gateway.runs.request import Route
+
+__all__ = ["Aliases", "AliasesError", "Target", "choose", "conversation_key", "parse_aliases"]
 
 _log = logging.getLogger(__name__)
 _INTERVAL = 1.0  # seconds between checks of the file
@@ -40,14 +41,6 @@ class Target(BaseModel):
 
     model: Annotated[str, Field(min_length=1)]
     share: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The alias that a request named, and the model that it went to."""
-
-    alias: str
-    target: str
 
 
 _FILE = TypeAdapter(dict[str, Annotated[tuple[Target, ...], Field(min_length=1)]])

@@ -28,7 +28,7 @@ from gateway.routes.ops import ops_router
 from gateway.routes.responses import responses_router
 from gateway.runs.run import Runner
 from gateway.runs.scorers import Scorers
-from gateway.runs.voting import LatePool, VoteSettings
+from gateway.runs.voting import LazyAsyncPool, VoteSettings
 from gateway.service import Service, check_settings
 from gateway.upstreams.base import Upstream
 from gateway.upstreams.client import HTTPUpstream
@@ -53,7 +53,9 @@ def make_upstream(settings: Settings) -> Upstream:
     return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
 
 
-def make_vote_settings(settings: Settings, scorers: Scorers, pool: LatePool | None = None) -> VoteSettings:
+def make_vote_settings(
+    settings: Settings, scorers: Scorers, pool: LazyAsyncPool | None = None
+) -> VoteSettings:
     """Return the settings of votes; `pool` holds the grader's workers."""
     return VoteSettings(
         pool,
@@ -105,7 +107,7 @@ def create_app(
         scorers = Scorers(settings.scorers, _embedded_files(settings))
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
-    pool = LatePool(settings.math_workers) if settings.math_workers else None
+    pool = LazyAsyncPool(settings.math_workers) if settings.math_workers else None
     vote_settings = make_vote_settings(settings, scorers, pool)
     aliases = make_aliases(settings)
     service = Service(

@@ -1,4 +1,4 @@
-"""What every route needs, assembled once an app: upstream, engine, settings, metrics."""
+"""What every route needs, assembled once for an app: settings, upstream, runner, metrics."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
-from gateway.aliases import Aliases, Route
+from gateway.aliases import Aliases
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
 from gateway.errors import BadRequest, ModelNotFound, UpstreamError
 from gateway.observability.metrics import Metrics
-from gateway.recordings.lines import Provenance
 from gateway.recordings.writer import Recorder
 from gateway.runs.budget import AUTO, parse_budget, split_suffix
-from gateway.runs.events import RunResult
-from gateway.runs.request import RunRequest, ServedModel
+from gateway.runs.request import Route, ServedModel
 from gateway.runs.run import Runner
 from gateway.upstreams.base import ModelCard, Upstream
 from policies.families import Family, find_family
@@ -28,7 +26,7 @@ __all__ = ["Resolved", "Service", "check_settings", "describe_model", "fits", "l
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A model name as the client gave it, understood."""
+    """A model name from a client, with what it means."""
 
     name: str
     card: ModelCard | None
@@ -49,92 +47,97 @@ class Service:
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
     recorder: Recorder | None = None
+    scorers: tuple[str, ...] = field(init=False)
+    """The scorers that a client may name."""
     _models: dict[str, ServedModel] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
     _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def scorers(self) -> tuple[str, ...]:
-        """The scorers that a client may name."""
-        return ("none", *self.runner.vote_settings.scorers)
-
     def __post_init__(self) -> None:
+        self.scorers = ("none", *self.runner.vote_settings.scorers)
         if self.recorder is not None:
             recorder = self.recorder
             self.metrics.unrecorded(lambda: recorder.dropped)
         if self.aliases.configured:
             self.metrics.aliases(lambda: self.aliases.error is not None)
 
-    def finished(self, request: RunRequest, result: RunResult, provenance: Provenance) -> None:
-        """A request has come to its end: it is counted, and recorded where that is asked for."""
-        self.metrics.result(request, result)
-        if self.recorder is not None:
-            self.recorder.record(request, result, provenance)
-
     @property
     def level_names(self) -> tuple[str, ...]:
-        """All levels that some model may be asked for."""
+        """Return all levels that some model may be asked for."""
         own = [name for model in self.settings.models.values() for name in model.levels]
         return tuple(dict.fromkeys([*LEVELS, *self.settings.levels, *own, AUTO]))
 
     async def resolve(self, model: str, allowed: Collection[str] = ("*",), key: str = "") -> Resolved:
-        """The upstream model that is meant, and what the name's suffix asks for.
+        """Return the upstream model that a name means, and what the name's suffix asks for.
 
-        An alias comes first, and `key` chooses among its targets; then an upstream's exact
-        name; then either with a suffix. Raises `ModelNotFound`, also where neither the alias's nor
-        the model's name fits one of the patterns that are `allowed`, and `UpstreamError`
-        where an alias's target isn't served.
+        An alias comes first, and `key` chooses among its targets; then an upstream's exact name; then either
+        with a suffix. Raises `ModelNotFound`, also where neither the alias's nor the model's name fits one of
+        the `allowed` patterns, and `UpstreamError` where the upstream doesn't serve an alias's target.
         """
-        route, level, samples = self.aliases.route(model, key), None, None
-        if route is None and self.aliases.table and model not in await self.upstream.models():
-            name, level, samples = split_suffix(model, self.level_names)
-            route = self.aliases.route(name, key)
-        resolved, known = await self._find(route.target if route else model)
+        route: Route | None = None
+        level: str | None = None
+        samples: int | None = None
+        if self.aliases.table:
+            route, level, samples = await self._route(model, key)
+        resolved, served = await self._find(route.target if route else model)
         names = {route.alias, route.target} if route else {resolved.name} if resolved else set()
         if not any(fits(name, allowed) for name in names):
-            listed = (name for name in (*known, *self.aliases.table) if fits(name, allowed))
-            raise ModelNotFound(model, [*listed])
-        if resolved is None:  # an alias's target, or nothing would have fitted
+            allowed_names = [name for name in (*served, *self.aliases.table) if fits(name, allowed)]
+            raise ModelNotFound(model, allowed_names)
+        if resolved is None:  # an alias's target, or no name would have fitted
             assert route is not None
-            told = (
-                f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve."
-            )
             self.metrics.routed(route, 502)
-            raise UpstreamError(502, told)
+            raise UpstreamError(
+                502,
+                f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve.",
+            )
         if route is None:
             return resolved
-        level, samples = (
-            level or resolved.level,
-            samples or resolved.samples,
-        )  # a target may have a suffix too
+        level, samples = level or resolved.level, samples or resolved.samples  # a target may have a suffix
         return replace(resolved, level=level, samples=samples, route=route)
 
+    async def _route(self, model: str, key: str) -> tuple[Route | None, str | None, int | None]:
+        """Return the alias that a name means, if one, and its suffix; an upstream's exact name has none."""
+        route = self.aliases.route(model, key)
+        if route is not None or model in await self.upstream.models():
+            return route, None, None
+        name, level, samples = split_suffix(model, self.level_names)
+        return self.aliases.route(name, key), level, samples
+
     async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
-        """The model that is meant, if there is one, and all that there are."""
-        known = await self.upstream.models()
+        """Return the upstream model that a name means, if there is one, and all that there are."""
+        served = await self.upstream.models()
         for refreshed in (False, True):
             if refreshed:
-                known = await self.upstream.models(refresh=True)
-            if not known:
-                return Resolved(model, None), known
-            if model in known:
-                return Resolved(model, known[model]), known
+                served = await self.upstream.models(refresh=True)
+            if not served:
+                return Resolved(model, None), served
+            if model in served:
+                return Resolved(model, served[model]), served
             name, level, samples = split_suffix(model, self.level_names)
-            if name in known:
-                return Resolved(name, known[name], level, samples), known
-            if not model and len({card.base or name for name, card in known.items()}) == 1:
-                return Resolved(*next(iter(known.items()))), known  # one model, or adapters of one
-        return None, known
+            if name in served:
+                return Resolved(name, served[name], level, samples), served
+            if not model and len({card.base or name for name, card in served.items()}) == 1:
+                return Resolved(*next(iter(served.items()))), served  # one model, or adapters of one
+        return None, served
+
+    async def resolve_and_describe(
+        self, model: str, allowed: Collection[str], key: str, allowances: Mapping[str, Allowance]
+    ) -> tuple[Resolved, ServedModel]:
+        """Resolve a name, and return all that is known of the model for those with these allowances."""
+        resolved = await self.resolve(model, allowed, key)
+        served = await self.model(resolved)
+        return resolved, limited(served, allowances) if allowances else served
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:
-        """The budgets a model may be asked for."""
+        """Return the budgets that a model may be asked for."""
         return (*describe_model(self.settings, Resolved(card.name, card)).levels, AUTO)
 
     async def model(self, resolved: Resolved) -> ServedModel:
-        """All that is known of a model; remembered by name.
+        """Return all that is known of a model, remembered by name.
 
-        The first time, its chat template is asked as well, which beats the family table; a
-        family that the settings name is the operator's word and stays as it is.
+        The first request for a model also probes its chat template, which beats the family table. A family
+        that the settings name is the operator's word and stays as it is.
         """
         model = self._models.get(resolved.name)
         if model is None or model.card is not resolved.card:
@@ -146,7 +149,7 @@ class Service:
         return model
 
     async def _learned(self, family: Family, card: ModelCard) -> Family:
-        """The family as the model's own template has it; the table's row where nothing can be learned."""
+        """Return the family as the model's own template has it; the table's row where no template tells."""
         key = card.name, card.base  # a card is made anew whenever the models are listed
         async with self._learning:
             if key not in self._families:
@@ -161,7 +164,7 @@ class Service:
             return self._families[key]
 
     async def _rendered(self, family: Family, model: str) -> dict[str, str]:
-        """The probes' prompts; where the engine doesn't render the first one, no other is tried."""
+        """Render the probes; if the engine doesn't render the first one, try no other."""
         prompts: dict[str, str] = {}
         requests = probe_requests(family)
         first = requests.pop("default", None)
@@ -170,26 +173,27 @@ class Service:
         prompts["default"] = prompt
         bodies = [{**body, "model": model} for body in requests.values()]
         rendered = await asyncio.gather(*map(self.upstream.prompt_text, bodies))
-        told = zip(requests, rendered, strict=True)
-        return prompts | {name: prompt for name, prompt in told if prompt is not None}
+        return prompts | {
+            name: prompt for name, prompt in zip(requests, rendered, strict=True) if prompt is not None
+        }
 
 
 def _own_settings(settings: Settings, model: str) -> ModelSettings:
-    """What the settings say of just this model: the first pattern that fits its name."""
+    """Return the settings of just this model: those of the first pattern that fits its name."""
     fitting = (own for glob, own in settings.models.items() if fits(model, (glob,)))
     return next(fitting, ModelSettings())
 
 
 def fits(model: str, patterns: Collection[str]) -> bool:
-    """Whether a model's name fits one of the patterns, whatever the case."""
+    """Tell whether a model's name fits one of the patterns, whatever the case."""
     return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
 
 
 def limited(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedModel:
-    """The model as it is for those with these allowances, each under its giver's name.
+    """Return the model as it is for those with these allowances, each under its giver's name.
 
-    The first default that is set stands for the model's own; the least of all caps holds. Raises
-    `BadRequest` where a default is no level of the model's.
+    The first default that is set replaces the model's own; the lowest of all caps holds. Raises `BadRequest`
+    where a default is no level of the model's.
     """
     for by, allowance in reversed(list(allowances.items())):
         if allowance.default_budget:
@@ -202,7 +206,7 @@ def limited(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedMo
 
 
 def describe_model(settings: Settings, resolved: Resolved) -> ServedModel:
-    """What the settings and the family table say of a model. Raises `ConfigError`."""
+    """Return what the settings and the family table say of a model. Raises `ConfigError`."""
     own = _own_settings(settings, resolved.name)
     base = resolved.card.base if resolved.card else None
     try:
@@ -224,7 +228,7 @@ def describe_model(settings: Settings, resolved: Resolved) -> ServedModel:
 
 
 def check_settings(settings: Settings) -> None:
-    """Finds families and budgets that can't be before a client does. Raises `ConfigError`."""
+    """Find impossible families and budgets before a client does. Raises `ConfigError`."""
     allowances: dict[str, Allowance] = {f"keys.{name}": key for name, key in settings.keys.items()}
     allowances |= {f"routes.{path}": route for path, route in settings.routes.items()}
     for pattern in ("*", *settings.models):
@@ -235,13 +239,13 @@ def check_settings(settings: Settings) -> None:
 
 
 def levels_with(*changes: Mapping[str, LevelSettings]) -> Mapping[str, Level]:
-    """The default levels with the settings' changes, later ones over earlier ones, and new levels added."""
+    """Return the default levels with the settings' changes, later ones over earlier ones, and new levels."""
     levels = dict(LEVELS)
     for change in changes:
         for name, level in change.items():
             base = levels.get(name) or Level(name, None, Fraction(3, 4), LEVELS["medium"].prompt)
-            said = {key: value for key, value in level.model_dump().items() if value is not None}
-            if "share" in said:
-                said["share"] = Fraction(said["share"])
-            levels[name] = replace(base, **said)
+            changed = {key: value for key, value in level.model_dump().items() if value is not None}
+            if "share" in changed:
+                changed["share"] = Fraction(changed["share"])
+            levels[name] = replace(base, **changed)
     return levels

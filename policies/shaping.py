@@ -14,7 +14,7 @@ from policies.families import Family, Switch
 from policies.thinking import Markup, split_thinking
 from policies.types import SamplingRequest
 
-__all__ = ["DIRECT_PROMPT", "NO_THINKING", "OffMethod", "Shaped", "shape", "strip_thinking"]
+__all__ = ["DIRECT_PROMPT", "NO_THINKING", "OffMethod", "ShapedRequest", "shape", "strip_thinking"]
 
 NO_THINKING = "Okay, I think I have finished thinking."
 """The text of the closed block that the gateway writes for a model without a switch for off.
@@ -32,7 +32,7 @@ _SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
+class ShapedRequest:
     """One request, ready for an engine.
 
     `body` is the request to send. `prefill` is the beginning of the assistant's turn that the
@@ -59,7 +59,9 @@ class Shaped:
     prefix: str = ""
 
 
-def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, policy: str | None) -> Shaped:
+def shape(
+    family: Family, body: Mapping[str, Any], sampling: SamplingRequest, policy: str | None
+) -> ShapedRequest:
     """Return the request that asks `family` for the requested budget.
 
     `body` is a chat request without the fields that carried the budget; all other fields stay. A
@@ -73,7 +75,7 @@ def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, po
     own_state = _state_in_body(family, body)
     state = own_state or requested or ("off" if family.default in ("off", "never") else "on")
     if requested is None:
-        return Shaped(dict(body), _reply_markup(family, body, thinks=state == "on"))
+        return ShapedRequest(dict(body), _reply_markup(family, body, thinks=state == "on"))
     notes: list[str] = []
     if own_state and own_state != requested:
         notes.append(f"thinking stays {own_state}: the request itself says so")
@@ -92,7 +94,7 @@ def shape(family: Family, body: Mapping[str, Any], sampling: SamplingRequest, po
         shaped["messages"] = _messages(shaped["messages"], switches, policy)
     prefix = f"{family.open}\n{prefill}" if prefill and family.opened_by == "template" else prefill
     markup = _reply_markup(family, body, thinks=state == "on" or off in ("effort", "prompt"), prefill=prefill)
-    return Shaped(shaped, markup, off, (*notes, *field_notes), prefill, prefix)
+    return ShapedRequest(shaped, markup, off, (*notes, *field_notes), prefill, prefix)
 
 
 def _requested_state(sampling: SamplingRequest) -> ThinkingState | None:

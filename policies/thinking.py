@@ -201,26 +201,26 @@ class ThinkingText:
     thinking block from the first, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_content", "_gap", "_reasoning", "_stray", "_wrapping", "splitter")
+    __slots__ = ("_gap", "_markup", "_stray", "_wrapping", "content_parts", "reasoning_parts", "splitter")
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
         self._wrapping = ThinkSplitter(Markup(*markup.answer)) if markup and markup.answer else None
-        markup = markup or Markup()
-        self._stray = ThinkSplitter(Markup(markup.close, markup.open))
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
+        self._markup = markup
+        self._stray: ThinkSplitter | None = None  # finds stray closing tags; few replies need it
+        self.reasoning_parts: list[str] = []
+        self.content_parts: list[str] = []
         self._gap = False
 
     @property
     def reasoning(self) -> str:
         """Return all thinking so far."""
-        return "".join(self._reasoning)
+        return "".join(self.reasoning_parts)
 
     @property
     def content(self) -> str:
         """Return all answer text so far."""
-        return "".join(self._content)
+        return "".join(self.content_parts)
 
     def feed(self, text: str) -> tuple[str, str]:
         """Take raw text; return the new (thinking, answer)."""
@@ -228,28 +228,35 @@ class ThinkingText:
         if len(pieces) == 1 and not self._gap:  # the usual chunk
             kind, piece = pieces[0]
             if kind == "reasoning":
-                self._reasoning.append(piece)
+                self.reasoning_parts.append(piece)
                 return piece, ""
             if kind == "content" and self._wrapping is None:
-                self._content.append(piece)
+                self.content_parts.append(piece)
                 return "", piece
         return self._add(pieces)
 
     def feed_answer(self, text: str) -> str:
         """Take raw text that is answer whatever its tags say; return the new answer, without the tags."""
         inside = _without_markup(self.splitter.feed(text))
-        return self._answer(_without_markup(self._stray.feed(inside)))
+        return self._answer(_without_markup(self._strays().feed(inside)))
 
     def finish_answer(self) -> str:
         """End a reply whose last text was answer; return the text that was held back."""
         inside = _without_markup(self.splitter.finish())
-        rest = _without_markup([*self._stray.feed(inside), *self._stray.finish()])
+        strays = self._strays()
+        rest = _without_markup([*strays.feed(inside), *strays.finish()])
         return self._answer(rest) + self._unwrap_rest()
+
+    def _strays(self) -> ThinkSplitter:
+        if self._stray is None:
+            markup = self._markup or Markup()
+            self._stray = ThinkSplitter(Markup(markup.close, markup.open))
+        return self._stray
 
     def add_split(self, reasoning: str, content: str) -> tuple[str, str]:
         """Take text that the engine has split already."""
-        self._reasoning.append(reasoning)
-        self._content.append(content)
+        self.reasoning_parts.append(reasoning)
+        self.content_parts.append(content)
         return reasoning, content
 
     def finish(self) -> tuple[str, str]:
@@ -259,7 +266,7 @@ class ThinkingText:
 
     def _unwrap_rest(self) -> str:
         rest = _without_markup(self._wrapping.finish()) if self._wrapping else ""
-        self._content.append(rest)
+        self.content_parts.append(rest)
         return rest
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
@@ -271,9 +278,9 @@ class ThinkingText:
                 reasoning += "\n\n" + text if self._gap else text
                 self._gap = False
             else:
-                self._gap = bool(reasoning or self._reasoning)
+                self._gap = bool(reasoning or self.reasoning_parts)
         if reasoning:
-            self._reasoning.append(reasoning)
+            self.reasoning_parts.append(reasoning)
         return reasoning, self._answer(content)
 
     def _answer(self, content: str) -> str:
@@ -281,7 +288,7 @@ class ThinkingText:
         if content and self._wrapping is not None:
             content = _without_markup(self._wrapping.feed(content))
         if content:
-            self._content.append(content)
+            self.content_parts.append(content)
         return content
 
 

@@ -18,23 +18,23 @@ class _OpenGroup:
     members: list[int] = field(default_factory=list)
     weight: float = 0.0
 
-    def add(self, sample: Sample, weight: float) -> None:
-        self.members.append(sample.index)
-        self.weight += weight
-
 
 class _GroupList:
-    """The groups so far. The two groupers share it, and differ only in how they compare answers."""
+    """The groups so far. The two groupers share it, and differ only in how they compare answers.
+
+    `groups` goes from heaviest to lightest; the earlier first member breaks a tie.
+    """
 
     def __init__(self) -> None:
+        self.groups: tuple[Group, ...] = ()
         self._groups: list[_OpenGroup] = []
         self._by_key: dict[Hashable, _OpenGroup] = {}
 
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """Return the groups from heaviest to lightest; the earlier first member breaks a tie."""
-        ordered = sorted(self._groups, key=lambda group: -group.weight)
-        return tuple(Group(group.answer, tuple(group.members), group.weight) for group in ordered)
+    def _join(self, group: _OpenGroup, sample: Sample, weight: float) -> None:
+        group.members.append(sample.index)
+        group.weight += weight
+        ordered = sorted(self._groups, key=lambda each: -each.weight)
+        self.groups = tuple(Group(each.answer, tuple(each.members), each.weight) for each in ordered)
 
     def _find_group(self, answer: Answer) -> Generator[Answer, bool | None, _OpenGroup]:
         """Find or open the answer's group; yield each group's first answer for a comparison.
@@ -77,7 +77,7 @@ class Grouper(_GroupList):
                 equal = self._equivalent(first, answer) if self._equivalent else None
                 first = search.send(equal)
         except StopIteration as end:
-            end.value.add(sample, weight)
+            self._join(end.value, sample, weight)
         return True
 
 
@@ -98,7 +98,7 @@ class AsyncGrouper(_GroupList):
             while True:
                 first = search.send(await self._equivalent(first, answer))
         except StopIteration as end:
-            end.value.add(sample, weight)
+            self._join(end.value, sample, weight)
         return True
 
 

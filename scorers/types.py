@@ -40,7 +40,8 @@ class Sample:
 
     `index` is the order of launch. `finish_reason` is the engine's ("stop", "length",
     "tool_calls", ...). `logprobs` is OpenAI's `choices[].logprobs` as received. `extra` holds every
-    other field of the upstream choice and message, unchanged.
+    other field of the upstream choice and message, unchanged. `truncated`: a token limit cut the
+    reply, so that its answer can't be trusted.
     """
 
     index: int
@@ -51,11 +52,10 @@ class Sample:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     logprobs: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    truncated: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def truncated(self) -> bool:
-        """Return whether a token limit cut the reply, so that its answer can't be trusted."""
-        return self.finish_reason == "length"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "truncated", self.finish_reason == "length")
 
 
 @dataclass(frozen=True, slots=True)

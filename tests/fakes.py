@@ -16,7 +16,7 @@ from gateway.runs.events import Event, Finished, RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
 from gateway.runs.run import Runner
 from gateway.runs.voting import VoteSettings
-from gateway.upstreams.base import Chunk, Completion, ModelCard, Prompt, UpstreamRequest
+from gateway.upstreams.base import Chunk, Completion, ModelCard, ModelTraits, Prompt, UpstreamRequest
 from policies.families import find_family
 
 __all__ = [
@@ -115,14 +115,14 @@ def thinks(count: int, answer: str = "The answer is 7.", *, close: bool = True) 
 
 
 class ScriptedUpstream:
-    """An engine whose every reply was written beforehand.
+    """An engine with scripted replies.
 
-    Each upstream request takes the next script, a request for n choices the next n; the last
-    one stays for all that follow. Requests that go on from a prefix take from `goes_on`
-    instead. `plans` are the requests it got, in order; `open` counts
-    those still running, `dropped` those that were closed before their end. `counts`: it
-    tells with every chunk how many tokens it has generated; `usage`: it says so at the end;
-    `renders`: it can render a chat, so that a reply can go on as a completion.
+    Each upstream request takes the next script, a request for n choices the next n; the last one stays for
+    all that follow. Requests that continue a prefix take from `goes_on` instead. `plans` are the requests it
+    got, in order; `open` counts those still running, `dropped` those that were closed before their end.
+
+    `counts`: every chunk tells how many tokens were generated. `usage`: the end tells it. `renders`: the
+    engine can render a chat, so that a reply can continue as a completion.
     """
 
     def __init__(
@@ -189,16 +189,10 @@ class ScriptedUpstream:
         self._resuming.append(plan)
         return plan
 
-    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
-        return None
+    def traits(self, model: str) -> ModelTraits:
+        return ModelTraits()
 
-    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
-        return False
-
-    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
-        raise AssertionError("this engine never promised to keep a limit")
-
-    def proven_limit(self, body: Mapping[str, Any]) -> bool:
+    def refuses_limit(self, model: str, error: UpstreamError) -> bool:
         return False
 
     async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
@@ -206,9 +200,6 @@ class ScriptedUpstream:
 
     async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
         return None
-
-    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
-        return False
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         return self._served
@@ -366,5 +357,5 @@ def vote_for(samples: int, stop: str = "none", **fields: Any) -> RunRequest:
 
 def groups(result: RunResult) -> list[tuple[str, int]]:
     """The vote's classes: answer and number of samples."""
-    assert result.verdict is not None
-    return [(group.answer.raw, len(group.members)) for group in result.verdict.groups]
+    assert result.vote is not None
+    return [(group.answer.raw, len(group.members)) for group in result.vote.groups]

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.dialects.base import CORRECTION, json_object, positive, string, wrong
-from gateway.dialects.scaling import progress_report, report, usage_of
+from gateway.dialects.scaling import progress_report, report, usage_and_report, usage_of
 from gateway.dialects.sse import DONE, event
 from gateway.errors import GatewayError
 from gateway.runs.events import Delta, Progress, RunResult
@@ -91,8 +91,7 @@ def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, A
         **result.envelope,
         "object": "chat.completion",
         "choices": choices,
-        "usage": usage_of(result),
-        "scaling": report(request, result),
+        **usage_and_report(request, result),
     }
 
 
@@ -109,73 +108,66 @@ def _message_text(request: RunRequest, sample: Sample) -> dict[str, Any]:
 
 
 class ChatStream:
-    """Writes one request's events as server-sent events."""
+    """Writes the events of one request as server-sent events."""
 
     def __init__(self, request: RunRequest, model: str) -> None:
         self._request = request
         self._votes = request.votes
-        self._hides = request.reply.exclude_reasoning
+        self._hides_reasoning = request.reply.exclude_reasoning
         self._head: dict[str, Any] = {
             "id": _new_id(),
             "object": "chat.completion.chunk",
             "created": int(time.time()),
             "model": model,
         }
-        self._begun: set[int] = set()
+        self._begun: set[int] = set()  # choices that have had a chunk
         self._shown_live: int | None = None
         self._live_length = 0
-        self._spoken = False
-        self._held = b""  # chunks without text, from before the first that has some
+        self._has_text = False
+        self._held_back = b""  # chunks without text, from before the first chunk with text
 
     @property
     def id(self) -> str:
-        """The completion's id: the engine's own from its first chunk on."""
+        """Return the completion's id: the engine's own from its first chunk on."""
         return str(self._head["id"])
 
     def delta(self, delta: Delta) -> bytes:
-        """New text of a sample that is shown as it comes; empty where nothing of it is to be shown."""
+        """Write new text of a sample that is shown as it comes; return nothing where none of it is shown."""
         if not self._begun and delta.raw:
             self._head |= {key: delta.raw[key] for key in ("id", "created", "model") if key in delta.raw}
-        place = delta.index
+        index = delta.index
         if self._votes:
-            self._shown_live, place = place, 0
+            self._shown_live, index = index, 0
         self._live_length += len(delta.content)
-        fields = self._text(delta.reasoning, delta.content)
-        choice: dict[str, Any] = {"index": place, "delta": fields, "finish_reason": None}
-        if delta.choice:
-            upstream = delta.choice.get("delta") or {}
-            fields |= {k: v for k, v in upstream.items() if v is not None and k not in _DELTA}
-            choice |= {k: v for k, v in delta.choice.items() if v is not None and k not in _CHOICE}
-        if place not in self._begun:
-            fields = choice["delta"] = {"role": "assistant", **fields}
-        if not fields and (len(choice) == _CHOICE_SIZE or delta.reasoning):  # or it belongs to hidden text
+        choice = self._choice(index, delta)
+        if choice is None:
             return b""
-        self._begun.add(place)
         chunk = self._chunk([choice], delta.raw)
-        if not self._spoken:
-            if not delta.content and not delta.reasoning and fields.keys() <= {"role"}:
-                self._held += chunk  # nothing to show yet, and it may still fail with a status of its own
-                return b""
-            self._spoken = True
-        return self._release() + chunk if self._held else chunk
+        if self._has_text:
+            return chunk
+        self._has_text = bool(delta.content or delta.reasoning) or not choice["delta"].keys() <= {"role"}
+        if self._has_text:
+            return self._release() + chunk
+        self._held_back += chunk  # nothing to show yet, and the request may still fail with its own status
+        return b""
 
     def progress(self, progress: Progress) -> bytes:
-        """How the vote stands: a chunk without text, which OpenAI clients pass over."""
+        """Write how the vote stands: a chunk without text, which OpenAI clients skip."""
         choice = {"index": 0, "delta": {}, "finish_reason": None}
         return self._chunk([choice], {}, scaling=progress_report(self._request, progress))
 
     def finish(self, result: RunResult) -> bytes:
-        """What is left to send: winners not shown yet, the end of each choice, `scaling`, usage."""
+        """Write what is left: winners not shown yet, the end of each choice, `scaling`, usage."""
         parts: list[bytes] = [self._release()]
         revised: dict[str, Any] = {}
-        if self._request.votes:
+        if self._votes:
             winners, revised = self._winners(result)
             parts += winners
         last = len(result.chosen) - 1
         for place, sample in enumerate(result.chosen):
             choice = {
                 **self._ending(sample),
-                "index": place if self._request.votes else sample.index,
+                "index": place if self._votes else sample.index,
                 "delta": {},
                 "finish_reason": sample.finish_reason,
             }
@@ -186,20 +178,35 @@ class ChatStream:
         return b"".join([*parts, DONE])
 
     def error(self, error: GatewayError) -> bytes:
-        """What went wrong after the stream had begun; no `[DONE]` follows."""
+        """Write the failure of a stream that had begun; no `[DONE]` follows."""
         return event(orjson.dumps(error.body()))
 
+    def _choice(self, index: int, delta: Delta) -> dict[str, Any] | None:
+        """Return the choice of a delta's chunk; None where there is nothing to show."""
+        fields = self._text(delta.reasoning, delta.content)
+        choice: dict[str, Any] = {"index": index, "delta": fields, "finish_reason": None}
+        if delta.choice:
+            upstream = delta.choice.get("delta") or {}
+            fields |= {k: v for k, v in upstream.items() if v is not None and k not in _DELTA}
+            choice |= {k: v for k, v in delta.choice.items() if v is not None and k not in _CHOICE}
+        if index not in self._begun:
+            choice["delta"] = {"role": "assistant", **fields}
+        elif not fields and (len(choice) == _CHOICE_SIZE or delta.reasoning):  # or it belongs to hidden text
+            return None
+        self._begun.add(index)
+        return choice
+
     def _release(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
+        chunks, self._held_back = self._held_back, b""
+        return chunks
 
     def _ending(self, sample: Sample) -> dict[str, Any]:
-        """A choice's own fields that came with its end, such as vLLM's `stop_reason`."""
+        """Return a choice's own fields that came with its end, such as vLLM's `stop_reason`."""
         choice = sample.extra.get("choice", {})
         return {key: value for key, value in choice.items() if not isinstance(value, list | dict)}
 
     def _winners(self, result: RunResult) -> tuple[list[bytes], dict[str, Any]]:
-        """The vote's chosen samples; with one shown live already, only what corrects it."""
+        """Write the vote's chosen samples; of one that was shown live, only what corrects it."""
         parts: list[bytes] = []
         revised: dict[str, Any] = {}
         for place, sample in enumerate(result.chosen):
@@ -207,34 +214,31 @@ class ChatStream:
                 if sample.index == self._shown_live:
                     continue
                 revised = {"revised": self._live_length + len(CORRECTION)}
-                parts.append(self._whole(0, sample, self._text("", CORRECTION)))
-            parts.append(
-                self._whole(place, sample, {"role": "assistant", **self._text(sample.reasoning, "")})
-            )
+                parts.append(self._whole(0, self._text("", CORRECTION)))
+            parts.append(self._whole(place, {"role": "assistant", **self._text(sample.reasoning, "")}))
             fields = {**sample.extra.get("message", {}), **self._text("", sample.content)}
             if sample.tool_calls:
                 fields["tool_calls"] = [{"index": i, **call} for i, call in enumerate(sample.tool_calls)]
-            parts.append(self._whole(place, sample, fields, logprobs=sample.logprobs))
+            parts.append(self._whole(place, fields, logprobs=sample.logprobs))
         return parts, revised
 
-    def _whole(self, place: int, sample: Sample, delta: dict[str, Any], **fields: Any) -> bytes:
-        return self._chunk([{"index": place, "delta": delta, "finish_reason": None, **fields}], {})
+    def _whole(self, index: int, delta: dict[str, Any], **fields: Any) -> bytes:
+        return self._chunk([{"index": index, "delta": delta, "finish_reason": None, **fields}], {})
 
     def _text(self, reasoning: str, content: str) -> dict[str, Any]:
         text: dict[str, Any] = {}
-        if reasoning and not self._hides:
+        if reasoning and not self._hides_reasoning:
             text["reasoning_content"] = text["reasoning"] = reasoning
         if content:
             text["content"] = content
         return text
 
     def _chunk(self, choices: list[dict[str, Any]], raw: Mapping[str, Any], **more: Any) -> bytes:
-        chunk = {**raw, **self._head, "choices": choices}
-        for counts in ("usage", "timings"):
-            chunk.pop(counts, None)
-        if more:
-            chunk |= more
-        return event(orjson.dumps(chunk))
+        chunk = {**raw, **self._head, "choices": choices, **more}
+        if "usage" not in more:
+            chunk.pop("usage", None)
+        chunk.pop("timings", None)
+        return b"data: %b\n\n" % orjson.dumps(chunk)
 
 
 def _new_id() -> str:

@@ -1,4 +1,4 @@
-"""The `scaling` object: what was asked, what was done, what it cost."""
+"""The `scaling` object: what the client asked for, what was done, what it cost."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gateway.runs.events import Progress, RunResult, SampleCounts
 from gateway.runs.request import RunRequest
 from scorers.types import VoteResult
 
-__all__ = ["progress_report", "report", "usage_of"]
+__all__ = ["progress_report", "report", "usage_and_report", "usage_of"]
 
 
 def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any]:
-    """The whole story of a request; `more` is added as it is."""
+    """Report the whole story of a request; `more` is added as it is."""
     scaling: dict[str, Any] = {
         "budget": _budget(request, result),
         "samples": _samples(result.counts),
-        "vote": _vote(request, result.verdict, result.method, result.scorer, result.stop)
-        if result.verdict is not None
+        "vote": _vote(request, result.vote, result.method, result.scorer, result.stop)
+        if result.vote is not None
         else None,
         "usage": {
             "upstream_prompt_tokens": result.upstream_prompt,
@@ -39,22 +39,27 @@ def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any
 
 
 def progress_report(request: RunRequest, progress: Progress) -> dict[str, Any]:
-    """How the vote stands after one more sample came to its end."""
-    told: dict[str, Any] = {"index": progress.index, "status": progress.status, "answer": progress.answer}
+    """Report how the vote stands after the end of one more sample."""
+    entry: dict[str, Any] = {"index": progress.index, "status": progress.status, "answer": progress.answer}
     sample = progress.sample
     if sample is not None:
-        told |= {"tokens": sample.usage.completion, "reasoning_tokens": sample.usage.reasoning}
+        entry |= {"tokens": sample.usage.completion, "reasoning_tokens": sample.usage.reasoning}
         if request.reply.trace:
-            told |= {"reasoning": sample.reasoning, "content": sample.content}
+            entry |= {"reasoning": sample.reasoning, "content": sample.content}
     return {
-        "progress": told,
+        "progress": entry,
         "samples": _samples(progress.counts),
-        "vote": _vote(request, progress.verdict, "majority", "none", None),
+        "vote": _vote(request, progress.vote, "majority", "none", None),
     }
 
 
+def usage_and_report(request: RunRequest, result: RunResult) -> dict[str, Any]:
+    """Return the two fields of a reply that say what it cost: `usage` and `scaling`."""
+    return {"usage": usage_of(result), "scaling": report(request, result)}
+
+
 def usage_of(result: RunResult) -> dict[str, Any]:
-    """OpenAI's `usage`: the prompt once, and everything that was generated, aborted samples included."""
+    """Return OpenAI's `usage`: the prompt once, and every generated token, aborted samples included."""
     details = result.usage.get("completion_tokens_details") or {}
     return {
         **result.usage,
@@ -82,9 +87,9 @@ def _samples(counts: SampleCounts) -> dict[str, int]:
 
 
 def _vote(
-    request: RunRequest, verdict: VoteResult, method: str, scorer: str, stop: str | None
+    request: RunRequest, vote: VoteResult, method: str, scorer: str, stop: str | None
 ) -> Mapping[str, Any]:
-    groups = verdict.groups
+    groups = vote.groups
     lead = groups[0].weight if groups else 0.0
     margin = lead - (groups[1].weight if len(groups) > 1 else 0.0)
     return {
@@ -92,10 +97,10 @@ def _vote(
         "scorer": scorer,
         "stop": request.sampling.stop,
         "stopped_by": stop,
-        "share": round(verdict.share, 4),
+        "share": round(vote.share, 4),
         "margin": int(margin) if margin == int(margin) else round(margin, 4),
-        "abstained": verdict.abstained,
-        "reason": verdict.reason,
+        "abstained": vote.abstained,
+        "reason": vote.reason,
         "groups": [
             {"answer": group.answer.raw, "count": len(group.members), "weight": group.weight}
             for group in groups

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -13,24 +14,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dialects.base import Writer
 from gateway.errors import GatewayError, internal_error
-from gateway.runs.events import Delta, Event, Finished, Progress, RunResult
+from gateway.runs.events import Delta, Event, Progress, RunResult
 
-__all__ = ["ClientGone", "EventStream", "HangUpWatch", "fold", "json_response", "write"]
-
-T = TypeVar("T")
+__all__ = ["ClientGone", "EventStream", "HangUpWatch", "json_response", "write"]
 
 
 class ClientGone(Exception):
     """The client hung up before its answer was complete."""
-
-
-async def fold(events: AsyncGenerator[Event, None]) -> RunResult:
-    """Runs a request to its end for a client that wants it in one piece."""
-    async with aclosing(events):
-        async for happened in events:
-            if isinstance(happened, Finished):
-                return happened.result
-    raise AssertionError("a run ends with Finished")
 
 
 async def write(
@@ -38,22 +28,22 @@ async def write(
     writer: Writer,
     ended: Callable[[RunResult | int], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Runs a request and writes what happens; an error after the first bytes becomes the writer's.
+    """Run a request and write its events; an error after the first bytes becomes the writer's.
 
-    `ended` is told the result, or the status of what went wrong after the first bytes.
-    Raises what goes wrong before anything was written, so that it can have its true status.
+    `ended` receives the result, or the status of a failure after the first bytes. A failure before anything
+    was written is raised, so that it can have its true status.
     """
     begun = False
     async with aclosing(events):
         try:
-            async for happened in events:
-                if isinstance(happened, Delta):
-                    block = writer.delta(happened)
-                elif isinstance(happened, Progress):
-                    block = writer.progress(happened)
+            async for event in events:
+                if isinstance(event, Delta):
+                    block = writer.delta(event)
+                elif isinstance(event, Progress):
+                    block = writer.progress(event)
                 else:
-                    ended(happened.result)
-                    block = writer.finish(happened.result)
+                    ended(event.result)
+                    block = writer.finish(event.result)
                 if block:
                     begun = True
                     yield block
@@ -69,29 +59,30 @@ async def write(
             raise
 
 
+@dataclass(slots=True)
 class HangUpWatch:
-    """Within it, a client that hangs up cancels what is awaited; leaving it raises `ClientGone` then.
+    """A context in which a client that hangs up cancels what is awaited; it then ends with `ClientGone`.
 
-    The watch itself begins after `grace` seconds, so that the many replies that are there
-    by then pay nothing for it.
+    The watch itself begins after `grace` seconds, so that the many replies that are ready by then pay nothing
+    for it.
     """
 
-    __slots__ = ("_gone", "_receive", "_task", "_timer", "_watcher", "grace")
-
-    def __init__(self, receive: Receive, grace: float = 0.02) -> None:
-        self.grace = grace
-        self._receive = receive
-        self._gone = False
-        self._watcher: asyncio.Task[None] | None = None
+    receive: Receive
+    grace: float = 0.02
+    _gone: bool = field(default=False, init=False)
+    _task: asyncio.Task[Any] | None = field(default=None, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _watcher: asyncio.Task[None] | None = field(default=None, init=False)
 
     async def __aenter__(self) -> None:
-        """Begins the watch."""
+        """Begin the watch."""
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(self.grace, self._begin)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        """Ends the watch."""
-        self._timer.cancel()
+        """End the watch."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task and self._task.uncancel() == 0:
@@ -101,7 +92,7 @@ class HangUpWatch:
         self._watcher = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
+        while (await self.receive())["type"] != "http.disconnect":
             pass
         self._gone = True
         if self._task is not None:
@@ -109,10 +100,10 @@ class HangUpWatch:
 
 
 class EventStream(Response):
-    """Server-sent events whose status waits for the first of them.
+    """Server-sent events; the status waits for the first of them.
 
-    Unlike Starlette's own streaming response it closes its source as soon as the client
-    hangs up, also while it waits for the next event.
+    Unlike Starlette's own streaming response, it closes its source as soon as the client hangs up, even while
+    it waits for the next event.
     """
 
     media_type = "text/event-stream"
@@ -131,25 +122,21 @@ class EventStream(Response):
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends until the source ends or the client is gone."""
+        """Send until the source ends or the client is gone."""
         try:
             async with aclosing(self._source), HangUpWatch(receive):
                 start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
-                await self._send(send, self._first)
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
                 async for block in self._source:
-                    await self._send(send, block)
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (ClientGone, OSError):
             return
         finally:
             self._after()
 
-    @staticmethod
-    async def _send(send: Callable[[Message], Awaitable[None]], block: bytes) -> None:
-        await send({"type": "http.response.body", "body": block, "more_body": True})
-
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON reply."""
+    """Return a JSON reply."""
     return Response(orjson.dumps(body), status, headers, "application/json")

@@ -130,8 +130,8 @@ class Metrics:
             labels = request.route.alias, request.route.target
             self._target_seconds.labels(*labels).observe(result.seconds)
             self._target_tokens.labels(*labels).inc(result.generated)
-            if result.verdict is not None:
-                self._target_shares.labels(*labels).observe(result.verdict.share)
+            if result.vote is not None:
+                self._target_shares.labels(*labels).observe(result.vote.share)
 
     def aliases(self, bad: Callable[[], bool]) -> None:
         """Add a gauge that says whether the aliases file is unusable."""

@@ -59,8 +59,8 @@ def recorded_request(
     Raises ValueError for text that is no Unicode.
     """
     messages, images = recorded_messages(request.body["messages"], redact)
-    samples = sorted(result.drawn, key=lambda sample: sample.index)
-    winner = None if result.verdict is None else result.verdict.winner
+    samples = sorted(result.samples, key=lambda sample: sample.index)
+    winner = None if result.vote is None else result.vote.winner
     fields: dict[str, Any] = {
         "version": VERSION,
         **_provenance(provenance),

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from gateway.dialects.base import json_object, refuse, string
 from gateway.dialects.sse import event
 from gateway.errors import GatewayError
+from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
 from gateway.routes.openapi import COMPLETIONS_OPENAPI
 from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, ended, resolve, start_stream
@@ -61,7 +62,7 @@ async def _check(service: Service, request: Request, body: Mapping[str, Any]) ->
         raise refuse("scaling", _REASON)
     if (model := body.get("model")) is not None:
         string(model, "model")
-    resolved = await resolve(service, request, body)
+    resolved = await resolve(service, request, body, key_of(request))
     if resolved.level is not None or resolved.samples is not None:
         raise refuse("model", f"{model}: {_REASON}")
     return resolved

@@ -9,10 +9,11 @@ from gateway.dialects.base import json_object
 from gateway.dialects.messages import MessagesExchange
 from gateway.dialects.messages_input import chat_request, has_images
 from gateway.errors import NotSupported
+from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
 from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
-from gateway.routes.runner import answer, attended, plan
+from gateway.routes.runner import attended, generating_endpoint, plan
 from gateway.service import Service
 
 __all__ = ["messages_router"]
@@ -22,10 +23,15 @@ def messages_router(service: Service) -> APIRouter:
     """Return the routes for this service."""
     router = raw_router()
 
-    @router.post("/v1/messages", openapi_extra=MESSAGES_OPENAPI, summary="Create a message")
-    async def messages(request: Request) -> Response:
-        """Answer Anthropic's Messages, with the budgets, samples and votes of chat."""
-        return await answer(service, request, MessagesExchange)
+    router.add_api_route(
+        "/v1/messages",
+        generating_endpoint(service, MessagesExchange),
+        methods=["POST"],
+        name="messages",
+        summary="Create a message",
+        description="Answer Anthropic's Messages, with the budgets, samples and votes of chat.",
+        openapi_extra=MESSAGES_OPENAPI,
+    )
 
     @router.post("/v1/messages/count_tokens", openapi_extra=COUNT_OPENAPI, summary="Count a prompt's tokens")
     async def count_tokens(request: Request) -> Response:
@@ -35,8 +41,8 @@ def messages_router(service: Service) -> APIRouter:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
                 raise NotSupported("The gateway can't count the tokens of images.")
-            run_request, _ = await plan(service, request, body)
-            count = await service.upstream.count(run_request.approach(run_request.sampling).body)
+            run_request = await plan(service, request, body, key_of(request))
+            count = await service.upstream.count(service.runner.plan(run_request).body)
             if count is None:
                 raise NotSupported(
                     "The upstream has no route that renders a prompt, so its tokens can't be counted."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
+from fastapi import APIRouter
 
 from gateway.dialects.responses import ResponsesExchange
 from gateway.http.raw_routes import raw_router
 from gateway.routes.openapi import RESPONSES_OPENAPI
-from gateway.routes.runner import answer
+from gateway.routes.runner import generating_endpoint
 from gateway.service import Service
 
 __all__ = ["responses_router"]
@@ -18,9 +17,14 @@ def responses_router(service: Service) -> APIRouter:
     """Return the route for this service."""
     router = raw_router()
 
-    @router.post("/v1/responses", openapi_extra=RESPONSES_OPENAPI, summary="Create a response")
-    async def responses(request: Request) -> Response:
-        """Answer OpenAI's Responses without stored state, with the budgets, samples and votes of chat."""
-        return await answer(service, request, ResponsesExchange)
+    router.add_api_route(
+        "/v1/responses",
+        generating_endpoint(service, ResponsesExchange),
+        methods=["POST"],
+        name="responses",
+        summary="Create a response",
+        description="Answer OpenAI's stateless Responses, with the budgets, samples and votes of chat.",
+        openapi_extra=RESPONSES_OPENAPI,
+    )
 
     return router

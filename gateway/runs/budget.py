@@ -1,7 +1,7 @@
-"""One request's headers, body and model name -> what it asks for.
+"""A request's headers, body and model name -> what it asks for.
 
-A header beats the body, the body beats the model name's suffix. What lost is reported; two
-body fields that contradict each other, or any unknown value, are refused.
+A header beats the body, and the body beats the suffix of the model's name. The report lists what lost. Two
+body fields that contradict each other are refused, and so is any unknown value.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 T = TypeVar("T")
 
 AUTO = "auto"
-"""The budget that is found by difficulty."""
+"""The budget that depends on a question's difficulty."""
 
 _ALIASES = {"none": "off", "xhigh": "max"}
 _TOKENS = re.compile(r"\d{1,9}", re.ASCII)
@@ -42,7 +42,7 @@ _SUFFIX = re.compile(r"(?P<name>.+?)(?::(?P<level>[a-z]+))?(?:@(?P<samples>\d{1,
 
 @dataclass(frozen=True, slots=True)
 class ReasoningBudget:
-    """How long to think: a level's name, or a number of tokens, or (neither) without limit."""
+    """How long to think: a level's name, a number of tokens, or neither (no limit)."""
 
     level: str | None = None
     tokens: int | None = None
@@ -74,7 +74,7 @@ _NO_SCALING = Scaling()
 
 @dataclass(frozen=True, slots=True)
 class RequestedSampling:
-    """What a request asks for, before the model's own limits are known. None: nothing was said."""
+    """What a request asks for, before the model's own limits are known. None: the request doesn't say."""
 
     thinking: ReasoningBudget | None = None
     samples: int | Literal["auto"] = 1
@@ -96,7 +96,7 @@ class _Claim(Generic[T]):
 
 
 def split_suffix(model: str, levels: Collection[str] = LEVELS) -> tuple[str, str | None, int | None]:
-    """ "name:high@8" -> ("name", "high", 8). Only a known level or a number of samples is split off."""
+    """Split "name:high@8" into ("name", "high", 8). Only a known level or a number of samples is a suffix."""
     match = _SUFFIX.fullmatch(model)
     if match is None or (match["level"] and match["level"] not in levels):
         match = re.fullmatch(r"(?P<name>.+)(?P<level>(?!))?@(?P<samples>\d{1,4})", model, re.ASCII)
@@ -115,17 +115,16 @@ def read_sampling(
     levels: Collection[str] = LEVELS,
     scorers: Collection[str] = ("none", *SCORERS),
 ) -> RequestedSampling:
-    """Reads and takes away from `body` all that says how much to spend.
+    """Read everything that says how much to spend, and remove it from `body`.
 
-    `level` and `samples` are the model name's suffix. Raises `BadRequest`.
+    `level` and `samples` are the suffix of the model's name. Raises `BadRequest`.
     """
     scaling = _scaling(body.pop("scaling", None))
     thinking = _one_body_claim(_thinking_fields(body, levels))
     exclude = _exclude(body)
-    if (said := headers.get("x-reasoning-budget")) is not None:
-        thinking.insert(
-            0, _Claim("header", "X-Reasoning-Budget", parse_budget(said, "X-Reasoning-Budget", levels))
-        )
+    if (header := headers.get("x-reasoning-budget")) is not None:
+        budget = parse_budget(header, "X-Reasoning-Budget", levels)
+        thinking.insert(0, _Claim("header", "X-Reasoning-Budget", budget))
     if level is not None:
         thinking.append(_Claim("model", "model", ReasoningBudget(level)))
     counts: list[_Claim[Any]] = _claims(
@@ -175,14 +174,14 @@ def read_sampling(
 
 
 def _claims(
-    headers: Mapping[str, str], header: str, parse: Callable[[str], T], said: T | None, field: str
+    headers: Mapping[str, str], header: str, parse: Callable[[str], T], body_value: T | None, field: str
 ) -> list[_Claim[T]]:
-    """What the header says, then what the body says."""
+    """Return what the header says, then what the body says."""
     claims: list[_Claim[T]] = []
     if (text := headers.get(header.lower())) is not None:
         claims.append(_Claim("header", header, parse(text)))
-    if said is not None:
-        claims.append(_Claim("body", field, said))
+    if body_value is not None:
+        claims.append(_Claim("body", field, body_value))
     return claims
 
 
@@ -200,7 +199,7 @@ def _samples_header(text: str) -> int | Literal["auto"]:
 
 
 def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) -> ReasoningBudget:
-    """A level's name or a number of tokens, as a header or a string field gives it. Raises `BadRequest`."""
+    """Parse a level's name or a number of tokens, from a header or a string field. Raises `BadRequest`."""
     if isinstance(value, str):
         name = value.strip().lower()
         name = _ALIASES.get(name, name)
@@ -222,7 +221,7 @@ def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningB
 
 
 def _switch(value: object, param: str) -> ReasoningBudget | None:
-    """A boolean switch: off, or None for "on, as long as something else says"."""
+    """Parse a boolean switch: off, or None for "on, for as long as another field says"."""
     if not isinstance(value, bool):
         raise unknown_value(value, ["true", "false"], param=param)
     return None if value else ReasoningBudget(level="off")
@@ -231,58 +230,58 @@ def _switch(value: object, param: str) -> ReasoningBudget | None:
 def _thinking_fields(
     body: dict[str, Any], levels: Collection[str]
 ) -> list[tuple[str, ReasoningBudget | None]]:
-    """Every body field that says how long to think, taken away from `body`."""
-    found: list[tuple[str, ReasoningBudget | None]] = []
+    """Read every body field that says how long to think, and remove it from `body`."""
+    budgets: list[tuple[str, ReasoningBudget | None]] = []
     if (effort := body.pop("reasoning_effort", None)) is not None:
-        found.append(("reasoning_effort", parse_budget(effort, "reasoning_effort", levels)))
+        budgets.append(("reasoning_effort", parse_budget(effort, "reasoning_effort", levels)))
     if (tokens := body.pop("thinking_token_budget", None)) is not None:
-        found.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
+        budgets.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
     if (tokens := body.pop("thinking_budget", None)) is not None:
-        found.append(("thinking_budget", _tokens(tokens, "thinking_budget", unlimited=True)))
+        budgets.append(("thinking_budget", _tokens(tokens, "thinking_budget", unlimited=True)))
     if (switch := body.pop("enable_thinking", None)) is not None:
-        found.append(("enable_thinking", _switch(switch, "enable_thinking")))
+        budgets.append(("enable_thinking", _switch(switch, "enable_thinking")))
     if (reasoning := body.get("reasoning")) is not None:
-        found += _reasoning_object(reasoning, levels)
+        budgets += _reasoning_object(reasoning, levels)
     if (thinking := body.pop("thinking", None)) is not None:
-        found += _thinking_object(thinking)
-    return found
+        budgets += _thinking_object(thinking)
+    return budgets
 
 
 def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
-    """OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
+    """Read OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
     fields = _object(value, "reasoning", ("effort", "max_tokens", "exclude", "enabled", "summary"))
-    found: list[tuple[str, ReasoningBudget | None]] = []
+    budgets: list[tuple[str, ReasoningBudget | None]] = []
     if fields.get("effort") is not None:
-        found.append(("reasoning.effort", parse_budget(fields["effort"], "reasoning.effort", levels)))
+        budgets.append(("reasoning.effort", parse_budget(fields["effort"], "reasoning.effort", levels)))
     if fields.get("max_tokens") is not None:
-        found.append(("reasoning.max_tokens", _tokens(fields["max_tokens"], "reasoning.max_tokens")))
+        budgets.append(("reasoning.max_tokens", _tokens(fields["max_tokens"], "reasoning.max_tokens")))
     if fields.get("enabled") is not None:
-        found.append(("reasoning.enabled", _switch(fields["enabled"], "reasoning.enabled")))
-    return found
+        budgets.append(("reasoning.enabled", _switch(fields["enabled"], "reasoning.enabled")))
+    return budgets
 
 
 def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
-    """Anthropic's `thinking: {type, budget_tokens}`."""
+    """Read Anthropic's `thinking: {type, budget_tokens}`."""
     fields = _object(value, "thinking", ("type", "budget_tokens"))
     kind = fields.get("type", "enabled")
     if kind not in ("enabled", "disabled"):
         raise unknown_value(kind, ["enabled", "disabled"], param="thinking.type")
-    found: list[tuple[str, ReasoningBudget | None]] = [
+    budgets: list[tuple[str, ReasoningBudget | None]] = [
         ("thinking.type", _switch(kind == "enabled", "thinking.type"))
     ]
     if fields.get("budget_tokens") is not None:
-        found.append(("thinking.budget_tokens", _tokens(fields["budget_tokens"], "thinking.budget_tokens")))
-    return found
+        budgets.append(("thinking.budget_tokens", _tokens(fields["budget_tokens"], "thinking.budget_tokens")))
+    return budgets
 
 
-def _one_body_claim(found: list[tuple[str, ReasoningBudget | None]]) -> list[_Claim[ReasoningBudget]]:
-    """The one thing that all body fields say; a bare "on" is medium, as OpenRouter has it."""
-    said = [(name, value) for name, value in found if value is not None]
-    switched_on = [name for name, value in found if value is None]
-    if not said:
+def _one_body_claim(fields: list[tuple[str, ReasoningBudget | None]]) -> list[_Claim[ReasoningBudget]]:
+    """Return the one budget that all body fields ask for; a bare "on" is medium, as in OpenRouter."""
+    budgets = [(name, value) for name, value in fields if value is not None]
+    switched_on = [name for name, value in fields if value is None]
+    if not budgets:
         return [_Claim("body", switched_on[0], ReasoningBudget(level="medium"))] if switched_on else []
-    name, value = said[0]
-    for other, differing in said[1:]:
+    name, value = budgets[0]
+    for other, differing in budgets[1:]:
         if differing != value:
             raise _contradiction(f"{name}={value}", f"{other}={differing}", other)
     if switched_on and (value.level == "off" or value.tokens == 0):
@@ -291,7 +290,7 @@ def _one_body_claim(found: list[tuple[str, ReasoningBudget | None]]) -> list[_Cl
 
 
 def _exclude(body: dict[str, Any]) -> bool:
-    """Whether the client wants the thinking left out of the answer."""
+    """Return whether the client wants the thinking left out of the answer."""
     reasoning = body.pop("reasoning", None) or {}
     exclude = reasoning.get("exclude")
     include = body.pop("include_reasoning", None)
@@ -328,9 +327,9 @@ def _scaling(value: object) -> Scaling:
                 param=param,
                 code="invalid_value",
             ) from error
-        choices = [each["msg"] for each in others if each["loc"][:1] == problem["loc"][:1]]
-        told = ", or: ".join([problem["msg"], *choices])
-        raise BadRequest(f"{param}: {told}.", param=param, code="invalid_value") from error
+        alternatives = [other["msg"] for other in others if other["loc"][:1] == problem["loc"][:1]]
+        message = ", or: ".join([problem["msg"], *alternatives])
+        raise BadRequest(f"{param}: {message}.", param=param, code="invalid_value") from error
 
 
 def _contradiction(one: str, other: str, param: str) -> BadRequest:

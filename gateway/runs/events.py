@@ -1,4 +1,4 @@
-"""What the engine tells while a request runs, and what it has to tell at the end."""
+"""The events of a run, and its result."""
 
 from __future__ import annotations
 
@@ -9,21 +9,32 @@ from typing import Any, Literal
 from policies.types import SamplingRequest
 from scorers.types import Sample, VoteResult
 
-__all__ = ["Delta", "Enforced", "Event", "Finished", "Progress", "RunResult", "SampleCounts", "Status"]
+__all__ = [
+    "Delta",
+    "Enforced",
+    "Event",
+    "Finished",
+    "FinishedSample",
+    "Progress",
+    "RunResult",
+    "SampleCounts",
+    "Status",
+    "TokenCounts",
+]
 
 Status = Literal["finished", "truncated", "unanswered", "failed", "aborted"]
 
 
 Enforced = Literal["native", "forced", "prompt", "none"]
-"""Who keeps a thinking limit: the engine, the gateway, nobody (it is only asked for), or there is none."""
+"""Who enforces a thinking limit: the engine, the gateway, nobody (a prompt asks for it), or no limit."""
 
 
 @dataclass(slots=True)
 class Delta:
     """New text of one sample.
 
-    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where
-    it has nothing else to say.
+    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where it has no other
+    fields.
     """
 
     index: int
@@ -33,9 +44,44 @@ class Delta:
     choice: Mapping[str, Any]
 
 
+@dataclass(slots=True)
+class TokenCounts:
+    """Tokens of one sample so far, readable while it runs.
+
+    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them. `lowest` is the
+    lowest windowed confidence so far. `confidence` is that of the whole, which short samples have as well.
+    Both are None where no logprobs are known.
+    """
+
+    completion: int = 0
+    reasoning: int = 0
+    prompt: int = 0
+    upstream_prompt: int = 0
+    estimated: bool = False
+    lowest: float | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedSample:
+    """A finished sample, and what came with it.
+
+    `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced"). `envelope` holds the
+    upstream reply's other top-level fields. `usage` is the engine's own, where the sample was one request's
+    only choice. `limit_kept` says whether the engine was seen to keep the limit itself (None: not seen).
+    """
+
+    sample: Sample
+    counts: TokenCounts
+    enforced: Enforced = "none"
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    limit_kept: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """How many samples came to what. `launched` counts every one that was asked of the upstream."""
+    """How many samples ended in which way. `launched` counts every sample that the upstream was asked for."""
 
     asked: int
     launched: int = 0
@@ -48,33 +94,33 @@ class SampleCounts:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One sample has come to its end; how the vote stands now."""
+    """The end of one sample, and how the vote stands now."""
 
     index: int
     status: Status
     answer: str | None
     sample: Sample | None
     counts: SampleCounts
-    verdict: VoteResult
+    vote: VoteResult
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A request's end.
+    """What comes back of a run, with its cost.
 
-    `chosen` are the samples to return, best first; `drawn` all that finished; `generated`
-    and `reasoning` count every token generated, aborted samples included; `prompt` is one
-    sample's prompt and `upstream_prompt` what the upstream read altogether; `method` and
-    `scorer` are how the verdict came about, `scores` the scorer's weights by sample index,
-    where it had an opinion; `scorer_tokens` is what scorers have read and written; `usage`
-    is the engine's own, where all there is to count was one plain request.
+    `chosen` are the samples to return, best first; `samples` are all that finished. `generated` and
+    `reasoning` count every generated token, aborted samples included. `prompt` is one sample's prompt,
+    `upstream_prompt` what the upstream read altogether. `vote` is the vote's result; `method` and `scorer`
+    say how it came about, and `scores` are the scorer's weights by sample index, where it had an opinion.
+    `scorer_tokens` is what scorers have read and written. `usage` is the engine's own, where there was only
+    one plain request.
     """
 
     chosen: tuple[Sample, ...]
-    drawn: tuple[Sample, ...]
+    samples: tuple[Sample, ...]
     counts: SampleCounts
     sampling: SamplingRequest
-    verdict: VoteResult | None = None
+    vote: VoteResult | None = None
     method: str = ""
     scorer: str = "none"
     scorer_tokens: int = 0
@@ -99,7 +145,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event of every run."""
+    """The last event of every run: its result."""
 
     result: RunResult
 

@@ -1,4 +1,4 @@
-"""The logprobs that a vote needs: asked of the upstream, and kept from a client that didn't ask."""
+"""Keeps the logprobs that a vote needs from a client that didn't ask for them."""
 
 from __future__ import annotations
 
@@ -9,38 +9,27 @@ from typing import Any
 
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
-from gateway.runs.request import RunRequest
-from gateway.runs.voting import VoteSettings
 from scorers.types import Sample
 
-__all__ = ["delta_as_asked", "refuses_logprobs", "sample_as_asked", "watched"]
+__all__ = ["delta_as_asked", "refuses_logprobs", "sample_as_asked"]
 
 _LOGPROBS = re.compile("logprobs", re.IGNORECASE)
 
 
-def watched(request: RunRequest, vote_settings: VoteSettings) -> RunRequest:
-    """The request with the logprobs that its scorer or its stop needs; as it is where neither does."""
-    if not vote_settings.needs_logprobs(request):
-        return request
-    top = max(vote_settings.top_logprobs, request.body.get("top_logprobs") or 0)
-    body = {**request.body, "logprobs": True, "top_logprobs": top}
-    return replace(request, body=body, window=vote_settings.window, logged=bool(request.body.get("logprobs")))
-
-
 def refuses_logprobs(error: UpstreamError) -> bool:
-    """Whether an engine's 4xx is about logprobs."""
+    """Tell whether an engine's 4xx is about logprobs."""
     return error.status in {400, 422, 501} and bool(_LOGPROBS.search(error.message))
 
 
 def sample_as_asked(sample: Sample, body: Mapping[str, Any]) -> Sample:
-    """The sample with the logprobs that the client's own `body` asks for, and no more."""
+    """Return the sample with the logprobs that the client's own `body` asks for, and no more."""
     if sample.logprobs is None:
         return sample
     return replace(sample, logprobs=_as_asked(sample.logprobs, body))
 
 
 def delta_as_asked(delta: Delta, body: Mapping[str, Any]) -> Delta:
-    """The delta with the logprobs that the client's own `body` asks for, and no more."""
+    """Return the delta with the logprobs that the client's own `body` asks for, and no more."""
     if delta.choice.get("logprobs") is None:
         return delta
     choice = {**delta.choice, "logprobs": _as_asked(delta.choice["logprobs"], body)}
@@ -51,6 +40,6 @@ def _as_asked(logprobs: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[s
     if not body.get("logprobs"):
         return None
     top = body.get("top_logprobs") or 0
-    logged = logprobs.get("content") or ()
-    content = [{**entry, "top_logprobs": (entry.get("top_logprobs") or [])[:top]} for entry in logged]
+    tokens = logprobs.get("content") or ()
+    content = [{**entry, "top_logprobs": (entry.get("top_logprobs") or [])[:top]} for entry in tokens]
     return {**logprobs, "content": content}

@@ -1,71 +1,194 @@
-"""A request's result from the samples that came through."""
+"""The result of a run, from the samples that finished; with a vote, its cost and its trace."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Enforced, Event, Finished, RunResult, SampleCounts
+from gateway.runs.events import (
+    Enforced,
+    Event,
+    Finished,
+    FinishedSample,
+    RunResult,
+    SampleCounts,
+    Status,
+    TokenCounts,
+)
+from gateway.runs.logprobs import sample_as_asked
 from gateway.runs.request import RunRequest
-from gateway.runs.sample_state import FinishedSample
-from scorers.types import Sample
+from gateway.runs.voting import FinalVote
+from scorers.types import Answer, Sample, VoteResult
 
-__all__ = ["is_silent", "result_of", "with_cost"]
+__all__ = ["SampleRecords", "is_silent", "result_of", "result_of_vote", "with_cost"]
+
+
+@dataclass(slots=True)
+class SampleRecords:
+    """What has become of the samples of a vote run so far.
+
+    `finished` and `status` are by sample index, `finished` in order of finishing; `answers` are those that
+    were read. `lost` counts the tokens of samples that were aborted or failed; `failure` is the last error.
+    `notes` are those of the plans, each once.
+    """
+
+    finished: dict[int, FinishedSample] = field(default_factory=dict)
+    status: dict[int, Status] = field(default_factory=dict)
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    lost: list[TokenCounts] = field(default_factory=list)
+    launched: int = 0
+    failure: UpstreamError | None = None
+    notes: dict[str, None] = field(default_factory=dict)
 
 
 def result_of(
-    request: RunRequest, drawn: Sequence[FinishedSample], began: float, notes: Sequence[str]
+    request: RunRequest, finished: Sequence[FinishedSample], began: float, notes: Sequence[str]
 ) -> RunResult:
-    """The result of samples that all came through."""
-    samples = tuple(each.sample for each in drawn)
+    """Return the result of samples that are all returned."""
+    samples = tuple(each.sample for each in finished)
     if not samples:
         raise UpstreamError(502, "The upstream's reply has no choices.")
     truncated = sum(sample.truncated for sample in samples)
+    counts = [each.counts for each in finished]
     return RunResult(
         chosen=samples,
-        drawn=samples,
+        samples=samples,
         counts=SampleCounts(
             request.sampling.samples, len(samples), finished=len(samples), truncated=truncated
         ),
         sampling=request.sampling,
-        generated=sum(each.tally.completion for each in drawn),
-        reasoning=sum(each.tally.reasoning for each in drawn),
-        prompt=max(each.tally.prompt for each in drawn),
-        upstream_prompt=sum(each.tally.upstream_prompt for each in drawn),
-        estimated=any(each.tally.estimated for each in drawn),
+        generated=sum(each.completion for each in counts),
+        reasoning=sum(each.reasoning for each in counts),
+        prompt=max(each.prompt for each in counts),
+        upstream_prompt=sum(each.upstream_prompt for each in counts),
+        estimated=any(each.estimated for each in counts),
         seconds=time.monotonic() - began,
-        enforced=_enforced(drawn),
+        enforced=_enforced(finished),
         limit=request.sampling.thinking_limit,
         notes=(*request.notes, *notes),
-        envelope=drawn[0].envelope,
-        models={each.sample.index: str(each.envelope["model"]) for each in drawn if "model" in each.envelope},
-        usage=drawn[0].usage if len(drawn) == 1 else {},
+        envelope=finished[0].envelope,
+        models={
+            each.sample.index: str(each.envelope["model"]) for each in finished if "model" in each.envelope
+        },
+        usage=finished[0].usage if len(finished) == 1 else {},
     )
 
 
-def _enforced(drawn: Sequence[FinishedSample]) -> Enforced:
-    """Who kept the limit, over all samples: the gateway, if it had to for one."""
-    kept = {each.enforced for each in drawn}
-    return "forced" if "forced" in kept else "native" if "native" in kept else "none"
+def result_of_vote(
+    request: RunRequest,
+    records: SampleRecords,
+    counts: SampleCounts,
+    vote: FinalVote | None,
+    *,
+    began: float,
+    stop: str,
+    scorer_tokens: int,
+) -> RunResult:
+    """Return the result of a vote run; `vote` is None where the samples are returned without a vote."""
+    samples = {index: each.sample for index, each in records.finished.items()}
+    ranking = sorted(samples) if vote is None else _ranking(vote.result, list(samples.values()))
+    finished = [records.finished[index] for index in ranking]
+    result = result_of(request, finished, began, tuple(records.notes))
+    ranked = tuple(
+        sample if sample.logprobs is None else sample_as_asked(sample, request.body)
+        for sample in result.samples
+    )
+    everything = [*(each.counts for each in finished), *records.lost]
+    result = replace(
+        result,
+        chosen=ranked[: request.reply.choices],
+        samples=ranked,
+        counts=counts,
+        generated=sum(each.completion for each in everything),
+        reasoning=sum(each.reasoning for each in everything),
+        upstream_prompt=sum(each.upstream_prompt for each in everything),
+        estimated=any(each.estimated for each in everything),
+        scorer_tokens=scorer_tokens,
+        notes=(*result.notes, *_notes(records, counts, vote)),
+        trace=_trace(records, {} if vote is None else vote.scores) if request.reply.trace else (),
+    )
+    if vote is None:
+        return result
+    return replace(
+        result,
+        vote=vote.result,
+        method=vote.method,
+        scorer=vote.scorer,
+        scores=vote.scores,
+        saved=_saved(request.sampling.samples, finished, records.lost),
+        stop=stop,
+    )
+
+
+def _ranking(vote: VoteResult, samples: Sequence[Sample]) -> list[int]:
+    """Return the vote's ranking, then the samples that did not vote, truncated ones last."""
+    rest = [sample for sample in samples if sample.index not in vote.ranking]
+    return [*vote.ranking, *(sample.index for sample in sorted(rest, key=lambda sample: sample.truncated))]
+
+
+def _notes(records: SampleRecords, counts: SampleCounts, vote: FinalVote | None) -> list[str]:
+    notes: list[str] = []
+    if counts.failed:
+        notes.append(f"{counts.failed} of {counts.launched} samples failed ({records.failure})")
+    if vote is not None:
+        notes += vote.notes
+        if vote.result.winner is None:
+            notes.append("no sample has an answer that counts; the first complete one is returned")
+    return notes
+
+
+def _saved(wanted: int, finished: Sequence[FinishedSample], lost: Sequence[TokenCounts]) -> int:
+    """Estimate the tokens that stopping early saved: the samples not drawn, at the mean length."""
+    mean = sum(each.counts.completion for each in finished) / len(finished)
+    unspent = mean * (wanted - len(finished)) - sum(each.completion for each in lost)
+    return max(0, round(unspent))
+
+
+def _trace(records: SampleRecords, scores: Mapping[int, float]) -> tuple[Mapping[str, Any], ...]:
+    """Return the whole story of every sample, in the order of launch."""
+    entries = []
+    for index in sorted(records.status):
+        entry: dict[str, Any] = {"index": index, "status": records.status[index]}
+        if (finished := records.finished.get(index)) is not None:
+            sample, answer = finished.sample, records.answers.get(index)
+            entry |= {
+                "answer": None if answer is None else answer.raw,
+                "tokens": sample.usage.completion,
+                "reasoning_tokens": sample.usage.reasoning,
+                "finish_reason": sample.finish_reason,
+                "reasoning": sample.reasoning,
+                "content": sample.content,
+            }
+        if index in scores:
+            entry["score"] = scores[index]
+        entries.append(entry)
+    return tuple(entries)
+
+
+def _enforced(finished: Sequence[FinishedSample]) -> Enforced:
+    """Return who kept the limit, over all samples: the gateway, if it had to for one."""
+    enforcers = {each.enforced for each in finished}
+    return "forced" if "forced" in enforcers else "native" if "native" in enforcers else "none"
 
 
 def is_silent(sample: Sample) -> bool:
-    """Whether the model has thought, if that, and then said nothing."""
+    """Tell whether the model has said nothing, even if it has thought."""
     return not sample.content.strip() and not sample.tool_calls and not sample.truncated
 
 
-def with_cost(event: Event, lost: Sequence[FinishedSample]) -> Event:
-    """The end of a run with the tokens of an earlier attempt counted in; other events as they are."""
+def with_cost(event: Event, lost: TokenCounts) -> Event:
+    """Add the tokens of an earlier attempt to the end of a run; return other events as they are."""
     if not isinstance(event, Finished):
         return event
     result = event.result
     return Finished(
         replace(
             result,
-            generated=result.generated + sum(each.tally.completion for each in lost),
-            reasoning=result.reasoning + sum(each.tally.reasoning for each in lost),
-            upstream_prompt=result.upstream_prompt + sum(each.tally.upstream_prompt for each in lost),
+            generated=result.generated + lost.completion,
+            reasoning=result.reasoning + lost.reasoning,
+            upstream_prompt=result.upstream_prompt + lost.upstream_prompt,
         )
     )

@@ -1,4 +1,4 @@
-"""How a request is run: as one plain request, as one stream, or as a poll of many samples."""
+"""Runs a request: as one plain request, as one stream, or as a vote over many samples."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from gateway.http.streaming import fold
 from gateway.runs.budget import AUTO
-from gateway.runs.events import Event, Finished
+from gateway.runs.events import Event, Finished, FinishedSample, RunResult
 from gateway.runs.request import RunRequest
 from gateway.runs.result import is_silent, result_of, with_cost
-from gateway.runs.sample_plans import Orders
-from gateway.runs.sample_state import FinishedSample
-from gateway.runs.sampling import draw, split_reply
-from gateway.runs.vote_run import Everything, VoteRun
+from gateway.runs.sample_plan import SamplePlan, plan_samples
+from gateway.runs.sampling import draw
+from gateway.runs.vote_run import AllChoices, VoteRun
 from gateway.runs.voting import VoteSettings
+from gateway.runs.whole_reply import read_reply
 from gateway.upstreams.base import Upstream, UpstreamRequest
 from policies.escalation import AutoPolicy
 from policies.prompts import thinking_limit
@@ -26,10 +25,10 @@ __all__ = ["Runner"]
 
 
 class Runner:
-    """Runs requests on one upstream, so one serves all requests of an app.
+    """Runs requests on one upstream; one runner serves all requests of an app.
 
-    `vote_settings` is how its votes are held; `policy` stands in for the one that the vote_settings and the
-    budget call for.
+    `vote_settings` say how votes are held. `policy` replaces the one that the vote settings and the budget
+    call for.
     """
 
     def __init__(
@@ -40,79 +39,71 @@ class Runner:
         self._policy = policy or VotePolicy(self.vote_settings.launch, self.vote_settings.concurrency)
 
     def run(self, request: RunRequest) -> AsyncGenerator[Event, None]:
-        """The request's events; the last one is `Finished`. Raises `UpstreamError` if all fail.
+        """Return the request's events, `Finished` last. Raises `UpstreamError` if all samples fail.
 
         Closing the generator aborts everything that runs upstream for it.
         """
-        limited = request.sampling.thinking_limit is not None
-        if request.votes or request.sampling.level == AUTO:
-            return self._poll(request, self._policy_for(request))
-        if request.reply.choices > 1 and (limited or request.approach(request.sampling).terms.prefill):
-            # Each choice has a limit of its own to be watched, or a beginning to go on from.
-            return self._poll(request, Everything(request.reply.choices))
-        level = request.model.levels.get(request.sampling.level or "")
-        waits = level is not None and level.waits > 0
-        watched = limited and (waits or not self._upstream.proven_limit(request.body))
-        if request.reply.choices > 1 or request.reply.stream or watched:
-            return self._streamed(request)
-        return self._plain(request)
+        sampling, choices = request.sampling, request.reply.choices
+        if request.votes or sampling.level == AUTO:
+            return self._vote(request, self._policy_for(request))
+        plan = self.plan(request)
+        if choices > 1 and (plan.limit is not None or plan.prefill):
+            # Each choice has a limit of its own to be watched, or a beginning to continue from.
+            return self._vote(request, AllChoices(choices))
+        watched = plan.limit is not None and (plan.waits > 0 or not plan.traits.keeps_limit)
+        if choices > 1 or request.reply.stream or watched or plan.prefill:
+            return self._streamed(request, plan)
+        return self._plain(request, plan)
 
-    def _poll(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
-        return VoteRun(
-            self._upstream, policy, request, self.vote_settings, lambda other: fold(self.run(other))
-        ).run()
+    def plan(self, request: RunRequest) -> SamplePlan:
+        """Plan samples at the request's own level."""
+        traits = self._upstream.traits(str(request.body.get("model", "")))
+        return plan_samples(request, request.sampling, traits)
 
-    async def _plain(self, request: RunRequest) -> AsyncGenerator[Event, None]:
-        """One reply with nothing to watch, or a limit that the engine keeps for sure: one plain request."""
+    async def complete(self, request: RunRequest) -> RunResult:
+        """Run a request to its end."""
+        async with aclosing(self.run(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.result
+        raise AssertionError("a run ends with Finished")
+
+    def _vote(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
+        return VoteRun(self._upstream, policy, request, self.vote_settings, self.complete).run()
+
+    async def _plain(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+        """Send one plain request: nothing is to be watched, or the engine is known to keep the limit."""
         began = time.monotonic()
-        limit = request.sampling.thinking_limit
-        native = None if limit is None else self._upstream.native_limit(request.body, limit)
-        approach = request.approach(request.sampling, native=native)
-        if approach.terms.prefill:
-            async with aclosing(self._streamed(request)) as events:
-                async for event in events:
-                    yield event
-            return
-        shaped, body = approach.shaped, approach.body
-        close_ids = None
-        if limit is not None:
-            close_ids = await self._upstream.token_ids(request.model.name, shaped.markup.close)
+        limit, body, close_ids = plan.limit, plan.body, None
+        if limit is not None and plan.traits.gives_token_ids:
+            close_ids = await self._upstream.token_ids(request.model.name, plan.markup.close)
             body = {**body, "return_token_ids": True} if close_ids else body
         response = await self._upstream.complete(UpstreamRequest(body))
-        drawn = split_reply(
-            response.body,
-            range(1),
-            shaped.markup,
-            answer_only=shaped.off is not None,
-            close_ids=close_ids,
-            enforced="none" if limit is None else "native",
-            splits=self._upstream.splits_thinking(body),
-        )
-        if limit is not None and any(each.tally.reasoning > limit for each in drawn):
-            self._upstream.limit_kept(request.body, False)  # it is watched again from now on
-        if limit is not None and any(is_silent(each.sample) for each in drawn):
-            async with aclosing(self._streamed(request)) as events:
-                async for event in events:  # watched, so that it is led to an answer
-                    yield with_cost(event, drawn)
+        finished = read_reply(response.body, plan, close_ids)
+        if limit is not None and finished.counts.reasoning > limit:
+            plan.traits.observe_limit(False)  # from now on the gateway watches it again
+        if limit is not None and is_silent(finished.sample):
+            async with aclosing(self._streamed(request, plan)) as events:
+                async for event in events:  # watched, so that the gateway can lead it to an answer
+                    yield with_cost(event, finished.counts)
             return
-        yield Finished(result_of(request, drawn, began, shaped.notes))
+        yield Finished(result_of(request, [finished], began, plan.notes))
 
-    async def _streamed(self, request: RunRequest) -> AsyncGenerator[Event, None]:
-        """One upstream request whose choices go back as they are."""
+    async def _streamed(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+        """Draw the choices of one upstream request; they go back as they are."""
         began = time.monotonic()
-        drawn: list[FinishedSample] = []
-        indices = tuple(range(request.reply.choices))
-        order, notes = Orders(self._upstream, request).order(request.sampling, indices)
-        async with aclosing(draw(self._upstream, order, deltas=request.reply.stream)) as events:
+        finished: list[FinishedSample] = []
+        indices = range(request.reply.choices)
+        async with aclosing(draw(self._upstream, plan, indices, deltas=request.reply.stream)) as events:
             async for event in events:
                 if isinstance(event, FinishedSample):
-                    drawn.append(event)
+                    finished.append(event)
                 else:
                     yield event
-        yield Finished(result_of(request, drawn, began, notes))
+        yield Finished(result_of(request, finished, began, plan.notes))
 
     def _policy_for(self, request: RunRequest) -> Policy:
-        """The policy that an app was given, or the one that the budget calls for."""
+        """Return the policy that the app was given, or the one that the budget calls for."""
         if request.sampling.level == AUTO or request.auto_samples:
             context = request.model.context
             levels = {name: thinking_limit(level, context) for name, level in request.model.levels.items()}

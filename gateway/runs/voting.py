@@ -1,7 +1,7 @@
-"""One request's vote: answers read and compared as samples finish, scores and the verdict at the end.
+"""One request's vote: it reads and groups answers as samples finish; at the end it scores and votes.
 
-What may take long (a hostile answer, sympy, similarity of long texts, a scorer) never runs
-on the event loop, and each has a limit of its own, past which the vote goes on without it.
+What may take long (a hostile answer, sympy, similarity of long texts, a scorer) never runs on the event
+loop. Each has a time limit of its own, past which the vote goes on without it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,29 @@ from scorers.confidence import WINDOW
 from scorers.grader.pool import WorkerPool
 from scorers.grouping import AsyncGrouper, singleton_groups
 from scorers.sample_answers import is_free_form, read_answer_async
-from scorers.types import Answer, Group, Sample, Scorer, ScorerError, ScorerModel, VoteResult
+from scorers.types import (
+    Answer,
+    Group,
+    Sample,
+    Scorer,
+    ScorerError,
+    ScorerModel,
+    VoteOptions,
+    VoteResult,
+)
+from scorers.votes import majority
 
-__all__ = ["Decision", "Election", "LatePool", "VoteSettings"]
+__all__ = ["FinalVote", "LazyAsyncPool", "VoteCount", "VoteSettings"]
 
 _SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
-class LatePool(WorkerPool):
-    """The grader's workers, started by the first question between `open` and `close_async`.
+class LazyAsyncPool(WorkerPool):
+    """The grader's workers, which the first question after `open` starts.
 
-    Few requests ever need them, so an app doesn't start them for nothing. Where they can't
-    start, or before `open`, every question stays undecided; `failure` and the log say why they can't.
+    Few requests need them, so an app doesn't start them for nothing. Before `open`, and where they can't
+    start, every question stays undecided; `failure` and the log say why they can't.
     """
 
     def __init__(self, workers: int = 2) -> None:
@@ -45,7 +55,7 @@ class LatePool(WorkerPool):
         self._opened = False
 
     def open(self) -> None:
-        """Allows questions from now on."""
+        """Allow questions from now on."""
         self._opened = True
 
     async def ask_async(self, a: str, b: str) -> bool | None:
@@ -73,14 +83,13 @@ class LatePool(WorkerPool):
 
 @dataclass(frozen=True, slots=True)
 class VoteSettings:
-    """How an app's votes are held.
+    """How an app holds its votes.
 
-    `pool` holds the grader's workers; without it, answers that only they could compare
-    count as different. `scorers` are those that clients may name. `launch` and
-    `concurrency` are `VotePolicy`'s. `free_form` decides where the replies are talk: "mbr",
-    "first" (the first complete one), or a scorer's name. `scorer_seconds` limits a scorer,
-    `pool_seconds` all of a request's waiting for the workers. `top_logprobs` and `window`,
-    in tokens, are DeepConf's k and group size.
+    `pool` holds the grader's workers; without it, answers that only they could compare count as different.
+    `scorers` are those that clients may name. `launch` and `concurrency` are `VotePolicy`'s. `free_form`
+    decides where the replies are free text: "mbr", "first" (the first complete one), or a scorer's name.
+    `scorer_seconds` limits a scorer, `pool_seconds` all of a request's waiting for the workers.
+    `top_logprobs` and `window`, in tokens, are DeepConf's k and group size.
     """
 
     pool: WorkerPool | None = None
@@ -94,120 +103,119 @@ class VoteSettings:
     window: int = WINDOW
 
     def scorer(self, request: RunRequest) -> str:
-        """The scorer's name that a request's vote needs; the vote "confidence" brings its own."""
+        """Return the name of the scorer that a vote needs; the vote "confidence" brings its own."""
         sampling = request.sampling
         return "confidence" if (sampling.vote, sampling.scorer) == ("confidence", "none") else sampling.scorer
 
-    def needs_logprobs(self, request: RunRequest) -> bool:
-        """Whether the upstream has to be asked for logprobs, though the client may not have."""
+    def with_logprobs(self, request: RunRequest) -> RunRequest:
+        """Return the request with the logprobs that its scorer or its stopping rule needs, if one does."""
         scorer = self.scorers.get(self.scorer(request))
-        watched = parse_stop(request.sampling.stop) == "confident"
-        return request.votes and (watched or (scorer is not None and scorer.needs_logprobs))
+        needed = request.sampling.stop == "confident" or (scorer is not None and scorer.needs_logprobs)
+        if not (request.votes and needed):
+            return request
+        top = max(self.top_logprobs, request.body.get("top_logprobs") or 0)
+        body = {**request.body, "logprobs": True, "top_logprobs": top}
+        return replace(request, body=body, window=self.window, logged=bool(request.body.get("logprobs")))
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """A vote's end: the verdict, by which `method` it came about, what is to be told of that."""
+class FinalVote:
+    """The vote at the end of a run: its result, the `method` and scorer behind it, notes for the client."""
 
-    verdict: VoteResult
+    result: VoteResult
     method: str
     scorer: str
     scores: Mapping[int, float]
     notes: tuple[str, ...] = ()
 
 
-class Election:
-    """One request's answers, their classes and the vote over them."""
+class VoteCount:
+    """One request's answers, their groups and the vote over them.
+
+    `answers` are those of the samples that have one, by sample index.
+    """
 
     def __init__(self, request: RunRequest, vote_settings: VoteSettings) -> None:
+        self.answers: dict[int, Answer] = {}
+        self.groups: tuple[Group, ...] = ()
         self._request = request
         self._vote_settings = vote_settings
-        self._grouper = AsyncGrouper(self._same)
-        self._answers: dict[int, Answer] = {}
-        self._patience = vote_settings.pool_seconds
+        self._grouper = AsyncGrouper(self._equal)
+        self._seconds_left = vote_settings.pool_seconds
+        shortest_first = parse_stop(request.sampling.stop) == "first-m"
+        self._options = VoteOptions(min_share=request.min_share, shortest_first=shortest_first)
         form = request.body.get("response_format")
         self._as_json = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
 
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The classes so far."""
-        return self._grouper.groups
-
-    def answer(self, index: int) -> str | None:
-        """What a sample answers, as it wrote it."""
-        answer = self._answers.get(index)
-        return None if answer is None else answer.raw
-
     async def add(self, sample: Sample) -> bool:
-        """Takes a finished sample's answer; whether it has one that counts."""
+        """Read a finished sample's answer and group it; return whether it has one that counts."""
         if sample.truncated:
             return False
         answer = await read_answer_async(sample, as_json=self._as_json)
-        if answer is not None:
-            self._answers[sample.index] = answer
-        return await self._grouper.add(sample, answer)
+        if answer is None:
+            return False
+        self.answers[sample.index] = answer
+        counts = await self._grouper.add(sample, answer)
+        self.groups = self._grouper.groups
+        return counts
 
     def standing(self, samples: Sequence[Sample]) -> VoteResult:
-        """How the answers stand by their counts; scores and similarity come only at the end."""
-        return self._decide("majority", self.groups, samples, {})
+        """Return how the answers stand by their counts; scores and similarity come only at the end."""
+        return majority(self.groups, samples, self._options)
 
-    async def decide(self, samples: Sequence[Sample], model: ScorerModel, seconds: float | None) -> Decision:
-        """The verdict over `samples`, in order of finishing; `seconds` are left of the request's limit."""
+    async def decide(self, samples: Sequence[Sample], model: ScorerModel, seconds: float | None) -> FinalVote:
+        """Score and vote over `samples`, in order of finishing; `seconds` are left of the request's limit."""
         vote, scorer = self._request.sampling.vote, self._vote_settings.scorer(self._request)
         notes: list[str] = []
-        talk = vote != "mbr" and self._is_talk(samples)
-        if talk:
-            vote, scorer = self._for_talk(scorer)
-        groups = singleton_groups(samples) if talk or vote == "mbr" else self.groups
+        free_form = vote != "mbr" and self._is_free_form(samples)
+        if free_form:
+            vote, scorer = self._for_free_form(scorer)
+        groups = singleton_groups(samples) if free_form or vote == "mbr" else self.groups
         scores: Mapping[int, float] = {}
         if scorer != "none":
             votable = {index for group in groups for index in group.members}
             candidates = [sample for sample in samples if sample.index in votable]
             scores, notes = await self._score(scorer, candidates, model, seconds)
-            if talk and not scores:
+            if free_form and not scores:
                 vote = "mbr"
         elif vote in _SCORED_VOTES:
             notes.append(f'the vote "{vote}" had no scorer, so every sample counted the same')
-        if talk:
+        if free_form:
             notes.append(f'the replies are free text, so "{vote}" chose among them instead of a count')
+        sampling, min_share = replace(self._request.sampling, vote=vote), self._request.min_share
         if vote == "mbr":
-            verdict = await asyncio.to_thread(self._decide, vote, groups, samples, scores)
+            result = await asyncio.to_thread(
+                take_vote, sampling, groups, samples, scores, min_share=min_share
+            )
         else:
-            verdict = self._decide(vote, groups, samples, scores)
-        return Decision(verdict, vote, scorer, scores, tuple(notes))
+            result = take_vote(sampling, groups, samples, scores, min_share=min_share)
+        return FinalVote(result, vote, scorer, scores, tuple(notes))
 
-    def _decide(
-        self, vote: str, groups: Sequence[Group], samples: Sequence[Sample], scores: Mapping[int, float]
-    ) -> VoteResult:
-        sampling = replace(self._request.sampling, vote=vote)
-        return take_vote(sampling, groups, samples, scores, min_share=self._request.min_share)
-
-    def _is_talk(self, samples: Sequence[Sample]) -> bool:
-        """Whether there is nothing to count: talk by most, and no reply that marks its answer as one."""
-        if self._as_json or len(singleton_groups(samples)) < 2 or self._vote_settings.free_form == "first":
+    def _is_free_form(self, samples: Sequence[Sample]) -> bool:
+        """Tell whether there is nothing to count: mostly free text, and no reply that marks its answer."""
+        if self._as_json or len(samples) < 2 or self._vote_settings.free_form == "first":
             return False
-        answers = [self._answers.get(sample.index) for sample in samples]
-        return is_free_form(samples, answers) and not any(_EXPLICIT.search(s.content) for s in samples)
+        answers = [self.answers.get(sample.index) for sample in samples]
+        return (
+            is_free_form(samples, answers)
+            and not any(_EXPLICIT.search(sample.content) for sample in samples)
+            and len(singleton_groups(samples)) > 1
+        )
 
-    def _for_talk(self, scorer: str) -> tuple[str, str]:
-        """The vote and the scorer over free text."""
+    def _for_free_form(self, scorer: str) -> tuple[str, str]:
+        """Return the vote and the scorer for free text."""
         if scorer != "none":
             return "best", scorer
-        return (
-            ("mbr", "none")
-            if self._vote_settings.free_form == "mbr"
-            else ("best", self._vote_settings.free_form)
-        )
+        free_form = self._vote_settings.free_form
+        return ("mbr", "none") if free_form == "mbr" else ("best", free_form)
 
     async def _score(
         self, name: str, candidates: Sequence[Sample], model: ScorerModel, seconds: float | None
     ) -> tuple[Mapping[int, float], list[str]]:
-        """The scores by sample index, and why there are none where the scorer gave none."""
-        limit = (
-            self._vote_settings.scorer_seconds
-            if seconds is None
-            else min(self._vote_settings.scorer_seconds, seconds)
-        )
+        """Return the scores by sample index, and a note where the scorer gave none."""
+        limit = self._vote_settings.scorer_seconds
+        if seconds is not None:
+            limit = min(limit, seconds)
         if not candidates:
             return {}, []
         try:
@@ -227,11 +235,11 @@ class Election:
         notes = [] if scores else [f'the scorer "{name}" had no opinion; the vote is unweighted']
         return scores, notes
 
-    async def _same(self, first: Answer, new: Answer) -> bool | None:
-        """Whether two answers are one class; the workers are asked until the request's patience is over."""
-        if self._vote_settings.pool is None or self._patience <= 0:
+    async def _equal(self, first: Answer, new: Answer) -> bool | None:
+        """Compare two answers; ask the workers only until the request's seconds for them are used up."""
+        if self._vote_settings.pool is None or self._seconds_left <= 0:
             return await equivalent_async(first, new)
         began = time.monotonic()
-        verdict = await equivalent_async(first, new, self._vote_settings.pool)
-        self._patience -= time.monotonic() - began
-        return verdict
+        equal = await equivalent_async(first, new, self._vote_settings.pool)
+        self._seconds_left -= time.monotonic() - began
+        return equal

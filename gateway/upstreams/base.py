@@ -1,4 +1,4 @@
-"""What the gateway asks of an engine, whatever it is."""
+"""What the gateway asks of an upstream, whatever engine runs there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any, Literal, Protocol
 
 from gateway.errors import UpstreamError
 
-__all__ = ["Chunk", "Completion", "Endpoint", "ModelCard", "Prompt", "Upstream", "UpstreamRequest"]
+__all__ = [
+    "Chunk",
+    "Completion",
+    "Endpoint",
+    "ModelCard",
+    "ModelTraits",
+    "Prompt",
+    "Upstream",
+    "UpstreamRequest",
+]
 
 Endpoint = Literal["chat/completions", "completions"]
 Prompt = str | list[int]
@@ -17,7 +26,7 @@ Prompt = str | list[int]
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One served model: `name` as clients call it, `base` what it was made from, `context` in tokens."""
+    """One served model: `name` as clients call it, `base` the model it derives from, `context` in tokens."""
 
     name: str
     base: str | None = None
@@ -25,11 +34,32 @@ class ModelCard:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class ModelTraits:
+    """What an engine offers for one model, and what it has shown so far; all requests share it.
+
+    `limit_field` is the request field by which the engine itself enforces a thinking limit.
+    `gives_token_ids`: chunks can carry their token ids. `keeps_limit`: the engine was seen to enforce a
+    limit, or to ignore or refuse one (None: not seen yet). `splits_thinking`: it was seen to separate
+    thinking from answer itself.
+    """
+
+    limit_field: str | None = None
+    gives_token_ids: bool = False
+    keeps_limit: bool | None = None
+    splits_thinking: bool = False
+
+    def observe_limit(self, kept: bool) -> None:
+        """Remember that the engine kept a limit; after one that it ignored, never trust it again."""
+        if not kept or self.keeps_limit is None:
+            self.keeps_limit = kept
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """One request to an engine: the endpoint and the JSON body, without `stream`.
 
-    `ids`: a streamed reply's chunks should come with their token ids, where the engine has them.
+    `ids`: the chunks of a streamed reply should carry their token ids, where the engine has them.
     """
 
     body: Mapping[str, Any]
@@ -39,13 +69,13 @@ class UpstreamRequest:
 
 @dataclass(slots=True)
 class Chunk:
-    """One event of a streamed reply, for one choice (or none: `index` None, as with a usage event).
+    """One event of a streamed reply, for one choice (or for none: `index` is None, as with usage).
 
-    `content` and `reasoning` are the new text, the latter where the engine splits thinking
-    itself. `tokens` counts the tokens this choice has generated so far, where the engine
-    says; `usage` is the engine's own, cumulative. `ids` are the new tokens, where they were
-    asked for; `dropped` counts those whose text has been cut off. `raw` is the whole event as it came and
-    `choice` its one choice.
+    `content` and `reasoning` are the new text; `reasoning` is set where the engine separates thinking
+    itself. `tokens` counts the tokens that this choice has generated so far, where the engine says;
+    `usage` is the engine's own, cumulative. `raw` is the whole event as it came, `choice` its one choice.
+    `ids` are the new tokens, where they were asked for. `dropped` counts the tokens whose text the gateway
+    has cut off.
     """
 
     index: int | None
@@ -68,80 +98,69 @@ class Completion:
 
 
 class Upstream(Protocol):
-    """An engine. Every method raises `gateway.errors.UpstreamError` where the engine fails."""
+    """One engine at one address. Methods raise `gateway.errors.UpstreamError` where the engine fails."""
 
-    def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
-        """The reply as it is generated. Closing the iterator aborts the generation upstream."""
+    def stream(self, request: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
+        """Stream the reply. Closing the iterator aborts the generation upstream."""
         ...
 
-    async def complete(self, plan: UpstreamRequest) -> Completion:
-        """The whole reply at once. Cancelling aborts the generation upstream."""
+    async def complete(self, request: UpstreamRequest) -> Completion:
+        """Return the whole reply at once. Cancelling aborts the generation upstream."""
         ...
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
-        """A chat request's rendered prompt, ready to be continued; None where the engine can't tell."""
+        """Return a chat request's prompt, ready to continue; None where the engine can't render it."""
         ...
 
     async def prompt_text(self, body: Mapping[str, Any]) -> str | None:
-        """A chat request's rendered prompt as text, special tokens and all; None where it can't be told."""
+        """Return a chat request's prompt as text, special tokens included; None where nothing tells it."""
         ...
 
     async def resume(
         self, body: Mapping[str, Any], prompt: Prompt | None, prefix: str, max_tokens: int | None
     ) -> UpstreamRequest:
-        """A plan that has the reply to `body` go on after `prefix`, what the assistant has said so far."""
+        """Return the request that continues the reply to `body` after `prefix`, the text so far."""
         ...
 
     def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
-        """A request's payload sent as it is, and the reply's body as it comes, in pieces cut anywhere.
+        """Send a payload as it is, and pass on the reply's body as it comes, in pieces cut anywhere.
 
         Closing the iterator aborts the generation upstream.
         """
         ...
 
     async def count(self, body: Mapping[str, Any]) -> int | None:
-        """The tokens of a chat request's prompt; None where the engine can't tell."""
-
-    def native_limit(self, body: Mapping[str, Any], limit: int) -> Mapping[str, Any] | None:
-        """The fields by which the engine is asked to keep a thinking limit itself; None where it can't."""
+        """Count the tokens of a chat request's prompt; None where the engine can't tell."""
         ...
 
-    def refuses_limit(self, body: Mapping[str, Any], error: UpstreamError) -> bool:
-        """Whether an error means that it can't after all; remembered for the model."""
+    def traits(self, model: str) -> ModelTraits:
+        """Return what is known of a model here; the same object every time, so that all requests learn."""
         ...
 
-    def limit_kept(self, body: Mapping[str, Any], kept: bool) -> None:
-        """Remembers that the engine was seen to keep a limit for this model, or to ignore it."""
-        ...
-
-    def proven_limit(self, body: Mapping[str, Any]) -> bool:
-        """Whether the engine has been seen to keep a limit for this model, and never to ignore one."""
+    def refuses_limit(self, model: str, error: UpstreamError) -> bool:
+        """Tell whether an error means that the engine can't enforce limits after all; remember it if so."""
         ...
 
     async def token_ids(self, model: str, text: str) -> Sequence[int] | None:
-        """A text's token ids; remembered, so for texts that recur only. None where the engine can't tell."""
+        """Return a text's token ids, remembered: for texts that recur only. None where nothing tells them."""
         ...
 
     async def text_of(self, model: str, ids: Sequence[int]) -> str | None:
-        """Token ids as text, special tokens and all; None where the engine can't tell."""
-        ...
-
-    def splits_thinking(self, body: Mapping[str, Any]) -> bool:
-        """Whether the engine has been seen to tell this model's thinking from its answer itself."""
+        """Return token ids as text, special tokens included; None where the engine can't tell."""
         ...
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
-        """The served models by name; remembered unless `refresh`."""
+        """Return the served models by name; remembered unless `refresh`."""
         ...
 
     async def healthy(self) -> bool:
-        """Whether the engine answers now."""
+        """Tell whether the engine answers now."""
         ...
 
     async def start(self) -> None:
-        """Gets ready to serve."""
+        """Get ready to serve."""
         ...
 
     async def close(self) -> None:
-        """Frees what is held."""
+        """Free what is held."""
         ...

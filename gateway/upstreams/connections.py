@@ -1,4 +1,4 @@
-"""One request to another server, over connections that are kept between requests."""
+"""Sends one request to another server, over connections that stay open between requests."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 import aiohttp
 
-__all__ = ["request"]
+__all__ = ["send"]
 
 _TRIES = 3  # on connections that may have been closed meanwhile
 
 
-async def request(
+async def send(
     session: aiohttp.ClientSession, method: str, url: str, **options: Any
 ) -> aiohttp.ClientResponse:
-    """The response's head; `options` are aiohttp's.
+    """Send a request and return the response's head; `options` are aiohttp's.
 
-    Some servers close a kept connection without a word (llama.cpp after a stream, uvicorn after five
-    seconds), so that the next request on it breaks before it is answered: that one is sent again.
+    Some servers close an idle connection without a word (llama.cpp after a stream, uvicorn after five
+    seconds), so that the next request on it breaks before its answer. Such a request is sent again.
     """
     for tries_left in reversed(range(_TRIES)):
         try:

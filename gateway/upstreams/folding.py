@@ -1,4 +1,4 @@
-"""A streamed reply put together again."""
+"""Joins the chunks of a streamed reply into an unstreamed one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OWN = frozenset({"index", "delta", "finish_reason"})
 
 
 class Folding:
-    """Takes a streamed chat reply's chunks; gives the body that the request would have got unstreamed.
+    """Takes the chunks of a streamed chat reply, and returns the body of the same reply unstreamed.
 
-    Usage may come in events without a choice, one for all choices or (llama.cpp) one for each,
-    or with a choice's own chunks; the prompt is counted once.
+    Usage may come in events without a choice (one for all choices or, from llama.cpp, one for each), or with
+    a choice's own chunks. The prompt is counted once.
     """
 
     def __init__(self) -> None:
@@ -25,29 +25,29 @@ class Folding:
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: dict[str, Any] = {}
         self._prompt = 0
-        self._whole = 0  # tokens generated, as events without a choice say
-        self._own: dict[int, int] = {}  # and as the choices' own chunks do
+        self._generated = 0  # tokens, by the events without a choice
+        self._by_choice: dict[int, int] = {}  # and by the choices' own chunks
 
     def add(self, chunk: Chunk) -> None:
-        """Takes the next chunk."""
+        """Take the next chunk."""
         self._head |= {k: v for k, v in chunk.raw.items() if k not in ("choices", "usage", "object")}
         if chunk.index is not None:
             self._add_choice(chunk.index, chunk)
         if chunk.usage and chunk.raw.get("usage"):
             self._prompt = max(self._prompt, chunk.usage.get("prompt_tokens") or 0)
-            said = chunk.usage.get("completion_tokens") or 0
+            generated = chunk.usage.get("completion_tokens") or 0
             if chunk.index is None:
-                self._whole += said
+                self._generated += generated
             else:
-                self._own[chunk.index] = said
+                self._by_choice[chunk.index] = generated
             self._usage |= chunk.usage
 
     def body(self) -> dict[str, Any]:
-        """The whole reply."""
+        """Return the whole reply."""
         choices = [{"index": index, **self._choices[index]} for index in sorted(self._choices)]
         body = {**self._head, "object": "chat.completion", "choices": choices}
         if self._usage:
-            generated = self._whole or sum(self._own.values())
+            generated = self._generated or sum(self._by_choice.values())
             counts = {"prompt_tokens": self._prompt, "completion_tokens": generated}
             body["usage"] = {**self._usage, **counts, "total_tokens": self._prompt + generated}
         return body

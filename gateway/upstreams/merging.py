@@ -1,4 +1,4 @@
-"""Puts a streamed message together again from its deltas, whatever fields they have."""
+"""Joins the deltas of a streamed message, whatever fields they have."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 __all__ = ["merge"]
 
 _WHOLE = frozenset({"role", "id", "type", "name", "call_id"})
-"""Fields whose text comes whole in one delta, so that a later one replaces it."""
+"""Fields whose text comes whole in one delta, so that a later delta replaces it."""
 
 
 def merge(old: Any, new: Any, key: str = "") -> Any:
-    """What a field holds after one more delta: texts grow, lists grow, objects merge, the rest is replaced.
+    """Return a field after one more delta: texts and lists grow, objects merge, other values are replaced.
 
-    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. `old` is
-    what an earlier call returned (None at first) and is grown in place, so that a long list,
-    as of logprobs, costs each delta only its own length; `new` is never changed.
+    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. `old` is what an earlier
+    call returned (None at first). It grows in place, so that a delta to a long list, as of logprobs, costs
+    only its own length. `new` never changes.
     """
     if new is None:
         return old

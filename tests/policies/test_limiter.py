@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.limiter import Decision, Limiter, share_tokens
+from policies.limiter import Limiter, share_tokens
 
 counts = st.lists(st.integers(0, 9), max_size=40)
 
@@ -15,36 +15,22 @@ def test_the_limit_is_passed_by_one_chunk_at_most(chunks: list[int], limit: int)
     for tokens in chunks:
         before = limiter.used
         assert before < limit or before == 0
-        if limiter.feed(tokens, thinking=True) is Decision.CUT:
+        limiter.used += tokens
+        if limiter.must_cut():
             break
     assert limiter.used <= limit + max(chunks, default=0)
 
 
-@given(counts)
-def test_without_a_limit_nothing_is_cut(chunks: list[int]) -> None:
-    """None means no limit."""
-    limiter = Limiter(None)
-    assert all(limiter.feed(tokens, thinking=True) is Decision.CONTINUE for tokens in chunks)
-    assert limiter.used == sum(chunks)
-
-
-def test_a_block_that_closes_in_time_is_left_alone() -> None:
-    """The chunk that ends the thinking is never cut, whatever it counts."""
-    assert Limiter(3).feed(5, thinking=False) is Decision.CONTINUE
-
-
 def test_a_limit_of_none_at_all_cuts_the_opening_tag() -> None:
     """With 0 tokens allowed the block is closed as soon as it opens."""
-    assert Limiter(0).feed(0, thinking=True) is Decision.CUT
+    assert Limiter(0).must_cut()
 
 
 def test_an_early_end_is_put_off_as_often_as_allowed() -> None:
     """Two waits are two, and none once the limit is reached."""
     limiter = Limiter(10, waits=2)
-    assert [limiter.close() for _ in range(3)] == [Decision.WAIT, Decision.WAIT, Decision.CONTINUE]
-    used_up = Limiter(10, waits=2)
-    used_up.feed(10, thinking=True)
-    assert used_up.close() is Decision.CONTINUE
+    assert [limiter.must_wait() for _ in range(3)] == [True, True, False]
+    assert not Limiter(10, waits=2, used=10).must_wait()
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**5), st.none() | st.integers(1, 10**6))
@@ -58,8 +44,5 @@ def test_the_answer_always_has_room(limit: int, reserve: int, total: int | None)
 
 def test_an_engines_own_end_is_not_put_off() -> None:
     """With slack for an engine that keeps the limit, an end next to the limit is the limit's."""
-    kept, early = Limiter(8, 2, slack=1), Limiter(8, 2, slack=1)
-    kept.feed(7, True)
-    early.feed(5, True)
-    assert kept.close() is Decision.CONTINUE
-    assert early.close() is Decision.WAIT
+    assert not Limiter(8, 2, slack=1, used=7).must_wait()
+    assert Limiter(8, 2, slack=1, used=5).must_wait()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.families import FAMILIES, Family, find_family
-from policies.shaping import Shaped, shape, strip_thinking
+from policies.shaping import ShapedRequest, shape, strip_thinking
 from policies.types import SamplingRequest
 
 QUESTION = "What is 2 + 2?"
@@ -34,7 +34,7 @@ def request(*messages: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     return {"model": "m", "messages": list(messages or [{"role": "user", "content": QUESTION}]), **fields}
 
 
-def system_text(shaped: Shaped) -> str:
+def system_text(shaped: ShapedRequest) -> str:
     """Return the text of the first message if it is a system message."""
     first = shaped.body["messages"][0]
     return str(first["content"]) if first["role"] == "system" else ""

@@ -122,7 +122,7 @@ async def test_the_served_classifier_picks_a_sample(
     finally:
         await scoring.close()
     assert result.chosen[0].content == RIGHT
-    drawn = {sample.index: sample.content for sample in result.drawn}
+    drawn = {sample.index: sample.content for sample in result.samples}
     values = dict(zip(REPLIES, expected[precision], strict=True))
     told = {index: calibrated(values[text]) for index, text in drawn.items()}
     assert dict(result.scores) == pytest.approx(told, abs=TOLERANCE[precision])

@@ -373,8 +373,8 @@ async def test_what_the_upstream_says_of_a_sample_is_recorded(tmp_path: Path) ->
     recorder = Recorder(path, ("text",))
     recorder.start()
     for logprobs in ({"content": content}, odd, None):
-        sample = replace(result.drawn[0], logprobs=logprobs)
-        recorder.record(request, replace(result, drawn=(sample,), models={0: "tiny-2026"}))
+        sample = replace(result.samples[0], logprobs=logprobs)
+        recorder.record(request, replace(result, samples=(sample,), models={0: "tiny-2026"}))
     recorder.close()
     first, *others = (line["samples"][0] for line in lines(path))
     assert first["logprobs"] == [

@@ -1,4 +1,4 @@
-"""What a request asks for, by whichever carrier it says so."""
+"""What a request asks for, in its headers, its body or its model's name."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ LEVELS = ("off", "minimal", "low", "medium", "high", "max")
 
 
 def refused(headers: dict[str, str], body: dict[str, Any], **more: Any) -> BadRequest:
-    """The error that these headers and this body give."""
+    """Return the error that these headers and this body give."""
     with pytest.raises(BadRequest) as error:
         read_sampling(headers, body, **more)
     return error.value
@@ -43,7 +43,7 @@ def refused(headers: dict[str, str], body: dict[str, Any], **more: Any) -> BadRe
 def test_every_body_field_is_understood_and_taken_away(
     body: dict[str, Any], thinking: ReasoningBudget | None
 ) -> None:
-    """Each vendor's way to say it means the same, and none of it goes upstream."""
+    """Every vendor's fields mean the same, and none of them goes upstream."""
     body["temperature"] = 0.5
     assert read_sampling({}, body).thinking == thinking
     assert body == {"temperature": 0.5}
@@ -51,7 +51,7 @@ def test_every_body_field_is_understood_and_taken_away(
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_header_names_a_level(level: str) -> None:
-    """In any case, with blanks around it."""
+    """A level may stand in any case, with blanks around it."""
     asked = read_sampling({"x-reasoning-budget": f" {level.upper()} "}, {})
     assert asked.thinking == ReasoningBudget(level)
     assert asked.sources["thinking"] == "header"
@@ -65,7 +65,7 @@ def test_the_header_takes_any_number(tokens: int) -> None:
 
 @given(st.text().filter(lambda text: not text.strip().isdigit()))
 def test_an_unknown_budget_is_refused(text: str) -> None:
-    """Whatever is no level and no number is a 400 that names the header and what is allowed."""
+    """A value that is neither a level nor a number is a 400 that names the header and the allowed values."""
     if text.strip().lower() in {*LEVELS, "auto", "none", "xhigh"}:
         return
     error = refused({"x-reasoning-budget": text}, {})
@@ -101,7 +101,7 @@ def test_an_unknown_budget_is_refused(text: str) -> None:
     ],
 )
 def test_a_wrong_field_is_named(body: dict[str, Any], param: str) -> None:
-    """The error says which field can't be understood."""
+    """The error names the field."""
     error = refused({}, body)
     assert error.param == param
     assert param in error.message
@@ -121,7 +121,7 @@ def test_a_wrong_field_is_named(body: dict[str, Any], param: str) -> None:
     ],
 )
 def test_a_wrong_header_is_named(headers: dict[str, str], param: str) -> None:
-    """The error names the header and says what is allowed."""
+    """The error names the header and the allowed values."""
     error = refused(headers, {})
     assert error.param == param
     assert "allowed" in error.message
@@ -138,18 +138,18 @@ def test_a_wrong_header_is_named(headers: dict[str, str], param: str) -> None:
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any]) -> None:
-    """Two body fields that say different things are a mistake, not a matter of order."""
+    """Two body fields that contradict each other are refused."""
     assert refused({}, body).code == "contradiction"
 
 
 def test_fields_that_agree_are_no_contradiction() -> None:
-    """The same thing may be said twice."""
+    """Two fields may say the same."""
     body = {"reasoning_effort": "low", "reasoning": {"effort": "low"}, "enable_thinking": True}
     assert read_sampling({}, body).thinking == ReasoningBudget("low")
 
 
 def test_header_beats_body_beats_suffix() -> None:
-    """The strongest carrier wins, and what lost is told."""
+    """The header beats the body, the body beats the suffix, and the result lists what lost."""
     headers = {"x-reasoning-budget": "high", "x-samples": "8"}
     body = {"reasoning_effort": "low", "scaling": {"samples": 4}}
     asked = read_sampling(headers, body, level="max", samples=2)
@@ -165,14 +165,14 @@ def test_header_beats_body_beats_suffix() -> None:
 
 
 def test_nothing_said_is_one_sample_without_a_limit() -> None:
-    """No policy, no limit, one sample, majority, adaptive."""
+    """A request that asks for nothing has no limit, one sample, majority and adaptive."""
     asked = read_sampling({}, {})
     assert (asked.thinking, asked.samples, asked.vote, asked.stop) == (None, 1, "majority", "adaptive")
     assert asked.sources == {}
 
 
 def test_thinking_may_be_left_out_of_the_answer() -> None:
-    """Two vendors' words for it."""
+    """Two vendors' fields exclude the thinking from the answer."""
     assert read_sampling({}, {"reasoning": {"exclude": True}}).exclude
     assert read_sampling({}, {"include_reasoning": False}).exclude
     assert not read_sampling({}, {"include_reasoning": True}).exclude
@@ -197,5 +197,5 @@ def test_thinking_may_be_left_out_of_the_answer() -> None:
 def test_only_a_known_level_or_a_number_is_split_off(
     model: str, parts: tuple[str, str | None, int | None]
 ) -> None:
-    """Colons and ats of the name itself stay."""
+    """Colons and at signs of the name itself stay."""
     assert split_suffix(model) == parts

@@ -1,4 +1,4 @@
-"""A request's wishes and its model's limits put together."""
+"""What a client requests, combined with its model's limits, and planned for the upstream."""
 
 from typing import Any
 
@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
+from gateway.runs.request import RunRequest
+from gateway.runs.sample_plan import SamplePlan, plan_samples
+from gateway.upstreams.base import ModelTraits
 from tests.fakes import request_for
 
 LEVELS = ["off", "minimal", "low", "medium", "high"]
@@ -15,6 +18,11 @@ LEVELS = ["off", "minimal", "low", "medium", "high"]
 def limit_of(**asked: Any) -> int | None:
     """The hard limit in thinking tokens of one request."""
     return request_for(**asked).sampling.thinking_limit
+
+
+def plan_of(request: RunRequest) -> SamplePlan:
+    """The plan for samples at the request's own level, on an engine that offers nothing special."""
+    return plan_samples(request, request.sampling, ModelTraits())
 
 
 @pytest.mark.parametrize(("level", "limit"), list(zip(LEVELS, [0, 256, 1024, 4096, 16384], strict=True)))
@@ -39,10 +47,10 @@ def test_prompt_thinking_and_answer_fit_into_the_context(tokens: int, context: i
 def test_nothing_asked_is_nothing_changed() -> None:
     """No policy, no limit: the body goes upstream as it came."""
     request = request_for(temperature=0.2, tools=[], max_tokens=5)
-    approach = request.approach(request.sampling)
+    plan = plan_of(request)
     assert request.sampling.thinking_limit is None
-    assert approach.body == request.body
-    assert approach.terms.limit is None
+    assert plan.body == request.body
+    assert plan.limit is None
 
 
 def test_no_limit_may_be_asked_for() -> None:
@@ -54,16 +62,16 @@ def test_no_limit_may_be_asked_for() -> None:
 def test_the_clients_cap_is_kept_in_its_own_field(field: str) -> None:
     """Thinking and answer together stay under it; the thinking limit shrinks."""
     request = request_for(thinking_token_budget=5000, **{field: 300})
-    approach = request.approach(request.sampling)
-    assert approach.body[field] == 300
-    assert approach.terms.total == 300
-    assert approach.terms.limit == 150
+    plan = plan_of(request)
+    assert plan.body[field] == 300
+    assert plan.total == 300
+    assert plan.limit == 150
 
 
 def test_without_a_cap_the_engine_gets_budget_and_reserve() -> None:
     """So that the answer has its room, and no more."""
     request = request_for(thinking_token_budget=500, answer_reserve=100)
-    assert request.approach(request.sampling).body["max_tokens"] == 600
+    assert plan_of(request).body["max_tokens"] == 600
 
 
 def test_more_choices_than_samples_are_refused() -> None:
@@ -78,5 +86,5 @@ def test_planning_changes_nothing_that_it_is_given() -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     before = repr(messages)
     request = request_for(messages=messages, headers={"X-Reasoning-Budget": "high"})
-    assert request.approach(request.sampling).body["messages"] != messages
+    assert plan_of(request).body["messages"] != messages
     assert repr(messages) == before

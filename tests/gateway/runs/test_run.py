@@ -1,4 +1,4 @@
-"""Samples drawn, counted, voted on, stopped and given up."""
+"""How a run draws, counts, combines, stops and aborts samples."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ EIGHT = says("The answer is ", "\\boxed{8}.")
 
 
 async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:
-    """The winner is one sample, with the fields that came with it, not something put together."""
+    """The winner is one sample with its own fields, not a mix of samples."""
     other = says("So it is \\boxed{7}.", stop_reason="</s>")
     upstream = ScriptedUpstream(EIGHT, other, SEVEN)
     _, result = await ran(upstream, vote_for(3))
@@ -24,8 +24,8 @@ async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:
     assert winner.content == "So it is \\boxed{7}."
     assert winner.extra["choice"]["stop_reason"] == "</s>"
     assert groups(result) == [("7", 2), ("8", 1)]
-    assert result.verdict is not None
-    assert result.verdict.share == pytest.approx(2 / 3)
+    assert result.vote is not None
+    assert result.vote.share == pytest.approx(2 / 3)
 
 
 async def test_equal_numbers_are_one_class() -> None:
@@ -37,7 +37,7 @@ async def test_equal_numbers_are_one_class() -> None:
 
 
 async def test_a_sample_without_an_answer_has_no_vote() -> None:
-    """Prose that declares nothing is counted as unanswered, and there is no class of such samples."""
+    """A reply that declares no answer counts as unanswered and joins no group."""
     prose = says("I could think about this for a long time and never come to any end at all, really")
     _, result = await ran(ScriptedUpstream(prose, prose, SEVEN), vote_for(3))
     assert groups(result) == [("7", 1)]
@@ -46,7 +46,7 @@ async def test_a_sample_without_an_answer_has_no_vote() -> None:
 
 
 async def test_a_truncated_sample_has_no_vote() -> None:
-    """What was cut by a token limit is counted, but doesn't decide."""
+    """A sample that a token limit cut is counted, but has no vote."""
     cut = says("The answer is \\boxed{8}.", finish="length")
     _, result = await ran(ScriptedUpstream(cut, cut, SEVEN), vote_for(3))
     assert groups(result) == [("7", 1)]
@@ -54,7 +54,7 @@ async def test_a_truncated_sample_has_no_vote() -> None:
 
 
 async def test_without_any_vote_the_first_complete_sample_comes_back() -> None:
-    """No answer can be extracted: a whole sample is returned, and the result says how it came about."""
+    """Without any answer a complete sample is returned, and a note says so."""
     prose = says("I could think about this for a long time and never come to any end at all, really")
     cut = says("and so on and so", finish="length")
     _, result = await ran(ScriptedUpstream(cut, prose, cut), vote_for(3))
@@ -64,7 +64,7 @@ async def test_without_any_vote_the_first_complete_sample_comes_back() -> None:
 
 
 async def test_what_failed_does_not_decide() -> None:
-    """The rest decide, and the result counts the failures and names one."""
+    """The other samples decide; the result counts the failures and names one."""
     upstream = ScriptedUpstream(says(BROKEN), SEVEN, says("The answer", BROKEN), SEVEN)
     _, result = await ran(upstream, vote_for(4, "adaptive"))
     assert groups(result) == [("7", 2)]
@@ -73,14 +73,14 @@ async def test_what_failed_does_not_decide() -> None:
 
 
 async def test_when_all_fail_the_upstreams_error_is_raised() -> None:
-    """A vote of failures is an error, never an answer, and nothing is told before it."""
+    """If every sample fails, the run raises the error and reports no progress before it."""
     running = Runner(ScriptedUpstream(says(BROKEN))).run(vote_for(3, "adaptive", stream=True))
     with pytest.raises(UpstreamError, match="out of order"):
         await anext(running)
 
 
 async def test_each_sample_has_its_own_seed() -> None:
-    """Single requests count up from the client's seed, or from a random one."""
+    """Single requests use seed + i, from the client's seed or a random one."""
     upstream = ScriptedUpstream(SEVEN)
     await ran(upstream, vote_for(3, "first-3", seed=100))
     assert [body["seed"] for body in upstream.bodies] == [100, 101, 102]
@@ -91,7 +91,7 @@ async def test_each_sample_has_its_own_seed() -> None:
 
 
 async def test_one_upstream_request_where_nothing_can_be_stopped() -> None:
-    """Without a stopping rule and a limit, `n` draws all samples at once, the prompt read once."""
+    """Without a stopping rule and a limit, one request with `n` draws all samples."""
     upstream = ScriptedUpstream(SEVEN, EIGHT, SEVEN, prompt_tokens=10)
     _, result = await ran(upstream, vote_for(3, seed=5))
     assert [(body["n"], body["seed"]) for body in upstream.bodies] == [(3, 5)]
@@ -100,7 +100,7 @@ async def test_one_upstream_request_where_nothing_can_be_stopped() -> None:
 
 @pytest.mark.parametrize("counts", [True, False])
 async def test_choices_of_one_request_add_up(counts: bool) -> None:
-    """Counted by the engine or only told in sum at the end, the total is true."""
+    """The total is exact, whether the engine counts each chunk or only sums up at the end."""
     scripts = [says(Text("The answer is \\boxed{7}. ", tokens=n), Text("So.", tokens=3)) for n in (5, 20, 40)]
     _, result = await ran(ScriptedUpstream(*scripts, counts=counts), vote_for(3))
     assert result.generated == sum(script.tokens for script in scripts)
@@ -108,7 +108,7 @@ async def test_choices_of_one_request_add_up(counts: bool) -> None:
 
 
 async def test_an_upstream_that_refuses_n_gets_single_requests() -> None:
-    """Its 400 about `n` is no failure; the samples are drawn one by one, with their own seeds."""
+    """After a 400 about `n` the samples are drawn one by one, each with its own seed."""
     upstream = ScriptedUpstream(SEVEN, refuses_n=True)
     _, result = await ran(upstream, vote_for(3, seed=7))
     assert [(body.get("n"), body["seed"]) for body in upstream.bodies] == [
@@ -122,7 +122,7 @@ async def test_an_upstream_that_refuses_n_gets_single_requests() -> None:
 
 
 async def test_choices_that_finished_before_a_failure_count() -> None:
-    """One request for all breaks off: what was complete by then decides, the others have failed."""
+    """When a shared request breaks off, the samples that were complete decide; the others have failed."""
     late = says("The ", "answer ", "is ", BROKEN)
     _, result = await ran(ScriptedUpstream(SEVEN, late, late), vote_for(3))
     assert groups(result) == [("7", 1)]
@@ -130,14 +130,14 @@ async def test_choices_that_finished_before_a_failure_count() -> None:
 
 
 async def test_samples_that_can_be_stopped_are_single_requests() -> None:
-    """With a stopping rule each sample is a request of its own, so that each can be aborted."""
+    """With a stopping rule each sample has its own request, so that each can be aborted."""
     upstream = ScriptedUpstream(SEVEN)
     await ran(upstream, vote_for(4, "adaptive"))
     assert all("n" not in body for body in upstream.bodies)
 
 
 async def test_adaptive_stops_when_the_leader_is_sure() -> None:
-    """Four of a kind are enough of sixteen; what was saved is told."""
+    """Four equal answers of sixteen samples are enough, and the result says what that saved."""
     upstream = ScriptedUpstream(SEVEN)
     _, result = await ran(upstream, vote_for(16, "adaptive"))
     assert (result.counts.launched, len(upstream.plans)) == (4, 4)
@@ -146,7 +146,7 @@ async def test_adaptive_stops_when_the_leader_is_sure() -> None:
 
 
 async def test_what_is_not_needed_any_more_is_aborted_upstream() -> None:
-    """The first two answers end it; the third stream is closed upstream, its tokens are counted."""
+    """The first two answers end the vote; the third stream is closed upstream and its tokens are counted."""
     never = asyncio.Event()
     endless = says("thinking ", "on ", "and ", "on ", never)
     upstream = ScriptedUpstream(endless, SEVEN, SEVEN)
@@ -158,7 +158,7 @@ async def test_what_is_not_needed_any_more_is_aborted_upstream() -> None:
 
 
 async def test_a_limit_in_tokens_ends_the_drawing() -> None:
-    """The vote is then over what there is."""
+    """At the limit the vote takes the samples that have finished."""
     never = asyncio.Event()
     upstream = ScriptedUpstream(SEVEN, says(*["on "] * 50, never))
     _, result = await ran(upstream, vote_for(2, "window", scaling={"max_tokens": 30, "window": 2}))
@@ -167,7 +167,7 @@ async def test_a_limit_in_tokens_ends_the_drawing() -> None:
 
 
 async def test_a_limit_in_seconds_ends_the_drawing() -> None:
-    """A stream that hangs doesn't hold up the vote for longer."""
+    """A stream that hangs delays the vote no longer than the limit."""
     upstream = ScriptedUpstream(SEVEN, says("on ", asyncio.Event()))
     _, result = await ran(upstream, vote_for(2, "window", scaling={"max_seconds": 0.05, "window": 2}))
     assert result.stop == "max_seconds"
@@ -176,7 +176,7 @@ async def test_a_limit_in_seconds_ends_the_drawing() -> None:
 
 @pytest.mark.parametrize("stop", ["none", "first-4"])
 async def test_closing_a_run_closes_every_stream(stop: str) -> None:
-    """A run that is left in the middle leaves nothing running upstream."""
+    """A run that is closed early leaves nothing running upstream."""
     gates = says("The ", asyncio.Event())
     upstream = ScriptedUpstream(gates)
     task = asyncio.create_task(ran(upstream, vote_for(4, stop)))
@@ -188,7 +188,7 @@ async def test_closing_a_run_closes_every_stream(stop: str) -> None:
 
 
 async def test_progress_tells_how_the_vote_stands() -> None:
-    """One event for each sample that has come to its end, with the classes so far."""
+    """Each sample that ends gives one event, with the groups so far."""
     events, _ = await ran(ScriptedUpstream(SEVEN, EIGHT, SEVEN), vote_for(3, stream=True))
     progress = [event for event in events if isinstance(event, Progress)]
     assert [each.status for each in progress] == ["finished"] * 3
@@ -197,7 +197,7 @@ async def test_progress_tells_how_the_vote_stands() -> None:
 
 
 async def test_the_first_sample_may_be_shown_live() -> None:
-    """With `stream: first` the deltas of one sample, and only of one, come as they are written."""
+    """With `stream: first` the deltas of exactly one sample come as they are written."""
     upstream = ScriptedUpstream(EIGHT, SEVEN, SEVEN)
     events, result = await ran(upstream, vote_for(3, stream=True, scaling={"stream": "first"}))
     deltas = [event for event in events if isinstance(event, Delta)]
@@ -207,24 +207,24 @@ async def test_the_first_sample_may_be_shown_live() -> None:
 
 
 async def test_the_best_ranked_choices_come_back() -> None:
-    """With samples, `n` is how many of them are returned, the winner's class first."""
+    """With samples, `n` says how many are returned, the winner's group first."""
     upstream = ScriptedUpstream(EIGHT, SEVEN, SEVEN, says("nothing", finish="length"))
     _, result = await ran(upstream, vote_for(4, n=3))
     assert [sample.content[-3:] for sample in result.chosen] == ["7}.", "7}.", "8}."]
 
 
 async def test_raw_choices_come_back_as_they_are() -> None:
-    """Without samples, `n` is OpenAI's: one request, no vote, in the upstream's order."""
+    """Without samples, `n` means what it means to OpenAI: one request, no vote, the upstream's order."""
     upstream = ScriptedUpstream(SEVEN, EIGHT)
     _, result = await ran(upstream, request_for(n=2))
     assert [body["n"] for body in upstream.bodies] == [2]
     assert [sample.content[-3:] for sample in result.chosen] == ["7}.", "8}."]
-    assert result.verdict is None
+    assert result.vote is None
     assert (result.generated, result.upstream_prompt) == (4, 10)
 
 
 async def test_raw_choices_with_a_budget_have_a_limit_each() -> None:
-    """Each choice is cut on its own."""
+    """Each choice has its own limit."""
     upstream = ScriptedUpstream(thinks(9))
     _, result = await ran(upstream, request_for(n=2, thinking_token_budget=4))
     assert len(result.chosen) == 2
@@ -233,7 +233,7 @@ async def test_raw_choices_with_a_budget_have_a_limit_each() -> None:
 
 
 async def test_one_plain_sample_is_one_plain_request() -> None:
-    """Nothing asked, nothing added: the fast path sends the body as it came."""
+    """A request that asks for nothing goes upstream as it came."""
     upstream = ScriptedUpstream(SEVEN)
     request = request_for(temperature=0.3, logit_bias={"5": 1})
     _, result = await ran(upstream, request)
@@ -244,7 +244,7 @@ async def test_one_plain_sample_is_one_plain_request() -> None:
 
 
 async def test_a_greedy_vote_is_one_sample() -> None:
-    """At temperature 0 all samples would be the same: one is drawn, and that is told."""
+    """At temperature 0 all samples would be equal, so one is drawn and a note says so."""
     for body in ({"n": 2}, {}):
         upstream = ScriptedUpstream(SEVEN)
         _, result = await ran(upstream, vote_for(8, temperature=0, **body))
@@ -253,17 +253,17 @@ async def test_a_greedy_vote_is_one_sample() -> None:
 
 
 async def test_a_vote_keeps_every_samples_limit() -> None:
-    """Each sample is cut by itself; the total counts all their tokens."""
+    """Each sample has its own limit; the total counts the tokens of all."""
     upstream = ScriptedUpstream(thinks(20))
     _, result = await ran(upstream, vote_for(3, headers={"X-Reasoning-Budget": "8"}))
-    assert all(sample.usage.reasoning <= 8 for sample in result.drawn)
+    assert all(sample.usage.reasoning <= 8 for sample in result.samples)
     assert groups(result) == [("7", 3)]
     assert result.enforced == "forced"
-    assert result.generated == sum(sample.usage.completion for sample in result.drawn)
+    assert result.generated == sum(sample.usage.completion for sample in result.samples)
 
 
 async def test_a_bug_in_a_draw_ends_the_request() -> None:
-    """An exception that nobody expects comes out, instead of leaving the vote waiting."""
+    """An unexpected exception ends the run instead of leaving it waiting."""
 
     class Broken(ScriptedUpstream):
         async def render(self, body: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One sample drawn: its thinking told apart, its limit kept, its tokens counted."""
+"""How one sample is drawn: its thinking separated, its limit kept, its tokens counted."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, RunResult
+from gateway.upstreams.base import ModelTraits
 from tests.fakes import Script, ScriptedUpstream, Text, ran, request_for, says, thinks
 
 BROKEN = UpstreamError(502, "broke off")
@@ -15,7 +16,7 @@ ANSWER = says("The answer is 7.")
 
 
 async def drawn(upstream: ScriptedUpstream, **asked: Any) -> tuple[RunResult, str, str]:
-    """A streamed sample's result, and the thinking and answer that its deltas add up to."""
+    """Return a streamed sample's result, and the thinking and answer that its deltas add up to."""
     events, result = await ran(upstream, request_for(stream=True, **asked))
     deltas = [event for event in events if isinstance(event, Delta)]
     reasoning, content = "".join(d.reasoning for d in deltas), "".join(d.content for d in deltas)
@@ -34,7 +35,7 @@ async def drawn(upstream: ScriptedUpstream, **asked: Any) -> tuple[RunResult, st
 async def test_no_sample_is_over_its_limit(
     limit: int, sizes: list[int], counts: bool, renders: bool, split: bool
 ) -> None:
-    """Whatever the chunks and whoever splits: at most one chunk over, and always an answer.
+    """A sample passes its limit by one chunk at most and always has an answer, whoever splits the text.
 
     An engine that tells no counts before the end is held to chunks, so these are of one token.
     """
@@ -54,8 +55,22 @@ async def test_no_sample_is_over_its_limit(
     assert upstream.open == 0
 
 
+async def test_without_a_limit_nothing_is_cut() -> None:
+    """Without a budget the model thinks as long as it wants."""
+    upstream = ScriptedUpstream(thinks(50))
+    result, reasoning, _ = await drawn(upstream)
+    assert (len(reasoning.split()), result.enforced, upstream.resumed) == (50, "none", [])
+
+
+async def test_a_block_that_closes_in_time_is_left_alone() -> None:
+    """A chunk that ends the thinking is never cut, however many tokens it has."""
+    upstream = ScriptedUpstream(says("<think>", "a ", Text("b </think>Seven.", tokens=4)), counts=False)
+    _, reasoning, content = await drawn(upstream, thinking_token_budget=3)
+    assert (reasoning, content, upstream.resumed) == ("a b", "Seven.", [])
+
+
 async def test_thinking_that_the_engine_splits_is_cut_as_well() -> None:
-    """The prefix holds the tags that the engine has taken out."""
+    """The prefix of the continuation holds the tags that the engine has removed."""
     upstream = ScriptedUpstream(says(*(Text(reasoning=f"s{i} ") for i in range(9))))
     result, reasoning, content = await drawn(upstream, thinking_token_budget=3)
     assert (reasoning.split(), content) == (["s0", "s1", "s2"], "The answer is 7.")
@@ -66,7 +81,7 @@ async def test_thinking_that_the_engine_splits_is_cut_as_well() -> None:
 
 
 async def test_an_answer_after_a_split_by_the_engine_is_an_answer() -> None:
-    """Also where the template opens the block, so that the text would else be taken for thinking."""
+    """Content after split thinking is answer, even if the template opens the block."""
     script = says(Text(reasoning="Hm."), "Seven", ".")
     upstream = ScriptedUpstream(script)
     _, reasoning, content = await drawn(upstream, family="deepseek-r1", thinking_token_budget=50)
@@ -75,7 +90,7 @@ async def test_an_answer_after_a_split_by_the_engine_is_an_answer() -> None:
 
 
 async def test_a_block_that_the_template_opens_is_thinking_from_the_start() -> None:
-    """The model writes only the closing tag; a cut names the block's opening only where it is needed."""
+    """The model writes only the closing tag; a continuation adds the opening tag only where it needs one."""
     upstream = ScriptedUpstream(says("Hm, ", "four.", "</think>", "Seven."))
     _, reasoning, content = await drawn(upstream, family="deepseek-r1", thinking_token_budget=50)
     assert (reasoning, content) == ("Hm, four.", "Seven.")
@@ -87,7 +102,7 @@ async def test_a_block_that_the_template_opens_is_thinking_from_the_start() -> N
 
 
 async def test_text_before_the_block_stays_in_the_answer() -> None:
-    """Whether the block is cut or not."""
+    """Text before the block stays in the answer when the block is cut."""
     upstream = ScriptedUpstream(says("Sure. ", "<think>", *["a "] * 9))
     _, reasoning, content = await drawn(upstream, thinking_token_budget=3)
     assert reasoning.split() == ["a", "a", "a"]
@@ -104,7 +119,7 @@ async def test_text_before_the_block_stays_in_the_answer() -> None:
     ],
 )
 async def test_whatever_follows_a_forced_close_is_answer(again: Any) -> None:
-    """In whichever field, and whatever its tags say: the limit is not passed by thinking anew."""
+    """After a forced close all text is answer, whatever its field and its tags say."""
     upstream = ScriptedUpstream(thinks(20), goes_on=[again])
     result, reasoning, content = await drawn(upstream, thinking_token_budget=4)
     assert len(reasoning.split()) == 4
@@ -114,7 +129,7 @@ async def test_whatever_follows_a_forced_close_is_answer(again: Any) -> None:
 
 
 async def test_a_model_that_stops_in_its_thinking_is_asked_for_the_answer() -> None:
-    """Ended by itself or by the total limit, within a block: the block is closed and answered."""
+    """A reply that ends within a block is continued: the block is closed and answered."""
     for finish in ("stop", "length"):
         upstream = ScriptedUpstream(says("<think>", "a ", "b", finish=finish))
         _, reasoning, content = await drawn(upstream, thinking_token_budget=50)
@@ -122,7 +137,7 @@ async def test_a_model_that_stops_in_its_thinking_is_asked_for_the_answer() -> N
 
 
 async def test_the_answer_is_left_what_the_total_leaves() -> None:
-    """The second request gets the rest of the first one's total, and the prompt is counted once."""
+    """The second request gets what the first left of the total; the prompt counts once."""
     upstream = ScriptedUpstream(thinks(50), prompt_tokens=10)
     result, _, _ = await drawn(upstream, thinking_token_budget=20, max_tokens=30)
     thought = result.reasoning + 1  # and the opening tag
@@ -132,7 +147,7 @@ async def test_the_answer_is_left_what_the_total_leaves() -> None:
 
 
 async def test_without_counts_tokens_are_estimated_and_said_to_be() -> None:
-    """A chunk is at least one token; where the engine says nothing at the end either, it stays a guess."""
+    """A chunk counts as at least one token; without usage at the end the count is called an estimate."""
     result, _, _ = await drawn(ScriptedUpstream(thinks(6), counts=False, usage=False))
     assert result.estimated
     assert result.generated >= 8
@@ -141,7 +156,7 @@ async def test_without_counts_tokens_are_estimated_and_said_to_be() -> None:
 
 
 async def test_a_reply_that_was_complete_survives_the_end_of_the_connection() -> None:
-    """The engine breaks off after the last choice was finished: only its usage is missing."""
+    """A connection that breaks after the last choice has finished costs only the usage."""
 
     class Breaking(ScriptedUpstream):
         async def _play(self, scripts: Any) -> Any:
@@ -156,14 +171,14 @@ async def test_a_reply_that_was_complete_survives_the_end_of_the_connection() ->
 
 
 async def test_a_failure_in_the_continuation_is_a_failure() -> None:
-    """A sample that was cut and could not be answered has failed, rather than being empty."""
+    """A sample whose continuation fails has failed; it is not an empty answer."""
     upstream = ScriptedUpstream(thinks(9), goes_on=[says(BROKEN)])
     with pytest.raises(UpstreamError, match="broke off"):
         await ran(upstream, request_for(stream=True, thinking_token_budget=3))
 
 
 async def test_a_schema_waits_for_the_end_of_the_thinking() -> None:
-    """A grammar would suppress the thinking, so it goes with a second request, for the answer alone."""
+    """A schema would suppress the thinking, so it goes with a second request for the answer alone."""
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
     upstream = ScriptedUpstream(thinks(3, "some prose"), goes_on=[says('{"a": 1}')])
     _, reasoning, content = await drawn(upstream, thinking_token_budget=50, response_format=schema)
@@ -175,34 +190,29 @@ class Native(ScriptedUpstream):
     """An engine that promises to keep thinking limits itself."""
 
     refuses = False
-    distrusted = False
-    proven = False
     whole = 0
 
-    def native_limit(self, body: Any, limit: int) -> Any:
-        """The field of its own."""
-        return None if self.distrusted else {"own_limit": limit}
+    def __init__(self, *scripts: Script) -> None:
+        super().__init__(*scripts)
+        self.own_traits = ModelTraits(limit_field="own_limit")
 
-    def refuses_limit(self, body: Any, error: UpstreamError) -> bool:
-        """By a status of its own."""
-        self.distrusted = self.refuses
+    def traits(self, model: str) -> ModelTraits:
+        """Offer a field of its own for limits."""
+        return self.own_traits
+
+    def refuses_limit(self, model: str, error: UpstreamError) -> bool:
+        """Refuse limits if the test says so."""
+        if self.refuses:
+            self.own_traits.observe_limit(False)
         return self.refuses
 
-    def limit_kept(self, body: Any, kept: bool) -> None:
-        """Remembered."""
-        self.distrusted, self.proven = not kept, kept
-
-    def proven_limit(self, body: Any) -> bool:
-        """By what was seen."""
-        return self.proven
-
     async def complete(self, plan: Any) -> Any:
-        """Counted."""
+        """Count plain requests."""
         self.whole += 1
         return await super().complete(plan)
 
     async def stream(self, plan: Any) -> Any:
-        """Refuses what it can't do after all."""
+        """Refuse a limit that it can't keep."""
         if self.refuses and "own_limit" in plan.body:
             self.plans.append(plan)
             raise UpstreamError(400, "own_limit is not configured")
@@ -211,7 +221,7 @@ class Native(ScriptedUpstream):
 
 
 async def test_an_engine_that_keeps_the_limit_is_left_to_do_so() -> None:
-    """One request, nothing cut, and the report says who kept it."""
+    """A native limit takes one request, and the result says who kept it."""
     upstream = Native(thinks(5))
     result, _, content = await drawn(upstream, thinking_token_budget=5)
     assert (result.enforced, content) == ("native", "The answer is 7.")
@@ -219,10 +229,10 @@ async def test_an_engine_that_keeps_the_limit_is_left_to_do_so() -> None:
 
 
 async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
-    """The first request at its limit proves the engine; the next is one plain request, counted too."""
+    """The first request that reaches its limit proves the engine; the next one is plain."""
     upstream = Native(thinks(5))
     await ran(upstream, request_for(thinking_token_budget=5))
-    assert (upstream.proven, upstream.whole) == (True, 0)
+    assert (upstream.own_traits.keeps_limit, upstream.whole) == (True, 0)
     _, result = await ran(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.enforced) == (1, "native")
     assert (result.chosen[0].reasoning.split()[-1], result.chosen[0].content) == (
@@ -233,25 +243,25 @@ async def test_a_limit_once_seen_kept_needs_no_stream() -> None:
 
 
 async def test_a_proven_engine_that_passes_the_limit_is_watched_again() -> None:
-    """What comes whole is counted, and too much of it ends the trust."""
+    """Too much thinking in a plain reply ends the trust in the engine."""
     upstream = Native(thinks(50))
-    upstream.proven = True
+    upstream.own_traits.keeps_limit = True
     _, result = await ran(upstream, request_for(thinking_token_budget=5))
     assert (upstream.whole, result.reasoning > 5) == (1, True)
-    assert upstream.distrusted
+    assert upstream.own_traits.keeps_limit is False
 
 
 async def test_an_engine_that_ignores_the_limit_is_cut_and_not_trusted_again() -> None:
-    """The gateway counts all the same."""
+    """The gateway cuts a limit that the engine ignores, and never trusts that engine again."""
     upstream = Native(thinks(50))
     result, reasoning, content = await drawn(upstream, thinking_token_budget=5)
     assert (result.enforced, content) == ("forced", "The answer is 7.")
     assert len(reasoning.split()) <= 6
-    assert upstream.distrusted
+    assert upstream.own_traits.keeps_limit is False
 
 
 async def test_an_engine_that_refuses_the_limit_is_asked_without() -> None:
-    """Its 400 is no failure of the request."""
+    """After a 400 about the limit the gateway keeps it itself."""
     upstream = Native(thinks(50))
     upstream.refuses = True
     result, _, content = await drawn(upstream, thinking_token_budget=5)
@@ -261,7 +271,7 @@ async def test_an_engine_that_refuses_the_limit_is_asked_without() -> None:
 
 @pytest.mark.parametrize("close", [True, False])
 async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: bool) -> None:
-    """A model that ends its thinking, or is made to, and then says nothing goes on from a beginning."""
+    """A model that says nothing after its thinking continues from a beginning that the gateway writes."""
     silence = Script((Text(""),))
     script = thinks(3, answer="", close=close)
     upstream = ScriptedUpstream(script, goes_on=[*([] if close else [silence]), says(" 7.")])
@@ -271,7 +281,7 @@ async def test_thinking_that_is_followed_by_silence_is_led_to_an_answer(close: b
 
 
 async def test_silence_is_broken_once() -> None:
-    """A model that has nothing to say even then is left in peace."""
+    """The gateway writes such a beginning once at most."""
     upstream = ScriptedUpstream(thinks(3, answer=""), goes_on=[Script((Text(""),))])
     _, _, content = await drawn(upstream, thinking_token_budget=9)
     assert (content, len(upstream.resumed)) == ("", 1)

@@ -1,4 +1,4 @@
-"""What a vote is over, what it may look at, and what is told of it."""
+"""What a vote counts, what it may use, and what the result says about it."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta
-from gateway.runs.voting import LatePool, VoteSettings
+from gateway.runs.voting import LazyAsyncPool, VoteSettings
 from gateway.upstreams.base import ModelCard
 from scorers.judge import JudgeScorer
 from scorers.types import ScorerError
@@ -39,7 +39,7 @@ def calls(arguments: str) -> Script:
 
 
 async def test_tool_calls_vote_by_their_value() -> None:
-    """The same call, its arguments written in another order, is the same vote."""
+    """Equal calls are one group, in whichever order their arguments stand."""
     upstream = ScriptedUpstream(
         calls('{"a": 3, "b": 5}'), calls('{"a": 3, "b": 4}'), calls('{"b":4.0,"a":3}')
     )
@@ -49,7 +49,7 @@ async def test_tool_calls_vote_by_their_value() -> None:
 
 
 async def test_json_votes_by_its_value_where_json_was_asked_for() -> None:
-    """Under a `response_format` the whole reply is the answer; what isn't JSON has no vote."""
+    """Under a `response_format` the whole reply is the answer; a reply that isn't JSON has no vote."""
     upstream = ScriptedUpstream(says("not JSON"), says('{"a": 1, "b": [2]}'), says('{"b": [2.0], "a": 1}'))
     _, result = await ran(upstream, vote_for(3, response_format={"type": "json_object"}))
     assert [count for _, count in groups(result)] == [2]
@@ -57,7 +57,7 @@ async def test_json_votes_by_its_value_where_json_was_asked_for() -> None:
 
 
 async def test_free_text_goes_to_the_most_typical_reply() -> None:
-    """Over talk no answers can be counted, so the reply most like the others is chosen, and that is told."""
+    """Free text has no answers to count, so the reply most similar to the others wins, and a note says so."""
     typical = "Dear guest, we are glad that you will visit us soon, and the room is ready for you all week"
     other = "Dear guest, we are glad that you will visit us soon, and the room is ready for you on Monday"
     odd = "Hello there! I can't say anything about rooms, because nobody has told me what you want from me"
@@ -69,7 +69,7 @@ async def test_free_text_goes_to_the_most_typical_reply() -> None:
 
 
 async def test_free_text_may_go_to_the_first() -> None:
-    """Where the settings say so, nothing is compared."""
+    """The setting "first" compares nothing."""
     talk = says("I could think about this for a long time and never come to any end at all, really")
     _, result = await ran(ScriptedUpstream(talk), vote_for(3), VoteSettings(free_form="first"))
     assert result.method == "majority"
@@ -77,17 +77,17 @@ async def test_free_text_may_go_to_the_first() -> None:
 
 
 async def test_confidence_weighs_the_vote() -> None:
-    """One sure sample outweighs two unsure ones; the client gets none of the logprobs it didn't ask for."""
+    """One sure sample outweighs two unsure ones; the client gets no logprobs that it didn't ask for."""
     upstream = ScriptedUpstream(sure("\\boxed{8}", 1.0), sure("\\boxed{8}", 1.0), sure("\\boxed{7}", 9.0))
     _, result = await ran(upstream, vote_for(3, headers={"X-Scorer": "confidence"}), VoteSettings(window=2))
     assert (result.method, result.scorer) == ("weighted", "confidence")
     assert result.chosen[0].content.strip() == "\\boxed{7}"
     assert [body["top_logprobs"] for body in upstream.bodies] == [20]
-    assert all(sample.logprobs is None for sample in result.drawn)
+    assert all(sample.logprobs is None for sample in result.samples)
 
 
 async def test_the_confidence_vote_brings_its_scorer() -> None:
-    """`X-Vote: confidence` alone is enough."""
+    """`X-Vote: confidence` needs no scorer beside it."""
     upstream = ScriptedUpstream(sure("\\boxed{8}", 1.0), sure("\\boxed{8}", 1.0), sure("\\boxed{7}", 9.0))
     _, result = await ran(upstream, vote_for(3, headers={"X-Vote": "confidence"}), VoteSettings(window=2))
     assert (result.method, result.scorer) == ("confidence", "confidence")
@@ -96,7 +96,7 @@ async def test_the_confidence_vote_brings_its_scorer() -> None:
 
 @pytest.mark.parametrize("top", [None, 1])
 async def test_the_client_gets_the_logprobs_that_it_asked_for(top: int | None) -> None:
-    """However many the vote needed, streamed live or whole."""
+    """The client gets as many logprobs as it asked for, however many the vote needed, streamed or whole."""
     asked: dict[str, Any] = {"logprobs": True} | ({} if top is None else {"top_logprobs": top})
     scaling = {"scorer": "confidence", "stream": "first"}
     request = vote_for(2, stream=True, scaling=scaling, **asked)
@@ -110,7 +110,7 @@ async def test_the_client_gets_the_logprobs_that_it_asked_for(top: int | None) -
 
 
 async def test_unsure_streams_are_given_up() -> None:
-    """`confident`: after the warm-up a stream whose confidence falls below it is aborted upstream."""
+    """`confident` aborts a stream whose confidence falls below the warm-up's threshold."""
     never = asyncio.Event()
     good = sure("\\boxed{7}", 5.0)
     weak = Script((*sure("on", 0.1, 8).steps, never))
@@ -123,7 +123,7 @@ async def test_unsure_streams_are_given_up() -> None:
 
 
 async def test_an_upstream_without_logprobs_still_serves() -> None:
-    """Its 400 about logprobs, for which the client never asked, is no failure: the vote is unweighted."""
+    """After a 400 about logprobs that the client never asked for, the vote is unweighted."""
 
     class Without(ScriptedUpstream):
         async def stream(self, plan: Any) -> Any:
@@ -140,7 +140,7 @@ async def test_an_upstream_without_logprobs_still_serves() -> None:
 
 
 async def test_a_number_of_samples_found_by_difficulty() -> None:
-    """`X-Samples: auto` draws few where they agree and more where they don't, at the level asked for."""
+    """`X-Samples: auto` draws few samples where they agree, and more where they don't."""
     easy, hard = ScriptedUpstream(SEVEN), ScriptedUpstream(SEVEN, EIGHT, SEVEN, EIGHT, EIGHT, SEVEN, SEVEN)
     _, calm = await ran(easy, request_for(headers={"X-Samples": "auto"}))
     _, split = await ran(hard, request_for(scaling={"samples": "auto"}))
@@ -150,14 +150,14 @@ async def test_a_number_of_samples_found_by_difficulty() -> None:
 
 @pytest.mark.parametrize(("launch", "started"), [("waves", 4), ("all", 8)])
 async def test_how_samples_are_launched(launch: Any, started: int) -> None:
-    """In waves as many as could settle it; else all at once."""
+    """ "waves" starts as many samples as could settle the vote, "all" starts all of them."""
     upstream = ScriptedUpstream(SEVEN)
     await ran(upstream, vote_for(8, "adaptive"), VoteSettings(launch=launch))
     assert len(upstream.plans) == started
 
 
 async def test_samples_in_flight_can_be_capped() -> None:
-    """Without a stop they come in requests of at most so many choices."""
+    """Without a stopping rule each request has at most `concurrency` choices."""
     upstream = ScriptedUpstream(SEVEN)
     _, result = await ran(upstream, vote_for(5, "none"), VoteSettings(concurrency=2))
     assert max(body.get("n") or 1 for body in upstream.bodies) == 2
@@ -165,14 +165,14 @@ async def test_samples_in_flight_can_be_capped() -> None:
 
 
 async def test_a_vote_that_needs_scores_says_when_it_has_none() -> None:
-    """Best-of-N without a scorer is a majority, and the response doesn't hide it."""
+    """Best-of-N without a scorer is a majority, and a note says so."""
     _, result = await ran(ScriptedUpstream(EIGHT, SEVEN, SEVEN), vote_for(3, headers={"X-Vote": "best"}))
     assert result.chosen[0].content == "The answer is \\boxed{7}."
     assert any("had no scorer" in note for note in result.notes)
 
 
 async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
-    """Scores decide within the class as well."""
+    """Scores also decide within a group."""
     upstream = ScriptedUpstream(sure("\\boxed{7}", 1.0), sure("So \\boxed{7}", 2.0), sure("\\boxed{8}", 1.0))
     _, result = await ran(upstream, vote_for(3, scaling={"scorer": "confidence", "trace": True}))
     assert result.chosen[0].content.strip() == "So \\boxed{7}"
@@ -180,8 +180,8 @@ async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
 
 
 async def test_the_workers_start_with_the_first_question() -> None:
-    """What only computer algebra can tell is told by the pool; closed, or not yet open, it says nothing."""
-    pool = LatePool(workers=1)
+    """The pool decides hard cases, but nothing before `open` and after `close_async`."""
+    pool = LazyAsyncPool(workers=1)
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
     pool.open()
     try:
@@ -196,7 +196,7 @@ async def test_the_workers_start_with_the_first_question() -> None:
 async def test_workers_that_cannot_start_are_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Votes go on without them; the log has the cause once, and `/health` has it from then on."""
+    """Votes continue without workers that can't start; the log names the cause once, `/health` always."""
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho no way >&2\nexit 3\n")
     broken.chmod(0o755)
@@ -216,8 +216,8 @@ async def test_workers_that_cannot_start_are_told_once(
 
 
 async def test_waiting_for_the_workers_has_an_end() -> None:
-    """With no patience left, answers that the workers would have to compare count as different."""
-    pool = LatePool(workers=1)
+    """When the seconds for the workers are used up, answers that they would compare count as different."""
+    pool = LazyAsyncPool(workers=1)
     pool.open()
     upstream = ScriptedUpstream(says("\\boxed{\\sum_{k=1}^{3} k}"), says("\\boxed{6}"))
     _, result = await ran(upstream, vote_for(2), VoteSettings(pool, pool_seconds=0))
@@ -226,7 +226,7 @@ async def test_waiting_for_the_workers_has_an_end() -> None:
 
 
 async def test_a_hostile_answer_does_not_hold_up_the_loop() -> None:
-    """A reply that takes long to read is read in a thread, so that other work goes on meanwhile."""
+    """A thread reads a reply that takes long, so that other work continues."""
     beats = 0
 
     async def beat() -> None:
@@ -245,7 +245,7 @@ async def test_a_hostile_answer_does_not_hold_up_the_loop() -> None:
 
 
 def test_confidence_is_a_number_of_nats() -> None:
-    """The helper above writes what it says."""
+    """The helper writes replies of the declared confidence."""
     entry = sure("x", 2.0).steps[0].choice["logprobs"]["content"][0]  # type: ignore[union-attr]
     assert math.exp(entry["logprob"]) == pytest.approx(math.exp(-2.0))
 
@@ -293,7 +293,7 @@ def scored(samples: int, **fields: Any) -> Any:
 
 
 async def test_a_scorer_named_means_a_weighted_vote() -> None:
-    """Its scores decide, and what it spent is told apart from the samples' tokens."""
+    """A scorer's scores decide; its tokens are reported apart from the samples'."""
     mine = Weighs({"The answer is \\boxed{8}.": 0.9, "The answer is \\boxed{7}.": 0.2}, tokens=30)
     _, result = await ran(
         ScriptedUpstream(SEVEN, SEVEN, EIGHT), scored(3), VoteSettings(scorers={"mine": mine})
@@ -304,7 +304,7 @@ async def test_a_scorer_named_means_a_weighted_vote() -> None:
 
 
 async def test_only_what_votes_is_scored() -> None:
-    """Truncated and unanswered samples cost the scorer nothing."""
+    """The scorer gets no truncated and no unanswered samples."""
     mine = Weighs({})
     cut = says("The answer is \\boxed{8}.", finish="length")
     prose = says("I could think about this for a long time and never come to any end at all, really")
@@ -323,7 +323,7 @@ async def test_a_late_scorer_is_left_behind() -> None:
 
 
 async def test_the_requests_own_limit_holds_for_the_scorer() -> None:
-    """`max_seconds` is the end of everything."""
+    """`max_seconds` ends the scorer too."""
     request = scored(3, scaling={"max_seconds": 0.2})
     _, result = await ran(
         ScriptedUpstream(EIGHT, SEVEN, SEVEN), request, VoteSettings(scorers={"mine": Slow()})
@@ -342,7 +342,7 @@ async def test_a_broken_scorer_costs_only_its_weights(error: Exception) -> None:
 
 
 async def test_scores_outside_their_range_count_as_no_opinion() -> None:
-    """A scorer can't buy the vote."""
+    """Scores outside [0, 1] don't count."""
     mine = Weighs({"The answer is \\boxed{8}.": 99.0, "The answer is \\boxed{7}.": 0.5})
     _, result = await ran(
         ScriptedUpstream(EIGHT, SEVEN, SEVEN), scored(3), VoteSettings(scorers={"mine": mine})
@@ -351,7 +351,7 @@ async def test_scores_outside_their_range_count_as_no_opinion() -> None:
 
 
 async def test_free_text_goes_to_the_best_scored() -> None:
-    """With a scorer, talk is chosen by it rather than by similarity."""
+    """With a scorer, free text is chosen by score rather than by similarity."""
     talk = [f"I could think about this for a long time, {word}, and never come to any end" for word in "abc"]
     mine = Weighs({talk[0]: 0.1, talk[1]: 0.7, talk[2]: 0.2})
     _, result = await ran(ScriptedUpstream(*map(says, talk)), scored(3), VoteSettings(scorers={"mine": mine}))
@@ -360,7 +360,7 @@ async def test_free_text_goes_to_the_best_scored() -> None:
 
 
 async def test_free_text_may_have_a_scorer_of_its_own() -> None:
-    """The setting `free_form` names it; other requests go without."""
+    """The setting `free_form` names a scorer for free text only."""
     talk = [f"I could think about this for a long time, {word}, and never come to any end" for word in "abc"]
     vote_settings = VoteSettings(scorers={"mine": Weighs({talk[0]: 0.1, talk[2]: 0.7})}, free_form="mine")
     _, result = await ran(ScriptedUpstream(*map(says, talk)), vote_for(3), vote_settings)
@@ -370,7 +370,7 @@ async def test_free_text_may_have_a_scorer_of_its_own() -> None:
 
 
 async def test_a_judge_asks_the_requests_own_model() -> None:
-    """Without thinking, unless it is told otherwise; its tokens are the scorer's."""
+    """A judge doesn't think unless its settings say so; its tokens are the scorer's."""
     verdict = says("The most consistent one is \\boxed{1}.", Text("", tokens=1))
     upstream = ScriptedUpstream(SEVEN, EIGHT, SEVEN, verdict, prompt_tokens=10)
     request = vote_for(3, headers={"X-Scorer": "judge"}, family="qwen3")
@@ -380,12 +380,12 @@ async def test_a_judge_asks_the_requests_own_model() -> None:
     asked = upstream.bodies[-1]
     assert asked["temperature"] == 0
     assert asked["chat_template_kwargs"] == {"enable_thinking": False}
-    assert result.verdict is not None
-    assert sum(group.weight for group in result.verdict.groups) == 1
+    assert result.vote is not None
+    assert sum(group.weight for group in result.vote.groups) == 1
 
 
 async def test_a_judge_of_another_name_is_an_adapter_of_the_same_base() -> None:
-    """Where its name tells nothing of its family; else a trained judge would be asked to think in no way."""
+    """A judge with an unknown name has the family of the request's own model."""
     upstream = ScriptedUpstream(SEVEN, EIGHT, SEVEN, says("yes"))
     request = vote_for(3, headers={"X-Scorer": "judge"})
     request = replace(request, model=replace(request.model, card=ModelCard("policy", "Qwen/Qwen3-8B")))
@@ -396,7 +396,7 @@ async def test_a_judge_of_another_name_is_an_adapter_of_the_same_base() -> None:
 
 
 async def test_a_limit_in_tokens_holds_for_the_judge() -> None:
-    """Once it is reached, the judge is not asked any more."""
+    """After the request's token limit the judge is not asked any more."""
     upstream = ScriptedUpstream(SEVEN)
     request = vote_for(3, headers={"X-Scorer": "judge"}, scaling={"max_tokens": 6})
     _, result = await ran(upstream, request, VoteSettings(scorers={"judge": JudgeScorer("grade")}))
@@ -405,7 +405,7 @@ async def test_a_limit_in_tokens_holds_for_the_judge() -> None:
 
 
 async def test_a_client_that_goes_away_ends_the_scorer() -> None:
-    """Nothing is left running for nobody."""
+    """A client that leaves ends the scorer."""
     slow = Slow()
     running = asyncio.create_task(
         ran(ScriptedUpstream(SEVEN), scored(2), VoteSettings(scorers={"mine": slow}, scorer_seconds=60))

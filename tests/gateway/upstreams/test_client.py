@@ -21,7 +21,7 @@ HELLO = Events([chunk("Hel"), chunk("lo"), chunk(finish="stop")])
 
 @asynccontextmanager
 async def connected(server: StubEngine, **options: Any) -> AsyncIterator[HTTPUpstream]:
-    """A upstream that talks to this server and knows what engine it is."""
+    """Connect an upstream to this server; it knows which engine runs there."""
     upstream = HTTPUpstream(server.base_url, "sk-upstream", **options)
     await upstream.start()
     try:
@@ -32,7 +32,7 @@ async def connected(server: StubEngine, **options: Any) -> AsyncIterator[HTTPUps
 
 
 async def collected(upstream: HTTPUpstream, plan: UpstreamRequest = PLAN) -> list[Chunk]:
-    """All chunks of one streamed reply."""
+    """Return all chunks of one streamed reply."""
     async with aclosing(upstream.stream(plan)) as chunks:
         return [each async for each in chunks]
 
@@ -51,7 +51,7 @@ async def test_a_stream_comes_chunk_by_chunk() -> None:
 
 
 async def test_a_plain_request_goes_out_as_it_is() -> None:
-    """Nothing is added to an unstreamed request, nothing is taken from its reply."""
+    """An unstreamed request and its reply pass unchanged."""
     reply = {"id": "x", "choices": [], "vendor": {"a": [1]}}
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, Json(reply))
@@ -73,7 +73,7 @@ async def test_leaving_a_stream_drops_the_request_at_once() -> None:
 
 @pytest.mark.parametrize("owned_by", ["someone", "llamacpp"])
 async def test_cancelling_a_plain_request_drops_it(owned_by: str) -> None:
-    """An unstreamed request is dropped too: streamed upstream where the engine would not notice."""
+    """Cancelling drops an unstreamed request; it is streamed upstream if the engine would not notice."""
     gate = asyncio.Event()
     async with stub_engine(owned_by) as server, connected(server) as upstream:
         server.answers(CHAT, Events([chunk("Hel"), gate]))
@@ -85,7 +85,7 @@ async def test_cancelling_a_plain_request_drops_it(owned_by: str) -> None:
 
 
 async def test_a_plain_request_to_llamacpp_comes_back_whole() -> None:
-    """Streamed upstream, folded here: texts, logprobs, tool calls and usage are those of a plain reply."""
+    """A reply that is streamed upstream has the texts, logprobs, tool calls and usage of a plain one."""
     called = {"index": 0, "delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"arguments": "{}"}}]}}
     logprobs = [{"token": token, "logprob": -1.0} for token in ("Hel", "lo")]
     events = []
@@ -148,7 +148,7 @@ async def test_vllm_is_asked_to_count_with_every_chunk() -> None:
     ],
 )
 async def test_a_broken_stream_is_an_error(reply: Any, told: str) -> None:
-    """Whatever breaks on the wire becomes one kind of error, a 502 in plain words."""
+    """Every failure on the wire becomes one kind of error, a 502 in plain words."""
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, reply)
         with pytest.raises(UpstreamUnreachable, match=told) as error:
@@ -187,7 +187,7 @@ async def test_a_broken_reply_is_an_error(reply: Any) -> None:
 async def test_the_engines_refusal_is_passed_on(
     streamed: bool, reply: Json, status: int, message: str, code: Any
 ) -> None:
-    """Status and error fields come through, in any shape; a refused key is the gateway's own trouble."""
+    """Status and error fields come through in any shape; a refused gateway key is a 502."""
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, reply)
         with pytest.raises(UpstreamError, match=message) as error:
@@ -198,7 +198,7 @@ async def test_the_engines_refusal_is_passed_on(
 
 @pytest.mark.parametrize("error", [{"message": "out of memory", "code": 500}, "out of memory"])
 async def test_an_error_event_in_mid_stream_is_an_error(error: Any) -> None:
-    """What came before it was given; then the engine's own message is raised."""
+    """The chunks before an error event come first, then the engine's own message is raised."""
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, Events([chunk("Hel"), {"error": error}]))
         chunks = upstream.stream(PLAN)
@@ -208,7 +208,7 @@ async def test_an_error_event_in_mid_stream_is_an_error(error: Any) -> None:
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_not_an_error() -> None:
-    """A kept connection that the engine has closed is replaced, without the client noticing."""
+    """An idle connection that the engine has closed is replaced without a failure."""
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, Raw(), HELLO)
         assert len(await collected(upstream)) == 3
@@ -217,7 +217,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_an_error() -> None:
 
 
 async def test_an_engine_that_is_away_is_an_error_in_plain_words() -> None:
-    """Nobody listens: 502; nobody answers: 504."""
+    """A refused connection is a 502, silence a 504."""
     async with stub_engine() as server:
         address = server.base_url
     upstream = HTTPUpstream(address)
@@ -267,7 +267,7 @@ async def test_an_adapter_is_what_it_adapts() -> None:
 
 @pytest.mark.parametrize("listing", [{"data": "none"}, {"data": ["a", 5, {}]}, {}])
 async def test_a_strange_model_list_is_an_empty_one(listing: dict[str, Any]) -> None:
-    """Entries that aren't models are passed over."""
+    """Entries that aren't models are skipped."""
     async with stub_engine() as server:
         server.answers("/v1/models", Json(listing))
         async with connected(server) as upstream:
@@ -302,7 +302,7 @@ async def test_a_reply_goes_on_from_token_ids() -> None:
 
 
 async def test_without_a_rendering_the_reply_goes_on_from_an_open_message() -> None:
-    """The last message is the assistant's, and vLLM is told to go on with it."""
+    """The last message is the assistant's, and flags ask vLLM to continue it."""
     async with stub_engine("vllm") as server, connected(server) as upstream:
         server.answers("/tokenize", Json({"error": "no such route"}, 404))
         prompt = await upstream.render(PLAN.body)

@@ -1,4 +1,4 @@
-"""A message put together again from its deltas."""
+"""Joining a message from its deltas."""
 
 from functools import reduce
 from itertools import pairwise
@@ -13,12 +13,12 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "add", "argumen
 
 
 def folded(deltas: list[Any]) -> Any:
-    """All deltas of one field, one after another."""
+    """Merge all deltas of one field, one after another."""
     return reduce(merge, deltas, None)
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
-    """The text, cut at these places."""
+    """Return the text, cut at these places."""
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     return [text[start:end] for start, end in pairwise(places)]
 
@@ -31,7 +31,7 @@ def test_text_is_the_same_however_it_was_cut(text: str, cuts: list[int]) -> None
 
 @given(st.lists(st.lists(st.integers()), min_size=1))
 def test_lists_without_an_index_are_concatenated(parts: list[list[int]]) -> None:
-    """Logprobs and the like come in order and none is lost."""
+    """Lists, such as logprobs, grow in order and lose nothing."""
     assert folded(parts) == [item for part in parts for item in part]
 
 
@@ -62,7 +62,7 @@ def test_a_repeated_name_replaces_the_first() -> None:
 
 
 def test_null_says_nothing() -> None:
-    """A null in a delta leaves what there is."""
+    """A null in a delta changes nothing."""
     assert folded(["a", None, "b"]) == "ab"
     assert folded([{"refusal": "no"}, {"refusal": None}]) == {"refusal": "no"}
 

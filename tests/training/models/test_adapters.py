@@ -1,4 +1,4 @@
-"""A LoRA from PEFT, converted and served by the embedded engine, says what PEFT's own model says."""
+"""Checks that the embedded engine computes with a converted LoRA what PEFT's own model computes."""
 
 import asyncio
 import json
@@ -19,8 +19,9 @@ from gateway.demo.bundled import REASONER  # noqa: E402
 from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions  # noqa: E402
 from gateway.upstreams.embedded.model_store import ensure_model  # noqa: E402
 from training.evaluation.client import open_client  # noqa: E402
-from training.evaluation.weight_check import Agreement, Drawn, agreement, draw, load, token_logprobs  # noqa: E402
+from training.evaluation.weight_check import ServedTokens, load, sample_from_server  # noqa: E402
 from training.export.gguf_adapter import AdapterError, convert, restore  # noqa: E402
+from training.trainer.weight_check import SERVED_TOLERANCE, WeightCheck, compare_logprobs, token_logprobs  # noqa: E402
 
 pytestmark = [
     pytest.mark.training,
@@ -33,7 +34,7 @@ LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model, dequantised, in Hugging Face's form."""
+    """Return the directory of the embedded model, dequantised, in Hugging Face's form."""
     model, tokenizer = load(ensure_model())
     directory = tmp_path_factory.mktemp("base")
     model.save_pretrained(directory)
@@ -43,7 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEFT LoRA over SmolLM2's every linear layer, scaled by patterns, with weights large enough to see."""
+    """Return a PEFT LoRA over SmolLM2's every linear layer, scaled by patterns, with large weights."""
     model, _ = load(base)
     patterns = {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"k_proj": 5, "up_proj": 9}}
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=LAYERS, use_rslora=True, **patterns)
@@ -59,52 +60,54 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def drawn(
+def served(
     adapter: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[tuple[list[int], Drawn]]:
-    """Prompts, and what the embedded engine with the converted adapter goes on with."""
+) -> list[tuple[list[int], ServedTokens]]:
+    """Return prompts, and the engine's continuations of them with the converted adapter."""
     lora = tmp_path_factory.mktemp("gguf") / "taught.gguf"
     assert convert(adapter, ensure_model(), lora) == 30 * len(LAYERS)
     _, tokenizer = load(base)
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
 
-    async def ask() -> list[Drawn]:
+    async def ask() -> list[ServedTokens]:
         engine = EmbeddedEngine(EmbeddedOptions(slots=1, context=256, loras=(lora,)))
         async with engine, open_client(engine.base_url, 60, key=engine.api_key) as client:
             assert await client.served_model() == "taught"
-            return [await draw(client, "taught", prompt, tokens=24) for prompt in prompts]
+            return [await sample_from_server(client, "taught", prompt, tokens=24) for prompt in prompts]
 
     return list(zip(prompts, asyncio.run(ask()), strict=True))
 
 
-def compared(drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path | None = None) -> Agreement:
-    """The engine's log probabilities beside those of Hugging Face's model with this adapter."""
+def compare(
+    served: list[tuple[list[int], ServedTokens]], base: Path, adapter: Path | None = None
+) -> WeightCheck:
+    """Compare the engine's log probabilities with those of Hugging Face's model with this adapter."""
     model, _ = load(base, adapter)
-    ours = [value for prompt, each in drawn for value in token_logprobs(model, prompt, each.ids)]
-    return agreement(ours, [value for _, each in drawn for value in each.logprobs])
+    ours = [value for prompt, tokens in served for value in token_logprobs(model, prompt, tokens.ids)]
+    theirs = [value for _, tokens in served for value in tokens.logprobs]
+    return compare_logprobs(ours, theirs, tolerance=SERVED_TOLERANCE)
 
 
-def test_the_engine_serves_what_peft_has(
-    drawn: list[tuple[list[int], Drawn]], base: Path, adapter: Path
+def test_the_engine_agrees_with_peft(
+    served: list[tuple[list[int], ServedTokens]], base: Path, adapter: Path
 ) -> None:
     """The same adapter agrees to within four-bit rounding; the base model without it is far off."""
-    same, alone = compared(drawn, base, adapter), compared(drawn, base)
-    print(f"\nwith the adapter {same}\nbase alone {alone}")
-    assert same.tokens >= 24
-    assert same.holds()
-    assert not alone.holds()
-    assert alone.mean > 5 * same.mean
+    with_adapter, base_alone = compare(served, base, adapter), compare(served, base)
+    print(f"\nwith the adapter {with_adapter}\nbase alone {base_alone}")
+    assert with_adapter.tokens >= 24
+    assert (with_adapter.verdict, base_alone.verdict) == ("agrees", "differs")
+    assert base_alone.mean > 5 * with_adapter.mean
 
 
-def test_the_base_is_read_from_either_form(adapter: Path, base: Path, tmp_path: Path) -> None:
-    """A GGUF file and a directory tell the same of the base, and so the same file comes out."""
+def test_a_base_in_either_form_gives_the_same_file(adapter: Path, base: Path, tmp_path: Path) -> None:
+    """A GGUF file and a directory of the base model convert an adapter to equal bytes."""
     convert(adapter, base, tmp_path / "one.gguf")
     convert(adapter, ensure_model(), tmp_path / "two.gguf")
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
 
 
-def test_what_cannot_be_said_is_refused(adapter: Path, tmp_path: Path) -> None:
-    """DoRA and the like have no form in llama.cpp's format; nothing is written."""
+def test_an_adapter_without_a_gguf_form_is_refused(adapter: Path, tmp_path: Path) -> None:
+    """llama.cpp's format has no DoRA; nothing is written."""
     for file in adapter.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -114,20 +117,21 @@ def test_what_cannot_be_said_is_refused(adapter: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out.gguf").exists()
 
 
-def test_the_way_back_loses_nothing(adapter: Path, base: Path, tmp_path: Path) -> None:
-    """A GGUF adapter becomes a PEFT adapter that converts to the same file, and that PEFT itself loads."""
+def test_converting_back_loses_nothing(adapter: Path, base: Path, tmp_path: Path) -> None:
+    """A GGUF adapter becomes a PEFT adapter that PEFT loads and that converts to the same file."""
     convert(adapter, base, tmp_path / "there.gguf")
     assert restore(tmp_path / "there.gguf", base, tmp_path / "back") == 30 * len(LAYERS)
     convert(tmp_path / "back", base, tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "there.gguf").read_bytes()
     (one, tokenizer), (two, _) = load(base, adapter), load(base, tmp_path / "back")
     prompt, reply = tokenizer(PROMPTS[0])["input_ids"], tokenizer(" Rome, of course.")["input_ids"]
-    same = agreement(token_logprobs(one, prompt, reply), token_logprobs(two, prompt, reply))
-    assert same.mean < 0.001  # values have 16 bits in the file
+    scores = (token_logprobs(model, prompt, reply) for model in (one, two))
+    with_adapter = compare_logprobs(*scores, tolerance=SERVED_TOLERANCE)
+    assert with_adapter.mean < 0.001  # values have 16 bits in the file
 
 
-def test_only_an_adapter_is_taken_back(base: Path, tmp_path: Path) -> None:
-    """A model's own GGUF file, half of an adapter's, and a file that is none, are refused in one sentence."""
+def test_only_an_adapter_converts_back(base: Path, tmp_path: Path) -> None:
+    """A model's GGUF file, half an adapter's, and a text file are refused in one sentence."""
     (tmp_path / "note.gguf").write_text("no adapter")
     (tmp_path / "half.gguf").write_bytes(REASONER.read_bytes()[:200])
     for wrong in (ensure_model(), tmp_path / "half.gguf", tmp_path / "note.gguf"):
@@ -136,8 +140,8 @@ def test_only_an_adapter_is_taken_back(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "back").exists()
 
 
-def test_values_that_would_have_to_be_guessed_are_refused(base: Path, tmp_path: Path) -> None:
-    """Quantized ones, and those of an adapter for another architecture."""
+def test_values_that_need_a_guess_are_refused(base: Path, tmp_path: Path) -> None:
+    """So are quantized values, and those of an adapter for another architecture."""
     writer = GGUFWriter(tmp_path / "rough.gguf", "llama")
     writer.add_float32("adapter.lora.alpha", 8.0)
     for part, shape in (("a", (32, 64)), ("b", (64, 32))):

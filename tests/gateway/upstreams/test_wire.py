@@ -1,4 +1,4 @@
-"""Server-sent events, read from bytes that may be cut anywhere."""
+"""Reading server-sent events from bytes that may be cut anywhere."""
 
 from itertools import pairwise
 
@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.sse import DONE, event
-from gateway.upstreams.sse import EventParser
+from gateway.upstreams.wire import EventParser
 
 payloads = st.lists(st.binary(min_size=1).filter(lambda b: b"\n" not in b and b"\r" not in b), max_size=8)
 
 
 def parsed(wire: bytes, cuts: list[int]) -> list[bytes]:
-    """What the parser makes of these bytes, cut at these places."""
+    """Return the payloads of these bytes, cut at these places."""
     places = [0, *sorted(cut % (len(wire) + 1) for cut in cuts), len(wire)]
     parser = EventParser()
     return [payload for start, end in pairwise(places) for payload in parser.feed(wire[start:end])]
@@ -27,7 +27,7 @@ def test_no_chunking_changes_the_events(sent: list[bytes], cuts: list[int], line
 
 @given(st.lists(st.integers(0, 200), max_size=12))
 def test_comments_and_other_fields_are_passed_over(cuts: list[int]) -> None:
-    """Keep-alive comments, ids, event names and retry times are no payload."""
+    """The parser skips keep-alive comments, ids, event names and retry times."""
     wire = b": ping\n\nevent: x\nid: 3\nretry: 10\ndata: 1\n\n:\n\ndata:2\n\n" + DONE
     assert parsed(wire, cuts) == [b"1", b"2", b"[DONE]"]
 
@@ -38,7 +38,7 @@ def test_several_data_lines_are_one_payload() -> None:
 
 
 def test_an_unfinished_event_is_no_event() -> None:
-    """What is not ended by a blank line is not there yet."""
+    """An event is complete only after a blank line."""
     parser = EventParser()
     assert parser.feed(b"data: a\n") == []
     assert parser.feed(b"\n") == [b"a"]
