@@ -33,8 +33,8 @@ class _GroupList:
     def _join(self, group: _OpenGroup, sample: Sample, weight: float) -> None:
         group.members.append(sample.index)
         group.weight += weight
-        ordered = sorted(self._groups, key=lambda each: -each.weight)
-        self.groups = tuple(Group(each.answer, tuple(each.members), each.weight) for each in ordered)
+        ordered = sorted(self._groups, key=lambda group: -group.weight)
+        self.groups = tuple(Group(group.answer, tuple(group.members), group.weight) for group in ordered)
 
     def _find_group(self, answer: Answer) -> Generator[Answer, bool | None, _OpenGroup]:
         """Find or open the answer's group; yield each group's first answer for a comparison.

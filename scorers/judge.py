@@ -114,8 +114,8 @@ class JudgeScorer:
 
         async def pick(order: Sequence[int]) -> int | None:
             candidates = "\n\n".join(
-                f"<reply number={place}>\n{_shown(samples[i], room)}\n</reply>"
-                for place, i in enumerate(order, 1)
+                f"<reply number={number}>\n{_shown(samples[i], room)}\n</reply>"
+                for number, i in enumerate(order, 1)
             )
             number = await self._ask(_PICK.format(conversation=conversation, candidates=candidates), model)
             if number is None or number.denominator != 1 or not 1 <= number <= len(order):

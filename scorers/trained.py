@@ -73,8 +73,8 @@ class TrainedScorer:
         """See `Scorer`. The classifier's tokens count with the request's."""
         question = last_question(messages)
         inputs = {
-            place: ClassifierInput(question, sample.content, sample.reasoning)
-            for place, sample in enumerate(samples)
+            index: ClassifierInput(question, sample.content, sample.reasoning)
+            for index, sample in enumerate(samples)
             if sample.content.strip()
         }
         if not inputs:
@@ -82,7 +82,7 @@ class TrainedScorer:
         probabilities, tokens = await self.classifier.classify(list(inputs.values()))
         model.count(tokens)
         weights = dict(zip(inputs, map(self.calibration, probabilities), strict=True))
-        return [weights.get(place) for place in range(len(samples))]
+        return [weights.get(index) for index in range(len(samples))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def overlap(first: str, second: str) -> float:
 
 
 def similarities(texts: Sequence[str]) -> Callable[[int, int], float]:
-    """Return a function that gives the `overlap` of two of the texts by their places.
+    """Return a function that gives the `overlap` of two of the texts by their indices.
 
     Each text is split only once. Only its last `MAX_WORDS` words count, which keeps one
     comparison well under a millisecond.

@@ -233,7 +233,7 @@ class ScriptedUpstream:
         wanted = plan.body.get("n") or 1
         if wanted > 1 and self._refuses_n:
             raise UpstreamError(400, "n must be 1 here", {"param": "n", "type": "BadRequestError"})
-        scripts = self._goes_on if any(plan is each for each in self._resuming) else self._scripts
+        scripts = self._goes_on if any(plan is other for other in self._resuming) else self._scripts
         return [scripts.popleft() if len(scripts) > 1 else scripts[0] for _ in range(wanted)]
 
     async def _play(self, scripts: list[Script]) -> AsyncGenerator[Chunk, None]:

@@ -110,9 +110,9 @@ class _Table(BaseModel):
         return {first.get(name, name): value for name, value in self.model_dump(mode="json").items()}
 
 
-def _warn_of_old_names(names: Iterable[tuple[str, str]], place: str = "") -> None:
+def _warn_of_old_names(names: Iterable[tuple[str, str]], prefix: str = "") -> None:
     pairs = ", ".join(f"{old} is {new} now" for old, new in sorted(names))
-    message = f"{place}old names of settings, accepted until 1.0: {pairs}"
+    message = f"{prefix}old names of settings, accepted until 1.0: {pairs}"
     warnings.warn(message, OldSettingName, stacklevel=3)
 
 
@@ -576,15 +576,15 @@ _STAGE_FIELDS: dict[str, Any] = {
 _RunConfig = create_model("TrainConfig", __base__=TrainConfig, **_STAGE_FIELDS)
 
 
-def parse_config(values: Mapping[str, Any], *, place: str = "") -> TrainConfig:
+def parse_config(values: Mapping[str, Any], *, prefix: str = "") -> TrainConfig:
     """Return the run that these values describe. Raises pydantic's ValidationError.
 
-    One warning lists the old names of settings, behind `place`.
+    One warning lists the old names of settings, behind `prefix`.
     """
     old_names: set[tuple[str, str]] = set()
     config = _RunConfig.model_validate(values, context=old_names)
     if old_names:
-        _warn_of_old_names(old_names, place)
+        _warn_of_old_names(old_names, prefix)
     return config
 
 
@@ -596,7 +596,7 @@ def read_config(path: Path, **overrides: Any) -> TrainConfig:
         raise ConfigError(f"{path}: can't be read ({error})") from error
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
-        return _resolve_other_runs(path, parse_config(values, place=f"{path}: "))
+        return _resolve_other_runs(path, parse_config(values, prefix=f"{path}: "))
     except ValidationError as error:
         lines = (
             f"{path}: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"

@@ -72,5 +72,5 @@ _PAIRS = (
     (_SUM.format("6 - 5 - 1"), "0"),
 )
 
-QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
+QUESTIONS = tuple(Question(text, gold, 1000 * index) for index, (text, gold) in enumerate(_PAIRS))
 """Eight sums of two to four terms and two word problems of two steps."""

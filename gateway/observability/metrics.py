@@ -123,7 +123,7 @@ class Metrics:
                 number -= counts.truncated + counts.unanswered
             if number:
                 counter.inc(number)
-        if request.asked is not None and result.chosen:
+        if request.requested_budget is not None and result.chosen:
             level = request.sampling.level or "number"
             self._thinking.labels(level).observe(result.chosen[0].usage.reasoning)
         if request.route is not None:

@@ -132,7 +132,7 @@ async def plan(
     resolved, model = await service.resolve_and_describe(*_named(service, body, key), allowances)
     request.scope[_ROUTE] = resolved.route
     body["model"] = resolved.name
-    caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
+    caps = [allowance.max_samples for allowance in allowances.values() if allowance.max_samples is not None]
     max_samples = min([service.settings.max_samples, *caps])
     requested = read_sampling(
         {

@@ -54,7 +54,7 @@ def _different(
     Raises ValueError for a question without a right answer.
     """
     problems: dict[str, Problem] = {}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if len(problems) == count:
             break
         question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
@@ -64,7 +64,7 @@ def _different(
             continue
         chains = worked_chains(name, entry.get("metadata", {}))
         problems[question] = Problem(
-            f"{name}/{place}",
+            f"{name}/{index}",
             question,
             answer,
             source=name,

@@ -66,7 +66,7 @@ class PreferencePair:
 
 
 def instruction(seed: int, index: int, limit: int = 3) -> Problem:
-    """Return the instruction at a place of a seed's endless sequence, with 1 to `limit` constraints.
+    """Return the instruction at an index of a seed's endless sequence, with 1 to `limit` constraints.
 
     Some text satisfies all of them, and an unedited draft doesn't.
     """

@@ -85,19 +85,19 @@ def collect(
     questions = set(without)
     ids: set[str] = set()
     streams: dict[int, Iterator[Problem]] = {}
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         if source.kind not in SOURCES:
             raise DataError(f"no source is called {source.kind!r}; there are {', '.join(SOURCES)}")
-        stream = SOURCES[source.kind](source, f"{seed} {source.seed} {place}")
-        streams[place] = islice(stream, source.count)
+        stream = SOURCES[source.kind](source, f"{seed} {source.seed} {index}")
+        streams[index] = islice(stream, source.count)
     problems: list[Problem] = []
     repeats = 0
     while streams and len(problems) < limit and repeats < 100 * limit:
-        places = list(streams)
-        place = rng.choices(places, [sources[p].weight for p in places])[0]
-        problem = next(streams[place], None)
+        indices = list(streams)
+        index = rng.choices(indices, [sources[index].weight for index in indices])[0]
+        problem = next(streams[index], None)
         if problem is None:
-            del streams[place]
+            del streams[index]
         elif problem.question in questions:
             repeats += 1
         else:

@@ -39,7 +39,7 @@ def grading_record(prompted: PromptedProblem) -> str:
 
 def reward_names(plan: ExportPlan, prompted: Sequence[PromptedProblem]) -> list[str]:
     """Return the rewards that the problems name. Raises ExportError if one can't judge a reply alone."""
-    names = sorted({each.problem.reward for each in prompted})
+    names = sorted({item.problem.reward for item in prompted})
     for name in names:
         if name in _UNSUPPORTED_REWARDS:
             raise ExportError(f"the reward {name!r} {_UNSUPPORTED_REWARDS[name]}, which the engine can't do")

@@ -78,12 +78,12 @@ class LengthReward:
         self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        places = [place for place, value in enumerate(main) if value is not None]
-        lengths = [len(completions[place].ids) for place in places]
+        indices = [index for index, value in enumerate(main) if value is not None]
+        lengths = [len(completions[index].ids) for index in indices]
         rewards = dict(
-            zip(places, length_reward(lengths, [(main[p] or 0) > 0.5 for p in places]), strict=True)
+            zip(indices, length_reward(lengths, [(main[index] or 0) > 0.5 for index in indices]), strict=True)
         )
-        return [rewards.get(place) for place in range(len(completions))]
+        return [rewards.get(index) for index in range(len(completions))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,21 +51,21 @@ class RewardPlan:
         main = tuple(reward(problem, completions))
         parts = {name: tuple(shape(problem, completions, main)) for name, (_, shape) in self.shaping.items()}
         totals = tuple(
-            self._total(place, completion, main, parts) for place, completion in enumerate(completions)
+            self._total(index, completion, main, parts) for index, completion in enumerate(completions)
         )
         return GroupRewards(totals, main, parts)
 
     def _total(
         self,
-        place: int,
+        index: int,
         completion: Completion,
         main: Sequence[float | None],
         parts: Mapping[str, Sequence[float | None]],
     ) -> float | None:
-        value = main[place]
+        value = main[index]
         if value is None or (self.leave_out_unfinished and not completion.finished):
             return None
-        added = ((self.shaping[name][0], values[place]) for name, values in parts.items())
+        added = ((self.shaping[name][0], values[index]) for name, values in parts.items())
         return self.main_weight * value + sum(weight * part for weight, part in added if part is not None)
 
 

@@ -192,7 +192,7 @@ def python_directories(
     other systems in those that the loader searches.
     """
     own = [os.path.dirname(path) for path in library] if prefix not in _SYSTEM else []
-    machine = [f"{place}/{multiarch}" for place in ("/lib", "/usr/lib") if multiarch]
+    machine = [f"{directory}/{multiarch}" for directory in ("/lib", "/usr/lib") if multiarch]
     if not any(map(is_directory, machine)):
         machine = ["/lib", "/usr/lib", "/usr/lib64"]
     paths = {path for path in (*library, *own, *machine, "/lib64") if is_directory(path)}

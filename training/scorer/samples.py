@@ -96,16 +96,16 @@ def draw_labelled(
 
 
 def answer_groups(labelled: LabelledProblem, pool: WorkerPool | None = None) -> list[int | None]:
-    """Return the group of equal answers of each sample, as the place of its first member.
+    """Return the group of equal answers of each sample, as the index of its first member.
 
     None stands for a sample without a vote.
     """
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
-    for place, sample in enumerate(labelled.samples):
+    for index, sample in enumerate(labelled.samples):
         finish_reason = "stop" if sample.finished else "length"
-        grouper.add(Sample(place, sample.answer, sample.thinking, finish_reason), extract(sample.answer))
+        grouper.add(Sample(index, sample.answer, sample.thinking, finish_reason), extract(sample.answer))
     by_member = {i: group.members[0] for group in grouper.groups for i in group.members}
-    return [by_member.get(place) for place in range(len(labelled.samples))]
+    return [by_member.get(index) for index in range(len(labelled.samples))]
 
 
 def gate_problem(
@@ -133,7 +133,7 @@ def write_labelled(path: Path, labelled: Sequence[LabelledProblem]) -> None:
     """Write one recorded request a line, as `thinkgate replay` reads it; replaces the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(_recorded(each).json_line() for each in labelled))
+    partial.write_bytes(b"".join(_recorded(problem).json_line() for problem in labelled))
     partial.replace(path)
 
 

@@ -75,8 +75,8 @@ def majority_answer(replies: Sequence[Completion], pool: WorkerPool | None = Non
     """Return the answer of the gateway's majority vote over these replies, "" if there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
-        Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
-        for place, reply in enumerate(replies)
+        Sample(index, reply.answer, reply.thinking, "stop" if reply.finished else "length")
+        for index, reply in enumerate(replies)
     ]
     for sample in samples:
         grouper.add(sample, extract(sample.content))

@@ -59,7 +59,7 @@ def _curve(metrics: Sequence[Mapping[str, Any]], metric: str) -> Curve:
     raw = [(line["step"], line[metric]) for line in metrics if line.get(metric) == line.get(metric, 0.0)]
     raw = [(step, value) for step, value in raw if value is not None]
     smooth: Curve = []
-    for place, (step, _) in enumerate(raw):
-        near = [value for _, value in raw[max(0, place - 7) : place + 8]]
+    for index, (step, _) in enumerate(raw):
+        near = [value for _, value in raw[max(0, index - 7) : index + 8]]
         smooth.append((step, sum(near) / len(near)))
     return smooth

@@ -128,10 +128,10 @@ def _good_replies(problem: Problem) -> list[str]:
 def _spoilt(text: str, rng: random.Random) -> str:
     """Return the text with one word doubled or dropped."""
     words = text.split()
-    place = rng.randrange(len(words))
+    index = rng.randrange(len(words))
     if len(words) == 1 or rng.random() < 0.5:
-        return " ".join([*words[: place + 1], *words[place:]])
-    return " ".join([*words[:place], *words[place + 1 :]])
+        return " ".join([*words[: index + 1], *words[index:]])
+    return " ".join([*words[:index], *words[index + 1 :]])
 
 
 def _train(

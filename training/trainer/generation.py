@@ -79,22 +79,22 @@ def _sample_part(
     seed: int | None,
 ) -> list[list[Completion]]:
     """Sample this process's part of the prompts; `first` is the index of its first prompt among all."""
-    pairs = [(place, sample) for place in range(len(prompts)) for sample in range(samples)]
+    pairs = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
     by_length = sorted(pairs, key=lambda pair: len(prompts[pair[0]].ids))
     completions: list[list[Completion]] = [[] for _ in prompts]
     for start in range(0, len(by_length), batch):
         part = by_length[start : start + batch]
-        seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
+        seeds = None if seed is None else [f"{seed} {first + index} {sample}" for index, sample in part]
         ids = generate_ids(
             model,
-            [prompts[place].ids for place, _ in part],
+            [prompts[index].ids for index, _ in part],
             temperature,
             max_tokens,
             prompter.all_ends,
             seeds=seeds,
         )
-        for (place, _), completion_ids in zip(part, ids, strict=True):
-            completions[place].append(prompter.completion(prompts[place], completion_ids))
+        for (index, _), completion_ids in zip(part, ids, strict=True):
+            completions[index].append(prompter.completion(prompts[index], completion_ids))
     return completions
 
 
@@ -138,7 +138,7 @@ def generate_ids(
             for index, ids, end in zip(batch.prompt_indices.tolist(), generated, ended, strict=True):
                 if end:
                     completions[index] = ids
-            running = torch.tensor([place for place, end in enumerate(ended) if not end], dtype=torch.long)
+            running = torch.tensor([index for index, end in enumerate(ended) if not end], dtype=torch.long)
             running = running.to(model.device)
             batch, cache = batch.continued(output.sequences, running), output.cache
             if 0 < len(running) < len(ended):
@@ -207,23 +207,23 @@ def _prefill_shared_prompts(
     The samples of a group share their prompt, whose pass costs a third of a short completion's. None if all
     prompts differ.
     """
-    first_places = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
-    if len(first_places) == len(prompts) or ids.shape[1] < 2:
+    first_indices = {tuple(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
+    if len(first_indices) == len(prompts) or ids.shape[1] < 2:
         return None
     inner = inner_model(model)  # what `generate` passes; the trainer's mixed precision is around the adapter
     cache = DynamicCache(config=inner.config)
-    places = sorted(first_places.values())
-    cache_rows = {place: row for row, place in enumerate(places)}
-    prompt_mask = mask[places, :-1]
+    rows_with_cache = sorted(first_indices.values())
+    cache_rows = {index: row for row, index in enumerate(rows_with_cache)}
+    prompt_mask = mask[rows_with_cache, :-1]
     inner(
-        input_ids=ids[places, :-1],
+        input_ids=ids[rows_with_cache, :-1],
         attention_mask=prompt_mask,
         position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
         cache=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    rows = [cache_rows[first_places[tuple(prompt)]] for prompt in prompts]
+    rows = [cache_rows[first_indices[tuple(prompt)]] for prompt in prompts]
     cache.batch_select_indices(torch.tensor(rows, device=ids.device))
     return cache
 
@@ -242,7 +242,7 @@ def _can_drop_sequences(model: Model) -> bool:
 
 
 def _cut_at_end(ids: list[int], ends: Collection[int]) -> list[int]:
-    last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+    last = next((index for index, token in enumerate(ids) if token in ends), len(ids))
     return ids[: last + 1]
 
 

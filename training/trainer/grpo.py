@@ -174,7 +174,7 @@ def train_grpo(
             mixed=mixed_precision(model),
             processes=world_size(),
         ),
-        train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(len(rollout.problems))]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(rollout.problems))]}),
         processing_class=tokenizer,
         rollout_func=rollout,
         callbacks=[callback],

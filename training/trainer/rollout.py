@@ -127,8 +127,8 @@ class Rollout:
         """Sample, judge and, with dynamic sampling, sample again; see TRL's `rollout_func`."""
         settings = self._settings
         step = trainer.state.global_step
-        places = self._group.gather([int(place) for place in prompts[:: settings.num_generations]])
-        problems = [self.problems[place] for place in places]
+        indices = self._group.gather([int(index) for index in prompts[:: settings.num_generations]])
+        problems = [self.problems[index] for index in indices]
         groups = self._sample(problems, step, 0, trainer)
         distance = self._check_weights(groups)
         rounds = 1
@@ -138,7 +138,7 @@ class Rollout:
             groups += self._sample(others, step, rounds, trainer)
             rounds += 1
             batch = next_batch([group.live for group in groups], len(problems), rounds, settings.rounds)
-        selected = [groups[place] for place in (*batch.train, *batch.fill)]
+        selected = [groups[index] for index in (*batch.train, *batch.fill)]
         # With filtering, groups that only fill the batch must not count, though shaping may spread them.
         filling = set(batch.fill) if settings.rounds > 1 else set()
         self._note_figures(groups, selected, rounds)
@@ -147,8 +147,8 @@ class Rollout:
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
         totals = [
-            [None] * settings.num_generations if place in filling else groups[place].judged.totals
-            for place in (*batch.train, *batch.fill)
+            [None] * settings.num_generations if index in filling else groups[index].judged.totals
+            for index in (*batch.train, *batch.fill)
         ]
         group_advantages = advantages(totals, settings.scale_rewards)
         self.figures["taught"] = fmean(value is not None for group in group_advantages for value in group)
@@ -182,15 +182,15 @@ class Rollout:
         ]
         prompt_ids = [list(prompt.ids) for prompt in prompts for _ in range(size)]
         seeds = [
-            f"{settings.seed} {step} {rounds} {first + place} {sample}"
-            for place in range(len(problems))
+            f"{settings.seed} {step} {rounds} {first + index} {sample}"
+            for index in range(len(problems))
             for sample in range(size)
         ]
         ids, logprobs = trainer.sample(prompt_ids, seeds, self.length.limit, self._prompter.all_ends)
         plan = self._plan(self.length.limit)
         groups = []
-        for place, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
-            part = slice(place * size, (place + 1) * size)
+        for index, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+            part = slice(index * size, (index + 1) * size)
             completions = [self._prompter.completion(prompt, completion_ids) for completion_ids in ids[part]]
             judged = plan.judge(problem, completions)
             group_logprobs = logprobs[part] if logprobs else None

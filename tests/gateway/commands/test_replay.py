@@ -141,7 +141,9 @@ def test_the_plot_is_an_svg(recording: Path, tmp_path: Path) -> None:
     """--plot writes a chart in which every setting has its point, with a tooltip, in both panels."""
     plot = tmp_path / "plot.svg"
     assert replay(recording, "--plot", plot) == 0
-    titles = [each.text or "" for each in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")]
+    titles = [
+        element.text or "" for element in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")
+    ]
     assert sum(title.startswith("adaptive:") for title in titles) == 2
 
 

@@ -109,7 +109,7 @@ drawn = sample_completions(model, prompter, prompts, samples=3, max_tokens=20, s
 # One process asks the last of nine twice, the other none: none may pass through the model alone.
 drawn += sample_completions(model, prompter, prompts, temperature=0, max_tokens=20)
 if stage.group.rank == 0:
-    print("drawn:", [[reply.ids for reply in each] for each in drawn])
+    print("drawn:", [[reply.ids for reply in replies] for replies in drawn])
 save_model(model, tokenizer, Path(sys.argv[3]))
 """
 
