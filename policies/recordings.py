@@ -154,7 +154,7 @@ class Feedback(_Schema):
     answer: str | None = Field(default=None, description="The right answer.")
     comment: str | None = Field(default=None, description="Anything else.")
 
-    def updated(self, later: Feedback) -> Feedback:
+    def merge(self, later: Feedback) -> Feedback:
         """Return both as one; where both say something, the later word counts."""
         return self.model_copy(update=later.model_dump(exclude_none=True, exclude={"id"}))
 
@@ -334,7 +334,7 @@ def _entry(number: int, fields: object) -> RecordedRequest | Feedback:
 
 def _with_feedback(line: RecordedLine, later: Feedback) -> RecordedLine:
     request = line.request
-    feedback = later if request.feedback is None else request.feedback.updated(later)
+    feedback = later if request.feedback is None else request.feedback.merge(later)
     return replace(line, request=request.model_copy(update={"feedback": feedback}))
 
 

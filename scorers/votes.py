@@ -42,7 +42,7 @@ def majority(
     groups: Sequence[Group], samples: Sequence[Sample], options: VoteOptions = NO_OPTIONS
 ) -> VoteResult:
     """Pick the group with the most samples (self-consistency, Wang et al. 2022)."""
-    return _elect_heaviest(_reweighted(groups, lambda group: len(group.members)), samples, options)
+    return _elect_heaviest(_reweight(groups, lambda group: len(group.members)), samples, options)
 
 
 def weighted(
@@ -53,7 +53,7 @@ def weighted(
         return _elect_heaviest(groups, samples, options)
     score = _scores_or_mean(groups, options)
     return _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(score[i] for i in group.members)), samples, options
+        _reweight(groups, lambda group: fsum(score[i] for i in group.members)), samples, options
     )
 
 
@@ -104,7 +104,7 @@ def borda(
         ranks = range(len(votes) + 1, len(votes) + len(members) + 1)
         votes |= dict.fromkeys(members, fsum(rank**exponent for rank in ranks) / len(members))
     return _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(votes[i] for i in group.members)), samples, options
+        _reweight(groups, lambda group: fsum(votes[i] for i in group.members)), samples, options
     )
 
 
@@ -124,7 +124,7 @@ def confidence(
     cut = sorted(score.values(), reverse=True)[ceil(keep * len(score)) - 1] if score else 0.0
     above_cut = {i: value for i, value in score.items() if value >= cut}
     result = _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(above_cut.get(i, 0.0) for i in group.members)),
+        _reweight(groups, lambda group: fsum(above_cut.get(i, 0.0) for i in group.members)),
         samples,
         options,
     )
@@ -185,7 +185,7 @@ def mbr(
         others = fsum(weight for j, weight in score.items() if j != i)
         return fsum(weighted_similarity[i]) / others if others > 0 else 1.0
 
-    result = _elect_heaviest(_reweighted(singletons, centrality), samples, options)
+    result = _elect_heaviest(_reweight(singletons, centrality), samples, options)
     return _apply_floor(replace(result, share=result.groups[0].weight), options) if result.groups else result
 
 
@@ -197,7 +197,7 @@ def _scores_or_mean(groups: Sequence[Group], options: VoteOptions) -> dict[int, 
     return {i: options.scores.get(i, neutral) for i in votable}
 
 
-def _reweighted(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
+def _reweight(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
     return [replace(group, weight=float(weight(group))) for group in groups]
 
 

@@ -66,7 +66,7 @@ def result_of(
         upstream_prompt=sum(count.upstream_prompt for count in counts),
         estimated=any(count.estimated for count in counts),
         seconds=time.monotonic() - started,
-        enforced=_enforced(finished),
+        enforced=_combine_enforced(finished),
         limit=request.sampling.thinking_limit,
         notes=(*request.notes, *notes),
         envelope=finished[0].envelope,
@@ -120,7 +120,7 @@ def result_of_vote(
         method=vote.method,
         scorer=vote.scorer,
         scores=vote.scores,
-        saved=_saved(request.sampling.samples, finished, records.lost),
+        saved=_saved_tokens(request.sampling.samples, finished, records.lost),
         stop=stop,
     )
 
@@ -142,7 +142,7 @@ def _notes(records: SampleRecords, counts: SampleCounts, vote: FinalVote | None)
     return notes
 
 
-def _saved(wanted: int, finished: Sequence[FinishedSample], lost: Sequence[TokenCounts]) -> int:
+def _saved_tokens(wanted: int, finished: Sequence[FinishedSample], lost: Sequence[TokenCounts]) -> int:
     """Estimate the tokens that stopping early saved: the samples not drawn, at the mean length."""
     mean = sum(entry.counts.completion for entry in finished) / len(finished)
     unspent = mean * (wanted - len(finished)) - sum(count.completion for count in lost)
@@ -170,7 +170,7 @@ def _trace(records: SampleRecords, scores: Mapping[int, float]) -> tuple[Mapping
     return tuple(entries)
 
 
-def _enforced(finished: Sequence[FinishedSample]) -> Enforced:
+def _combine_enforced(finished: Sequence[FinishedSample]) -> Enforced:
     """Return who kept the limit, over all samples: the gateway, if it had to for one."""
     enforcers = {entry.enforced for entry in finished}
     return "forced" if "forced" in enforcers else "native" if "native" in enforcers else "none"

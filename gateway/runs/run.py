@@ -45,15 +45,15 @@ class Runner:
         """
         sampling, choices = request.sampling, request.reply.choices
         if request.votes or sampling.level == AUTO:
-            return self._vote(request, self._policy_for(request))
+            return self._run_vote(request, self._policy_for(request))
         plan = self.plan(request)
         if choices > 1 and (plan.limit is not None or plan.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to continue from.
-            return self._vote(request, AllChoicesPolicy(choices))
+            return self._run_vote(request, AllChoicesPolicy(choices))
         watched = plan.limit is not None and (plan.waits > 0 or not plan.traits.keeps_limit)
         if choices > 1 or request.reply.stream or watched or plan.prefill:
-            return self._streamed(request, plan)
-        return self._plain(request, plan)
+            return self._run_stream(request, plan)
+        return self._run_plain(request, plan)
 
     def plan(self, request: RunRequest) -> SamplePlan:
         """Plan samples at the request's own level."""
@@ -68,10 +68,10 @@ class Runner:
                     return event.result
         raise AssertionError("a run ends with Finished")
 
-    def _vote(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
+    def _run_vote(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
         return VoteRun(self._upstream, policy, request, self.vote_settings, self.complete).run()
 
-    async def _plain(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+    async def _run_plain(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Send one plain request: nothing is to be watched, or the engine is known to keep the limit."""
         started = time.monotonic()
         limit, body, close_ids = plan.limit, plan.body, None
@@ -83,13 +83,13 @@ class Runner:
         if limit is not None and finished.counts.reasoning > limit:
             plan.traits.observe_limit(False)  # from now on the gateway watches it again
         if limit is not None and is_silent(finished.sample):
-            async with aclosing(self._streamed(request, plan)) as events:
+            async with aclosing(self._run_stream(request, plan)) as events:
                 async for event in events:  # watched, so that the gateway can lead it to an answer
                     yield with_cost(event, finished.counts)
             return
         yield Finished(result_of(request, [finished], started, plan.notes))
 
-    async def _streamed(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+    async def _run_stream(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Draw the choices of one upstream request; they go back as they are."""
         started = time.monotonic()
         finished: list[FinishedSample] = []

@@ -48,7 +48,7 @@ def _instructions(source: Source, seed: str) -> Iterator[Problem]:
     return (replace(instruction(number, index), general=True) for index in count())
 
 
-def _recorded(source: Source, seed: str) -> Iterator[Problem]:
+def _recorded_problems(source: Source, seed: str) -> Iterator[Problem]:
     if source.path is None:
         raise DataError("a source of kind recorded needs a path")
     if source.ratings:
@@ -64,7 +64,7 @@ SOURCES: Mapping[str, Callable[[Source, str], Iterator[Problem]]] = {
     "hub": _hub,
     "instructions": _instructions,
     "jsonl": _jsonl,
-    "recorded": _recorded,
+    "recorded": _recorded_problems,
     "stories": lambda source, seed: word_problems(seed),
 }
 """Maps a kind to a function that yields its problems, perhaps without end. It may raise DataError.

@@ -112,7 +112,7 @@ def _rl(plan: ExportPlan) -> ExportedFiles:
             "train.jsonl": _jsonl(_record(item) for item in train),
             "held-out.jsonl": _jsonl(_record(item) for item in held_out),
             "reward.py": REWARD,
-            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
+            "scoring.json": scoring_file(plan, rewards, prompter.stop_ids),
             "options.txt": _lines(_rl_options(plan, table, model, prompt_tokens)),
             "train.sh": TRAIN.format(command="python3 -m openrlhf.cli.train_ppo_ray"),
         },

@@ -50,10 +50,10 @@ def reward_names(plan: ExportPlan, prompted: Sequence[PromptedProblem]) -> list[
     return names
 
 
-def scoring_file(plan: ExportPlan, rewards: Collection[str], ends: Collection[int]) -> str:
+def scoring_file(plan: ExportPlan, rewards: Collection[str], stop_ids: Collection[int]) -> str:
     """Return the file from which `Scoring.open` builds the rewards again."""
     config = json.loads(plan.config.model_dump_json(by_alias=True))
-    fields = {"stage": plan.stage, "model": plan.model, "kinds": sorted(rewards), "ends": sorted(ends)}
+    fields = {"stage": plan.stage, "model": plan.model, "kinds": sorted(rewards), "ends": sorted(stop_ids)}
     return json.dumps({**fields, "config": config}, indent=2) + "\n"
 
 

@@ -119,7 +119,7 @@ def _rl(plan: ExportPlan) -> ExportedFiles:
             "train.parquet": _parquet([_rl_record(i, each, "train") for i, each in enumerate(train)]),
             "held-out.parquet": _parquet([_rl_record(i, each, "test") for i, each in enumerate(held_out)]),
             "reward.py": REWARD,
-            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
+            "scoring.json": scoring_file(plan, rewards, prompter.stop_ids),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command="python3 -m verl.trainer.main_ppo"),
         },

@@ -27,9 +27,9 @@ class Correct:
         """See `training.types.Reward`."""
         if problem.gold is None:
             return [None] * len(completions)
-        return [self._one(completion, problem.gold, problem.tolerance) for completion in completions]
+        return [self._grade(completion, problem.gold, problem.tolerance) for completion in completions]
 
-    def _one(self, completion: Completion, gold: str, tolerance: float | None) -> float:
+    def _grade(self, completion: Completion, gold: str, tolerance: float | None) -> float:
         if not completion.finished:
             return 0.0
         return float(verify(completion.answer, gold, self.pool, tolerance=tolerance) is True)

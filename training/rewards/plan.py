@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from training.rewards.context import RewardError
 from training.types import Completion, Problem, Reward
 
-__all__ = ["GroupRewards", "RewardPlan", "Shaping", "shaped"]
+__all__ = ["GroupRewards", "RewardPlan", "Shaping", "as_shaping"]
 
 Shaping = Callable[[Problem, Sequence[Completion], Sequence[float | None]], Sequence[float | None]]
 """A reward that is added to the main one: (problem, completions, main rewards) -> rewards."""
@@ -33,7 +33,7 @@ class RewardPlan:
 
     A shaping reward without a value for a reply adds nothing. Without a main value there is no total.
     `leave_out_unfinished` gives truncated replies no total either (DAPO's overlong filtering,
-    arXiv:2503.14476); they are judged all the same, for the figures. `training.rewards.reward_plan` makes a
+    arXiv:2503.14476); they are judged all the same, for the metrics. `training.rewards.reward_plan` makes a
     plan from names.
     """
 
@@ -69,7 +69,7 @@ class RewardPlan:
         return self.main_weight * value + sum(weight * part for weight, part in added if part is not None)
 
 
-def shaped(reward: Reward) -> Shaping:
+def as_shaping(reward: Reward) -> Shaping:
     """Turn a reward into a shaping reward, which doesn't look at the main one."""
 
     def shape(

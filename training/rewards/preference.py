@@ -39,11 +39,9 @@ class Preference:
         ]
         answers = [completions[index].answer for index in indices]
         scores = self.model([problem.question] * len(answers), answers) if answers else ()
-        rewards = {
-            index: _squashed(score - self.centre) for index, score in zip(indices, scores, strict=True)
-        }
+        rewards = {index: _squash(score - self.centre) for index, score in zip(indices, scores, strict=True)}
         return [rewards.get(index, 0.0) for index in range(len(completions))]
 
 
-def _squashed(score: float) -> float | None:
+def _squash(score: float) -> float | None:
     return None if math.isnan(score) else (1 + math.tanh(score / 2)) / 2

@@ -93,12 +93,12 @@ class Sandbox:
         A case has its own limit of wall and processor time, else the sandbox's. See
         `training.sandbox.programs` for what passes.
         """
-        limited = [self._limited(case) for case in cases]
+        limited = [self._with_limits(case) for case in cases]
         # The examiner keeps each case's time. Starting and comparing take some, too, which is no case's own.
         seconds = 2 * sum(case["seconds"] for case in limited) + _START_SECONDS
         return _run({"code": code, "cases": limited}, replace(self.limits, seconds=seconds), programs=True)
 
-    def _limited(self, case: ProgramCase) -> Mapping[str, Any]:
+    def _with_limits(self, case: ProgramCase) -> Mapping[str, Any]:
         limits = {"seconds": self.limits.seconds, "cpu": self.limits.cpu}
         if case.seconds is not None:
             limits = {"seconds": case.seconds, "cpu": max(1, math.ceil(case.seconds))}

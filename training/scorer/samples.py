@@ -89,7 +89,7 @@ def draw_labelled(
     prompts = [prompter.prompt(problem, level) for problem, level in zip(problems, levels, strict=True)]
     return [
         LabelledProblem(
-            problem, prompt.budget, tuple(_labelled(problem, completion, pool) for completion in completions)
+            problem, prompt.budget, tuple(_label(problem, completion, pool) for completion in completions)
         )
         for problem, prompt, completions in zip(problems, prompts, draw(prompts), strict=True)
     ]
@@ -133,7 +133,7 @@ def write_labelled(path: Path, labelled: Sequence[LabelledProblem]) -> None:
     """Write one recorded request a line, as `thinkgate replay` reads it; replaces the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(_recorded(problem).json_line() for problem in labelled))
+    partial.write_bytes(b"".join(_to_recorded_request(problem).json_line() for problem in labelled))
     partial.replace(path)
 
 
@@ -148,7 +148,7 @@ def read_labelled(path: Path) -> list[LabelledProblem]:
     return [_labelled_problem(line.request) for line in recording.lines]
 
 
-def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
+def _label(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
     correct = (
         completion.finished
         and verify(completion.answer, problem.gold or "", pool, tolerance=problem.tolerance) is True
@@ -158,7 +158,7 @@ def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None)
     )
 
 
-def _recorded(labelled: LabelledProblem) -> RecordedRequest:
+def _to_recorded_request(labelled: LabelledProblem) -> RecordedRequest:
     samples = [
         RecordedSample(
             text=sample.answer,

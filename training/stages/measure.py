@@ -31,7 +31,7 @@ def measure(
     voted: Collection[str | None] = (),
     samples: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """Return figures by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
+    """Return metrics by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
 
     `sampled` is the mean of single samples, `majority@N` that of their votes. All but `thinking` are shares
     of the held-out questions answered right; `thinking` is the greedy replies' mean of thinking tokens.
@@ -52,20 +52,20 @@ def measure(
                 model, prompter, prompts, temperature=0, max_tokens=max_tokens
             )
         ]
-        figures = table[budget or "none"] = {
+        metrics = table[budget or "none"] = {
             "greedy": fmean(
                 is_right(problem, reply.answer) for problem, reply in zip(problems, greedy, strict=True)
             ),
-            "thinking": fmean(reply.thought for reply in greedy),
+            "thinking": fmean(reply.thinking_tokens for reply in greedy),
         }
         if budget not in voted:
             continue
         sampled = sample_completions(model, prompter, prompts, samples=samples, max_tokens=max_tokens, seed=0)
         pairs = list(zip(problems, sampled, strict=True))
-        figures["sampled"] = fmean(
+        metrics["sampled"] = fmean(
             is_right(problem, reply.answer) for problem, replies in pairs for reply in replies
         )
-        figures[f"majority@{samples}"] = fmean(
+        metrics[f"majority@{samples}"] = fmean(
             is_right(problem, majority_answer(replies, pool)) for problem, replies in pairs
         )
     return table

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.chart import COLOURS, drawing, to_svg
+from policies.chart import COLOURS, new_figure, to_svg
 
 __all__ = ["curves", "read_metrics"]
 
@@ -40,7 +40,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> str:
         if long_enough := {metric: curve for metric, curve in lines.items() if len(curve) > 1}:
             panels[name] = long_enough
     rows = -(-len(panels) // 2)
-    with drawing(8.0, 0.5 + 2.4 * rows) as figure:
+    with new_figure(8.0, 0.5 + 2.4 * rows) as figure:
         figure.suptitle(title)
         for number, (name, lines) in enumerate(panels.items()):
             axes = figure.add_subplot(rows, 2, number + 1)

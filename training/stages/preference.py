@@ -60,7 +60,7 @@ def preference_model(
                 "ratings"
             )
         partial = directory.with_name("preference.part")
-        _train(stage, policy, tokenizer, _encoded(prompter, pairs), partial)
+        _train(stage, policy, tokenizer, _encode_pairs(prompter, pairs), partial)
         if stage.group.rank == 0:
             (partial / _DIGEST_FILE).write_text(expected_digest, encoding="utf-8")
             shutil.rmtree(directory, ignore_errors=True)
@@ -101,7 +101,7 @@ def preference_pairs(
     return pairs
 
 
-def _encoded(prompter: Prompter, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
+def _encode_pairs(prompter: Prompter, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
     """Return pairs as token ids, in the columns of TRL's trainer."""
     encoded = []
     for pair in pairs:

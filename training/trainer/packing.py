@@ -42,7 +42,7 @@ class PackedBatch:
     mask: torch.Tensor
     token_indices: torch.Tensor
 
-    def unpacked(self, values: torch.Tensor) -> torch.Tensor:
+    def unpack(self, values: torch.Tensor) -> torch.Tensor:
         """Return values [G, L] by sequence and token [S, C], 0 where a sequence has no token."""
         return torch.where(self.token_indices >= 0, values.reshape(-1)[self.token_indices.clamp(min=0)], 0.0)
 

@@ -201,7 +201,7 @@ def test_two_processes_train_the_same_model_as_one(
 
 
 def test_two_processes_sample_and_decide_the_same_as_one(trained: tuple[Path, Path]) -> None:
-    """They train on the same problems after as many rounds, with the same figures and evaluations."""
+    """They train on the same problems after as many rounds, with the same metrics and evaluations."""
     one, two = (metrics_of(directory, "rl") for directory in trained)
     drawn = ("rows", "rounds", "accuracy", "total", "length", "live", "limit")
     assert [[line.get(name) for name in drawn] for line in one] == [
