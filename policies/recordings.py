@@ -95,7 +95,7 @@ class RecordedSample(_Schema):
     answer: str | None = None
     """The answer, believed over the text. Null: the sample has none, and no vote."""
     correct: StrictBool | None = None
-    """Whether the answer is right, believed over the grader."""
+    """Whether the answer is correct, believed over the grader."""
     tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens generated, thinking included."""
     reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -199,7 +199,7 @@ class RecordedRequest(_Schema):
     tools: list[dict[str, Any]] | None = None
     """The tools that the client offered."""
     answer: str | None = None
-    """The right answer, where it is known."""
+    """The correct answer, where it is known."""
     tolerance: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     """How far a right number may lie from the answer, where the data set has such a rule."""
     source: str | None = None

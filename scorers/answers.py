@@ -79,7 +79,7 @@ def verify(
     """Return whether the answer that `text` declares equals `gold`; False if it declares none.
 
     `gold` is an answer, or a worked solution that declares one. `tolerance` is for data sets with a
-    tolerance as their own rule: a number at most that far from the gold is right too. Raises
+    tolerance as their own rule: a number at most that far from the gold is correct too. Raises
     ValueError for a tolerance that is no number over 0.
     """
     allowed = exact_tolerance(tolerance)

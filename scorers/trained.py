@@ -1,4 +1,4 @@
-"""Scores with a trained classifier: the probability that a reply is right.
+"""Scores with a trained classifier: the probability that a reply is correct.
 
 The classifier is on a server or in a local directory. A server speaks vLLM's pooling API
 (`vllm serve MODEL --runner pooling`): `/classify` takes texts, which the prompt template makes, and
@@ -44,7 +44,7 @@ class ClassifierInput:
 
 
 class Classifier(Protocol):
-    """Gives the probability that a reply is right."""
+    """Gives the probability that a reply is correct."""
 
     async def classify(self, inputs: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """Return one probability for each input, and the tokens read. Raises `ScorerError`."""

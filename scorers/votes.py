@@ -1,6 +1,7 @@
 """The votes, one function each.
 
-To add a vote: write one function here, and add one line to `VOTES` at the end of this file.
+To add a vote: write one function here, and add one line to `VOTES` at the end of this file. If it needs
+a scorer, add its name to `SCORED_VOTES` too.
 
 Every vote is pure and deterministic: the first seen wins a tie. Scores come in the `VoteOptions`. A
 sample on which the scorer has no opinion counts as the mean of the others.
@@ -20,6 +21,7 @@ from scorers.grouping import singleton_groups
 from scorers.types import Group, Sample, Vote, VoteOptions, VoteResult
 
 __all__ = [
+    "SCORED_VOTES",
     "VOTES",
     "best",
     "best_of_majority",
@@ -242,3 +244,6 @@ VOTES: Mapping[str, Vote] = MappingProxyType(
     }
 )
 """All votes, by the name in `X-Vote`."""
+
+SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
+"""The votes that need a scorer. Without one they still work, and the client gets a note about it."""

@@ -241,7 +241,7 @@ class SftTable(_StageTable):
     keep: Positive = 1
     """The largest number of replies imitated for each problem."""
     scorer: Path | None = None
-    """A trained scorer's directory. It ranks the right replies; without it the shortest come first."""
+    """A trained scorer's directory. It ranks the correct replies; without it the shortest come first."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_tokens: Positive = 256
     target_accuracy: Share | None = None
@@ -447,7 +447,7 @@ class ScorerTable(_Table):
     start: str | None = None
     """The directory of the model that the generative judge starts from. None: the policy."""
     misses: Annotated[tuple[Miss, ...], Field(min_length=1)] = ("digit",)
-    """How wrong answers made by rule differ from the right ones (see `training.scorer.judge_problems`)."""
+    """How wrong answers made by rule differ from the correct ones (see `training.scorer.judge_problems`)."""
     checks: SftTable | None = None
     """The judge's fine-tuning on checks made by rule, and without `judge` also on the policy's replies."""
     judge: RlTable | None = None

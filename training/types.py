@@ -32,12 +32,12 @@ class ProgramCase:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question, and what tells a right reply from a wrong one.
+    """One question, and what tells a correct reply from a wrong one.
 
     Training, evaluation, promotion and the exports all use it. `id` is unique within a data set.
 
-    - `gold` is the right answer. `tolerance` is how far from it a number may lie and still be right, where
-      the data's own rule says so; None asks for the same value.
+    - `gold` is the correct answer. `tolerance` is how far a correct number may lie from it, where the data's
+      own rule says so; None asks for the same value.
     - `reward` names the reward that judges the replies (see `training.rewards.REWARDS`): "correct" needs
       `gold`, "tests" needs `tests` or `cases`, "checks" needs `checks`, "rubric" may have a `rubric`;
       "preference" and "majority" need nothing.

@@ -17,7 +17,7 @@ _SUM = "State the final answer to the following arithmetic problem: {} ="
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its right answer, and the seed of its first sample (sample i has seed + i)."""
+    """A question, its correct answer, and the seed of its first sample (sample i has seed + i)."""
 
     text: str
     gold: str

@@ -73,7 +73,7 @@ def question_lines(question: Question, reply: DemoReply, result: Result) -> Rend
 
 
 def results_table(results: Sequence[Result], settings: Sequence[DemoSetting]) -> Table:
-    """Draw one row for each setting: right answers, and their cost."""
+    """Draw one row for each setting: correct answers, and their cost."""
     table = Table(title="Right answers and cost of each setting", title_justify="left")
     for name in ("budget", "samples", "vote", "right", "tokens", "samples drawn", "seconds"):
         table.add_column(name, justify="left" if name in ("budget", "vote") else "right")

@@ -10,16 +10,16 @@ answer from the text and compares it with the question's, within its "tolerance"
 such a rule. Without "tokens" the logged ones count, else a quarter of the characters. Scores are weights
 in [0, 1]; if any score of a file lies outside, all of them are taken for logits.
 
-A gateway's own traffic (`record_to`) has right answers only where clients have sent feedback
+A gateway's own traffic (`record_to`) has correct answers only where clients have sent feedback
 (`POST /v1/feedback`), which is a line of its own:
 
     {"feedback": {"id", "answer"?, "correct"?}}
 
-It is joined with the line of the same "id". Its "answer" is the question's right answer. Its "correct"
-labels the returned sample, whose answer is then the question's if it was right. In a file with feedback,
+It is joined with the line of the same "id". Its "answer" is the question's correct answer. Its "correct"
+labels the returned sample, whose answer is then the question's if it was correct. In a file with feedback,
 questions that still can't be judged are left out.
 
-Traffic can also be replayed for agreement: an answer then counts as right where the vote of all the
+Traffic can also be replayed for agreement: an answer then counts as correct where the vote of all the
 question's samples gives the same answer.
 """
 
@@ -53,7 +53,7 @@ def grade(
 
     `confidence` reads the samples' logprobs, where there are any. `pool` holds the grader's workers;
     without it the grader compares canonical forms alone. With `agreement` the majority of a question's
-    own samples stands for its right answer, whatever the line says of it.
+    own samples stands for its correct answer, whatever the line says of it.
     """
     grader = _Grader(confidence, pool, agreement)
     questions = []

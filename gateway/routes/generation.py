@@ -27,7 +27,7 @@ __all__ = ["count_end", "generation_endpoint", "plan", "resolve", "run_while_con
 
 _ROUTE = "thinkgate.route"
 Endpoint = Callable[[Request], Awaitable[Response]]
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected; only ever seen in the metrics
 
 
 def generation_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> Endpoint:

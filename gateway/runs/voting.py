@@ -34,11 +34,10 @@ from scorers.types import (
     VoteOptions,
     VoteResult,
 )
-from scorers.votes import majority
+from scorers.votes import SCORED_VOTES, majority
 
 __all__ = ["FinalVote", "LazyAsyncPool", "VoteSettings", "VoteTally"]
 
-_SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
@@ -180,7 +179,7 @@ class VoteTally:
             scores, notes = await self._score(scorer, candidates, model, seconds)
             if free_form and not scores:
                 vote = "mbr"
-        elif vote in _SCORED_VOTES:
+        elif vote in SCORED_VOTES:
             notes.append(f'the vote "{vote}" had no scorer, so every sample counted the same')
         if free_form:
             notes.append(f'the replies are free text, so "{vote}" chose among them instead of a count')

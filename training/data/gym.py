@@ -26,7 +26,7 @@ def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
 
     The same task, count and seed give the same problems, with worked chains where those can be written.
     Where the task marks numbers by a distance, that is the problems' tolerance. Raises DataError, also for a
-    task that has questions without one right answer: only its own grader could mark those.
+    task that has questions without one correct answer: only its own grader could mark those.
     """
     try:
         import reasoning_gym
@@ -51,7 +51,7 @@ def _different(
 ) -> list[Problem]:
     """Return the first `count` problems whose questions differ.
 
-    Raises ValueError for a question without a right answer.
+    Raises ValueError for a question without a correct answer.
     """
     problems: dict[str, Problem] = {}
     for index, entry in enumerate(entries):

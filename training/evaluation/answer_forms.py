@@ -31,7 +31,7 @@ class AnswerForm:
 def chat_messages(
     problem: Problem, form: AnswerForm, examples: Sequence[Problem] = ()
 ) -> list[dict[str, str]]:
-    """Build the chat for a problem: each example as a turn with its right answer, then the question."""
+    """Build the chat for a problem: each example as a turn with its correct answer, then the question."""
     messages = []
     for shown in (*examples, problem):
         messages.append({"role": "user", "content": f"{shown.question}\n\n{form.instruction}".strip()})

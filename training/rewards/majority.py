@@ -1,4 +1,4 @@
-"""The majority reward of TTRL (arXiv:2504.16084): the most frequent answer counts as right."""
+"""The majority reward of TTRL (arXiv:2504.16084): the most frequent answer counts as correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Majority:
     It is for problems without a gold answer. Groups are those of serving's votes. Truncated replies and
     replies without an answer have no vote.
 
-    All rewards are None where nobody knows the right answer: where the largest group holds less than
+    All rewards are None where nobody knows the correct answer: where the largest group holds less than
     `min_share` of all replies or only one reply, or where another group is as large.
     """
 

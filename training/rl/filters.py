@@ -1,6 +1,6 @@
 """Filters for questions that are worth training on: once before the run, and in every batch.
 
-A question that is always or never answered right teaches nothing: its advantages are all 0.
+A question that is always or never answered correctly teaches nothing: its advantages are all 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DifficultySplit:
 
 
 def pass_rate(rewards: Sequence[float | None]) -> float | None:
-    """Return the share of fully right replies (1.0, not part credit); None where none was judged."""
+    """Return the share of fully correct replies (1.0, not part credit); None where none was judged."""
     judged = [value for value in rewards if value is not None]
     return sum(value >= 1.0 for value in judged) / len(judged) if judged else None
 

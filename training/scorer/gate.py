@@ -1,7 +1,7 @@
 """The release gate: measure a scorer on held-out problems, and decide whether it may serve. Pure.
 
 Scorers with a pooled AUC of .73 have lost to a plain majority: they distinguished hard problems from easy
-ones, not right replies from wrong ones. The gate therefore takes the AUC within each problem, and
+ones, not correct replies from wrong ones. The gate therefore takes the AUC within each problem, and
 requires that votes with the scorer beat the majority of the same samples.
 """
 
@@ -63,9 +63,9 @@ class GateThresholds:
 
 
 def within_problem_auc(problems: Sequence[SampledProblem]) -> float | None:
-    """Return the mean AUC over problems that have right and wrong samples; None if there is no such problem.
+    """Return the mean AUC over problems that have correct and wrong samples; None if there is none.
 
-    A problem's AUC is the probability that a right sample scores above a wrong one; ties count half.
+    A problem's AUC is the probability that a correct sample scores above a wrong one; ties count half.
     """
     values = (_auc(problem.scores, problem.correct) for problem in problems)
     defined = [value for value in values if value is not None]
@@ -179,7 +179,7 @@ def _shuffled_indices(count: int, rng: random.Random) -> list[int]:
 
 
 def _vote_is_right(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
-    """Return whether the vote over these samples, finished in this order, picks a right one."""
+    """Return whether the vote over these samples, finished in this order, picks a correct one."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
         members[problem.groups[i]].append(i)

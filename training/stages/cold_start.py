@@ -31,7 +31,7 @@ __all__ = ["run", "teacher_examples"]
 
 
 def run(stage: Stage[SftTable]) -> Path:
-    """Collect the teacher's replies, verify them, and fine-tune on the right ones."""
+    """Collect the teacher's replies, verify them, and fine-tune on the correct ones."""
     problems = stage.problems(stage.table.problems)
     general = stage.general_problems(general_count(len(problems), stage.table.general))
 
@@ -52,7 +52,7 @@ def run(stage: Stage[SftTable]) -> Path:
 def teacher_examples(
     stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
 ) -> tuple[list[Example], Mapping[str, object]]:
-    """Return a teacher's right replies at each problem's budget, and how many others there were, and why."""
+    """Return a teacher's correct replies at each problem's budget, and counts of the others by reason."""
     table = stage.table
     sampler = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     budgets = [sampler.level(problem, 0) for problem in problems]

@@ -207,7 +207,7 @@ def _split_by_difficulty(
     problems: Sequence[Problem],
     context: RewardContext,
 ) -> DifficultySplit:
-    """Sort problems by the share of the start policy's own replies that are right."""
+    """Sort problems by the share of the start policy's own replies that are correct."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     samples = sample_completions(

@@ -34,7 +34,7 @@ def measure(
     """Return metrics by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
 
     `sampled` is the mean of single samples, `majority@N` that of their votes. All but `thinking` are shares
-    of the held-out questions answered right; `thinking` is the greedy replies' mean of thinking tokens.
+    of the held-out questions answered correctly; `thinking` is the greedy replies' mean of thinking tokens.
     """
     model, _, prompter = stage.load(start)
     problems = stage.held_out()

@@ -2,7 +2,7 @@
 
 Source: InstructGPT, arXiv:2203.02155, section 3.5. R1 uses one for what can't be verified (arXiv:2501.12948,
 section 2.3.4). Some problems carry pairs, as recorded feedback does. For others a good reply is known or can
-be checked. It is paired with a wrong reply of the policy, or, if the policy's are all right, with a spoilt
+be checked. It is paired with a wrong reply of the policy, or, if the policy's are all correct, with a spoilt
 copy of the good one.
 """
 

@@ -79,7 +79,7 @@ def best_completions(
     limit: int,
     scores: Sequence[float | None] = (),
 ) -> list[Completion]:
-    """Return at most `limit` different replies that are wholly right and fit to imitate, the shortest first.
+    """Return at most `limit` different replies that are fully correct and fit to imitate, the shortest first.
 
     `scores` are a scorer's values, one for each reply. With them the highest come first, and replies without
     a score last.

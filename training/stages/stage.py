@@ -171,9 +171,9 @@ class Stage(Generic[Table_co]):
         return self.data.general_problems(count)
 
     def evaluate(self, model: Model, prompter: Prompter, problems: Sequence[Problem]) -> dict[str, float]:
-        """Answer held-out questions greedily; return the shares right and finished, and thinking tokens.
+        """Answer held-out questions greedily; return the shares correct and finished, and thinking tokens.
 
-        A reply is right if its problem's own reward is 1. Raises DataError if a reward can't verify.
+        A reply is correct if its problem's own reward is 1. Raises DataError if a reward can't verify.
         """
         held_out = self.config.held_out
         if unknown := sorted({problem.reward for problem in problems} - VERIFIABLE):

@@ -123,7 +123,7 @@ def drop_zero_advantages(batch: Batch) -> Batch:
     """Return a pass's tensors without completions of advantage 0, and without columns that are all padding.
 
     Without a KL term, and with a divisor known beforehand, such a completion adds nothing to the loss nor to
-    its gradient. Groups that are all right or all wrong are half of many a step. If no completion has an
+    its gradient. Groups that are all correct or all wrong are half of many a step. If no completion has an
     advantage one stays, unmasked if there is any: the trainer needs a loss, and the log an entropy.
     """
     advantages = batch["advantages"]

@@ -450,7 +450,7 @@ async def test_the_official_client_sees_a_late_failure() -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_hang_up_stops_all_work(
+async def test_a_disconnect_stops_all_work(
     headers: dict[str, str], streams: int, stream: bool, begun: bool
 ) -> None:
     """Whenever the client leaves, and however many samples run, the upstream stops."""
@@ -477,7 +477,7 @@ async def test_a_hang_up_stops_all_work(
         assert await metric(other, 'thinkgate_requests_total{status="499"}') == 1
 
 
-async def test_a_hang_up_in_the_middle_of_the_request_is_no_failure() -> None:
+async def test_a_disconnect_in_the_middle_of_the_request_is_no_failure() -> None:
     """A client that leaves before its request is complete causes no log line."""
     upstream = ScriptedUpstream(SEVEN)
     async with serving(create_app(Settings(), upstream)) as url, httpx.AsyncClient(base_url=url) as client:

@@ -247,7 +247,7 @@ def test_the_graders_workers_decide_hard_answers(tmp_path: Path) -> None:
 
 
 def test_a_held_out_question_needs_a_verifiable_reward(tmp_path: Path) -> None:
-    """A preference model judges errands, and says nothing of right and wrong."""
+    """A preference model judges errands, and says nothing of correct and wrong."""
     path = small(tmp_path, "rl")
     text = path.read_text(encoding="utf-8")
     path.write_text(

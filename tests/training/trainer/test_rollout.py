@@ -68,7 +68,7 @@ class Engine:
 
 
 def plan(limit: int) -> RewardPlan:
-    """Return rewards for right and wrong, and nothing else."""
+    """Return rewards for correct and wrong, and nothing else."""
     return reward_plan(RewardContext(max_tokens=limit), {"correct"}, {})
 
 
@@ -156,7 +156,7 @@ def test_the_replacements_depend_on_the_step_alone() -> None:
 
 @pytest.mark.parametrize("how", ["group", "batch", "none", "magistral"])
 def test_advantages_have_the_configured_unit(how: Normalisation) -> None:
-    """A problem with one right and one wrong completion, beside one with two right ones."""
+    """A problem with one correct and one wrong completion, beside one with two correct ones."""
     engine = Engine(lambda number, place: str(number) if place or number == 2 else "no")
     batch = make_rollout(scale_rewards=how)(prompts(0, 1), engine)
     units = {
