@@ -105,9 +105,9 @@ def findings_of(path: Path) -> list[Finding]:
         paragraphs = [*docstring_paragraphs(source), *comment_paragraphs(source)]
     else:
         paragraphs = list(paragraphs_of(list(enumerate(source.split("\n"), 1))))
-    found = [finding for each in paragraphs for finding in long_sentences(each)]
+    found = [finding for paragraph in paragraphs for finding in long_sentences(paragraph)]
     if path.name == "README.md":
-        found += [finding for each in paragraphs for finding in long_paragraph(each)]
+        found += [finding for paragraph in paragraphs for finding in long_paragraph(paragraph)]
     return sorted(found)
 
 
@@ -241,7 +241,7 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
     files: set[Path] = set()
     for path in paths:
         found = [path] if path.is_file() else path.rglob("*")
-        files |= {each for each in found if each.suffix in {".py", ".md"}}
+        files |= {path for path in found if path.suffix in {".py", ".md"}}
     return sorted(files)
 
 

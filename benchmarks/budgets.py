@@ -120,23 +120,23 @@ def target(name: str) -> Any:
 async def measure_budget(target: Target, http: httpx.AsyncClient, budget: str, stream: bool) -> BudgetResult:
     settings: list[dict[str, Any]] = [{"seed": seed} for seed in SEEDS] + [{"temperature": 0}]
     replies = await asyncio.gather(*(reply(target, http, budget, stream, fields) for fields in settings))
-    reports = [each["scaling"]["budget"] for each in replies]
-    used = [max(each["used"]) for each in replies]
+    reports = [reply["scaling"]["budget"] for reply in replies]
+    used = [max(reply["used"]) for reply in replies]
     limits = [report["limit"] for report in reports]
     with httpx.Client() as plain:
-        recounted = [target.tokens(plain, each["reasoning"]) for each in replies]
+        recounted = [target.tokens(plain, reply["reasoning"]) for reply in replies]
     return BudgetResult(
         target.name,
         budget,
         stream,
         len(replies),
-        sum(len(each["used"]) for each in replies),
+        sum(len(reply["used"]) for reply in replies),
         max((limit for limit in limits if limit is not None), default=None),
         "+".join(sorted({report["enforced"] for report in reports})),
         max(used),
         max(recounted),
         sum(limit is not None and tokens > limit for tokens, limit in zip(used, limits, strict=True)),
-        sum(not each["content"].strip() for each in replies),
+        sum(not reply["content"].strip() for reply in replies),
     )
 
 
@@ -157,7 +157,7 @@ async def reply(
     else:
         completion = response.json()
         deltas, scaling = [completion["choices"][0]["message"]], completion["scaling"]
-    used = [each["reasoning_tokens"] for each in scaling["trace"] if "reasoning_tokens" in each]
+    used = [entry["reasoning_tokens"] for entry in scaling["trace"] if "reasoning_tokens" in entry]
     return {
         "content": "".join(delta.get("content") or "" for delta in deltas),
         "reasoning": "".join(delta.get("reasoning") or "" for delta in deltas),
@@ -189,13 +189,13 @@ def table(results: list[BudgetResult]) -> str:
     ]
     for whole, streamed in zip(results[::2], results[1::2], strict=True):
         both = (whole, streamed)
-        enforced = "+".join(sorted({name for each in both for name in each.enforced.split("+")}))
+        enforced = "+".join(sorted({name for row in both for name in row.enforced.split("+")}))
         lines.append(
             f"| {whole.engine} | `{whole.asked}` "
             f"| {'–' if whole.limit is None else whole.limit} | {enforced} "
-            f"| {sum(each.requests for each in both)} ({sum(each.samples for each in both)}) "
-            f"| {whole.used} | {streamed.used} | {max(each.recounted for each in both)} "
-            f"| {sum(each.over for each in both)} | {sum(each.empty for each in both)} |"
+            f"| {sum(row.requests for row in both)} ({sum(row.samples for row in both)}) "
+            f"| {whole.used} | {streamed.used} | {max(row.recounted for row in both)} "
+            f"| {sum(row.over for row in both)} | {sum(row.empty for row in both)} |"
         )
     return "\n".join(lines)
 

@@ -47,7 +47,7 @@ from gateway.http.streaming import write
 from gateway.runs.budget import read_sampling
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.runs.run import Runner
-from gateway.service import Resolved, describe_model
+from gateway.service import ResolvedModel, describe_model
 from gateway.upstreams.adapters import adapter_for
 from gateway.upstreams.base import Endpoint
 from gateway.upstreams.client import HTTPUpstream
@@ -104,7 +104,7 @@ def request_of(model: str, headers: dict[str, str]) -> RunRequest:
     body = chat(model)
     sampling = read_sampling({name.lower(): value for name, value in headers.items()}, body)
     return plan_request(
-        body, sampling, ReplyOptions(stream=True), describe_model(Settings(), Resolved(model, None))
+        body, sampling, ReplyOptions(stream=True), describe_model(Settings(), ResolvedModel(model, None))
     )
 
 

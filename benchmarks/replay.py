@@ -11,7 +11,7 @@ and grades without the algebra workers. The sources are not part of this project
   logits, 100 problems x 8 (QwenLM/Qwen2.5-Math, MIT). Their answers and labels are taken over.
 - reasoning_gym_samples.jsonl.gz: replies of five models to reasoning-gym's tasks
   (open-thought/reasoning-gym-eval, Apache-2.0). Their grader reads the tag only. So a sample
-  that they call right is right, and this project's grader decides on the others.
+  that they call correct is correct, and this project's grader decides on the others.
 - gsm8k_model_solutions.jsonl.gz: four GPT-3 solutions to each GSM8K test problem, by four
   different models (openai/grade-school-math, MIT). Their labels are taken over.
 """

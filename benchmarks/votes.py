@@ -25,7 +25,7 @@ from typing import Any
 
 from gateway.runs.budget import read_sampling
 from gateway.runs.request import ReplyOptions, RunRequest, ServedModel, plan_request
-from gateway.runs.voting import VoteCount, VoteSettings
+from gateway.runs.voting import VoteSettings, VoteTally
 from gateway.upstreams.base import ModelCard
 from policies.families import find_family
 from scorers.confidence import compact_tokens
@@ -103,10 +103,10 @@ def request_of(headers: dict[str, str]) -> RunRequest:
 
 
 async def run_vote(request: RunRequest, samples: list[Sample], model: ScorerModel) -> str:
-    votes = VoteCount(request, VoteSettings())
+    votes = VoteTally(request, VoteSettings())
     for finished, sample in enumerate(samples, 1):
         await votes.add(sample)
-        votes.standing(samples[:finished])
+        votes.current_result(samples[:finished])
     return (await votes.decide(samples, model, None)).method
 
 

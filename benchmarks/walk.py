@@ -234,7 +234,9 @@ def resumes(frame: FrameType) -> bool:
 @cache
 def start(code: CodeType) -> int:
     """Return the offset at which the body of a generator or coroutine begins."""
-    return next(each.offset for each in dis.get_instructions(code) if each.opname == "RESUME")
+    return next(
+        instruction.offset for instruction in dis.get_instructions(code) if instruction.opname == "RESUME"
+    )
 
 
 async def ask(app: App, headers: dict[str, str], fields: dict[str, Any]) -> None:

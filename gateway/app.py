@@ -15,7 +15,7 @@ from starlette.responses import Response
 from gateway.aliases import Aliases, AliasesError
 from gateway.config import ConfigError, Settings
 from gateway.errors import GatewayError, internal_error
-from gateway.http.auth import Keys, secured
+from gateway.http.auth import Keys, add_security
 from gateway.http.error_bodies import error_response
 from gateway.http.request_ids import RequestIds
 from gateway.recordings.writer import Recorder
@@ -149,7 +149,7 @@ def create_app(
     app.add_exception_handler(Exception, _bug)
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
-        app.openapi_schema = secured(app.openapi())
+        app.openapi_schema = add_security(app.openapi())
     app.add_middleware(RequestIds)
     return app
 

@@ -29,7 +29,11 @@ __all__ = [
 SCORERS: Mapping[str, Scorer] = MappingProxyType(
     {"confidence": ConfidenceScorer(), "agreement": AgreementScorer(), "judge": JudgeScorer()}
 )
-"""The scorers that need no settings. To add one, write it in `scorers/` and name it here."""
+"""The scorers that need no settings. To add one, write it in `scorers/` and name it here.
+
+A scorer with settings needs a table below, a place in `AnyScorer`, and a line in
+`gateway.runs.scorers.Scorers`, which makes it from the table.
+"""
 
 
 class _Table(BaseModel):

@@ -21,11 +21,19 @@ from policies.families import Family, find_family
 from policies.prompts import LEVELS, Level
 from policies.templates import probe_requests, refine_rendered
 
-__all__ = ["Resolved", "Service", "check_settings", "describe_model", "fits", "levels_with", "limited"]
+__all__ = [
+    "ResolvedModel",
+    "Service",
+    "apply_allowances",
+    "check_settings",
+    "describe_model",
+    "fits",
+    "levels_with",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedModel:
     """A model name from a client, with what it means."""
 
     name: str
@@ -37,7 +45,7 @@ class Resolved:
 
 @dataclass(slots=True)
 class Service:
-    """One app's working parts."""
+    """Everything that the routes of one app share."""
 
     settings: Settings
     upstream: Upstream
@@ -51,15 +59,15 @@ class Service:
     """The scorers that a client may name."""
     _models: dict[str, ServedModel] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
-    _learning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _learn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
         self.scorers = ("none", *self.runner.vote_settings.scorers)
         if self.recorder is not None:
             recorder = self.recorder
-            self.metrics.unrecorded(lambda: recorder.dropped)
+            self.metrics.add_unrecorded_gauge(lambda: recorder.dropped)
         if self.aliases.configured:
-            self.metrics.aliases(lambda: self.aliases.error is not None)
+            self.metrics.add_aliases_gauge(lambda: self.aliases.error is not None)
 
     @property
     def level_names(self) -> tuple[str, ...]:
@@ -67,7 +75,7 @@ class Service:
         own = [name for model in self.settings.models.values() for name in model.levels]
         return tuple(dict.fromkeys([*LEVELS, *self.settings.levels, *own, AUTO]))
 
-    async def resolve(self, model: str, allowed: Collection[str] = ("*",), key: str = "") -> Resolved:
+    async def resolve(self, model: str, allowed: Collection[str] = ("*",), key: str = "") -> ResolvedModel:
         """Return the upstream model that a name means, and what the name's suffix asks for.
 
         An alias comes first, and `key` chooses among its targets; then an upstream's exact name; then either
@@ -86,7 +94,7 @@ class Service:
             raise ModelNotFound(model, allowed_names)
         if resolved is None:  # an alias's target, or no name would have fitted
             assert route is not None
-            self.metrics.routed(route, 502)
+            self.metrics.count_alias(route, 502)
             raise UpstreamError(
                 502,
                 f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve.",
@@ -104,36 +112,36 @@ class Service:
         name, level, samples = split_suffix(model, self.level_names)
         return self.aliases.route(name, key), level, samples
 
-    async def _find(self, model: str) -> tuple[Resolved | None, Mapping[str, ModelCard]]:
+    async def _find(self, model: str) -> tuple[ResolvedModel | None, Mapping[str, ModelCard]]:
         """Return the upstream model that a name means, if there is one, and all that there are."""
         served = await self.upstream.models()
-        for refreshed in (False, True):
-            if refreshed:
+        for refresh in (False, True):
+            if refresh:
                 served = await self.upstream.models(refresh=True)
             if not served:
-                return Resolved(model, None), served
+                return ResolvedModel(model, None), served
             if model in served:
-                return Resolved(model, served[model]), served
+                return ResolvedModel(model, served[model]), served
             name, level, samples = split_suffix(model, self.level_names)
             if name in served:
-                return Resolved(name, served[name], level, samples), served
+                return ResolvedModel(name, served[name], level, samples), served
             if not model and len({card.base or name for name, card in served.items()}) == 1:
-                return Resolved(*next(iter(served.items()))), served  # one model, or adapters of one
+                return ResolvedModel(*next(iter(served.items()))), served  # one model, or adapters of one
         return None, served
 
     async def resolve_and_describe(
         self, model: str, allowed: Collection[str], key: str, allowances: Mapping[str, Allowance]
-    ) -> tuple[Resolved, ServedModel]:
+    ) -> tuple[ResolvedModel, ServedModel]:
         """Resolve a name, and return all that is known of the model for those with these allowances."""
         resolved = await self.resolve(model, allowed, key)
         served = await self.model(resolved)
-        return resolved, limited(served, allowances) if allowances else served
+        return resolved, apply_allowances(served, allowances) if allowances else served
 
     def levels(self, card: ModelCard) -> tuple[str, ...]:
         """Return the budgets that a model may be asked for."""
-        return (*describe_model(self.settings, Resolved(card.name, card)).levels, AUTO)
+        return (*describe_model(self.settings, ResolvedModel(card.name, card)).levels, AUTO)
 
-    async def model(self, resolved: Resolved) -> ServedModel:
+    async def model(self, resolved: ResolvedModel) -> ServedModel:
         """Return all that is known of a model, remembered by name.
 
         The first request for a model also probes its chat template, which beats the family table. A family
@@ -144,18 +152,18 @@ class Service:
             model = describe_model(self.settings, resolved)
             if resolved.card is not None:  # only names the upstream knows, so that the memory stays small
                 if not _own_settings(self.settings, resolved.name).family and not self.settings.family:
-                    model = replace(model, family=await self._learned(model.family, resolved.card))
+                    model = replace(model, family=await self._learn_family(model.family, resolved.card))
                 self._models[resolved.name] = model
         return model
 
-    async def _learned(self, family: Family, card: ModelCard) -> Family:
-        """Return the family as the model's own template has it; the table's row where no template tells."""
+    async def _learn_family(self, family: Family, card: ModelCard) -> Family:
+        """Return the family as the model's template shows it, or the table's row if no template does."""
         key = card.name, card.base  # a card is made anew whenever the models are listed
-        async with self._learning:
+        async with self._learn_lock:
             if key not in self._families:
                 try:
                     async with asyncio.timeout(self.probe_seconds):
-                        prompts = await self._rendered(family, card.name)
+                        prompts = await self._render_probes(family, card.name)
                 except TimeoutError:
                     prompts = {}
                 except UpstreamError:
@@ -163,7 +171,7 @@ class Service:
                 self._families[key] = refine_rendered(family, prompts)
             return self._families[key]
 
-    async def _rendered(self, family: Family, model: str) -> dict[str, str]:
+    async def _render_probes(self, family: Family, model: str) -> dict[str, str]:
         """Render the probes; if the engine doesn't render the first one, try no other."""
         prompts: dict[str, str] = {}
         requests = probe_requests(family)
@@ -189,7 +197,7 @@ def fits(model: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in patterns)
 
 
-def limited(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedModel:
+def apply_allowances(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedModel:
     """Return the model as it is for those with these allowances, each under its giver's name.
 
     The first default that is set replaces the model's own; the lowest of all caps holds. Raises `BadRequest`
@@ -205,7 +213,7 @@ def limited(model: ServedModel, allowances: Mapping[str, Allowance]) -> ServedMo
     return model
 
 
-def describe_model(settings: Settings, resolved: Resolved) -> ServedModel:
+def describe_model(settings: Settings, resolved: ResolvedModel) -> ServedModel:
     """Return what the settings and the family table say of a model. Raises `ConfigError`."""
     own = _own_settings(settings, resolved.name)
     base = resolved.card.base if resolved.card else None
@@ -233,7 +241,7 @@ def check_settings(settings: Settings) -> None:
     allowances |= {f"routes.{path}": route for path, route in settings.routes.items()}
     for pattern in ("*", *settings.models):
         try:
-            limited(describe_model(settings, Resolved(pattern, None)), allowances)
+            apply_allowances(describe_model(settings, ResolvedModel(pattern, None)), allowances)
         except BadRequest as error:
             raise ConfigError(error.message) from error
 

@@ -27,7 +27,7 @@ __all__ = [
     "Panel",
     "Point",
     "accuracy_chart",
-    "drawing",
+    "new_figure",
     "require_charts",
     "to_svg",
 ]
@@ -104,7 +104,7 @@ def accuracy_chart(panels: Sequence[Panel], legend: Sequence[LegendEntry]) -> st
     A vertical bar is a point's interval. Its tooltip names the point.
     """
     tooltips: dict[str, str] = {}
-    with drawing(5.0 * len(panels) + 2.2, 4.4) as figure:
+    with new_figure(5.0 * len(panels) + 2.2, 4.4) as figure:
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), number + 1)
             tooltips |= _draw_panel(axes, panel, f"panel{number}")
@@ -114,8 +114,8 @@ def accuracy_chart(panels: Sequence[Panel], legend: Sequence[LegendEntry]) -> st
 
 
 @contextmanager
-def drawing(width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of this size in inches, in the common style. Raises ChartsUnavailable."""
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Yield a figure of this size in inches, in the common style. Raises ChartsUnavailable."""
     require_charts()
     import matplotlib as mpl
     from matplotlib.figure import Figure

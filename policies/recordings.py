@@ -95,7 +95,7 @@ class RecordedSample(_Schema):
     answer: str | None = None
     """The answer, believed over the text. Null: the sample has none, and no vote."""
     correct: StrictBool | None = None
-    """Whether the answer is right, believed over the grader."""
+    """Whether the answer is correct, believed over the grader."""
     tokens: Annotated[int, Field(ge=0)] | None = None
     """Tokens generated, thinking included."""
     reasoning_tokens: Annotated[int, Field(ge=0)] | None = None
@@ -154,7 +154,7 @@ class Feedback(_Schema):
     answer: str | None = Field(default=None, description="The right answer.")
     comment: str | None = Field(default=None, description="Anything else.")
 
-    def updated(self, later: Feedback) -> Feedback:
+    def merge(self, later: Feedback) -> Feedback:
         """Return both as one; where both say something, the later word counts."""
         return self.model_copy(update=later.model_dump(exclude_none=True, exclude={"id"}))
 
@@ -199,7 +199,7 @@ class RecordedRequest(_Schema):
     tools: list[dict[str, Any]] | None = None
     """The tools that the client offered."""
     answer: str | None = None
-    """The right answer, where it is known."""
+    """The correct answer, where it is known."""
     tolerance: Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)] | None = None
     """How far a right number may lie from the answer, where the data set has such a rule."""
     source: str | None = None
@@ -211,7 +211,7 @@ class RecordedRequest(_Schema):
     samples: Annotated[list[RecordedSample], Field(min_length=1)]
     """Every finished sample, in the order of launch."""
     winner: Annotated[int, Field(ge=0)] | None = None
-    """The place in `samples` of the one that the vote chose. Null: there was no vote, or no winner."""
+    """The index in `samples` of the one that the vote chose. Null: there was no vote, or no winner."""
     tokens: int | None = None
     """All tokens generated, aborted samples included."""
     reasoning_tokens: int | None = None
@@ -229,8 +229,8 @@ class RecordedRequest(_Schema):
     @property
     def returned(self) -> RecordedSample | None:
         """The sample that the client got: the only one, or the vote's choice. None: not known."""
-        place = 0 if self.winner is None and len(self.samples) == 1 else self.winner
-        return self.samples[place] if place is not None and place < len(self.samples) else None
+        index = 0 if self.winner is None and len(self.samples) == 1 else self.winner
+        return self.samples[index] if index is not None and index < len(self.samples) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ class RecordedLine:
 class Recording:
     """The requests of one file, each with its feedback.
 
-    `torn` holds the numbers of the lines that could not be read, or of the places where a gzip member
+    `torn` holds the numbers of the lines that could not be read, or of the lines where a gzip member
     breaks off.
     """
 
@@ -285,7 +285,7 @@ def parse_recording(lines: Iterable[str | bytes | None]) -> Recording:
     whose request is not in the file, as after a rotation, says nothing.
     """
     requests: list[RecordedLine] = []
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     torn: list[int] = []
     problem = ""
     has_feedback = False
@@ -303,13 +303,13 @@ def parse_recording(lines: Iterable[str | bytes | None]) -> Recording:
         entry = _entry(number, fields)
         if isinstance(entry, RecordedRequest):
             if entry.id is not None:
-                places[entry.id] = len(requests)
+                indices[entry.id] = len(requests)
             requests.append(RecordedLine(number, entry))
             has_feedback = has_feedback or entry.feedback is not None
             continue
         has_feedback = True
-        if (place := places.get(entry.id)) is not None:
-            requests[place] = _with_feedback(requests[place], entry)
+        if (index := indices.get(entry.id)) is not None:
+            requests[index] = _with_feedback(requests[index], entry)
     if torn and not requests and not has_feedback:
         raise RecordingError(f"no line can be read; line {torn[0]}: {problem}")
     return Recording(tuple(requests), has_feedback, tuple(torn))
@@ -334,7 +334,7 @@ def _entry(number: int, fields: object) -> RecordedRequest | Feedback:
 
 def _with_feedback(line: RecordedLine, later: Feedback) -> RecordedLine:
     request = line.request
-    feedback = later if request.feedback is None else request.feedback.updated(later)
+    feedback = later if request.feedback is None else request.feedback.merge(later)
     return replace(line, request=request.model_copy(update={"feedback": feedback}))
 
 

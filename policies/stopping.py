@@ -11,14 +11,22 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb
 from types import MappingProxyType
 from typing import Literal
 
 from policies.types import Launch, SamplingRequest, Step, VoteState
 
-__all__ = ["STOPPING", "RuleResult", "StoppingRule", "VotePolicy", "lead_probability", "parse_stop"]
+__all__ = [
+    "STOPPING",
+    "AllChoicesPolicy",
+    "RuleResult",
+    "StoppingRule",
+    "VotePolicy",
+    "lead_probability",
+    "parse_stop",
+]
 
 TICK = 0.25
 """Seconds between two looks at the samples in flight, where a token limit or a confidence needs watching."""
@@ -235,6 +243,18 @@ class VotePolicy:
             abort=result.abort,
             wake_after=_seconds_to_next_look(sampling, state.elapsed, result.watch),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AllChoicesPolicy:
+    """Draws `choices` samples, all of which the client gets without a vote."""
+
+    choices: int
+
+    def step(self, state: VoteState) -> Step:
+        """See `Policy`."""
+        sampling = replace(state.sampling, samples=self.choices, stop="none", choices=self.choices)
+        return VotePolicy().step(replace(state, sampling=sampling))
 
 
 def _reached_limit(state: VoteState) -> str:

@@ -39,7 +39,7 @@ MAX_QUICK_TEXT = 2_000  # characters of such a reply; a longer one may be one JS
 def extract(text: str) -> Answer | None:
     """Return the last answer that `text` declares; None if it declares none, and so has no vote."""
     raw = find_answer(text)
-    return None if raw is None else _keyed_answer(raw)
+    return None if raw is None else _answer_with_key(raw)
 
 
 async def extract_async(text: str) -> Answer | None:
@@ -47,7 +47,7 @@ async def extract_async(text: str) -> Answer | None:
     raw = await _find_answer(text)
     if raw is None:
         return None
-    return await asyncio.to_thread(_keyed_answer, raw) if len(raw) > MAX_QUICK else _keyed_answer(raw)
+    return await asyncio.to_thread(_answer_with_key, raw) if len(raw) > MAX_QUICK else _answer_with_key(raw)
 
 
 def equivalent(a: Answer, b: Answer, pool: WorkerPool | None = None) -> bool | None:
@@ -79,7 +79,7 @@ def verify(
     """Return whether the answer that `text` declares equals `gold`; False if it declares none.
 
     `gold` is an answer, or a worked solution that declares one. `tolerance` is for data sets with a
-    tolerance as their own rule: a number at most that far from the gold is right too. Raises
+    tolerance as their own rule: a number at most that far from the gold is correct too. Raises
     ValueError for a tolerance that is no number over 0.
     """
     allowed = exact_tolerance(tolerance)
@@ -122,7 +122,7 @@ async def _find_answer(text: str) -> str | None:
     return find_answer(text) if len(text) <= MAX_QUICK_TEXT else await asyncio.to_thread(find_answer, text)
 
 
-def _keyed_answer(raw: str) -> Answer | None:
+def _answer_with_key(raw: str) -> Answer | None:
     key = canonical_key(raw)
     return Answer(raw, key) if key else None
 

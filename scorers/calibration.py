@@ -1,4 +1,4 @@
-"""Calibrates a classifier's probabilities, so that 0.8 means right eight times in ten."""
+"""Calibrates a classifier's probabilities, so that 0.8 means correct eight times in ten."""
 
 from __future__ import annotations
 

@@ -60,13 +60,13 @@ class _TopLogprobs(Sequence[Entry]):
         return self._values.tolist()
 
     @overload
-    def __getitem__(self, place: int) -> Entry: ...
+    def __getitem__(self, index: int) -> Entry: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(place, slice):
-            return _TopLogprobs(self._values[place])
-        return {"logprob": self._values[place]}
+    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+        if isinstance(index, slice):
+            return _TopLogprobs(self._values[index])
+        return {"logprob": self._values[index]}
 
 
 def compact_tokens(content: Iterable[Entry]) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Puts finished samples into groups of equal answers, one sample at a time."""
+"""Groups finished samples by equal answers, one sample at a time."""
 
 from __future__ import annotations
 
@@ -20,46 +20,52 @@ class _OpenGroup:
 
 
 class _GroupList:
-    """The groups so far. The two groupers share it, and differ only in how they compare answers.
+    """Holds the groups of both groupers, which differ only in how they compare answers.
 
-    `groups` goes from heaviest to lightest; the earlier first member breaks a tie.
+    `groups` is sorted from heaviest to lightest; in a tie, the group with the earlier first member leads.
     """
 
     def __init__(self) -> None:
         self.groups: tuple[Group, ...] = ()
-        self._groups: list[_OpenGroup] = []
-        self._by_key: dict[Hashable, _OpenGroup] = {}
+        self._open_groups: list[_OpenGroup] = []
+        self._group_by_key: dict[Hashable, _OpenGroup] = {}
 
-    def _join(self, group: _OpenGroup, sample: Sample, weight: float) -> None:
+    def _add_member(self, group: _OpenGroup, sample: Sample, weight: float) -> None:
         group.members.append(sample.index)
         group.weight += weight
-        ordered = sorted(self._groups, key=lambda each: -each.weight)
-        self.groups = tuple(Group(each.answer, tuple(each.members), each.weight) for each in ordered)
+        ordered = sorted(self._open_groups, key=lambda open_group: -open_group.weight)
+        self.groups = tuple(
+            Group(open_group.answer, tuple(open_group.members), open_group.weight) for open_group in ordered
+        )
 
     def _find_group(self, answer: Answer) -> Generator[Answer, bool | None, _OpenGroup]:
-        """Find or open the answer's group; yield each group's first answer for a comparison.
+        """Find or open the answer's group.
 
-        Only first answers are compared, because equality of answers is not transitive in practice.
-        A key stays with its group, so it is compared only once. The list may grow during the walk,
-        so two walks that overlap while they await a comparison can't open two groups for one answer.
+        Yields each group's first answer, and expects to be sent whether it equals this one; so the caller
+        decides whether to await the comparison. Only first answers are compared, because equality of
+        answers is not transitive in practice. Equal keys need no comparison.
+
+        Searches may overlap while they await a comparison. Each looks again for its key after every one,
+        and sees the groups that others have opened meanwhile. So no two open a group for the same answer.
         """
         position = 0
-        while (group := self._by_key.get(answer.key)) is None and position < len(self._groups):
-            candidate = self._groups[position]
-            if (yield candidate.answer):
-                return self._by_key.setdefault(answer.key, candidate)
+        while answer.key not in self._group_by_key and position < len(self._open_groups):
+            candidate = self._open_groups[position]
             position += 1
-        if group is None:
-            group = self._by_key[answer.key] = _OpenGroup(answer)
-            self._groups.append(group)
-        return group
+            is_equal = yield candidate.answer
+            if is_equal:
+                self._group_by_key.setdefault(answer.key, candidate)
+        if answer.key not in self._group_by_key:
+            group = self._group_by_key[answer.key] = _OpenGroup(answer)
+            self._open_groups.append(group)
+        return self._group_by_key[answer.key]
 
 
 class Grouper(_GroupList):
-    """Groups samples with a comparison that answers at once; without one, only equal keys are equal.
+    """Groups samples by a synchronous comparison. Without one, only answers with the same key are equal.
 
-    `equivalent(first, new)` takes a group's first answer and the new one. None (undecided) counts
-    as different.
+    `equivalent(first, new)` compares a group's first answer with a new one. None means undecided, and
+    counts as different.
     """
 
     def __init__(self, equivalent: Callable[[Answer, Answer], bool | None] | None = None) -> None:
@@ -77,7 +83,7 @@ class Grouper(_GroupList):
                 equal = self._equivalent(first, answer) if self._equivalent else None
                 first = search.send(equal)
         except StopIteration as end:
-            self._join(end.value, sample, weight)
+            self._add_member(end.value, sample, weight)
         return True
 
 
@@ -98,15 +104,15 @@ class AsyncGrouper(_GroupList):
             while True:
                 first = search.send(await self._equivalent(first, answer))
         except StopIteration as end:
-            self._join(end.value, sample, weight)
+            self._add_member(end.value, sample, weight)
         return True
 
 
 def singleton_groups(samples: Sequence[Sample]) -> tuple[Group, ...]:
     """Return every sample with text that was not truncated as a group of its own.
 
-    These are the candidates among free text, where no two samples are equal. "best" and "mbr" can
-    choose among them; every other vote would take the first.
+    These are the candidates among free text, where no two samples are equal. "best" and "mbr" (minimum
+    Bayes risk) can choose among them; every other vote would take the first.
     """
     return tuple(
         Group(Answer(sample.content, sample.index), (sample.index,), 1.0)

@@ -7,7 +7,7 @@ appears a second time in reverse. The grader reads the judgement like any answer
 can't read does not count.
 
 Checking is for a model trained as a generative verifier (arXiv:2408.15240): it is asked whether an
-answer is right, thinks, and says yes or no.
+answer is correct, thinks, and says yes or no.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ class JudgeScorer:
 
         async def pick(order: Sequence[int]) -> int | None:
             candidates = "\n\n".join(
-                f"<reply number={place}>\n{_shown(samples[i], room)}\n</reply>"
-                for place, i in enumerate(order, 1)
+                f"<reply number={number}>\n{_shown(samples[i], room)}\n</reply>"
+                for number, i in enumerate(order, 1)
             )
             number = await self._ask(_PICK.format(conversation=conversation, candidates=candidates), model)
             if number is None or number.denominator != 1 or not 1 <= number <= len(order):
@@ -184,7 +184,7 @@ class JudgeScorer:
 
 
 def yes_probability(yes: int, count: int) -> float | None:
-    """Return the probability that the answer is right, from `yes` of `count` judgements; None without any.
+    """Return the probability that the answer is correct, from `yes` of `count` judgements; None without any.
 
     It is (yes + 1/2) / (count + 1) (Krichevsky and Trofimov 1981). So a single judgement gives
     neither 0 nor 1, and samples that are all doubted alike still count.

@@ -1,4 +1,4 @@
-"""Scores with a trained classifier: the probability that a reply is right.
+"""Scores with a trained classifier: the probability that a reply is correct.
 
 The classifier is on a server or in a local directory. A server speaks vLLM's pooling API
 (`vllm serve MODEL --runner pooling`): `/classify` takes texts, which the prompt template makes, and
@@ -44,7 +44,7 @@ class ClassifierInput:
 
 
 class Classifier(Protocol):
-    """Gives the probability that a reply is right."""
+    """Gives the probability that a reply is correct."""
 
     async def classify(self, inputs: Sequence[ClassifierInput]) -> tuple[list[float], int]:
         """Return one probability for each input, and the tokens read. Raises `ScorerError`."""
@@ -73,8 +73,8 @@ class TrainedScorer:
         """See `Scorer`. The classifier's tokens count with the request's."""
         question = last_question(messages)
         inputs = {
-            place: ClassifierInput(question, sample.content, sample.reasoning)
-            for place, sample in enumerate(samples)
+            index: ClassifierInput(question, sample.content, sample.reasoning)
+            for index, sample in enumerate(samples)
             if sample.content.strip()
         }
         if not inputs:
@@ -82,7 +82,7 @@ class TrainedScorer:
         probabilities, tokens = await self.classifier.classify(list(inputs.values()))
         model.count(tokens)
         weights = dict(zip(inputs, map(self.calibration, probabilities), strict=True))
-        return [weights.get(place) for place in range(len(samples))]
+        return [weights.get(index) for index in range(len(samples))]
 
 
 @dataclass(frozen=True, slots=True)

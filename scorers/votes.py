@@ -1,6 +1,7 @@
 """The votes, one function each.
 
-To add a vote: write one function here, and add one line to `VOTES` at the end of this file.
+To add a vote: write one function here, and add one line to `VOTES` at the end of this file. If it needs
+a scorer, add its name to `SCORED_VOTES` too.
 
 Every vote is pure and deterministic: the first seen wins a tie. Scores come in the `VoteOptions`. A
 sample on which the scorer has no opinion counts as the mean of the others.
@@ -20,6 +21,7 @@ from scorers.grouping import singleton_groups
 from scorers.types import Group, Sample, Vote, VoteOptions, VoteResult
 
 __all__ = [
+    "SCORED_VOTES",
     "VOTES",
     "best",
     "best_of_majority",
@@ -42,7 +44,7 @@ def majority(
     groups: Sequence[Group], samples: Sequence[Sample], options: VoteOptions = NO_OPTIONS
 ) -> VoteResult:
     """Pick the group with the most samples (self-consistency, Wang et al. 2022)."""
-    return _elect_heaviest(_reweighted(groups, lambda group: len(group.members)), samples, options)
+    return _elect_heaviest(_reweight(groups, lambda group: len(group.members)), samples, options)
 
 
 def weighted(
@@ -53,7 +55,7 @@ def weighted(
         return _elect_heaviest(groups, samples, options)
     score = _scores_or_mean(groups, options)
     return _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(score[i] for i in group.members)), samples, options
+        _reweight(groups, lambda group: fsum(score[i] for i in group.members)), samples, options
     )
 
 
@@ -104,7 +106,7 @@ def borda(
         ranks = range(len(votes) + 1, len(votes) + len(members) + 1)
         votes |= dict.fromkeys(members, fsum(rank**exponent for rank in ranks) / len(members))
     return _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(votes[i] for i in group.members)), samples, options
+        _reweight(groups, lambda group: fsum(votes[i] for i in group.members)), samples, options
     )
 
 
@@ -124,7 +126,7 @@ def confidence(
     cut = sorted(score.values(), reverse=True)[ceil(keep * len(score)) - 1] if score else 0.0
     above_cut = {i: value for i, value in score.items() if value >= cut}
     result = _elect_heaviest(
-        _reweighted(groups, lambda group: fsum(above_cut.get(i, 0.0) for i in group.members)),
+        _reweight(groups, lambda group: fsum(above_cut.get(i, 0.0) for i in group.members)),
         samples,
         options,
     )
@@ -137,7 +139,7 @@ def overlap(first: str, second: str) -> float:
 
 
 def similarities(texts: Sequence[str]) -> Callable[[int, int], float]:
-    """Return a function that gives the `overlap` of two of the texts by their places.
+    """Return a function that gives the `overlap` of two of the texts by their indices.
 
     Each text is split only once. Only its last `MAX_WORDS` words count, which keeps one
     comparison well under a millisecond.
@@ -185,7 +187,7 @@ def mbr(
         others = fsum(weight for j, weight in score.items() if j != i)
         return fsum(weighted_similarity[i]) / others if others > 0 else 1.0
 
-    result = _elect_heaviest(_reweighted(singletons, centrality), samples, options)
+    result = _elect_heaviest(_reweight(singletons, centrality), samples, options)
     return _apply_floor(replace(result, share=result.groups[0].weight), options) if result.groups else result
 
 
@@ -197,7 +199,7 @@ def _scores_or_mean(groups: Sequence[Group], options: VoteOptions) -> dict[int, 
     return {i: options.scores.get(i, neutral) for i in votable}
 
 
-def _reweighted(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
+def _reweight(groups: Sequence[Group], weight: Callable[[Group], float]) -> list[Group]:
     return [replace(group, weight=float(weight(group))) for group in groups]
 
 
@@ -242,3 +244,6 @@ VOTES: Mapping[str, Vote] = MappingProxyType(
     }
 )
 """All votes, by the name in `X-Vote`."""
+
+SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
+"""The votes that need a scorer. Without one they still work, and the client gets a note about it."""

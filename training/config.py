@@ -110,9 +110,9 @@ class _Table(BaseModel):
         return {first.get(name, name): value for name, value in self.model_dump(mode="json").items()}
 
 
-def _warn_of_old_names(names: Iterable[tuple[str, str]], place: str = "") -> None:
+def _warn_of_old_names(names: Iterable[tuple[str, str]], prefix: str = "") -> None:
     pairs = ", ".join(f"{old} is {new} now" for old, new in sorted(names))
-    message = f"{place}old names of settings, accepted until 1.0: {pairs}"
+    message = f"{prefix}old names of settings, accepted until 1.0: {pairs}"
     warnings.warn(message, OldSettingName, stacklevel=3)
 
 
@@ -241,7 +241,7 @@ class SftTable(_StageTable):
     keep: Positive = 1
     """The largest number of replies imitated for each problem."""
     scorer: Path | None = None
-    """A trained scorer's directory. It ranks the right replies; without it the shortest come first."""
+    """A trained scorer's directory. It ranks the correct replies; without it the shortest come first."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     max_tokens: Positive = 256
     target_accuracy: Share | None = None
@@ -447,7 +447,7 @@ class ScorerTable(_Table):
     start: str | None = None
     """The directory of the model that the generative judge starts from. None: the policy."""
     misses: Annotated[tuple[Miss, ...], Field(min_length=1)] = ("digit",)
-    """How wrong answers made by rule differ from the right ones (see `training.scorer.judge_problems`)."""
+    """How wrong answers made by rule differ from the correct ones (see `training.scorer.judge_problems`)."""
     checks: SftTable | None = None
     """The judge's fine-tuning on checks made by rule, and without `judge` also on the policy's replies."""
     judge: RlTable | None = None
@@ -578,15 +578,15 @@ _STAGE_FIELDS: dict[str, Any] = {
 _RunConfig = create_model("TrainConfig", __base__=TrainConfig, **_STAGE_FIELDS)
 
 
-def parse_config(values: Mapping[str, Any], *, place: str = "") -> TrainConfig:
+def parse_config(values: Mapping[str, Any], *, prefix: str = "") -> TrainConfig:
     """Return the run that these values describe. Raises pydantic's ValidationError.
 
-    One warning lists the old names of settings, behind `place`.
+    One warning lists the old names of settings, behind `prefix`.
     """
     old_names: set[tuple[str, str]] = set()
     config = _RunConfig.model_validate(values, context=old_names)
     if old_names:
-        _warn_of_old_names(old_names, place)
+        _warn_of_old_names(old_names, prefix)
     return config
 
 
@@ -598,7 +598,7 @@ def read_config(path: Path, **overrides: Any) -> TrainConfig:
         raise ConfigError(f"{path}: can't be read ({error})") from error
     values |= {name: value for name, value in overrides.items() if value is not None}
     try:
-        return _resolve_other_runs(path, parse_config(values, place=f"{path}: "))
+        return _resolve_other_runs(path, parse_config(values, prefix=f"{path}: "))
     except ValidationError as error:
         lines = (
             f"{path}: {'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"

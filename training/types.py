@@ -32,19 +32,19 @@ class ProgramCase:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One question, and what tells a right reply from a wrong one.
+    """One question, and what tells a correct reply from a wrong one.
 
     Training, evaluation, promotion and the exports all use it. `id` is unique within a data set.
 
-    - `gold` is the right answer. `tolerance` is how far from it a number may lie and still be right, where
-      the data's own rule says so; None asks for the same value.
+    - `gold` is the correct answer. `tolerance` is how far a correct number may lie from it, where the data's
+      own rule says so; None asks for the same value.
     - `reward` names the reward that judges the replies (see `training.rewards.REWARDS`): "correct" needs
       `gold`, "tests" needs `tests` or `cases`, "checks" needs `checks`, "rubric" may have a `rubric`;
       "preference" and "majority" need nothing.
     - `tests` are Python assertions about what a reply's code defines. `cases` run that code as a program.
     - `pairs` are replies that people liked, each with one that they liked less. The preference model learns
       from them.
-    - `source` names the data set, for figures by source.
+    - `source` names the data set, for metrics by source.
     - `general` problems keep abilities other than reasoning alive. They are asked without a budget prompt.
     - `extra` holds what only some sources give, as worked chains of thought ("chains").
     """
@@ -69,7 +69,7 @@ class Completion:
     """One reply to a problem, as training draws it.
 
     `ids` are its tokens without the end-of-turn token. `text` is what they decode to, with special tokens.
-    `policies.thinking` splits the text into `thinking` and `answer`; `thought` counts the thinking's tokens.
+    `policies.thinking` splits the text into `thinking` and `answer`; `thinking_tokens` counts the former.
     A `finished` reply ended by itself, within the length limit. `budget` names the level that the system
     prompt asked for; None where it asked for none.
     """
@@ -78,7 +78,7 @@ class Completion:
     ids: tuple[int, ...]
     thinking: str
     answer: str
-    thought: int
+    thinking_tokens: int
     finished: bool
     budget: str | None = None
 

@@ -17,7 +17,7 @@ _SUM = "State the final answer to the following arithmetic problem: {} ="
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question, its right answer, and the seed of its first sample (sample i has seed + i)."""
+    """A question, its correct answer, and the seed of its first sample (sample i has seed + i)."""
 
     text: str
     gold: str
@@ -72,5 +72,5 @@ _PAIRS = (
     (_SUM.format("6 - 5 - 1"), "0"),
 )
 
-QUESTIONS = tuple(Question(text, gold, 1000 * place) for place, (text, gold) in enumerate(_PAIRS))
+QUESTIONS = tuple(Question(text, gold, 1000 * index) for index, (text, gold) in enumerate(_PAIRS))
 """Eight sums of two to four terms and two word problems of two steps."""

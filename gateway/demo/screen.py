@@ -73,7 +73,7 @@ def question_lines(question: Question, reply: DemoReply, result: Result) -> Rend
 
 
 def results_table(results: Sequence[Result], settings: Sequence[DemoSetting]) -> Table:
-    """Draw one row for each setting: right answers, and their cost."""
+    """Draw one row for each setting: correct answers, and their cost."""
     table = Table(title="Right answers and cost of each setting", title_justify="left")
     for name in ("budget", "samples", "vote", "right", "tokens", "samples drawn", "seconds"):
         table.add_column(name, justify="left" if name in ("budget", "vote") else "right")
@@ -136,12 +136,12 @@ def _votes(groups: Sequence[tuple[str, int, float]]) -> list[Text]:
     largest = max((count for _, count, _ in groups), default=1)
     return [
         Text.assemble(
-            ("  vote      " if place == 0 else "            ", "dim"),
-            (f"{_flat(answer)[:16]:<16} ", "bold" if place == 0 else ""),
-            ("█" * max(1, _BAR * count // largest), "green" if place == 0 else "blue"),
+            ("  vote      " if index == 0 else "            ", "dim"),
+            (f"{_flat(answer)[:16]:<16} ", "bold" if index == 0 else ""),
+            ("█" * max(1, _BAR * count // largest), "green" if index == 0 else "blue"),
             f" {count}",
         )
-        for place, (answer, count, _) in enumerate(groups[:4])
+        for index, (answer, count, _) in enumerate(groups[:4])
     ]
 
 

@@ -164,14 +164,14 @@ class ChatStream:
             winners, revised = self._winners(result)
             parts += winners
         last = len(result.chosen) - 1
-        for place, sample in enumerate(result.chosen):
+        for index, sample in enumerate(result.chosen):
             choice = {
                 **self._ending(sample),
-                "index": place if self._votes else sample.index,
+                "index": index if self._votes else sample.index,
                 "delta": {},
                 "finish_reason": sample.finish_reason,
             }
-            more = {"scaling": report(self._request, result, **revised)} if place == last else {}
+            more = {"scaling": report(self._request, result, **revised)} if index == last else {}
             parts.append(self._chunk([choice], result.envelope, **more))
         if self._request.reply.include_usage:
             parts.append(self._chunk([], result.envelope, usage=usage_of(result)))
@@ -209,17 +209,17 @@ class ChatStream:
         """Write the vote's chosen samples; of one that was shown live, only what corrects it."""
         parts: list[bytes] = []
         revised: dict[str, Any] = {}
-        for place, sample in enumerate(result.chosen):
-            if place == 0 and self._shown_live is not None:
+        for index, sample in enumerate(result.chosen):
+            if index == 0 and self._shown_live is not None:
                 if sample.index == self._shown_live:
                     continue
                 revised = {"revised": self._live_length + len(CORRECTION)}
                 parts.append(self._whole(0, self._text("", CORRECTION)))
-            parts.append(self._whole(place, {"role": "assistant", **self._text(sample.reasoning, "")}))
+            parts.append(self._whole(index, {"role": "assistant", **self._text(sample.reasoning, "")}))
             fields = {**sample.extra.get("message", {}), **self._text("", sample.content)}
             if sample.tool_calls:
                 fields["tool_calls"] = [{"index": i, **call} for i, call in enumerate(sample.tool_calls)]
-            parts.append(self._whole(place, fields, logprobs=sample.logprobs))
+            parts.append(self._whole(index, fields, logprobs=sample.logprobs))
         return parts, revised
 
     def _whole(self, index: int, delta: dict[str, Any], **fields: Any) -> bytes:

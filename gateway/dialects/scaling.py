@@ -73,7 +73,7 @@ def usage_of(result: RunResult) -> dict[str, Any]:
 def _budget(request: RunRequest, result: RunResult) -> dict[str, Any]:
     used = max((sample.usage.reasoning for sample in result.chosen[:1]), default=0)
     return {
-        "asked": request.asked,
+        "asked": request.requested_budget,
         "by": request.sampling.sources.get("thinking"),
         "limit": result.limit,
         "enforced": result.enforced,

@@ -1,1 +1,1 @@
-"""What all routes share: keys, request ids, error bodies, streams and hang-ups."""
+"""What all routes share: keys, request ids, error bodies, streams and client disconnects."""

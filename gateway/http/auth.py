@@ -15,7 +15,7 @@ from gateway.config import KeySettings
 from gateway.errors import Unauthorized
 from gateway.http.error_bodies import error_response
 
-__all__ = ["Keys", "digest", "key_name_of", "key_of", "new_key", "owner_of", "secured"]
+__all__ = ["Keys", "add_security", "digest", "key_name_of", "key_of", "new_key", "owner_of"]
 
 _KEY = "thinkgate.key"
 _KEY_NAME = "thinkgate.key_name"
@@ -101,7 +101,7 @@ def _refusal(has_key: bool) -> Unauthorized:
     )
 
 
-def secured(document: dict[str, Any]) -> dict[str, Any]:
+def add_security(document: dict[str, Any]) -> dict[str, Any]:
     """Add to an OpenAPI document which paths need a key, and the error for requests without one."""
     document.setdefault("components", {})["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():

@@ -1,4 +1,4 @@
-"""A request's events -> bytes on the wire, for as long as the client is there to read them."""
+"""Writes a run's events as bytes, and stops the run when the client disconnects."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from gateway.dialects.base import Writer
 from gateway.errors import GatewayError, internal_error
 from gateway.runs.events import Delta, Event, Progress, RunResult
 
-__all__ = ["ClientGone", "EventStream", "HangUpWatch", "json_response", "write"]
+__all__ = ["ClientGone", "DisconnectWatch", "EventStream", "json_response", "write"]
 
 
 class ClientGone(Exception):
-    """The client hung up before its answer was complete."""
+    """The client disconnected before its answer was complete."""
 
 
 async def write(
     events: AsyncGenerator[Event, None],
     writer: Writer,
-    ended: Callable[[RunResult | int], None],
+    on_end: Callable[[RunResult | int], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Run a request and write its events; an error after the first bytes becomes the writer's.
+    """Yield a run's events as bytes; the writer turns an error after the first bytes into an event.
 
-    `ended` receives the result, or the status of a failure after the first bytes. A failure before anything
+    `on_end` receives the result, or the status of a failure after the first bytes. A failure before anything
     was written is raised, so that it can have its true status.
     """
-    begun = False
+    started = False
     async with aclosing(events):
         try:
             async for event in events:
@@ -42,34 +42,34 @@ async def write(
                 elif isinstance(event, Progress):
                     block = writer.progress(event)
                 else:
-                    ended(event.result)
+                    on_end(event.result)
                     block = writer.finish(event.result)
                 if block:
-                    begun = True
+                    started = True
                     yield block
         except GatewayError as error:
-            if not begun:
+            if not started:
                 raise
-            ended(error.status)
+            on_end(error.status)
             yield writer.error(error)
         except Exception as error:
-            if begun:
-                ended(500)
+            if started:
+                on_end(500)
                 yield writer.error(internal_error(error))
             raise
 
 
 @dataclass(slots=True)
-class HangUpWatch:
-    """A context in which a client that hangs up cancels what is awaited; it then ends with `ClientGone`.
+class DisconnectWatch:
+    """A context that is cancelled when the client disconnects, and then raises `ClientGone`.
 
-    The watch itself begins after `grace` seconds, so that the many replies that are ready by then pay nothing
-    for it.
+    The watch itself begins after `grace` seconds, so that it costs nothing for the many replies that are
+    ready by then.
     """
 
     receive: Receive
     grace: float = 0.02
-    _gone: bool = field(default=False, init=False)
+    _disconnected: bool = field(default=False, init=False)
     _task: asyncio.Task[Any] | None = field(default=None, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _watcher: asyncio.Task[None] | None = field(default=None, init=False)
@@ -85,7 +85,12 @@ class HangUpWatch:
             self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._task and self._task.uncancel() == 0:
+        if (
+            self._disconnected
+            and kind is asyncio.CancelledError
+            and self._task
+            and self._task.uncancel() == 0
+        ):
             raise ClientGone from None
 
     def _begin(self) -> None:
@@ -94,7 +99,7 @@ class HangUpWatch:
     async def _watch(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
+        self._disconnected = True
         if self._task is not None:
             self._task.cancel()
 
@@ -102,8 +107,8 @@ class HangUpWatch:
 class EventStream(Response):
     """Server-sent events; the status waits for the first of them.
 
-    Unlike Starlette's own streaming response, it closes its source as soon as the client hangs up, even while
-    it waits for the next event.
+    Unlike Starlette's own streaming response, it closes its source as soon as the client disconnects, even
+    while it waits for the next event.
     """
 
     media_type = "text/event-stream"
@@ -124,7 +129,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the source ends or the client is gone."""
         try:
-            async with aclosing(self._source), HangUpWatch(receive):
+            async with aclosing(self._source), DisconnectWatch(receive):
                 start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
                 await send(start)
                 await send({"type": "http.response.body", "body": self._first, "more_body": True})

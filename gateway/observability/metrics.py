@@ -89,22 +89,22 @@ class Metrics:
         self._kinds = {kind: self._tokens.labels(kind) for kind in ("prompt", "thinking", "answer", "saved")}
         self._endings = {status: self._samples.labels(status) for status in _STATUSES}
 
-    def begin(self) -> None:
+    def count_start(self) -> None:
         """Count a request that has arrived."""
         self._running.inc()
 
-    def end(self, status: int, route: AliasRoute | None = None) -> None:
-        """Count the end of a request; status 499 means that the client hung up."""
+    def count_end(self, status: int, route: AliasRoute | None = None) -> None:
+        """Count the end of a request; status 499 means that the client disconnected."""
         self._running.dec()
         if route is not None:
-            self.routed(route, status)
+            self.count_alias(route, status)
         (self._answered if status == 200 else self._requests.labels(str(status))).inc()
 
-    def routed(self, route: AliasRoute, status: int) -> None:
+    def count_alias(self, route: AliasRoute, status: int) -> None:
         """Count the end of a request that named an alias."""
         self._target_requests.labels(route.alias, route.target, str(status)).inc()
 
-    def result(self, request: RunRequest, result: RunResult) -> None:
+    def count_result(self, request: RunRequest, result: RunResult) -> None:
         """Count what a finished request took: seconds, tokens and samples."""
         self._seconds.observe(result.seconds)
         tokens = {
@@ -123,7 +123,7 @@ class Metrics:
                 number -= counts.truncated + counts.unanswered
             if number:
                 counter.inc(number)
-        if request.asked is not None and result.chosen:
+        if request.requested_budget is not None and result.chosen:
             level = request.sampling.level or "number"
             self._thinking.labels(level).observe(result.chosen[0].usage.reasoning)
         if request.route is not None:
@@ -133,12 +133,12 @@ class Metrics:
             if result.vote is not None:
                 self._target_shares.labels(*labels).observe(result.vote.share)
 
-    def aliases(self, bad: Callable[[], bool]) -> None:
+    def add_aliases_gauge(self, bad: Callable[[], bool]) -> None:
         """Add a gauge that says whether the aliases file is unusable."""
         name, description = "thinkgate_aliases_bad", "1 while the aliases file can't be used."
         Gauge(name, description, registry=self.registry).set_function(lambda: float(bad()))
 
-    def unrecorded(self, count: Callable[[], int]) -> None:
+    def add_unrecorded_gauge(self, count: Callable[[], int]) -> None:
         """Add a gauge of the requests that the recorder failed to write; `count` returns their number."""
         name, description = "thinkgate_requests_unrecorded", "Requests that the recorder failed to write."
         Gauge(name, description, registry=self.registry).set_function(count)

@@ -38,4 +38,4 @@ class RecentAnswers:
     @staticmethod
     def _names(provenance: Provenance) -> list[tuple[str, str]]:
         ids = (provenance.completion_id, provenance.request_id)
-        return [(provenance.owner, each) for each in ids if each]
+        return [(provenance.owner, any_id) for any_id in ids if any_id]

@@ -39,7 +39,7 @@ def append_lines(path: Path, lines: Sequence[bytes], write: Write = os.write) ->
     """
     compressed = path.suffix == ".gz"
     try:
-        with _locked(path) as descriptor:
+        with _open_locked(path) as descriptor:
             start = _size(descriptor)
             head = b"\n" if not compressed and _ends_in_torn_line(descriptor, start) else b""
             block = gzip.compress(b"".join(lines)) if compressed else head + b"".join(lines)
@@ -86,7 +86,7 @@ def _open(path: Path) -> int:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _open_locked(path: Path) -> Iterator[int]:
     """Open the file and hold its lock, so that processes that share it don't cut each other's lines."""
     descriptor = _open(path)
     try:

@@ -10,16 +10,16 @@ answer from the text and compares it with the question's, within its "tolerance"
 such a rule. Without "tokens" the logged ones count, else a quarter of the characters. Scores are weights
 in [0, 1]; if any score of a file lies outside, all of them are taken for logits.
 
-A gateway's own traffic (`record_to`) has right answers only where clients have sent feedback
+A gateway's own traffic (`record_to`) has correct answers only where clients have sent feedback
 (`POST /v1/feedback`), which is a line of its own:
 
     {"feedback": {"id", "answer"?, "correct"?}}
 
-It is joined with the line of the same "id". Its "answer" is the question's right answer. Its "correct"
-labels the returned sample, whose answer is then the question's if it was right. In a file with feedback,
+It is joined with the line of the same "id". Its "answer" is the question's correct answer. Its "correct"
+labels the returned sample, whose answer is then the question's if it was correct. In a file with feedback,
 questions that still can't be judged are left out.
 
-Traffic can also be replayed for agreement: an answer then counts as right where the vote of all the
+Traffic can also be replayed for agreement: an answer then counts as correct where the vote of all the
 question's samples gives the same answer.
 """
 
@@ -53,13 +53,13 @@ def grade(
 
     `confidence` reads the samples' logprobs, where there are any. `pool` holds the grader's workers;
     without it the grader compares canonical forms alone. With `agreement` the majority of a question's
-    own samples stands for its right answer, whatever the line says of it.
+    own samples stands for its correct answer, whatever the line says of it.
     """
     grader = _Grader(confidence, pool, agreement)
     questions = []
     for line in recording.lines:
         request = _with_labels(line.request)
-        if recording.has_feedback and not agreement and not _judged(request):
+        if recording.has_feedback and not agreement and not _has_verdict(request):
             continue
         try:
             questions.append(grader.question(request))
@@ -84,7 +84,7 @@ def _with_labels(request: RecordedRequest) -> RecordedRequest:
     return request.model_copy(update={"answer": answer, "samples": samples})
 
 
-def _judged(request: RecordedRequest) -> bool:
+def _has_verdict(request: RecordedRequest) -> bool:
     return request.answer is not None or all(sample.correct is not None for sample in request.samples)
 
 
@@ -113,8 +113,8 @@ class _Grader:
                 )
             samples.append(self._sample(sample, request))
         if self.agreement:
-            samples = _agreeing(samples, same)
-        certainties = self.confidence.weigh([_logged(sample) for sample in request.samples])
+            samples = _grade_by_majority(samples, same)
+        certainties = self.confidence.weigh([_token_logprobs(sample) for sample in request.samples])
         pairs = zip(samples, certainties, strict=True)
         return GradedQuestion(tuple(replace(sample, certainty=value) for sample, value in pairs), same)
 
@@ -129,7 +129,7 @@ class _Grader:
                 gold is not None and verify(graded, gold, self.pool, tolerance=request.tolerance) is True
             )
         window = ConfidenceWindow(self.confidence.window)
-        lows = [window.feed([token]) for token in _logged(sample)]
+        lows = [window.feed([token]) for token in _token_logprobs(sample)]
         tokens = sample.tokens
         if tokens is None:
             tokens = len(lows) or max(1, math.ceil(len(text) / 4))
@@ -146,7 +146,7 @@ class _Grader:
         )
 
 
-def _agreeing(
+def _grade_by_majority(
     samples: Sequence[GradedSample], same: Callable[[Answer, Answer], bool | None]
 ) -> list[GradedSample]:
     """Return the samples, each correct where it gives the answer that the majority of them gives."""
@@ -158,7 +158,7 @@ def _agreeing(
     return [replace(sample, correct=index in majority) for index, sample in enumerate(samples)]
 
 
-def _logged(sample: RecordedSample) -> list[dict[str, Any]]:
+def _token_logprobs(sample: RecordedSample) -> list[dict[str, Any]]:
     return [token.model_dump() for token in sample.token_logprobs]
 
 

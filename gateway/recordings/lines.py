@@ -106,7 +106,7 @@ def _provenance(provenance: Provenance) -> dict[str, str]:
 def _setting(request: RunRequest) -> RecordedSetting:
     sampling = request.sampling
     return RecordedSetting(
-        asked=request.asked,
+        asked=request.requested_budget,
         effort=sampling.level,
         thinking_tokens=sampling.thinking_limit,
         samples=sampling.samples,
@@ -154,7 +154,7 @@ def _numbers(token: Mapping[str, Any]) -> dict[str, Any]:
     top = token.get("top_logprobs") or ()
     return {
         "logprob": round(token["logprob"], 4),
-        **({"top_logprobs": [{"logprob": round(each["logprob"], 4)} for each in top]} if top else {}),
+        **({"top_logprobs": [{"logprob": round(other["logprob"], 4)} for other in top]} if top else {}),
     }
 
 

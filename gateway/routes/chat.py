@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from gateway.dialects.chat import ChatExchange
 from gateway.http.raw_routes import raw_router
+from gateway.routes.generation import generation_endpoint
 from gateway.routes.openapi import CHAT_OPENAPI
-from gateway.routes.runner import generating_endpoint
 from gateway.service import Service
 
 __all__ = ["chat_router"]
@@ -19,7 +19,7 @@ def chat_router(service: Service) -> APIRouter:
 
     router.add_api_route(
         "/v1/chat/completions",
-        generating_endpoint(service, ChatExchange),
+        generation_endpoint(service, ChatExchange),
         methods=["POST"],
         name="chat_completions",
         summary="Create a chat completion",

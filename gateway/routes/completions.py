@@ -15,9 +15,15 @@ from gateway.dialects.sse import event
 from gateway.errors import GatewayError
 from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
+from gateway.routes.generation import (
+    CLIENT_CLOSED_REQUEST,
+    count_end,
+    resolve,
+    run_while_connected,
+    start_stream,
+)
 from gateway.routes.openapi import COMPLETIONS_OPENAPI
-from gateway.routes.runner import CLIENT_CLOSED_REQUEST, attended, ended, resolve, start_stream
-from gateway.service import Resolved, Service
+from gateway.service import ResolvedModel, Service
 
 __all__ = ["completions_router"]
 
@@ -34,7 +40,7 @@ def completions_router(service: Service) -> APIRouter:
 
     @router.post("/v1/completions", openapi_extra=COMPLETIONS_OPENAPI, summary="Create a completion")
     async def completions(request: Request) -> Response:
-        """Relay a text completion. If the client hangs up, the engine stops generating."""
+        """Relay a text completion. If the client disconnects, the engine stops generating."""
 
         async def work(payload: bytes) -> Response:
             body = json_object(payload)
@@ -48,12 +54,12 @@ def completions_router(service: Service) -> APIRouter:
                 reply = b"".join([block async for block in source])
             return Response(reply, media_type="application/json")
 
-        return await attended(service, request, work)
+        return await run_while_connected(service, request, work)
 
     return router
 
 
-async def _check(service: Service, request: Request, body: Mapping[str, Any]) -> Resolved:
+async def _check(service: Service, request: Request, body: Mapping[str, Any]) -> ResolvedModel:
     """Refuse budgets, however the client sends them, because the upstream would silently ignore them."""
     for header in _BUDGET_HEADERS:
         if header in request.headers:
@@ -71,7 +77,7 @@ async def _check(service: Service, request: Request, body: Mapping[str, Any]) ->
 async def _stream(service: Service, request: Request, source: AsyncGenerator[bytes, None]) -> Response:
     status = CLIENT_CLOSED_REQUEST
 
-    async def relayed() -> AsyncGenerator[bytes, None]:
+    async def relay() -> AsyncGenerator[bytes, None]:
         nonlocal status
         started = False
         async with aclosing(source):
@@ -86,4 +92,4 @@ async def _stream(service: Service, request: Request, source: AsyncGenerator[byt
                 status = error.status
                 yield event(orjson.dumps(error.body()))
 
-    return await start_stream(relayed(), {}, lambda: ended(service, request, status))
+    return await start_stream(relay(), {}, lambda: count_end(service, request, status))

@@ -13,8 +13,8 @@ from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from gateway.http.auth import owner_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
+from gateway.routes.generation import CLIENT_CLOSED_REQUEST
 from gateway.routes.openapi import feedback_openapi
-from gateway.routes.runner import CLIENT_CLOSED_REQUEST
 from gateway.service import Service
 from policies.recordings import Feedback
 

@@ -12,8 +12,8 @@ from gateway.errors import NotSupported
 from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
 from gateway.http.streaming import json_response
+from gateway.routes.generation import generation_endpoint, plan, run_while_connected
 from gateway.routes.openapi import COUNT_OPENAPI, MESSAGES_OPENAPI
-from gateway.routes.runner import attended, generating_endpoint, plan
 from gateway.service import Service
 
 __all__ = ["messages_router"]
@@ -25,7 +25,7 @@ def messages_router(service: Service) -> APIRouter:
 
     router.add_api_route(
         "/v1/messages",
-        generating_endpoint(service, MessagesExchange),
+        generation_endpoint(service, MessagesExchange),
         methods=["POST"],
         name="messages",
         summary="Create a message",
@@ -49,6 +49,6 @@ def messages_router(service: Service) -> APIRouter:
                 )
             return json_response({"input_tokens": count})
 
-        return await attended(service, request, work)
+        return await run_while_connected(service, request, work)
 
     return router

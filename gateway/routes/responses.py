@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from gateway.dialects.responses import ResponsesExchange
 from gateway.http.raw_routes import raw_router
+from gateway.routes.generation import generation_endpoint
 from gateway.routes.openapi import RESPONSES_OPENAPI
-from gateway.routes.runner import generating_endpoint
 from gateway.service import Service
 
 __all__ = ["responses_router"]
@@ -19,7 +19,7 @@ def responses_router(service: Service) -> APIRouter:
 
     router.add_api_route(
         "/v1/responses",
-        generating_endpoint(service, ResponsesExchange),
+        generation_endpoint(service, ResponsesExchange),
         methods=["POST"],
         name="responses",
         summary="Create a response",

@@ -48,9 +48,9 @@ class Delta:
 class TokenCounts:
     """Tokens of one sample so far, readable while it runs.
 
-    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them. `lowest` is the
-    lowest windowed confidence so far. `confidence` is that of the whole, which short samples have as well.
-    Both are None where no logprobs are known.
+    `prompt` is the first upstream request's, `upstream_prompt` the sum over all of them.
+    `lowest_confidence` is the lowest of any window so far, `confidence` that of the whole sample. Short
+    samples have only the latter, and both are None without logprobs.
     """
 
     completion: int = 0
@@ -58,7 +58,7 @@ class TokenCounts:
     prompt: int = 0
     upstream_prompt: int = 0
     estimated: bool = False
-    lowest: float | None = None
+    lowest_confidence: float | None = None
     confidence: float | None = None
 
 

@@ -72,21 +72,23 @@ class ReplyOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One request, ready to run. `asked` is the client's own word for its budget, if any.
+    """One request, ready to run.
 
-    `votes`: samples are drawn to be combined, rather than returned as they are. `auto_samples`:
-    `sampling.samples` is only the most that may be drawn, and difficulty decides how many are.
-    `token_cap` is the client's own cap on thinking and answer together, `answer_reserve` the tokens
-    kept for the answer. `window`: the samples' confidence is
-    watched over so many tokens. `logged`: the client wants the logprobs themselves. `route`: the alias that
-    it named, and the model behind it.
+    - `requested_budget` is the client's own word for its budget, if it has one.
+    - `votes` says that a vote combines the samples; without it, all of them are returned.
+    - `auto_samples` makes `sampling.samples` a maximum; difficulty decides how many are drawn.
+    - `token_cap` is the client's own cap on thinking and answer together.
+    - `answer_reserve` is the number of tokens kept for the answer.
+    - `window` is the number of tokens over which confidence is measured; None measures none.
+    - `keeps_logprobs` says that the client itself wants the logprobs.
+    - `route` is the alias that the client named, and the model behind it.
     """
 
     body: Mapping[str, Any]
     model: ServedModel
     sampling: SamplingRequest
     reply: ReplyOptions
-    asked: str | None = None
+    requested_budget: str | None = None
     overridden: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     min_share: float = 0.0
@@ -95,7 +97,7 @@ class RunRequest:
     token_cap: int | None = None
     answer_reserve: int = 0
     window: int | None = None
-    logged: bool = False
+    keeps_logprobs: bool = False
     route: Route | None = None
 
 
@@ -121,23 +123,23 @@ def plan_request(
         sources["thinking"] = model.default_by
     level = model.levels.get(budget.level or "") if budget else None
     caps = _Caps(auto_cap, max_samples, greedy=body.get("temperature") == 0)
-    drawing = _drawing(requested, reply, budget, level, caps)
+    vote_plan = _plan_vote(requested, reply, budget, level, caps)
     token_cap: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
     limit = _limit(budget, level, model, body, token_cap)
     sampling = SamplingRequest(
         level=budget.level if budget else None,
         thinking_limit=limit,
-        samples=drawing.samples,
-        vote=drawing.vote,
+        samples=vote_plan.samples,
+        vote=vote_plan.vote,
         scorer=requested.scorer,
-        stop=drawing.stop,
+        stop=vote_plan.stop,
         limits=requested.limits,
         sources=sources,
         window=requested.scaling.window,
         threshold=requested.scaling.threshold,
-        choices=min(drawing.reply.choices, drawing.samples),
+        choices=min(vote_plan.reply.choices, vote_plan.samples),
     )
-    notes = [*drawing.notes]
+    notes = [*vote_plan.notes]
     if limit is not None and budget is not None:
         capped = limit == model.cap and limit != _limit(
             budget, level, replace(model, cap=None), body, token_cap
@@ -149,13 +151,13 @@ def plan_request(
         body,
         model,
         sampling,
-        drawing.reply,
+        vote_plan.reply,
         str(budget) if budget else None,
         requested.overridden,
         tuple(notes),
         requested.scaling.min_share,
-        votes=drawing.samples > 1,
-        auto_samples=drawing.auto,
+        votes=vote_plan.samples > 1,
+        auto_samples=vote_plan.auto,
         token_cap=token_cap,
         answer_reserve=model.reserve,
         route=route,
@@ -172,8 +174,8 @@ class _Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawing:
-    """How many samples are drawn, how they are combined, and what the client should know about it."""
+class _VotePlan:
+    """How many samples to draw, how to combine them, and notes about it for the client."""
 
     samples: int
     vote: str
@@ -183,13 +185,13 @@ class _Drawing:
     notes: tuple[str, ...]
 
 
-def _drawing(
+def _plan_vote(
     requested: RequestedSampling,
     reply: ReplyOptions,
     budget: ReasoningBudget | None,
     level: Level | None,
     caps: _Caps,
-) -> _Drawing:
+) -> _VotePlan:
     """Apply what the client says, then what its level brings along. Raises `BadRequest`."""
     if reply.choices > caps.samples:
         raise _too_many_choices(f"{reply.choices} choices", caps.samples)
@@ -215,11 +217,11 @@ def _drawing(
         notes.append("temperature is 0, so all samples would be the same: one was drawn")
     if reply.choices > samples > 1:
         raise _too_many_choices(f"{reply.choices} choices of {samples} samples", samples)
-    return _Drawing(samples, vote, stop, reply, auto, tuple(notes))
+    return _VotePlan(samples, vote, stop, reply, auto, tuple(notes))
 
 
-def _too_many_choices(asked: str, most: int) -> BadRequest:
-    return BadRequest(f"n: {asked}; allowed: 1 to {most}.", param="n", code="invalid_value")
+def _too_many_choices(requested: str, most: int) -> BadRequest:
+    return BadRequest(f"n: {requested}; allowed: 1 to {most}.", param="n", code="invalid_value")
 
 
 def _limit_notes(limit: int, budget: ReasoningBudget, *, capped: bool) -> list[str]:

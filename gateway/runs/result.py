@@ -18,7 +18,7 @@ from gateway.runs.events import (
     Status,
     TokenCounts,
 )
-from gateway.runs.logprobs import sample_as_asked
+from gateway.runs.logprobs import trim_sample_logprobs
 from gateway.runs.request import RunRequest
 from gateway.runs.voting import FinalVote
 from scorers.types import Answer, Sample, VoteResult
@@ -28,11 +28,11 @@ __all__ = ["SampleRecords", "is_silent", "result_of", "result_of_vote", "with_co
 
 @dataclass(slots=True)
 class SampleRecords:
-    """What has become of the samples of a vote run so far.
+    """The samples of a vote run so far: what came of each.
 
     `finished` and `status` are by sample index, `finished` in order of finishing; `answers` are those that
     were read. `lost` counts the tokens of samples that were aborted or failed; `failure` is the last error.
-    `notes` are those of the plans, each once.
+    `notes` are those of the plans, each once: a dictionary keeps their order, its values mean nothing.
     """
 
     finished: dict[int, FinishedSample] = field(default_factory=dict)
@@ -45,14 +45,14 @@ class SampleRecords:
 
 
 def result_of(
-    request: RunRequest, finished: Sequence[FinishedSample], began: float, notes: Sequence[str]
+    request: RunRequest, finished: Sequence[FinishedSample], started: float, notes: Sequence[str]
 ) -> RunResult:
     """Return the result of samples that are all returned."""
-    samples = tuple(each.sample for each in finished)
+    samples = tuple(entry.sample for entry in finished)
     if not samples:
         raise UpstreamError(502, "The upstream's reply has no choices.")
     truncated = sum(sample.truncated for sample in samples)
-    counts = [each.counts for each in finished]
+    counts = [entry.counts for entry in finished]
     return RunResult(
         chosen=samples,
         samples=samples,
@@ -60,18 +60,20 @@ def result_of(
             request.sampling.samples, len(samples), finished=len(samples), truncated=truncated
         ),
         sampling=request.sampling,
-        generated=sum(each.completion for each in counts),
-        reasoning=sum(each.reasoning for each in counts),
-        prompt=max(each.prompt for each in counts),
-        upstream_prompt=sum(each.upstream_prompt for each in counts),
-        estimated=any(each.estimated for each in counts),
-        seconds=time.monotonic() - began,
-        enforced=_enforced(finished),
+        generated=sum(count.completion for count in counts),
+        reasoning=sum(count.reasoning for count in counts),
+        prompt=max(count.prompt for count in counts),
+        upstream_prompt=sum(count.upstream_prompt for count in counts),
+        estimated=any(count.estimated for count in counts),
+        seconds=time.monotonic() - started,
+        enforced=_combine_enforced(finished),
         limit=request.sampling.thinking_limit,
         notes=(*request.notes, *notes),
         envelope=finished[0].envelope,
         models={
-            each.sample.index: str(each.envelope["model"]) for each in finished if "model" in each.envelope
+            entry.sample.index: str(entry.envelope["model"])
+            for entry in finished
+            if "model" in entry.envelope
         },
         usage=finished[0].usage if len(finished) == 1 else {},
     )
@@ -83,29 +85,29 @@ def result_of_vote(
     counts: SampleCounts,
     vote: FinalVote | None,
     *,
-    began: float,
+    started: float,
     stop: str,
     scorer_tokens: int,
 ) -> RunResult:
     """Return the result of a vote run; `vote` is None where the samples are returned without a vote."""
-    samples = {index: each.sample for index, each in records.finished.items()}
+    samples = {index: entry.sample for index, entry in records.finished.items()}
     ranking = sorted(samples) if vote is None else _ranking(vote.result, list(samples.values()))
     finished = [records.finished[index] for index in ranking]
-    result = result_of(request, finished, began, tuple(records.notes))
+    result = result_of(request, finished, started, tuple(records.notes))
     ranked = tuple(
-        sample if sample.logprobs is None else sample_as_asked(sample, request.body)
+        sample if sample.logprobs is None else trim_sample_logprobs(sample, request.body)
         for sample in result.samples
     )
-    everything = [*(each.counts for each in finished), *records.lost]
+    everything = [*(entry.counts for entry in finished), *records.lost]
     result = replace(
         result,
         chosen=ranked[: request.reply.choices],
         samples=ranked,
         counts=counts,
-        generated=sum(each.completion for each in everything),
-        reasoning=sum(each.reasoning for each in everything),
-        upstream_prompt=sum(each.upstream_prompt for each in everything),
-        estimated=any(each.estimated for each in everything),
+        generated=sum(count.completion for count in everything),
+        reasoning=sum(count.reasoning for count in everything),
+        upstream_prompt=sum(count.upstream_prompt for count in everything),
+        estimated=any(count.estimated for count in everything),
         scorer_tokens=scorer_tokens,
         notes=(*result.notes, *_notes(records, counts, vote)),
         trace=_trace(records, {} if vote is None else vote.scores) if request.reply.trace else (),
@@ -118,7 +120,7 @@ def result_of_vote(
         method=vote.method,
         scorer=vote.scorer,
         scores=vote.scores,
-        saved=_saved(request.sampling.samples, finished, records.lost),
+        saved=_saved_tokens(request.sampling.samples, finished, records.lost),
         stop=stop,
     )
 
@@ -140,15 +142,15 @@ def _notes(records: SampleRecords, counts: SampleCounts, vote: FinalVote | None)
     return notes
 
 
-def _saved(wanted: int, finished: Sequence[FinishedSample], lost: Sequence[TokenCounts]) -> int:
+def _saved_tokens(wanted: int, finished: Sequence[FinishedSample], lost: Sequence[TokenCounts]) -> int:
     """Estimate the tokens that stopping early saved: the samples not drawn, at the mean length."""
-    mean = sum(each.counts.completion for each in finished) / len(finished)
-    unspent = mean * (wanted - len(finished)) - sum(each.completion for each in lost)
+    mean = sum(entry.counts.completion for entry in finished) / len(finished)
+    unspent = mean * (wanted - len(finished)) - sum(count.completion for count in lost)
     return max(0, round(unspent))
 
 
 def _trace(records: SampleRecords, scores: Mapping[int, float]) -> tuple[Mapping[str, Any], ...]:
-    """Return the whole story of every sample, in the order of launch."""
+    """Return an entry for every sample, in the order of launch."""
     entries = []
     for index in sorted(records.status):
         entry: dict[str, Any] = {"index": index, "status": records.status[index]}
@@ -168,9 +170,9 @@ def _trace(records: SampleRecords, scores: Mapping[int, float]) -> tuple[Mapping
     return tuple(entries)
 
 
-def _enforced(finished: Sequence[FinishedSample]) -> Enforced:
+def _combine_enforced(finished: Sequence[FinishedSample]) -> Enforced:
     """Return who kept the limit, over all samples: the gateway, if it had to for one."""
-    enforcers = {each.enforced for each in finished}
+    enforcers = {entry.enforced for entry in finished}
     return "forced" if "forced" in enforcers else "native" if "native" in enforcers else "none"
 
 

@@ -11,14 +11,14 @@ from gateway.runs.events import Event, Finished, FinishedSample, RunResult
 from gateway.runs.request import RunRequest
 from gateway.runs.result import is_silent, result_of, with_cost
 from gateway.runs.sample_plan import SamplePlan, plan_samples
-from gateway.runs.sampling import draw
-from gateway.runs.vote_run import AllChoices, VoteRun
+from gateway.runs.sampling import draw_samples
+from gateway.runs.vote_run import VoteRun
 from gateway.runs.voting import VoteSettings
 from gateway.runs.whole_reply import read_reply
 from gateway.upstreams.base import Upstream, UpstreamRequest
 from policies.escalation import AutoPolicy
 from policies.prompts import thinking_limit
-from policies.stopping import VotePolicy
+from policies.stopping import AllChoicesPolicy, VotePolicy
 from policies.types import Policy
 
 __all__ = ["Runner"]
@@ -45,15 +45,15 @@ class Runner:
         """
         sampling, choices = request.sampling, request.reply.choices
         if request.votes or sampling.level == AUTO:
-            return self._vote(request, self._policy_for(request))
+            return self._run_vote(request, self._policy_for(request))
         plan = self.plan(request)
         if choices > 1 and (plan.limit is not None or plan.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to continue from.
-            return self._vote(request, AllChoices(choices))
+            return self._run_vote(request, AllChoicesPolicy(choices))
         watched = plan.limit is not None and (plan.waits > 0 or not plan.traits.keeps_limit)
         if choices > 1 or request.reply.stream or watched or plan.prefill:
-            return self._streamed(request, plan)
-        return self._plain(request, plan)
+            return self._run_stream(request, plan)
+        return self._run_plain(request, plan)
 
     def plan(self, request: RunRequest) -> SamplePlan:
         """Plan samples at the request's own level."""
@@ -68,12 +68,12 @@ class Runner:
                     return event.result
         raise AssertionError("a run ends with Finished")
 
-    def _vote(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
+    def _run_vote(self, request: RunRequest, policy: Policy) -> AsyncGenerator[Event, None]:
         return VoteRun(self._upstream, policy, request, self.vote_settings, self.complete).run()
 
-    async def _plain(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+    async def _run_plain(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Send one plain request: nothing is to be watched, or the engine is known to keep the limit."""
-        began = time.monotonic()
+        started = time.monotonic()
         limit, body, close_ids = plan.limit, plan.body, None
         if limit is not None and plan.traits.gives_token_ids:
             close_ids = await self._upstream.token_ids(request.model.name, plan.markup.close)
@@ -83,24 +83,26 @@ class Runner:
         if limit is not None and finished.counts.reasoning > limit:
             plan.traits.observe_limit(False)  # from now on the gateway watches it again
         if limit is not None and is_silent(finished.sample):
-            async with aclosing(self._streamed(request, plan)) as events:
+            async with aclosing(self._run_stream(request, plan)) as events:
                 async for event in events:  # watched, so that the gateway can lead it to an answer
                     yield with_cost(event, finished.counts)
             return
-        yield Finished(result_of(request, [finished], began, plan.notes))
+        yield Finished(result_of(request, [finished], started, plan.notes))
 
-    async def _streamed(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+    async def _run_stream(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Draw the choices of one upstream request; they go back as they are."""
-        began = time.monotonic()
+        started = time.monotonic()
         finished: list[FinishedSample] = []
         indices = range(request.reply.choices)
-        async with aclosing(draw(self._upstream, plan, indices, deltas=request.reply.stream)) as events:
+        async with aclosing(
+            draw_samples(self._upstream, plan, indices, stream=request.reply.stream)
+        ) as events:
             async for event in events:
                 if isinstance(event, FinishedSample):
                     finished.append(event)
                 else:
                     yield event
-        yield Finished(result_of(request, finished, began, plan.notes))
+        yield Finished(result_of(request, finished, started, plan.notes))
 
     def _policy_for(self, request: RunRequest) -> Policy:
         """Return the policy that the app was given, or the one that the budget calls for."""

@@ -101,7 +101,7 @@ def plan_samples(request: RunRequest, sampling: SamplingRequest, traits: ModelTr
         prefix=shaped.prefix,
         thinking_off=shaped.off is not None,
         window=request.window,
-        keeps_logprobs=request.logged,
+        keeps_logprobs=request.keeps_logprobs,
         notes=shaped.notes,
     )
     return plan if limit is None else _with_enforcer(plan, limit)

@@ -74,8 +74,8 @@ class Overfull(NamedTuple):
 def tokens_before(ids: Sequence[int], part: Sequence[int]) -> int:
     """Count the ids before `part`; all of them where it isn't there."""
     size = len(part)
-    places = (place for place in range(len(ids) - size + 1) if list(ids[place : place + size]) == list(part))
-    return next(places, len(ids))
+    indices = (index for index in range(len(ids) - size + 1) if list(ids[index : index + size]) == list(part))
+    return next(indices, len(ids))
 
 
 def estimate_tokens(text: str) -> int:
@@ -447,6 +447,6 @@ class SampleState:
     def _watch_confidence(self, logprobs: Mapping[str, Any], window: ConfidenceWindow) -> Mapping[str, Any]:
         """Update the confidence; return what to keep of the logprobs, which in full take 10 KB a token."""
         tokens = logged_tokens(logprobs)
-        self.account.counts.lowest = window.feed(tokens)
+        self.account.counts.lowest_confidence = window.feed(tokens)
         self.account.counts.confidence = window.lowest_or_mean
         return logprobs if self._plan.keeps_logprobs else {"content": compact_tokens(tokens)}

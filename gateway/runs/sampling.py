@@ -18,65 +18,65 @@ from gateway.runs.sample_state import Continuation, Overfull, SampleState
 from gateway.upstreams.base import Chunk, Upstream, UpstreamRequest
 from policies.prompts import WAIT
 
-__all__ = ["draw"]
+__all__ = ["draw_samples"]
 
 
-async def draw(
+async def draw_samples(
     upstream: Upstream,
     plan: SamplePlan,
     indices: Sequence[int],
     counts: Sequence[TokenCounts] = (),
     *,
     seed: int | None = None,
-    deltas: bool = True,
+    stream: bool = True,
 ) -> AsyncGenerator[Delta | FinishedSample, None]:
-    """Draw samples by a plan: their `deltas` as they come, if wanted, and each sample whole at its end.
+    """Draw samples by a plan; yield each when it finishes and, with `stream`, its deltas before that.
 
-    Several samples share one upstream request, as its choices; a plan with a limit is for one sample. Of
-    samples that share a request, each is given when it finishes, so that a vote shows its progress and a
-    later failure spoils only the others. `counts`, one for each index, are kept up to date meanwhile. Raises
-    `UpstreamError`; closing the iterator aborts what runs upstream.
+    Several samples share one upstream request, as its choices; a plan with a limit is for one sample. A
+    sample that shares a request is yielded as soon as it finishes. So a vote can show its progress, and a
+    later failure loses only the others. `counts`, one for each index, stay up to date. Closing the iterator
+    aborts what runs upstream. Raises UpstreamError.
     """
-    drawing = _Drawing(upstream, indices, counts or [TokenCounts() for _ in indices], seed)
-    request: UpstreamRequest | None = await drawing.begin(plan)
+    sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed)
+    request: UpstreamRequest | None = await sampler.begin(plan)
     while request is not None:
-        states = drawing.states
+        states = sampler.states
         try:
             async with aclosing(upstream.stream(request)) as chunks:
                 async for chunk in chunks:
                     state = states.get(chunk.index)
                     if state is None:  # about the whole request, or a choice that nobody asked for
-                        drawing.use(chunk)
+                        sampler.use(chunk)
                         continue
                     delta = state.feed(chunk)
                     if state.pause is not None:
                         if isinstance(state.pause, Overfull):
-                            delta = state.feed(await drawing.cut(chunk, state.pause))
-                        if deltas and delta is not None:
+                            delta = state.feed(await sampler.cut(chunk, state.pause))
+                        if stream and delta is not None:
                             yield delta
                         if state.pause is not None:
                             break
                         continue
-                    if deltas and delta is not None:
+                    if stream and delta is not None:
                         yield delta
                     if state.finish_reason is not None:
-                        for event in drawing.finish_early(state):
+                        for event in sampler.finish_early(state):
                             yield event
         except UpstreamError as error:
-            if (fallback := drawing.fallback(error)) is not None:
-                request = await drawing.begin(fallback)
+            if (fallback := sampler.fallback(error)) is not None:
+                request = await sampler.begin(fallback)
                 continue
-        request = await drawing.next_request()
-        if deltas and drawing.continuation is Continuation.WAIT:
+        request = await sampler.next_request()
+        if stream and sampler.continuation is Continuation.WAIT:
             yield Delta(indices[0], WAIT, "", {}, {})
-    for event in drawing.finish():
+    for event in sampler.finish():
         yield event
 
 
-class _Drawing:
-    """The samples of one `draw`, and the upstream requests that they take.
+class _Sampler:
+    """The samples of one `draw_samples`, and the upstream requests that they take.
 
-    `states` are the samples by their place among the request's choices; `continuation` says why the request
+    `states` are the samples by their index among the request's choices; `continuation` says why the request
     in progress continues an earlier one.
     """
 
@@ -93,7 +93,7 @@ class _Drawing:
         self._generated = 0  # tokens of all choices together, as the engine counts them
 
     async def begin(self, plan: SamplePlan) -> UpstreamRequest:
-        """Set the samples up and return the first upstream request."""
+        """Prepare the samples and return the first upstream request."""
         if self._seed is not None:
             plan = replace(plan, body={**plan.body, "seed": self._seed})
         self._plan = plan
@@ -103,8 +103,8 @@ class _Drawing:
             close_ids = await self._upstream.token_ids(self._model, plan.markup.close) or ()
         alone = len(self._indices) == 1
         self._open = [
-            SampleState(index, plan, counts, alone=alone, first=place == 0, close_ids=close_ids)
-            for place, (index, counts) in enumerate(zip(self._indices, self._counts, strict=True))
+            SampleState(index, plan, counts, alone=alone, first=position == 0, close_ids=close_ids)
+            for position, (index, counts) in enumerate(zip(self._indices, self._counts, strict=True))
         ]
         self.states = dict(enumerate(self._open))
         if plan.prefill:
@@ -193,13 +193,17 @@ class _Drawing:
 
 def _share_out(counts: Sequence[TokenCounts], generated: int) -> None:
     """Make the estimates of choices that share a request add up to what the engine counted."""
-    estimate = sum(each.completion for each in counts)
-    if not generated or not estimate or not any(each.estimated for each in counts):
+    estimate = sum(sample_counts.completion for sample_counts in counts)
+    if not generated or not estimate or not any(sample_counts.estimated for sample_counts in counts):
         return
     before = given = 0
-    for each in counts:
-        before += each.completion
+    for sample_counts in counts:
+        before += sample_counts.completion
         share = round(generated * before / estimate) - given
-        each.reasoning = round(each.reasoning * share / each.completion) if each.completion else 0
-        each.completion = share
+        sample_counts.reasoning = (
+            round(sample_counts.reasoning * share / sample_counts.completion)
+            if sample_counts.completion
+            else 0
+        )
+        sample_counts.completion = share
         given += share

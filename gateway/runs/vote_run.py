@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gateway.errors import UpstreamError
 from gateway.runs.events import (
@@ -25,39 +25,40 @@ from gateway.runs.events import (
     SampleCounts,
     TokenCounts,
 )
-from gateway.runs.logprobs import delta_as_asked, refuses_logprobs
+from gateway.runs.logprobs import refuses_logprobs, trim_delta_logprobs
 from gateway.runs.request import RunRequest
 from gateway.runs.result import SampleRecords, result_of_vote
 from gateway.runs.sample_plan import SamplePlan, plan_samples
-from gateway.runs.sampling import draw
+from gateway.runs.sampling import draw_samples
 from gateway.runs.scorers import RequestModel
-from gateway.runs.voting import VoteCount, VoteSettings
+from gateway.runs.voting import VoteSettings, VoteTally
 from gateway.upstreams.base import Upstream
-from policies.stopping import VotePolicy
-from policies.types import Launch, Policy, RunningSample, SamplingRequest, Step, VoteState
+from policies.types import Launch, Policy, RunningSample, SamplingRequest, VoteState
 from scorers.types import Sample
 
-__all__ = ["AllChoices", "VoteRun"]
+__all__ = ["VoteRun"]
 
-_SEEDS = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
+_SEED_RANGE = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
 
 
 @dataclass(slots=True)
-class _Draw:
-    """Samples in flight that share a task; the task keeps their token counts up to date."""
+class _SampleTask:
+    """A task that draws one or several samples. It keeps their token counts up to date."""
 
     task: asyncio.Task[None]
     counts: dict[int, TokenCounts]
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class _Failure:
+    """Samples that an error ended."""
+
     indices: tuple[int, ...]
     error: UpstreamError
 
 
 class VoteRun:
-    """The samples of one request, drawn as the policy says and combined by its vote.
+    """Draws the samples of one request as the policy says, and combines them by its vote.
 
     `ask` runs another request on the same upstream, for scorers that ask a model.
     """
@@ -77,16 +78,16 @@ class VoteRun:
         self._planned_request = vote_settings.with_logprobs(request)
         self._traits = upstream.traits(str(request.body.get("model", "")))
         self._plans: dict[tuple[str | None, int | None], SamplePlan] = {}
-        self._began = time.monotonic()
-        self._count = VoteCount(request, vote_settings)
-        self._records = SampleRecords(answers=self._count.answers)
+        self._started = time.monotonic()
+        self._tally = VoteTally(request, vote_settings)
+        self._records = SampleRecords(answers=self._tally.answers)
         self._lengths: dict[int, int] = {}
         self._confidences: dict[int, float] = {}
-        self._draws: dict[int, _Draw] = {}
-        self._queue: asyncio.Queue[Delta | FinishedSample | _Failed | BaseException] = asyncio.Queue()
-        self._live: int | None = None  # the sample that is shown as it comes
+        self._tasks: dict[int, _SampleTask] = {}
+        self._queue: asyncio.Queue[Delta | FinishedSample | _Failure | BaseException] = asyncio.Queue()
+        self._streamed_index: int | None = None  # the one sample of a vote that the client sees as it comes
         seed = request.body.get("seed")
-        self._seed = seed if isinstance(seed, int) else random.randrange(_SEEDS)
+        self._seed = seed if isinstance(seed, int) else random.randrange(_SEED_RANGE)
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Yield the run's events (see `gateway.runs.run.Runner.run`)."""
@@ -100,8 +101,7 @@ class VoteRun:
                     self._launch(launch)
                 deadline = None if step.wake_after is None else time.monotonic() + step.wake_after
                 while isinstance(event := await self._next_event(deadline), Delta):
-                    if self._is_shown(event.index):
-                        yield delta_as_asked(event, self._request.body)
+                    yield trim_delta_logprobs(event, self._request.body)
                 if isinstance(event, FinishedSample):
                     if (progress := await self._record(event)) is not None:
                         yield progress
@@ -116,15 +116,15 @@ class VoteRun:
         records = self._records
         return VoteState(
             self._request.sampling,
-            self._count.groups,
+            self._tally.groups,
             tuple(
-                RunningSample(index, counts.completion, counts.lowest)
-                for drawing in self._draws.values()
-                for index, counts in drawing.counts.items()
+                RunningSample(index, counts.completion, counts.lowest_confidence)
+                for sample_task in self._tasks.values()
+                for index, counts in sample_task.counts.items()
                 if index not in records.status
             ),
             failures=sum(status == "failed" for status in records.status.values()),
-            elapsed=time.monotonic() - self._began,
+            elapsed=time.monotonic() - self._started,
             launched=records.launched,
             finish_order=tuple(records.finished),
             lengths=self._lengths,
@@ -133,7 +133,7 @@ class VoteRun:
         )
 
     def _launch(self, launch: Launch) -> None:
-        """Start more samples: in one upstream request where none of them could be stopped alone."""
+        """Start more samples, in one upstream request if no limit or rule may stop one of them alone."""
         first = self._records.launched
         indices = range(first, first + launch.count)
         self._records.launched += launch.count
@@ -156,34 +156,34 @@ class VoteRun:
         counts = {index: TokenCounts() for index in indices}
         task = asyncio.create_task(self._draw(plan, counts))
         task.add_done_callback(self._report_crash)
-        drawing = _Draw(task, counts)
+        sample_task = _SampleTask(task, counts)
         for index in indices:
-            self._draws[index] = drawing
+            self._tasks[index] = sample_task
 
     async def _draw(self, plan: SamplePlan, counts: dict[int, TokenCounts]) -> None:
-        """Draw samples into the queue; a failure goes there as well."""
+        """Draw samples and put their events, or their failure, into the queue."""
         indices, missing = tuple(counts), set(counts)
         reply = self._request.reply
-        deltas = reply.stream and (not self._request.votes or reply.live == "first")
+        stream = reply.stream and (not self._request.votes or reply.live == "first")
         seed = self._seed + indices[0]
-        events = draw(self._upstream, plan, indices, tuple(counts.values()), seed=seed, deltas=deltas)
+        events = draw_samples(self._upstream, plan, indices, tuple(counts.values()), seed=seed, stream=stream)
         try:
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, FinishedSample):
                         missing.discard(event.sample.index)
                         self._queue.put_nowait(event)
-                    elif self._is_shown(event.index):
+                    elif self._may_stream(event.index):
                         self._queue.put_nowait(event)
         except UpstreamError as error:
-            if len(missing) < len(indices) or not self._start_again(plan, indices, error):
-                self._queue.put_nowait(_Failed(tuple(missing), error))
+            if len(missing) < len(indices) or not self._work_around(plan, indices, error):
+                self._queue.put_nowait(_Failure(tuple(missing), error))
             return
-        for index in missing:  # an upstream that gave fewer choices than it was asked for
+        for index in missing:  # the upstream returned fewer choices than requested
             self._start(plan, (index,))
 
-    def _start_again(self, plan: SamplePlan, indices: Sequence[int], error: UpstreamError) -> bool:
-        """Start samples another way if the engine refuses this one; return whether there is another."""
+    def _work_around(self, plan: SamplePlan, indices: Sequence[int], error: UpstreamError) -> bool:
+        """Start the samples again without what the engine refuses. Return False if it is something else."""
         if plan.window is not None and refuses_logprobs(error):
             self._planned_request = self._request
             self._plans.clear()
@@ -201,18 +201,18 @@ class VoteRun:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._queue.put_nowait(error)
 
-    def _is_shown(self, index: int) -> bool:
-        """Tell whether this sample's deltas go to the client as they come."""
+    def _may_stream(self, index: int) -> bool:
+        """Tell whether the client sees this sample's deltas. In a vote, the first that has any is chosen."""
         if not self._request.reply.stream:
             return False
         if not self._request.votes:
             return True
-        if self._request.reply.live == "first" and self._live is None:
-            self._live = index
-        return self._live == index
+        if self._request.reply.live == "first" and self._streamed_index is None:
+            self._streamed_index = index
+        return self._streamed_index == index
 
-    async def _next_event(self, deadline: float | None) -> Delta | FinishedSample | _Failed | None:
-        """Return what happens next; None where nothing does up to the deadline (of `time.monotonic`)."""
+    async def _next_event(self, deadline: float | None) -> Delta | FinishedSample | _Failure | None:
+        """Return the next event, or None at the deadline, a time of `time.monotonic`."""
         wait = None if deadline is None else deadline - time.monotonic()
         if wait is not None and wait <= 0:
             return None
@@ -226,40 +226,43 @@ class VoteRun:
         return event
 
     async def _record(self, finished: FinishedSample) -> Progress | None:
-        """Record a finished sample and its answer; return how the vote stands."""
+        """Record a finished sample and its answer; return the progress of the vote."""
         records, sample = self._records, finished.sample
-        if sample.index in records.status:  # aborted while its last event was under way
+        if sample.index in records.status:  # it was aborted while its last event was in the queue
             return None
         records.finished[sample.index] = finished
         self._lengths[sample.index] = sample.usage.completion
         if finished.counts.confidence is not None:
             self._confidences[sample.index] = finished.counts.confidence
-        votes = await self._count.add(sample)
-        records.status[sample.index] = (
-            "truncated" if sample.truncated else "finished" if votes else "unanswered"
-        )
+        has_vote = await self._tally.add(sample)
+        if sample.truncated:
+            records.status[sample.index] = "truncated"
+        else:
+            records.status[sample.index] = "finished" if has_vote else "unanswered"
         return self._progress(sample.index, sample)
 
-    def _record_failure(self, failure: _Failed) -> list[Progress]:
-        """Record failed samples; return how the vote stands.
+    def _record_failure(self, failure: _Failure) -> list[Progress]:
+        """Record failed samples; return the progress of the vote after each.
 
-        Nothing is reported before a sample has finished: where all fail, the error's own status is sent.
+        There is no progress before the first finished sample. If all fail, the client gets the error itself.
         """
         records = self._records
         records.failure = failure.error
         failed = [index for index in failure.indices if index not in records.status]
         for index in failed:
             records.status[index] = "failed"
-            records.lost.append(self._draws[index].counts[index])
+            records.lost.append(self._tasks[index].counts[index])
         return [self._progress(index, None) for index in failed] if records.finished else []
 
     def _progress(self, index: int, sample: Sample | None) -> Progress:
-        records, answer = self._records, self._count.answers.get(index)
-        standing = self._count.standing([finished.sample for finished in records.finished.values()])
+        records, answer = self._records, self._tally.answers.get(index)
+        current_result = self._tally.current_result(
+            [finished.sample for finished in records.finished.values()]
+        )
         raw = None if answer is None else answer.raw
-        return Progress(index, records.status[index], raw, sample, self._counts(), standing)
+        return Progress(index, records.status[index], raw, sample, self._sample_counts(), current_result)
 
-    def _counts(self) -> SampleCounts:
+    def _sample_counts(self) -> SampleCounts:
         statuses = list(self._records.status.values())
         return SampleCounts(
             self._request.sampling.samples,
@@ -273,14 +276,14 @@ class VoteRun:
 
     def _abort(self, indices: frozenset[int]) -> None:
         for index in indices:
-            drawing = self._draws[index]
+            sample_task = self._tasks[index]
             self._records.status[index] = "aborted"
-            self._records.lost.append(drawing.counts[index])
-            if all(other in self._records.status for other in drawing.counts):
-                drawing.task.cancel()
+            self._records.lost.append(sample_task.counts[index])
+            if all(other in self._records.status for other in sample_task.counts):
+                sample_task.task.cancel()
 
     async def _stop_all(self) -> None:
-        tasks = {drawing.task for drawing in self._draws.values()}
+        tasks = {sample_task.task for sample_task in self._tasks.values()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -294,39 +297,24 @@ class VoteRun:
         if request.votes:
             samples = [finished.sample for finished in records.finished.values()]
             counts = [*(finished.counts for finished in records.finished.values()), *records.lost]
-            model = RequestModel(self._ask, request, spent=sum(each.completion for each in counts))
-            vote = await self._count.decide(samples, model, self._seconds_left())
+            model = RequestModel(self._ask, request, spent=sum(count.completion for count in counts))
+            vote = await self._tally.decide(samples, model, self._seconds_left())
             scorer_tokens = model.tokens
         return result_of_vote(
             request,
             records,
-            self._counts(),
+            self._sample_counts(),
             vote,
-            began=self._began,
+            started=self._started,
             stop=reason,
             scorer_tokens=scorer_tokens,
         )
 
     def _seconds_left(self) -> float | None:
         limit = self._request.sampling.limits.max_seconds
-        return None if limit is None else max(0.0, limit - (time.monotonic() - self._began))
-
-
-@dataclass(frozen=True, slots=True)
-class AllChoices:
-    """The policy of choices that are returned without a vote: draw them all."""
-
-    count: int
-
-    def step(self, state: VoteState) -> Step:
-        """See `Policy`."""
-        return VotePolicy().step(
-            replace(
-                state, sampling=replace(state.sampling, samples=self.count, stop="none", choices=self.count)
-            )
-        )
+        return None if limit is None else max(0.0, limit - (time.monotonic() - self._started))
 
 
 def _refuses_n(error: UpstreamError) -> bool:
-    """Tell whether an engine's 4xx or 501 is about the number of choices."""
+    """Tell whether an engine refuses to give several choices."""
     return error.status in {400, 422, 501} and bool(re.search(r"\bn\b|choices", error.message))

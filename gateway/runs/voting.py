@@ -34,11 +34,10 @@ from scorers.types import (
     VoteOptions,
     VoteResult,
 )
-from scorers.votes import majority
+from scorers.votes import SCORED_VOTES, majority
 
-__all__ = ["FinalVote", "LazyAsyncPool", "VoteCount", "VoteSettings"]
+__all__ = ["FinalVote", "LazyAsyncPool", "VoteSettings", "VoteTally"]
 
-_SCORED_VOTES = frozenset({"weighted", "best", "best-of-majority", "borda"})
 _EXPLICIT = re.compile(r"\\boxed\s*\{|<answer>|^#### *-?\$?\d", re.MULTILINE)
 
 
@@ -83,7 +82,7 @@ class LazyAsyncPool(WorkerPool):
 
 @dataclass(frozen=True, slots=True)
 class VoteSettings:
-    """How an app holds its votes.
+    """The settings that all votes of an app share.
 
     `pool` holds the grader's workers; without it, answers that only they could compare count as different.
     `scorers` are those that clients may name. `launch` and `concurrency` are `VotePolicy`'s. `free_form`
@@ -115,7 +114,9 @@ class VoteSettings:
             return request
         top = max(self.top_logprobs, request.body.get("top_logprobs") or 0)
         body = {**request.body, "logprobs": True, "top_logprobs": top}
-        return replace(request, body=body, window=self.window, logged=bool(request.body.get("logprobs")))
+        return replace(
+            request, body=body, window=self.window, keeps_logprobs=bool(request.body.get("logprobs"))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +130,10 @@ class FinalVote:
     notes: tuple[str, ...] = ()
 
 
-class VoteCount:
-    """One request's answers, their groups and the vote over them.
+class VoteTally:
+    """Collects the answers of one request, groups them, and votes.
 
-    `answers` are those of the samples that have one, by sample index.
+    `answers` maps the index of each sample that has an answer to it.
     """
 
     def __init__(self, request: RunRequest, vote_settings: VoteSettings) -> None:
@@ -148,23 +149,23 @@ class VoteCount:
         self._as_json = isinstance(form, Mapping) and form.get("type") in ("json_schema", "json_object")
 
     async def add(self, sample: Sample) -> bool:
-        """Read a finished sample's answer and group it; return whether it has one that counts."""
+        """Read a finished sample's answer and group it; return whether it has a vote."""
         if sample.truncated:
             return False
         answer = await read_answer_async(sample, as_json=self._as_json)
         if answer is None:
             return False
         self.answers[sample.index] = answer
-        counts = await self._grouper.add(sample, answer)
+        has_vote = await self._grouper.add(sample, answer)
         self.groups = self._grouper.groups
-        return counts
+        return has_vote
 
-    def standing(self, samples: Sequence[Sample]) -> VoteResult:
-        """Return how the answers stand by their counts; scores and similarity come only at the end."""
+    def current_result(self, samples: Sequence[Sample]) -> VoteResult:
+        """Return the vote so far, by the number of samples alone; scores and similarity come at the end."""
         return majority(self.groups, samples, self._options)
 
     async def decide(self, samples: Sequence[Sample], model: ScorerModel, seconds: float | None) -> FinalVote:
-        """Score and vote over `samples`, in order of finishing; `seconds` are left of the request's limit."""
+        """Score the samples, given in order of finishing, and vote; `seconds` is what is left to do so."""
         vote, scorer = self._request.sampling.vote, self._vote_settings.scorer(self._request)
         notes: list[str] = []
         free_form = vote != "mbr" and self._is_free_form(samples)
@@ -178,7 +179,7 @@ class VoteCount:
             scores, notes = await self._score(scorer, candidates, model, seconds)
             if free_form and not scores:
                 vote = "mbr"
-        elif vote in _SCORED_VOTES:
+        elif vote in SCORED_VOTES:
             notes.append(f'the vote "{vote}" had no scorer, so every sample counted the same')
         if free_form:
             notes.append(f'the replies are free text, so "{vote}" chose among them instead of a count')
@@ -239,7 +240,7 @@ class VoteCount:
         """Compare two answers; ask the workers only until the request's seconds for them are used up."""
         if self._vote_settings.pool is None or self._seconds_left <= 0:
             return await equivalent_async(first, new)
-        began = time.monotonic()
+        started = time.monotonic()
         equal = await equivalent_async(first, new, self._vote_settings.pool)
-        self._seconds_left -= time.monotonic() - began
+        self._seconds_left -= time.monotonic() - started
         return equal

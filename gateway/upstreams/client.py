@@ -76,8 +76,8 @@ class HTTPUpstream:
             self._session = None
 
     async def complete(self, request: UpstreamRequest) -> Completion:
-        """Send one plain request; a streamed one where the engine would not notice a hang-up."""
-        if not self.engine.notices_hang_up:
+        """Send one plain request; a streamed one if the engine would not notice a disconnect."""
+        if not self.engine.notices_disconnect:
             folding = Folding()
             async with aclosing(self.stream(request)) as chunks:
                 async for chunk in chunks:

@@ -40,7 +40,7 @@ def _merge_lists(old: list[Any], new: list[Any]) -> list[Any]:
             old.append(item)
             continue
         index = item.get("index")
-        same = None if index is None else next((each for each in old if _index(each) == index), None)
+        same = None if index is None else next((item for item in old if _index(item) == index), None)
         if same is None:
             old.append(merge(None, item))
         else:

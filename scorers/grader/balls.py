@@ -175,9 +175,9 @@ def _real_call(name: str, args: list[arb]) -> arb:
             raise Undefined("on a step")
         return step
     if name == "factorial":
-        return arb.fac_ui(_counted(x))
+        return arb.fac_ui(_small_integer(x))
     if name == "binomial":
-        return arb.bin_uiui(_counted(x), _counted(args[1]))
+        return arb.bin_uiui(_small_integer(x), _small_integer(args[1]))
     raise Undefined(name)
 
 
@@ -192,7 +192,7 @@ def _angle(x: arb) -> arb:
     return x
 
 
-def _counted(x: arb) -> int:
+def _small_integer(x: arb) -> int:
     """Return a small whole number as one."""
     if not (x.is_integer() and 0 <= x <= MAX_COUNTED):
         raise Undefined("not a small whole number")

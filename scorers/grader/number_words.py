@@ -67,8 +67,8 @@ def _parse_integer(words: list[str]) -> int | None:
         words = ["one", *words[1:]]
     total = group = 0
     last, room = 10**15, 10**3  # the scale before; only less than `room` may still be added to the group
-    for place, word in enumerate(words):
-        if word == "and" and 0 < place < len(words) - 1 and words[place - 1] in SCALES:
+    for index, word in enumerate(words):
+        if word == "and" and 0 < index < len(words) - 1 and words[index - 1] in SCALES:
             continue
         if word in _ONES:
             value = _ONES.index(word)
@@ -114,8 +114,8 @@ def compound_amount(text: str) -> str | None:
         at = match.end()
     units = [unit for _, unit in parts]
     series = next((series for series in _UNIT_SERIES if units[0] in series), ())
-    places = [series.index(unit) if unit in series else -1 for unit in units]
-    if len(parts) < 2 or -1 in places or places != sorted(set(places)):
+    ranks = [series.index(unit) if unit in series else -1 for unit in units]
+    if len(parts) < 2 or -1 in ranks or ranks != sorted(set(ranks)):
         return None
     if units == ["dollar", "cent"] and parts[1][0].isdigit() and len(parts[1][0]) <= 2:
         return f"{parts[0][0].partition('.')[0]}.{int(parts[1][0]):02}"

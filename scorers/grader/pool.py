@@ -184,16 +184,16 @@ class WorkerPool:
             with self._lock:
                 process = self._process
             if process is None:
-                self._undecided(line)
+                self._resolve_as_undecided(line)
                 continue
             try:
                 stdin = _pipe(process.stdin)
                 stdin.write(line)
                 stdin.flush()
             except (OSError, ValueError):
-                self._undecided(line)
+                self._resolve_as_undecided(line)
 
-    def _undecided(self, line: bytes) -> None:
+    def _resolve_as_undecided(self, line: bytes) -> None:
         with self._lock:
             future = self._pending.pop(json.loads(line)["id"], None)
         if future is not None:

@@ -114,11 +114,11 @@ def _against_zero(left: Expr, right: Expr, sign: str) -> Value | None:
 
 
 def _parse_inequality(sides: list[str], signs: list[str], parse: Parse) -> Value | None:
-    place = next((i for i, side in enumerate(sides) if _variable_name(side)), None)
-    if place is not None:
-        limits = [parse(side) for i, side in enumerate(sides) if i != place]
+    position = next((i for i, side in enumerate(sides) if _variable_name(side)), None)
+    if position is not None:
+        limits = [parse(side) for i, side in enumerate(sides) if i != position]
         if all(limit.kind == "number" and not _variables(limit) for limit in limits):
-            return _interval_value(_variable_name(sides[place]), place, signs, limits)
+            return _interval_value(_variable_name(sides[position]), position, signs, limits)
     if len(signs) != 1 or signs[0] == "!=":
         return None
     left, right = _try_expression(sides[0]), _try_expression(sides[1])
@@ -148,8 +148,8 @@ def _solve_linear(value: Value) -> Value | None:
     return _interval_value(name, 0, [sign], [exact_value(-limit / slope)])
 
 
-def _interval_value(name: str, place: int, signs: list[str], limits: list[Value]) -> Value | None:
-    """Return the values that the variable at `place` among the sides may have."""
+def _interval_value(name: str, position: int, signs: list[str], limits: list[Value]) -> Value | None:
+    """Return the values that the variable at `position` among the sides may have."""
     if signs == ["!="]:
         return union_value(
             [
@@ -159,10 +159,10 @@ def _interval_value(name: str, place: int, signs: list[str], limits: list[Value]
             name,
         )
     if len(signs) == 1:
-        below = (signs[0][0] == _LESS) == (place == 0)
+        below = (signs[0][0] == _LESS) == (position == 0)
         limits = [_MINUS_INFINITY, limits[0]] if below else [limits[0], _INFINITY]
         signs = [_LESS, signs[0]] if below else [signs[0], _LESS]
-    elif place != 1 or signs[0][0] != signs[1][0] or "!=" in signs:
+    elif position != 1 or signs[0][0] != signs[1][0] or "!=" in signs:
         return None
     elif signs[0][0] == ">":
         limits, signs = limits[::-1], signs[::-1]

@@ -190,7 +190,7 @@ async def test_more_samples_than_the_engine_takes_at_once(
         ({"X-Samples": "4", "X-Stop": "none"}, 4),
     ],
 )
-async def test_a_hang_up_frees_the_engine(
+async def test_a_disconnect_frees_the_engine(
     plain: httpx.AsyncClient, embedded: EmbeddedGateway, headers: dict[str, str], samples: int, stream: bool
 ) -> None:
     """By the engine's own count nothing runs after the client has left."""

@@ -34,7 +34,7 @@ def ids(path: Path) -> list[str | None]:
 
 def lines(*fields: dict[str, Any]) -> list[str]:
     """One line of JSON for each object."""
-    return [json.dumps(each) for each in fields]
+    return [json.dumps(line) for line in fields]
 
 
 def test_only_fields_that_were_set_are_written() -> None:

@@ -137,7 +137,7 @@ def test_a_malformed_calibration_is_an_error(tmp_path: Path, written: str) -> No
 
 
 def test_platt_finds_the_line() -> None:
-    """An overconfident classifier that says 0.99 and is right 3 times in 4 is calibrated to 0.75."""
+    """An overconfident classifier that says 0.99 and is correct 3 times in 4 is calibrated to 0.75."""
     said = [0.99] * 400 + [0.01] * 400
     true = [i % 4 != 0 for i in range(400)] + [i % 4 == 0 for i in range(400)]
     calibrated = fit_calibration(said, true)

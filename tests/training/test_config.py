@@ -189,7 +189,7 @@ REQUIRED: dict[type[BaseModel], dict[str, Any]] = {
 def test_an_old_name_works_and_warns(table: type[BaseModel], old: str) -> None:
     """The warning has both names; together they are an error, for one of them would be ignored."""
     new, value = OLD_NAMES[table][old]
-    required = {name: each for name, each in REQUIRED.get(table, {}).items() if name != new}
+    required = {name: value for name, value in REQUIRED.get(table, {}).items() if name != new}
     with pytest.warns(OldSettingName, match=rf"accepted until 1\.0: {old} is {new} now$"):
         read = table.model_validate(required | {old: value})
     assert read == table.model_validate(required | {new: value})
@@ -254,9 +254,9 @@ def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """A table of settings and all that may stand within it."""
     yield kind
     for field in kind.model_fields.values():
-        for each in (field.annotation, *get_args(field.annotation)):
-            if isinstance(each, type) and issubclass(each, BaseModel):
-                yield from tables(each)
+        for annotation in (field.annotation, *get_args(field.annotation)):
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                yield from tables(annotation)
 
 
 def test_every_setting_is_documented() -> None:

@@ -34,7 +34,7 @@ def parse_cases(value: Any, seconds: float | None = None) -> tuple[ProgramCase, 
     if value is None:
         return ()
     if isinstance(value, dict):
-        value = _transposed(value)
+        value = _transpose(value)
     if not isinstance(value, list) or not all(isinstance(case, dict) for case in value):
         raise ValueError(_FORMS)
     return tuple(_case(case, seconds) for case in value)
@@ -53,7 +53,7 @@ def parse_seconds(value: Any) -> float | None:
     return float(match[1])
 
 
-def _transposed(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _transpose(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Turn columns of inputs and outputs into one object for each case. Raises ValueError."""
     if columns.get("fn_name"):
         raise ValueError("fn_name: cases are run as programs; write calls of a function as tests")

@@ -1,4 +1,4 @@
-"""Worked chains of thought for problems that rules make: a teacher that is always right.
+"""Worked chains of thought for problems that rules make: a teacher that is always correct.
 
 For reasoning-gym's arithmetic the chains follow from a task's metadata; `gsm_symbolic` has its own. A chain
 comes at two lengths: "high" works every step out, "low" notes only the results. To add a task, write one

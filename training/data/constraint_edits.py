@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from training.data.constraints import CONSTRAINT_KINDS, Constraint, satisfied, sentences, words
+from training.data.constraints import CONSTRAINT_KINDS, Constraint, is_satisfied, sentences, words
 
 __all__ = ["EDITS", "draft_text", "edit_to_satisfy"]
 
@@ -46,22 +46,22 @@ def edit_to_satisfy(text: str, constraints: Sequence[Constraint], rng: random.Ra
     """
     for _ in range(2):  # an edit that was undone may succeed the second time
         for constraint in constraints:
-            if not satisfied(constraint, text):
+            if not is_satisfied(constraint, text):
                 text = EDITS[constraint["kind"]](text, constraint, rng)
-    return text if all(satisfied(constraint, text) for constraint in constraints) else None
+    return text if all(is_satisfied(constraint, text) for constraint in constraints) else None
 
 
 def _filler(rng: random.Random) -> str:
     return rng.choice(_SENTENCES[4:])
 
 
-def _lengthened(text: str, enough: Callable[[str], bool], rng: random.Random) -> str:
+def _lengthen(text: str, enough: Callable[[str], bool], rng: random.Random) -> str:
     while not enough(text):
         text = f"{text} {_filler(rng)}"
     return text
 
 
-def _parted(text: str, count: int, rng: random.Random) -> list[str]:
+def _take_sentences(text: str, count: int, rng: random.Random) -> list[str]:
     """Return `count` sentences: the text's first ones, and fillers where it has too few."""
     parts = sentences(text)[:count]
     return [*parts, *(_filler(rng) for _ in range(count - len(parts)))]
@@ -76,21 +76,23 @@ def _without(text: str, word: str) -> str:
     return re.sub(rf"\b{re.escape(word)}\b[ \t]*", "", text, flags=re.IGNORECASE).strip()
 
 
-def _shortened(text: str, count: int) -> str:
+def _shorten(text: str, count: int) -> str:
     return f"{' '.join(words(text)[:count])}."
 
 
 def _longer(kind: str) -> Edit:
     """Return an edit that adds sentences until the constraint holds, for kinds that more text satisfies."""
-    return lambda text, params, rng: _lengthened(text, lambda t: CONSTRAINT_KINDS[kind].holds(t, params), rng)
+    return lambda text, params, rng: _lengthen(text, lambda t: CONSTRAINT_KINDS[kind].holds(t, params), rng)
 
 
 EDITS: Mapping[str, Edit] = {
     "words_at_least": _longer("words_at_least"),
-    "words_at_most": lambda text, params, rng: _shortened(text, params["n"]),
-    "sentences": lambda text, params, rng: " ".join(_parted(text, params["n"], rng)),
-    "paragraphs": lambda text, params, rng: "\n\n".join(_parted(text, params["n"], rng)),
-    "bullets": lambda text, params, rng: "\n".join(f"- {part}" for part in _parted(text, params["n"], rng)),
+    "words_at_most": lambda text, params, rng: _shorten(text, params["n"]),
+    "sentences": lambda text, params, rng: " ".join(_take_sentences(text, params["n"], rng)),
+    "paragraphs": lambda text, params, rng: "\n\n".join(_take_sentences(text, params["n"], rng)),
+    "bullets": lambda text, params, rng: "\n".join(
+        f"- {part}" for part in _take_sentences(text, params["n"], rng)
+    ),
     "no_commas": lambda text, params, rng: re.sub("[,，、،]", "", text),
     "lowercase": lambda text, params, rng: text.lower(),
     "uppercase": lambda text, params, rng: text.upper(),

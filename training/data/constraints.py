@@ -22,9 +22,9 @@ __all__ = [
     "Constraint",
     "ConstraintKind",
     "constraint_request",
+    "is_satisfied",
     "paragraphs",
     "random_constraint",
-    "satisfied",
     "sentences",
     "words",
 ]
@@ -80,7 +80,7 @@ def _json(text: str) -> bool:
         return False
 
 
-def _quoted(text: str) -> bool:
+def _is_quoted(text: str) -> bool:
     return len(text) > 2 and text[0] == text[-1] == '"' and '"' not in text[1:-1]
 
 
@@ -162,7 +162,7 @@ CONSTRAINT_KINDS: Mapping[str, ConstraintKind] = {
         _none,
     ),
     "quotation": ConstraintKind(
-        "Put your whole reply in double quotation marks.", lambda t, g: _quoted(t), _none
+        "Put your whole reply in double quotation marks.", lambda t, g: _is_quoted(t), _none
     ),
     "letter_at_least": ConstraintKind(
         'Use the letter "{letter}" at least {n} times.',
@@ -192,7 +192,7 @@ CONSTRAINT_KINDS: Mapping[str, ConstraintKind] = {
 }
 
 
-def satisfied(constraint: Constraint, text: str) -> bool:
+def is_satisfied(constraint: Constraint, text: str) -> bool:
     """Whether a text satisfies a constraint; a text without words never does.
 
     Raises DataError for an unknown constraint and for wrong parameters.
@@ -205,7 +205,7 @@ def satisfied(constraint: Constraint, text: str) -> bool:
 
 
 def constraint_request(constraint: Constraint) -> str:
-    """Return the sentence that asks for a constraint. Raises DataError as `satisfied` does."""
+    """Return the sentence that asks for a constraint. Raises DataError as `is_satisfied` does."""
     try:
         return _kind(constraint).request.format_map(constraint)
     except KeyError as error:

@@ -1,7 +1,7 @@
 """Small problems for writing one function each, with tests and a solution that passes them.
 
 Tests call the function with plain values (see `training.sandbox`), edge cases among them. The task gives
-the function's signature and every rule that the tests rely on, because a right reply must pass.
+the function's signature and every rule that the tests rely on, because a correct reply must pass.
 """
 
 from __future__ import annotations

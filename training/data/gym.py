@@ -26,7 +26,7 @@ def gym_problems(task: str, count: int, seed: int) -> list[Problem]:
 
     The same task, count and seed give the same problems, with worked chains where those can be written.
     Where the task marks numbers by a distance, that is the problems' tolerance. Raises DataError, also for a
-    task that has questions without one right answer: only its own grader could mark those.
+    task that has questions without one correct answer: only its own grader could mark those.
     """
     try:
         import reasoning_gym
@@ -51,10 +51,10 @@ def _different(
 ) -> list[Problem]:
     """Return the first `count` problems whose questions differ.
 
-    Raises ValueError for a question without a right answer.
+    Raises ValueError for a question without a correct answer.
     """
     problems: dict[str, Problem] = {}
-    for place, entry in enumerate(entries):
+    for index, entry in enumerate(entries):
         if len(problems) == count:
             break
         question, answer = str(entry["question"]), str(entry["answer"] or "").strip()
@@ -64,7 +64,7 @@ def _different(
             continue
         chains = worked_chains(name, entry.get("metadata", {}))
         problems[question] = Problem(
-            f"{name}/{place}",
+            f"{name}/{index}",
             question,
             answer,
             source=name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from training.data.constraint_edits import draft_text, edit_to_satisfy
-from training.data.constraints import CONSTRAINT_KINDS, constraint_request, random_constraint, satisfied
+from training.data.constraints import CONSTRAINT_KINDS, constraint_request, is_satisfied, random_constraint
 from training.types import Problem
 
 __all__ = ["PreferencePair", "constraint_pairs", "instruction"]
@@ -66,7 +66,7 @@ class PreferencePair:
 
 
 def instruction(seed: int, index: int, limit: int = 3) -> Problem:
-    """Return the instruction at a place of a seed's endless sequence, with 1 to `limit` constraints.
+    """Return the instruction at an index of a seed's endless sequence, with 1 to `limit` constraints.
 
     Some text satisfies all of them, and an unedited draft doesn't.
     """
@@ -77,7 +77,7 @@ def instruction(seed: int, index: int, limit: int = 3) -> Problem:
         checks = [random_constraint(kind, rng) for kind in kinds]
         draft = draft_text(topic, rng)
         edited = edit_to_satisfy(draft, checks, rng)
-        if edited is not None and not all(satisfied(check, draft) for check in checks):
+        if edited is not None and not all(is_satisfied(check, draft) for check in checks):
             break
     return Problem(
         f"instructions/{seed}/{index}",
@@ -91,7 +91,7 @@ def instruction(seed: int, index: int, limit: int = 3) -> Problem:
 
 def constraint_pairs(problem: Problem, replies: Sequence[str], limit: int, seed: int) -> list[PreferencePair]:
     """Return up to `limit` pairs of a model's own replies: one satisfies all checks, the other doesn't."""
-    good = [text for text in replies if all(satisfied(check, text) for check in problem.checks)]
+    good = [text for text in replies if all(is_satisfied(check, text) for check in problem.checks)]
     bad = [text for text in replies if text not in good]
     pairs = list(product(good, bad))
     rng = random.Random(f"{seed}/{problem.id}")

@@ -46,10 +46,10 @@ class Mixture:
         """Return the problem at a position from 0 on; there is no last one."""
         if position < 0:
             raise IndexError("a mixture has no end to count from")
-        block, place = divmod(position, sum(self.parts))
+        block, slot = divmod(position, sum(self.parts))
         order = _block(tuple(self.parts), self.seed, block)
-        stream = order[place]
-        index = block * self.parts[stream] + order[:place].count(stream)
+        stream = order[slot]
+        index = block * self.parts[stream] + order[:slot].count(stream)
         epoch, within = divmod(index, len(self.streams[stream]))
         shuffled = _epoch(len(self.streams[stream]), self.seed, stream, epoch)
         return MixtureItem(self.streams[stream][shuffled[within]], epoch)
@@ -81,7 +81,7 @@ def problem_order(problems: Sequence[Problem], count: int, general: float, seed:
 
 @lru_cache(maxsize=64)
 def _block(parts: tuple[int, ...], seed: int, block: int) -> tuple[int, ...]:
-    """Return the stream of each place in a block."""
+    """Return the stream of each slot in a block."""
     order = [stream for stream, part in enumerate(parts) for _ in range(part)]
     random.Random(f"{seed}/block/{block}").shuffle(order)
     return tuple(order)

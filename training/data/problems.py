@@ -43,10 +43,10 @@ def choose(
     Raises DataError where there are too few problems.
     """
     order = random.Random(seed).sample(range(len(problems)), len(problems))
-    examples = [problems[place] for place in order[:shots]]
+    examples = [problems[index] for index in order[:shots]]
     shown = {example.question for example in examples}
-    others = [place for place in order[shots:] if problems[place].question not in shown]
+    others = [index for index in order[shots:] if problems[index].question not in shown]
     size = count or len(others)
     if len(examples) < shots or not 0 < size <= len(others):
         raise DataError(f"{size} questions and {shots} examples were asked for; there are {len(problems)}")
-    return examples, [problems[place] for place in sorted(others[:size])]
+    return examples, [problems[index] for index in sorted(others[:size])]

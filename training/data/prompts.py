@@ -57,19 +57,19 @@ class Example:
 class Prompter:
     """Renders problems for one model.
 
-    `levels` are the budgets by name, as the gateway is configured for the model. `ends` are tokens that end a
-    reply, beside the tokenizer's own end-of-turn token.
+    `levels` are the budgets by name, as the gateway is configured for the model. `extra_stop_ids` are tokens
+    that end a reply, in addition to the tokenizer's own end-of-turn token.
     """
 
     tokenizer: Tokenizer
     family: Family
     levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
-    ends: Sequence[int] = ()
+    extra_stop_ids: Sequence[int] = ()
 
     @property
-    def all_ends(self) -> frozenset[int]:
+    def stop_ids(self) -> frozenset[int]:
         """All tokens that end a reply."""
-        return frozenset((self.tokenizer.eos_token_id, *self.ends))
+        return frozenset((self.tokenizer.eos_token_id, *self.extra_stop_ids))
 
     def prompt(self, problem: Problem, budget: str | None) -> Prompt:
         """Return the prompt that asks a problem at a level; None asks as a client without a budget does."""
@@ -106,9 +106,9 @@ class Prompter:
 
     def completion(self, prompt: Prompt, ids: Sequence[int]) -> Completion:
         """Return a sampled reply, split; `ids` may end with a token that ends a reply."""
-        finished = bool(ids) and ids[-1] in self.all_ends
+        finished = bool(ids) and ids[-1] in self.stop_ids
         own = tuple(ids[:-1] if finished else ids)
         text = self.tokenizer.decode(own, skip_special_tokens=False)
         thinking, answer = split_thinking(text, prompt.markup)
-        thought = len(self.tokenizer.encode(thinking, add_special_tokens=False)) if thinking else 0
-        return Completion(text, own, thinking, answer, thought, finished, prompt.budget)
+        thinking_tokens = len(self.tokenizer.encode(thinking, add_special_tokens=False)) if thinking else 0
+        return Completion(text, own, thinking, answer, thinking_tokens, finished, prompt.budget)

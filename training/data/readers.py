@@ -5,7 +5,7 @@ A line is an object with these fields:
 | field | holds |
 |---|---|
 | `question` or `problem` | the question, as GSM8K or MATH-500 names it |
-| `answer` | the right answer, as it is or behind the last #### of a worked solution |
+| `answer` | the correct answer, as it is or behind the last #### of a worked solution |
 | `tolerance` | how far from the answer a number may lie |
 | `reward` | what judges replies; without it "tests" where there are tests and no answer, else "correct" |
 | `tests` | Python assertions about the functions of a reply |
@@ -17,7 +17,7 @@ A line is an object with these fields:
 | `id`, `source`, `general`, `extra` | as in `training.types.Problem` |
 
 Columns that published sets carry beside these may stay (`_IGNORED`). Any other field is an error, because a
-misspelt one would change which reply is right.
+misspelt one would change which reply is correct.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _problem(number: int, fields: Mapping[str, Any], source: str) -> Problem:
 
 
 def _gold(answer: Any, *, needed: bool) -> str | None:
-    """Return the right answer; None where it isn't needed and can't be read. Raises ValueError."""
+    """Return the correct answer; None where it isn't needed and can't be read. Raises ValueError."""
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         if needed:
             raise ValueError("needs an answer, a string or a number")

@@ -69,8 +69,8 @@ def recorded_preferences(path: Path) -> list[PreferencePair]:
     """
     preferences = []
     for line in _questions(path):
-        request, returned = line.request, _returned(line.request)
-        liked = _liked(request.feedback) if request.feedback else None
+        request, returned = line.request, _returned_sample(line.request)
+        liked = _is_liked(request.feedback) if request.feedback else None
         if liked is None or returned is None:
             continue
         other = next((sample for sample in request.samples if _differ(returned, sample)), None)
@@ -113,18 +113,18 @@ def _gold(request: RecordedRequest) -> str | None:
     feedback = request.feedback or Feedback()
     if feedback.answer and feedback.answer.strip():
         return feedback.answer.strip()
-    returned = _returned(request) if feedback.correct else None
+    returned = _returned_sample(request) if feedback.correct else None
     answer = None if returned is None else _answer(returned)
     return None if answer is None else answer.raw
 
 
-def _liked(feedback: Feedback) -> bool | None:
+def _is_liked(feedback: Feedback) -> bool | None:
     if feedback.correct is not None:
         return feedback.correct
     return None if feedback.rating is None else feedback.rating == 1
 
 
-def _returned(request: RecordedRequest) -> RecordedSample | None:
+def _returned_sample(request: RecordedRequest) -> RecordedSample | None:
     """Return the sample that the client got; None where it is not known or its text was not recorded."""
     returned = request.returned
     return returned if returned is not None and returned.text else None

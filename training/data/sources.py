@@ -48,7 +48,7 @@ def _instructions(source: Source, seed: str) -> Iterator[Problem]:
     return (replace(instruction(number, index), general=True) for index in count())
 
 
-def _recorded(source: Source, seed: str) -> Iterator[Problem]:
+def _recorded_problems(source: Source, seed: str) -> Iterator[Problem]:
     if source.path is None:
         raise DataError("a source of kind recorded needs a path")
     if source.ratings:
@@ -64,7 +64,7 @@ SOURCES: Mapping[str, Callable[[Source, str], Iterator[Problem]]] = {
     "hub": _hub,
     "instructions": _instructions,
     "jsonl": _jsonl,
-    "recorded": _recorded,
+    "recorded": _recorded_problems,
     "stories": lambda source, seed: word_problems(seed),
 }
 """Maps a kind to a function that yields its problems, perhaps without end. It may raise DataError.
@@ -85,19 +85,19 @@ def collect(
     questions = set(without)
     ids: set[str] = set()
     streams: dict[int, Iterator[Problem]] = {}
-    for place, source in enumerate(sources):
+    for index, source in enumerate(sources):
         if source.kind not in SOURCES:
             raise DataError(f"no source is called {source.kind!r}; there are {', '.join(SOURCES)}")
-        stream = SOURCES[source.kind](source, f"{seed} {source.seed} {place}")
-        streams[place] = islice(stream, source.count)
+        stream = SOURCES[source.kind](source, f"{seed} {source.seed} {index}")
+        streams[index] = islice(stream, source.count)
     problems: list[Problem] = []
     repeats = 0
     while streams and len(problems) < limit and repeats < 100 * limit:
-        places = list(streams)
-        place = rng.choices(places, [sources[p].weight for p in places])[0]
-        problem = next(streams[place], None)
+        indices = list(streams)
+        index = rng.choices(indices, [sources[index].weight for index in indices])[0]
+        problem = next(streams[index], None)
         if problem is None:
-            del streams[place]
+            del streams[index]
         elif problem.question in questions:
             repeats += 1
         else:

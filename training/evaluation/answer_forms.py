@@ -31,7 +31,7 @@ class AnswerForm:
 def chat_messages(
     problem: Problem, form: AnswerForm, examples: Sequence[Problem] = ()
 ) -> list[dict[str, str]]:
-    """Build the chat for a problem: each example as a turn with its right answer, then the question."""
+    """Build the chat for a problem: each example as a turn with its correct answer, then the question."""
     messages = []
     for shown in (*examples, problem):
         messages.append({"role": "user", "content": f"{shown.question}\n\n{form.instruction}".strip()})
@@ -39,7 +39,7 @@ def chat_messages(
     return messages[:-1]
 
 
-def _boxed(text: str) -> str | None:
+def _find_boxed(text: str) -> str | None:
     r"""Return the content of the last \boxed{}, braces balanced."""
     start = text.rfind(_BOX)
     if start < 0:
@@ -53,29 +53,29 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-def _phrased(text: str) -> str | None:
+def _find_phrase(text: str) -> str | None:
     """Return the rest of the line after the last "answer is"."""
     parts = _PHRASE.split(text)
     return (parts[-1].split("\n")[0].strip().rstrip(".").strip() or None) if len(parts) > 1 else None
 
 
-def _tagged(text: str) -> str | None:
+def _find_tagged(text: str) -> str | None:
     answers = _TAG.findall(text)
     return (answers[-1].strip() or None) if answers else None
 
 
 def _any(text: str) -> str | None:
     """Return the answer in whichever form the reply uses, the most explicit form first."""
-    return _boxed(text) or _tagged(text) or _phrased(text)
+    return _find_boxed(text) or _find_tagged(text) or _find_phrase(text)
 
 
 ANSWER_FORMS: Mapping[str, AnswerForm] = {
-    "boxed": AnswerForm("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _boxed),
+    "boxed": AnswerForm("Put the final answer in \\boxed{}.", "\\boxed{{answer}}", _find_boxed),
     "phrase": AnswerForm(
-        'End with "The answer is" and the final answer.', "The answer is {answer}.", _phrased
+        'End with "The answer is" and the final answer.', "The answer is {answer}.", _find_phrase
     ),
     "tag": AnswerForm(
-        "Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _tagged
+        "Write the final answer as <answer>...</answer>.", "<answer>{answer}</answer>", _find_tagged
     ),
     "any": AnswerForm("", "The answer is {answer}.", _any),
 }

@@ -244,7 +244,7 @@ def _summary(
 ) -> dict[str, Any]:
     settings = []
     for measured in metrics:
-        values = {key: _rounded(value) for key, value in asdict(measured).items() if key != "setting"}
+        values = {key: _round_numbers(value) for key, value in asdict(measured).items() if key != "setting"}
         setting = measured.setting
         settings.append({"name": setting.name, **asdict(setting), **values, "frontier": setting in frontier})
     return {
@@ -255,9 +255,9 @@ def _summary(
     }
 
 
-def _rounded(value: Any) -> Any:
+def _round_numbers(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: _round_numbers(item) for key, item in value.items()}
     return round(value, 3) if isinstance(value, float) else value
 
 

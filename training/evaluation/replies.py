@@ -22,7 +22,7 @@ class ReplyLogError(Exception):
 class EvaluatedReply:
     """One problem answered at one setting.
 
-    `strict` and `lenient` say whether the reply is right, None where the grader could not decide.
+    `strict` and `lenient` say whether the reply is correct, None where the grader could not decide.
     `tokens` counts everything generated, aborted samples included; `reasoning` is the part spent thinking.
     `samples` counts the samples launched. The client measures `seconds`.
     """

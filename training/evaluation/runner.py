@@ -144,7 +144,7 @@ async def grade_reply(
     extract: Callable[[str], str | None],
     pool: WorkerPool | None = None,
 ) -> tuple[bool | None, bool | None]:
-    """Return whether the reply is right, strictly and leniently; None where the grader can't decide."""
+    """Return whether the reply is correct, strictly and leniently; None where the grader can't decide."""
 
     async def is_right(reply: str) -> bool | None:
         return await verify_async(reply, problem.gold or "", pool, tolerance=problem.tolerance)

@@ -91,7 +91,7 @@ def _rl(plan: ExportPlan) -> ExportedFiles:
     model, prompter = full_model(plan), load_prompter(plan)
     train, held_out = rollout_problems(plan, prompter), held_out_problems(plan, prompter)
     rewards = reward_names(plan, [*train, *held_out])
-    prompt_tokens = max(len(each.prompt.ids) for each in [*train, *held_out])
+    prompt_tokens = max(len(item.prompt.ids) for item in [*train, *held_out])
     differences = [
         *unsupported_options(table),
         "OpenRLHF shuffles the questions; each keeps its budget.",
@@ -109,10 +109,10 @@ def _rl(plan: ExportPlan) -> ExportedFiles:
         differences.append("loss_type: bnpo averages tokens over the whole batch, not over one pass.")
     return ExportedFiles(
         {
-            "train.jsonl": _jsonl(_record(each) for each in train),
-            "held-out.jsonl": _jsonl(_record(each) for each in held_out),
+            "train.jsonl": _jsonl(_record(item) for item in train),
+            "held-out.jsonl": _jsonl(_record(item) for item in held_out),
             "reward.py": REWARD,
-            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
+            "scoring.json": scoring_file(plan, rewards, prompter.stop_ids),
             "options.txt": _lines(_rl_options(plan, table, model, prompt_tokens)),
             "train.sh": TRAIN.format(command="python3 -m openrlhf.cli.train_ppo_ray"),
         },
@@ -233,7 +233,7 @@ def _sft(plan: ExportPlan) -> ExportedFiles:
         "data.input_key": "input",
         "data.output_key": "output",
         "data.input_template": "",  # the default would wrap the prompts, which are already rendered
-        "data.max_len": max(len(each.prompt.ids) + len(each.target) for each in examples) + 2,
+        "data.max_len": max(len(example.prompt.ids) + len(example.target) for example in examples) + 2,
         "train.batch_size": table.batch,
         "train.micro_batch_size": table.batch // plan.processes,
         "train.max_epochs": -(-table.max_steps * table.batch // len(records)),

@@ -117,11 +117,11 @@ def load_prompter(plan: ExportPlan) -> Prompter:
     except (OSError, ValueError) as error:  # raised for a missing model and for an unreadable one
         raise DataError(f"the tokenizer of {plan.model!r} can't be loaded: {error}") from error
     try:
-        ends = GenerationConfig.from_pretrained(plan.model).eos_token_id
+        stop_ids = GenerationConfig.from_pretrained(plan.model).eos_token_id
     except OSError:  # the model has no generation_config.json
-        ends = None
-    ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
-    return Prompter(tokenizer, plan.config.family, plan.config.budgets, ends)
+        stop_ids = None
+    stop_ids = () if stop_ids is None else (stop_ids,) if isinstance(stop_ids, int) else tuple(stop_ids)
+    return Prompter(tokenizer, plan.config.family, plan.config.budgets, stop_ids)
 
 
 def rollout_problems(plan: ExportPlan, prompter: Prompter, rounds: int = 1) -> list[PromptedProblem]:

@@ -39,7 +39,7 @@ def grading_record(prompted: PromptedProblem) -> str:
 
 def reward_names(plan: ExportPlan, prompted: Sequence[PromptedProblem]) -> list[str]:
     """Return the rewards that the problems name. Raises ExportError if one can't judge a reply alone."""
-    names = sorted({each.problem.reward for each in prompted})
+    names = sorted({item.problem.reward for item in prompted})
     for name in names:
         if name in _UNSUPPORTED_REWARDS:
             raise ExportError(f"the reward {name!r} {_UNSUPPORTED_REWARDS[name]}, which the engine can't do")
@@ -50,10 +50,10 @@ def reward_names(plan: ExportPlan, prompted: Sequence[PromptedProblem]) -> list[
     return names
 
 
-def scoring_file(plan: ExportPlan, rewards: Collection[str], ends: Collection[int]) -> str:
+def scoring_file(plan: ExportPlan, rewards: Collection[str], stop_ids: Collection[int]) -> str:
     """Return the file from which `Scoring.open` builds the rewards again."""
     config = json.loads(plan.config.model_dump_json(by_alias=True))
-    fields = {"stage": plan.stage, "model": plan.model, "kinds": sorted(rewards), "ends": sorted(ends)}
+    fields = {"stage": plan.stage, "model": plan.model, "kinds": sorted(rewards), "ends": sorted(stop_ids)}
     return json.dumps({**fields, "config": config}, indent=2) + "\n"
 
 

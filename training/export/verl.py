@@ -119,7 +119,7 @@ def _rl(plan: ExportPlan) -> ExportedFiles:
             "train.parquet": _parquet([_rl_record(i, each, "train") for i, each in enumerate(train)]),
             "held-out.parquet": _parquet([_rl_record(i, each, "test") for i, each in enumerate(held_out)]),
             "reward.py": REWARD,
-            "scoring.json": scoring_file(plan, rewards, prompter.all_ends),
+            "scoring.json": scoring_file(plan, rewards, prompter.stop_ids),
             "overrides.txt": _lines(overrides),
             "train.sh": TRAIN.format(command="python3 -m verl.trainer.main_ppo"),
         },
@@ -155,7 +155,7 @@ def _rl_overrides(
         "data.shuffle": False,
         "data.seed": plan.data.seed,
         "data.train_batch_size": table.groups,
-        "data.max_prompt_length": max(len(each.prompt.ids) for each in prompted),
+        "data.max_prompt_length": max(len(item.prompt.ids) for item in prompted),
         "data.max_response_length": table.final_completion_length or table.max_completion_length,
         "algorithm.adv_estimator": "grpo",
         "algorithm.norm_adv_by_std_in_grpo": table.scale_rewards == "group",
@@ -255,7 +255,7 @@ def _sft(plan: ExportPlan) -> ExportedFiles:
     records = [_sft_record(example, prompter) for example in examples]
     if table.batch % plan.processes:
         raise ExportError(f"batch ({table.batch}) must be a multiple of the processes ({plan.processes})")
-    max_length = max(len(each.prompt.ids) + len(each.target) for each in examples)
+    max_length = max(len(example.prompt.ids) + len(example.target) for example in examples)
     overrides = {
         "data.train_files": "@here@/train.parquet",
         "data.train_batch_size": table.batch,

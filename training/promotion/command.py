@@ -303,7 +303,7 @@ async def _shift_traffic(promotion: _Promotion, state: PromotionState, http: aio
             raise DeploymentFailed(
                 f"too little traffic at {share:g}% to go on ({reason}); run the same command to resume"
             )
-        state = state.moved(share)
+        state = state.with_share(share)
         save_state(promotion.state_file, state)
     save_state(promotion.state_file, replace(state, status="done"))
     print(f"{promotion.alias} is {promotion.candidate} now; --rollback restores {promotion.current}")

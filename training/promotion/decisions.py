@@ -34,7 +34,7 @@ _MIN_REQUESTS_TO_FAIL = 5  # before failures alone can end a promotion
 
 @dataclass(frozen=True, slots=True)
 class PairedOutcomes:
-    """Both models on one data set: for each problem, whether each of them was right."""
+    """Both models on one data set: for each problem, whether each of them was correct."""
 
     name: str
     trained: bool

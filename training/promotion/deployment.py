@@ -47,7 +47,7 @@ class PromotionState:
     status: Literal["moving", "done", "rolled back"] = "moving"
     reason: str = ""
 
-    def moved(self, share: float) -> PromotionState:
+    def with_share(self, share: float) -> PromotionState:
         """Return the state with the candidate at this share, in percent."""
         return replace(self, share=share)
 

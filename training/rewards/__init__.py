@@ -19,7 +19,7 @@ from training.rewards.format import Format
 from training.rewards.language import Language
 from training.rewards.length import BudgetPenalty, LengthReward, OverlongPenalty
 from training.rewards.majority import Majority
-from training.rewards.plan import GroupRewards, RewardPlan, Shaping, shaped
+from training.rewards.plan import GroupRewards, RewardPlan, Shaping, as_shaping
 from training.rewards.preference import Preference
 from training.rewards.rubric import Rubric
 from training.rewards.unit_tests import UnitTests
@@ -68,8 +68,8 @@ REWARDS: Mapping[str, Callable[[RewardContext], Reward]] = {
 """Main rewards by the names that problems give. RewardError where the context lacks what one needs."""
 
 SHAPING: Mapping[str, Callable[[RewardContext], Shaping]] = {
-    "format": lambda context: shaped(Format(context.markup)),
-    "language": lambda context: shaped(Language(context.identify)),
+    "format": lambda context: as_shaping(Format(context.markup)),
+    "language": lambda context: as_shaping(Language(context.identify)),
     "overlong": lambda context: OverlongPenalty(context.max_tokens, context.overlong_cache),
     "short": lambda context: LengthReward(),
     "budget": lambda context: BudgetPenalty(context.levels, context.context, context.budget_slack),

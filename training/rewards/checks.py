@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.data.constraints import satisfied
+from training.data.constraints import is_satisfied
 from training.types import Completion, Problem
 
 __all__ = ["checks"]
@@ -18,6 +18,6 @@ def checks(problem: Problem, completions: Sequence[Completion]) -> list[float | 
     if not problem.checks:
         return [None] * len(completions)
     return [
-        float(completion.finished and all(satisfied(check, completion.answer) for check in problem.checks))
+        float(completion.finished and all(is_satisfied(check, completion.answer) for check in problem.checks))
         for completion in completions
     ]

@@ -1,4 +1,4 @@
-"""The verifiable reward: whether the reply's answer is the right one."""
+"""The verifiable reward: whether the reply's answer is the correct one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Correct"]
 class Correct:
     """1.0 where `scorers.answers.verify`, the grader of serving, finds the gold answer; else 0.0.
 
-    Where the problem states a tolerance, numbers within it are right. An answer that the grader can't decide
-    gets 0.0, because a doubtful answer must not pay. So does a truncated reply, whatever it says. None for a
-    problem without a gold answer.
+    If the problem states a tolerance, numbers within it are correct. An answer that the grader can't decide
+    gets 0.0, because a doubtful answer must not pay. So does a truncated reply, whatever it says. A problem
+    without a gold answer gets None.
     """
 
     pool: WorkerPool | None = None
@@ -27,9 +27,9 @@ class Correct:
         """See `training.types.Reward`."""
         if problem.gold is None:
             return [None] * len(completions)
-        return [self._one(completion, problem.gold, problem.tolerance) for completion in completions]
+        return [self._grade(completion, problem.gold, problem.tolerance) for completion in completions]
 
-    def _one(self, completion: Completion, gold: str, tolerance: float | None) -> float:
+    def _grade(self, completion: Completion, gold: str, tolerance: float | None) -> float:
         if not completion.finished:
             return 0.0
         return float(verify(completion.answer, gold, self.pool, tolerance=tolerance) is True)

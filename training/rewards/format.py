@@ -25,9 +25,9 @@ class Format:
 
     def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        return [float(reply.finished and self._well_formed(problem, reply)) for reply in completions]
+        return [float(reply.finished and self._is_well_formed(problem, reply)) for reply in completions]
 
-    def _well_formed(self, problem: Problem, completion: Completion) -> bool:
+    def _is_well_formed(self, problem: Problem, completion: Completion) -> bool:
         if completion.budget == self.off:
             return answers_at_once(completion.text, self.markup)
         if thinks_once(completion.text, self.markup):
@@ -49,7 +49,7 @@ def thinks_once(text: str, markup: Markup) -> bool:
         return False
     thinking, _, answer = text.partition(markup.close)
     thinking = thinking.replace(markup.open, "", 1)
-    return any(map(str.isalnum, thinking)) and _answered(answer, markup)
+    return any(map(str.isalnum, thinking)) and _has_answer(answer, markup)
 
 
 def answers_at_once(text: str, markup: Markup) -> bool:
@@ -57,10 +57,10 @@ def answers_at_once(text: str, markup: Markup) -> bool:
     text = text.strip()
     if markup.opened:
         text = text.removeprefix(markup.close)
-    return markup.open not in text and markup.close not in text and _answered(text, markup)
+    return markup.open not in text and markup.close not in text and _has_answer(text, markup)
 
 
-def _answered(text: str, markup: Markup) -> bool:
+def _has_answer(text: str, markup: Markup) -> bool:
     text = text.strip()
     if markup.answer is None:
         return bool(text)

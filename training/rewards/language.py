@@ -1,7 +1,7 @@
 """The language reward: whether a model thinks in the language of the question.
 
 DeepSeek-R1 (arXiv:2501.12948, section 2.3.2) rewards the share of words in the target language. Here the
-script of each word decides first, which needs no model and is right for a single word. An identifier, where
+script of each word decides first, which needs no model and is correct for a single word. An identifier, where
 there is one, tells languages of the same script apart, but only in long prose. Formulas and code belong to no
 language and don't count.
 """

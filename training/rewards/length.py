@@ -1,4 +1,4 @@
-"""Length rewards: the overlong penalty, a preference for short right replies, and the budget penalty."""
+"""Length rewards: the overlong penalty, a preference for short correct replies, and the budget penalty."""
 
 from __future__ import annotations
 
@@ -21,44 +21,46 @@ __all__ = [
 def overlong_penalty(length: int, limit: int, cache: int) -> float:
     """Return DAPO's soft overlong penalty (arXiv:2503.14476, eq. 13), in [-1, 0]; all lengths in tokens.
 
-    It is 0 up to `limit - cache`, and falls in proportion to -1 at the limit.
+    It is 0 up to `limit - cache`, and falls linearly to -1 at the limit. `cache` is the paper's L_cache.
     """
     if length <= limit - cache:
         return 0.0
     return -1.0 if length >= limit else (limit - cache - length) / cache
 
 
-def length_reward(lengths: Sequence[int], right: Sequence[bool]) -> list[float]:
+def length_reward(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
     """Return Kimi k1.5's length rewards (arXiv:2501.12599, section 2.3.3) of one question's replies.
 
-    They go from 0.5 for the shortest to -0.5 for the longest of the group. A wrong reply never gains by being
-    short. All are 0.0 where all replies are equally long.
+    They fall linearly from 0.5 for the shortest reply to -0.5 for the longest. A wrong reply gets at most 0.
+    If all replies are equally long, all rewards are 0.
     """
     if not lengths:
         return []
     shortest, longest = min(lengths), max(lengths)
     if shortest == longest:
         return [0.0] * len(lengths)
-    preferred = [0.5 - (length - shortest) / (longest - shortest) for length in lengths]
-    return [value if ok else min(0.0, value) for value, ok in zip(preferred, right, strict=True)]
+    by_length = [0.5 - (length - shortest) / (longest - shortest) for length in lengths]
+    return [
+        value if is_correct else min(0.0, value) for value, is_correct in zip(by_length, correct, strict=True)
+    ]
 
 
-def budget_penalty(thought: int, limit: int, slack: float) -> float:
+def budget_penalty(thinking_tokens: int, limit: int, slack: float) -> float:
     """Return the penalty for thinking past the limit, in [-1, 0].
 
-    It is 0 within the limit, and -1 from `slack` * limit above it. This is the one-sided limit of L1's
-    LCPO-Max (arXiv:2503.04697), as an addend instead of a factor. It doesn't pull towards the limit from
-    below, because a budget is a maximum and not an aim.
+    It is 0 up to the limit, and falls linearly to -1 at `slack` * limit tokens above it. L1's LCPO-Max
+    (arXiv:2503.04697) has the same one-sided limit, but multiplies the reward by it. Short thinking costs
+    nothing, because a budget is a maximum and not a target.
     """
-    if thought <= limit:
+    if thinking_tokens <= limit:
         return 0.0
-    room = slack * limit
-    return -1.0 if thought - limit >= room else -(thought - limit) / room
+    excess, allowed_excess = thinking_tokens - limit, slack * limit
+    return -1.0 if excess >= allowed_excess else -excess / allowed_excess
 
 
 @dataclass(frozen=True, slots=True)
 class OverlongPenalty:
-    """The `overlong_penalty` of each whole reply."""
+    """Penalises each reply by `overlong_penalty`."""
 
     limit: int
     cache: int
@@ -72,25 +74,28 @@ class OverlongPenalty:
 
 @dataclass(frozen=True, slots=True)
 class LengthReward:
-    """The `length_reward` of the group. A main reward over 0.5 means right; where it is None, so is this."""
+    """Rewards a group by `length_reward`.
+
+    A main reward over 0.5 counts as correct. A reply without a main reward gets no length reward.
+    """
 
     def __call__(
         self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        places = [place for place, value in enumerate(main) if value is not None]
-        lengths = [len(completions[place].ids) for place in places]
+        indices = [index for index, value in enumerate(main) if value is not None]
+        lengths = [len(completions[index].ids) for index in indices]
         rewards = dict(
-            zip(places, length_reward(lengths, [(main[p] or 0) > 0.5 for p in places]), strict=True)
+            zip(indices, length_reward(lengths, [(main[index] or 0) > 0.5 for index in indices]), strict=True)
         )
-        return [rewards.get(place) for place in range(len(completions))]
+        return [rewards.get(index) for index in range(len(completions))]
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetPenalty:
-    """The `budget_penalty` of each reply's thinking at its level's limit.
+    """Penalises each reply by `budget_penalty`, at the thinking limit of its level.
 
-    None for a reply without a budget, and for a level without a limit.
+    A reply without a budget, or whose level has no limit, gets no penalty (None).
     """
 
     levels: Mapping[str, Level] = field(default_factory=lambda: LEVELS)
@@ -101,9 +106,9 @@ class BudgetPenalty:
         self, problem: Problem, completions: Sequence[Completion], main: Sequence[float | None]
     ) -> list[float | None]:
         """See `training.rewards.plan.Shaping`."""
-        return [self._one(reply) for reply in completions]
+        return [self._penalty(reply) for reply in completions]
 
-    def _one(self, completion: Completion) -> float | None:
+    def _penalty(self, completion: Completion) -> float | None:
         level = None if completion.budget is None else self.levels.get(completion.budget)
         limit = None if level is None else thinking_limit(level, self.context)
-        return None if limit is None else budget_penalty(completion.thought, limit, self.slack)
+        return None if limit is None else budget_penalty(completion.thinking_tokens, limit, self.slack)

@@ -1,4 +1,4 @@
-"""The majority reward of TTRL (arXiv:2504.16084): the most frequent answer counts as right."""
+"""The majority reward of TTRL (arXiv:2504.16084): the most frequent answer counts as correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Majority:
     It is for problems without a gold answer. Groups are those of serving's votes. Truncated replies and
     replies without an answer have no vote.
 
-    All rewards are None where nobody knows the right answer: where the largest group holds less than
+    All rewards are None where nobody knows the correct answer: where the largest group holds less than
     `min_share` of all replies or only one reply, or where another group is as large.
     """
 
@@ -31,12 +31,12 @@ class Majority:
     def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
         grouper = Grouper(lambda first, new: equivalent(first, new, self.pool))
-        for place, completion in enumerate(completions):
+        for index, completion in enumerate(completions):
             finish = "stop" if completion.finished else "length"
-            grouper.add(Sample(place, completion.answer, finish_reason=finish), extract(completion.answer))
+            grouper.add(Sample(index, completion.answer, finish_reason=finish), extract(completion.answer))
         groups = [group.members for group in grouper.groups]
         leading = groups[0] if groups else ()
         tied = len(groups) > 1 and len(groups[1]) == len(leading)
         if len(leading) < max(2, self.min_share * len(completions)) or tied:
             return [None] * len(completions)
-        return [float(place in leading) for place in range(len(completions))]
+        return [float(index in leading) for index in range(len(completions))]

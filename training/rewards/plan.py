@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from training.rewards.context import RewardError
 from training.types import Completion, Problem, Reward
 
-__all__ = ["GroupRewards", "RewardPlan", "Shaping", "shaped"]
+__all__ = ["GroupRewards", "RewardPlan", "Shaping", "as_shaping"]
 
 Shaping = Callable[[Problem, Sequence[Completion], Sequence[float | None]], Sequence[float | None]]
 """A reward that is added to the main one: (problem, completions, main rewards) -> rewards."""
@@ -33,7 +33,7 @@ class RewardPlan:
 
     A shaping reward without a value for a reply adds nothing. Without a main value there is no total.
     `leave_out_unfinished` gives truncated replies no total either (DAPO's overlong filtering,
-    arXiv:2503.14476); they are judged all the same, for the figures. `training.rewards.reward_plan` makes a
+    arXiv:2503.14476); they are judged all the same, for the metrics. `training.rewards.reward_plan` makes a
     plan from names.
     """
 
@@ -51,25 +51,25 @@ class RewardPlan:
         main = tuple(reward(problem, completions))
         parts = {name: tuple(shape(problem, completions, main)) for name, (_, shape) in self.shaping.items()}
         totals = tuple(
-            self._total(place, completion, main, parts) for place, completion in enumerate(completions)
+            self._total(index, completion, main, parts) for index, completion in enumerate(completions)
         )
         return GroupRewards(totals, main, parts)
 
     def _total(
         self,
-        place: int,
+        index: int,
         completion: Completion,
         main: Sequence[float | None],
         parts: Mapping[str, Sequence[float | None]],
     ) -> float | None:
-        value = main[place]
+        value = main[index]
         if value is None or (self.leave_out_unfinished and not completion.finished):
             return None
-        added = ((self.shaping[name][0], values[place]) for name, values in parts.items())
+        added = ((self.shaping[name][0], values[index]) for name, values in parts.items())
         return self.main_weight * value + sum(weight * part for weight, part in added if part is not None)
 
 
-def shaped(reward: Reward) -> Shaping:
+def as_shaping(reward: Reward) -> Shaping:
     """Turn a reward into a shaping reward, which doesn't look at the main one."""
 
     def shape(

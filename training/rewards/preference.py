@@ -34,12 +34,14 @@ class Preference:
 
     def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`."""
-        places = [p for p, reply in enumerate(completions) if reply.finished and reply.answer.strip()]
-        answers = [completions[place].answer for place in places]
+        indices = [
+            index for index, reply in enumerate(completions) if reply.finished and reply.answer.strip()
+        ]
+        answers = [completions[index].answer for index in indices]
         scores = self.model([problem.question] * len(answers), answers) if answers else ()
-        rewards = {p: _squashed(score - self.centre) for p, score in zip(places, scores, strict=True)}
-        return [rewards.get(place, 0.0) for place in range(len(completions))]
+        rewards = {index: _squash(score - self.centre) for index, score in zip(indices, scores, strict=True)}
+        return [rewards.get(index, 0.0) for index in range(len(completions))]
 
 
-def _squashed(score: float) -> float | None:
+def _squash(score: float) -> float | None:
     return None if math.isnan(score) else (1 + math.tanh(score / 2)) / 2

@@ -46,13 +46,15 @@ class Rubric:
 
     def __call__(self, problem: Problem, completions: Sequence[Completion]) -> list[float | None]:
         """See `training.types.Reward`. Blocks, also where an event loop runs."""
-        places = [p for p, reply in enumerate(completions) if reply.finished and reply.answer.strip()]
-        samples = [Sample(place, completions[place].answer) for place in places]
+        indices = [
+            index for index, reply in enumerate(completions) if reply.finished and reply.answer.strip()
+        ]
+        samples = [Sample(index, completions[index].answer) for index in indices]
         # A thread of its own, because this one may already run an event loop.
         with ThreadPoolExecutor(1) as thread:
             grades = thread.submit(asyncio.run, _grades(self.judge, problem, samples)).result()
-        rewards = dict(zip(places, grades, strict=True))
-        return [rewards.get(place, 0.0) for place in range(len(completions))]
+        rewards = dict(zip(indices, grades, strict=True))
+        return [rewards.get(index, 0.0) for index in range(len(completions))]
 
 
 async def _grades(judge: Judge, problem: Problem, samples: Sequence[Sample]) -> list[float | None]:

@@ -30,14 +30,14 @@ def advantages(groups: Groups, how: Normalisation) -> list[list[float | None]]:
 
     None stays None and counts nowhere.
     """
-    centred = [_centred(group) for group in groups]
+    centred = [_centre(group) for group in groups]
     if how == "none":
         return centred
     if how == "group":
-        return [_divided(group, spread(group)) for group in centred]
+        return [_divide(group, spread(group)) for group in centred]
     pooled = groups if how == "batch" else centred
     unit = spread([value for group in pooled for value in group])
-    return [_divided(group, unit) for group in centred]
+    return [_divide(group, unit) for group in centred]
 
 
 def spread(values: Sequence[float | None]) -> float:
@@ -47,11 +47,11 @@ def spread(values: Sequence[float | None]) -> float:
     return deviation if deviation > FLAT else 0.0
 
 
-def _centred(group: Sequence[float | None]) -> list[float | None]:
+def _centre(group: Sequence[float | None]) -> list[float | None]:
     numbers = [value for value in group if value is not None]
     mean = fmean(numbers) if numbers else 0.0
     return [None if value is None else value - mean for value in group]
 
 
-def _divided(values: Sequence[float | None], unit: float) -> list[float | None]:
+def _divide(values: Sequence[float | None], unit: float) -> list[float | None]:
     return [None if value is None else value / unit if unit else 0.0 for value in values]

@@ -1,6 +1,6 @@
 """Filters for questions that are worth training on: once before the run, and in every batch.
 
-A question that is always or never answered right teaches nothing: its advantages are all 0.
+A question that is always or never answered correctly teaches nothing: its advantages are all 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DifficultySplit:
 
 
 def pass_rate(rewards: Sequence[float | None]) -> float | None:
-    """Return the share of fully right replies (1.0, not part credit); None where none was judged."""
+    """Return the share of fully correct replies (1.0, not part credit); None where none was judged."""
     judged = [value for value in rewards if value is not None]
     return sum(value >= 1.0 for value in judged) / len(judged) if judged else None
 
@@ -65,7 +65,7 @@ def informative(totals: Sequence[float | None], main: Sequence[float | None]) ->
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What to do after a round of sampling. `train` and `fill` hold places of groups.
+    """What to do after a round of sampling. `train` and `fill` hold indices of groups.
 
     Where `redraw` isn't 0, sample that many new questions first. `train` are the informative groups to train
     on. `fill` are groups without a gradient that complete the batch, for trainers whose batches have a fixed
@@ -89,8 +89,8 @@ def next_batch(groups: Sequence[bool], wanted: int, rounds: int, max_rounds: int
     At the share of informative groups so far, the redraw completes the batch, but it is never more than
     `wanted`. After the last round the batch is smaller, or the step is skipped; it is never an error.
     """
-    useful = [place for place, is_informative in enumerate(groups) if is_informative]
-    flat = [place for place, is_informative in enumerate(groups) if not is_informative]
+    useful = [index for index, is_informative in enumerate(groups) if is_informative]
+    flat = [index for index, is_informative in enumerate(groups) if not is_informative]
     missing = wanted - len(useful)
     if missing > 0 and rounds < max_rounds:
         needed = math.ceil(missing * len(groups) / len(useful)) if useful else wanted

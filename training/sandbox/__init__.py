@@ -93,12 +93,12 @@ class Sandbox:
         A case has its own limit of wall and processor time, else the sandbox's. See
         `training.sandbox.programs` for what passes.
         """
-        limited = [self._limited(case) for case in cases]
+        limited = [self._with_limits(case) for case in cases]
         # The examiner keeps each case's time. Starting and comparing take some, too, which is no case's own.
         seconds = 2 * sum(case["seconds"] for case in limited) + _START_SECONDS
         return _run({"code": code, "cases": limited}, replace(self.limits, seconds=seconds), programs=True)
 
-    def _limited(self, case: ProgramCase) -> Mapping[str, Any]:
+    def _with_limits(self, case: ProgramCase) -> Mapping[str, Any]:
         limits = {"seconds": self.limits.seconds, "cpu": self.limits.cpu}
         if case.seconds is not None:
             limits = {"seconds": case.seconds, "cpu": max(1, math.ceil(case.seconds))}
@@ -192,7 +192,7 @@ def python_directories(
     other systems in those that the loader searches.
     """
     own = [os.path.dirname(path) for path in library] if prefix not in _SYSTEM else []
-    machine = [f"{place}/{multiarch}" for place in ("/lib", "/usr/lib") if multiarch]
+    machine = [f"{directory}/{multiarch}" for directory in ("/lib", "/usr/lib") if multiarch]
     if not any(map(is_directory, machine)):
         machine = ["/lib", "/usr/lib", "/usr/lib64"]
     paths = {path for path in (*library, *own, *machine, "/lib64") if is_directory(path)}

@@ -215,17 +215,17 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
             raise BrokenCode("the code sent something that is no value")
         return Remote(ask, reference)
 
-    def received(act: str) -> Any:
+    def receive_result(act: str) -> Any:
         message = channel.receive()
         if not isinstance(message, dict):
             raise BrokenCode("the code sent something that is no reply")
         if "raised" in message:
-            raise _raised(str(message["raised"]), str(message.get("text", "")), act)
+            raise _error_from(str(message["raised"]), str(message.get("text", "")), act)
         return message.get("value")
 
     def ask(act: str, target: Remote, *rest: Any) -> Any:
         channel.send([act, target._reference, *(encode(argument, keep) for argument in rest)])
-        result, changed = received(act)
+        result, changed = receive_result(act)
         # Only where it returns nothing; else code meets `assert order(xs) == sorted(xs)` by emptying xs.
         if act == "call" and result is None:
             for argument, after in zip(rest[0], decode(changed, find), strict=True):
@@ -234,7 +234,7 @@ def examine(channel: Channel, code: str, tests: str) -> tuple[bool, str]:
 
     try:
         channel.send(code)
-        names = {name: decode(value, find) for name, value in received("load") if _may_be_named(name)}
+        names = {name: decode(value, find) for name, value in receive_result("load") if _may_be_named(name)}
         exec(compile(tests, "tests", "exec"), {"__name__": "tests", **names})
     except SystemExit:
         return False, "the tests ended before they were through"
@@ -254,7 +254,7 @@ def _may_be_named(name: str) -> bool:
     return not name.startswith("__") and not hasattr(builtins, name)
 
 
-def _raised(name: str, text: str, act: str) -> Exception:
+def _error_from(name: str, text: str, act: str) -> Exception:
     """Return what the code raised: a built-in exception of that name, or BrokenCode.
 
     The end of an iteration counts only after a request for the next item. Raised by a call, it would end a

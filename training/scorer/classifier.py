@@ -1,4 +1,4 @@
-"""Train a classifier that estimates whether a reply is right: one label, cross-entropy on verified samples.
+"""Train a classifier that estimates whether a reply is correct: one label, cross-entropy on verified samples.
 
 Source: the verifiers of Cobbe et al. 2021, arXiv:2110.14168. With step labels (process supervision,
 arXiv:2305.20050) the head that reads the last token is trained at the end of each step too. The same weights

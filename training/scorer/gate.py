@@ -1,7 +1,7 @@
 """The release gate: measure a scorer on held-out problems, and decide whether it may serve. Pure.
 
 Scorers with a pooled AUC of .73 have lost to a plain majority: they distinguished hard problems from easy
-ones, not right replies from wrong ones. The gate therefore takes the AUC within each problem, and
+ones, not correct replies from wrong ones. The gate therefore takes the AUC within each problem, and
 requires that votes with the scorer beat the majority of the same samples.
 """
 
@@ -63,9 +63,9 @@ class GateThresholds:
 
 
 def within_problem_auc(problems: Sequence[SampledProblem]) -> float | None:
-    """Return the mean AUC over problems that have right and wrong samples; None if there is no such problem.
+    """Return the mean AUC over problems that have correct and wrong samples; None if there is none.
 
-    A problem's AUC is the probability that a right sample scores above a wrong one; ties count half.
+    A problem's AUC is the probability that a correct sample scores above a wrong one; ties count half.
     """
     values = (_auc(problem.scores, problem.correct) for problem in problems)
     defined = [value for value in values if value is not None]
@@ -103,7 +103,7 @@ def vote_curve(
     accuracies: dict[int, list[float]] = {size: [] for size in thresholds.sizes}
     for index, problem in enumerate(problems):
         rng = random.Random(f"{thresholds.seed} {index}")
-        orders = [_shuffled(len(problem.correct), rng) for _ in range(thresholds.shuffles)]
+        orders = [_shuffled_indices(len(problem.correct), rng) for _ in range(thresholds.shuffles)]
         for size in thresholds.sizes:
             accuracies[size].append(fmean(_vote_is_right(problem, vote, order[:size]) for order in orders))
     return accuracies
@@ -128,8 +128,8 @@ def check_gate(
     auc, error = within_problem_auc(problems), expected_calibration_error(scores, labels)
     curves = {vote: vote_curve(problems, vote, thresholds) for vote in _VOTES}
     checks = [
-        Check("within-problem AUC", _rounded(auc or 0.0), thresholds.auc, (auc or 0.0) >= thresholds.auc),
-        Check("calibration error, at most", _rounded(error), thresholds.error, error <= thresholds.error),
+        Check("within-problem AUC", _round(auc or 0.0), thresholds.auc, (auc or 0.0) >= thresholds.auc),
+        Check("calibration error, at most", _round(error), thresholds.error, error <= thresholds.error),
     ]
     gains = {}
     largest = max(thresholds.sizes)
@@ -144,19 +144,19 @@ def check_gate(
         least = min(fmean(gain[size]) for size in thresholds.sizes if size > 1)
         low, high = bootstrap_interval(gain[largest], thresholds)
         checks += [
-            Check(f"{vote} over majority, least gain of any N", _rounded(least), 0.0, least >= 0),
-            Check(f"{vote} over majority at N={largest}, lower end", _rounded(low), 0.0, low > 0),
+            Check(f"{vote} over majority, least gain of any N", _round(least), 0.0, least >= 0),
+            Check(f"{vote} over majority at N={largest}, lower end", _round(low), 0.0, low > 0),
         ]
-        gains[vote] = {"mean": _rounded(fmean(gain[largest])), "interval": [_rounded(low), _rounded(high)]}
+        gains[vote] = {"mean": _round(fmean(gain[largest])), "interval": [_round(low), _round(high)]}
     pooled = pooled_auc(problems)
     return tuple(checks), {
         "problems": len(problems),
         "samples": len(scores),
         "mixed_problems": sum(0 < sum(problem.correct) < len(problem.correct) for problem in problems),
-        "within_auc": None if auc is None else _rounded(auc),
-        "pooled_auc": None if pooled is None else _rounded(pooled),
-        "calibration_error": _rounded(error),
-        "brier": _rounded(brier_score(scores, labels)),
+        "within_auc": None if auc is None else _round(auc),
+        "pooled_auc": None if pooled is None else _round(pooled),
+        "calibration_error": _round(error),
+        "brier": _round(brier_score(scores, labels)),
         "curves": {vote: _means(curves[vote]) for vote in _VOTES} | {"oracle": _oracle(problems, thresholds)},
         f"gain_at_{largest}": gains,
         "confidence": thresholds.confidence,
@@ -172,14 +172,14 @@ def _auc(scores: Sequence[float], labels: Sequence[bool]) -> float | None:
     return beaten / (2 * len(right) * len(wrong))
 
 
-def _shuffled(count: int, rng: random.Random) -> list[int]:
+def _shuffled_indices(count: int, rng: random.Random) -> list[int]:
     order = list(range(count))
     rng.shuffle(order)
     return order
 
 
 def _vote_is_right(problem: SampledProblem, vote: str, order: Sequence[int]) -> bool:
-    """Return whether the vote over these samples, finished in this order, picks a right one."""
+    """Return whether the vote over these samples, finished in this order, picks a correct one."""
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i in order:
         members[problem.groups[i]].append(i)
@@ -200,8 +200,8 @@ def _oracle(problems: Sequence[SampledProblem], thresholds: GateThresholds) -> d
 
 
 def _means(accuracies: Mapping[int, Sequence[float]]) -> dict[str, float]:
-    return {str(size): _rounded(fmean(values)) for size, values in accuracies.items()}
+    return {str(size): _round(fmean(values)) for size, values in accuracies.items()}
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return round(value, 4)

@@ -60,7 +60,7 @@ def compare_characters(result: str, answer: str) -> str:
 
 
 def perturb_answer(answer: str, misses: Sequence[Miss], rng: random.Random) -> str | None:
-    """Return a wrong answer that differs from the right one in one of these ways, or None if it has no digit.
+    """Return a wrong answer that differs from the correct one in one of these ways; None without a digit.
 
     Only a whole number can differ by its sign or its length, and 0 by neither; other answers differ by a
     digit.
@@ -81,9 +81,9 @@ def perturb_answer(answer: str, misses: Sequence[Miss], rng: random.Random) -> s
 def judge_problems_by_rule(
     form: str, problems: Sequence[Problem], seed: int, misses: Sequence[Miss] = DIGIT_ONLY
 ) -> list[Problem]:
-    """Return one problem of judging an answer for each problem: half right answers, half perturbed ones.
+    """Return one problem of judging an answer for each problem: half correct answers, half perturbed ones.
 
-    A problem with a tolerance always gets its right answer, because another number may be right too.
+    A problem with a tolerance always gets its correct answer, because another number may be correct too.
     """
     rng = random.Random(f"checks {seed}")
     derived = []
@@ -104,7 +104,7 @@ def judge_problems_from_replies(
     *,
     max_wrong: int = 2,
 ) -> list[Problem]:
-    """Return problems of judging the policy's own answers: the right one, and up to `max_wrong` wrong ones.
+    """Return problems of judging the policy's own answers: the correct one, and up to `max_wrong` wrong ones.
 
     The wrong ones are the most frequent, since those win votes. If the policy made no mistake, a perturbed
     answer takes their place.

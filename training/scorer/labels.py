@@ -1,4 +1,4 @@
-"""The labels that a classifier learns: whether a sample is right, and each of its steps where known. Pure."""
+"""Labels for a classifier: whether a sample is correct, and each of its steps where known. Pure."""
 
 from __future__ import annotations
 

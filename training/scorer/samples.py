@@ -89,23 +89,23 @@ def draw_labelled(
     prompts = [prompter.prompt(problem, level) for problem, level in zip(problems, levels, strict=True)]
     return [
         LabelledProblem(
-            problem, prompt.budget, tuple(_labelled(problem, completion, pool) for completion in completions)
+            problem, prompt.budget, tuple(_label(problem, completion, pool) for completion in completions)
         )
         for problem, prompt, completions in zip(problems, prompts, draw(prompts), strict=True)
     ]
 
 
 def answer_groups(labelled: LabelledProblem, pool: WorkerPool | None = None) -> list[int | None]:
-    """Return the group of equal answers of each sample, as the place of its first member.
+    """Return the group of equal answers of each sample, as the index of its first member.
 
     None stands for a sample without a vote.
     """
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
-    for place, sample in enumerate(labelled.samples):
+    for index, sample in enumerate(labelled.samples):
         finish_reason = "stop" if sample.finished else "length"
-        grouper.add(Sample(place, sample.answer, sample.thinking, finish_reason), extract(sample.answer))
+        grouper.add(Sample(index, sample.answer, sample.thinking, finish_reason), extract(sample.answer))
     by_member = {i: group.members[0] for group in grouper.groups for i in group.members}
-    return [by_member.get(place) for place in range(len(labelled.samples))]
+    return [by_member.get(index) for index in range(len(labelled.samples))]
 
 
 def gate_problem(
@@ -133,7 +133,7 @@ def write_labelled(path: Path, labelled: Sequence[LabelledProblem]) -> None:
     """Write one recorded request a line, as `thinkgate replay` reads it; replaces the file at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(b"".join(_recorded(each).json_line() for each in labelled))
+    partial.write_bytes(b"".join(_to_recorded_request(problem).json_line() for problem in labelled))
     partial.replace(path)
 
 
@@ -148,7 +148,7 @@ def read_labelled(path: Path) -> list[LabelledProblem]:
     return [_labelled_problem(line.request) for line in recording.lines]
 
 
-def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
+def _label(problem: Problem, completion: Completion, pool: WorkerPool | None) -> LabelledSample:
     correct = (
         completion.finished
         and verify(completion.answer, problem.gold or "", pool, tolerance=problem.tolerance) is True
@@ -158,7 +158,7 @@ def _labelled(problem: Problem, completion: Completion, pool: WorkerPool | None)
     )
 
 
-def _recorded(labelled: LabelledProblem) -> RecordedRequest:
+def _to_recorded_request(labelled: LabelledProblem) -> RecordedRequest:
     samples = [
         RecordedSample(
             text=sample.answer,

@@ -1,7 +1,8 @@
 """The stages of DeepSeek-R1's recipe.
 
 To add one: a file here with `run(stage)`, and a line in `training.config.STAGES`, which also names the type
-of its table in the settings.
+of its table in the settings. The other files are what stages share: `grpo_stage.py` and `sft_stage.py` hold
+the two ways to train, and `stage.py` what every stage is given.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from scorers.gate import model_digest
 from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 
-__all__ = ["ReplyLog", "cached", "digest", "weights_digest"]
+__all__ = ["ReplyLog", "digest", "load_or_compute", "weights_digest"]
 
 
 def digest(**parts: object) -> str:
@@ -29,7 +29,7 @@ def weights_digest(model: Path | None) -> str:
     return "" if model is None else model_digest(model)
 
 
-def cached(
+def load_or_compute(
     path: Path,
     expected_digest: str,
     compute: Callable[[], object],

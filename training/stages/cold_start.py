@@ -31,7 +31,7 @@ __all__ = ["run", "teacher_examples"]
 
 
 def run(stage: Stage[SftTable]) -> Path:
-    """Collect the teacher's replies, verify them, and fine-tune on the right ones."""
+    """Collect the teacher's replies, verify them, and fine-tune on the correct ones."""
     problems = stage.problems(stage.table.problems)
     general = stage.general_problems(general_count(len(problems), stage.table.general))
 
@@ -42,9 +42,9 @@ def run(stage: Stage[SftTable]) -> Path:
         teacher, before = model, stage.run.model_before("cold-start")
         if stage.table.teacher == "policy" and before is not None:
             teacher = stage.load(before)[0]
-        examples, figures = teacher_examples(stage, teacher, prompter, problems)
+        examples, counts = teacher_examples(stage, teacher, prompter, problems)
         examples += general_examples(stage, model, prompter, general)
-        return Collection(examples, [*problems, *general], figures)
+        return Collection(examples, [*problems, *general], counts)
 
     return run_sft(stage, stage.run.start_model(), problems, collect)
 
@@ -52,7 +52,7 @@ def run(stage: Stage[SftTable]) -> Path:
 def teacher_examples(
     stage: Stage[SftTable], model: Model, prompter: Prompter, problems: Sequence[Problem]
 ) -> tuple[list[Example], Mapping[str, object]]:
-    """Return a teacher's right replies at each problem's budget, and how many others there were, and why."""
+    """Return a teacher's correct replies at each problem's budget, and counts of the others by reason."""
     table = stage.table
     sampler = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     budgets = [sampler.level(problem, 0) for problem in problems]
@@ -79,7 +79,7 @@ def teacher_examples(
     is_correct = correctness(stage, problems)
     examples: list[Example] = []
     unanswered = sum(not answers for answers in replies)
-    figures = {"asked": len(problems), "without a reply": unanswered, "wrong": 0, "unfit": 0}
+    counts = {"asked": len(problems), "without a reply": unanswered, "wrong": 0, "unfit": 0}
     for problem, prompt, answers in zip(problems, prompts, replies, strict=True):
         values = is_correct(
             problem,
@@ -87,11 +87,11 @@ def teacher_examples(
         )
         right = [reply for reply, value in zip(answers, values, strict=True) if value == 1.0]
         fit = [reply for reply in right if is_fit_to_imitate(problem, *reply, prompt.budget)]
-        figures["wrong"] += len(answers) - len(right)
-        figures["unfit"] += len(right) - len(fit)
+        counts["wrong"] += len(answers) - len(right)
+        counts["unfit"] += len(right) - len(fit)
         for thinking, answer in fit[: table.keep]:
             examples.append(Example(prompt, prompter.target(prompt, thinking, answer)))
-    return examples, figures
+    return examples, counts
 
 
 def _endpoint_replies(

@@ -18,7 +18,7 @@ from training.rl.filters import DifficultySplit, split_by_difficulty
 from training.rl.guards import Convergence, Divergence
 from training.rl.length_schedule import LengthSchedule, LengthState
 from training.rl.stopping import StoppingRules
-from training.stages.cache import cached, digest
+from training.stages.cache import digest, load_or_compute
 from training.stages.checkpoint_identity import levels_in_use, model_identity, rl_digest
 from training.stages.reward_context import stage_reward_context, with_token_limit
 from training.stages.stage import LoadedModel, Stage, describe_problems
@@ -51,10 +51,10 @@ def run_grpo(
     stage_digest = rl_digest(stage, start, problems)
     resume = stage.last_checkpoint(stage_digest)  # refuses before files of its run are overwritten
     loaded = stage.load(start)
-    figures: dict[str, object] = {}
+    results: dict[str, object] = {}
     filter_seconds = 0.0
     if table.difficulty is not None:
-        problems, figures, filter_seconds = _filter_by_difficulty(
+        problems, results, filter_seconds = _filter_by_difficulty(
             stage, table.difficulty, loaded, problems, context, start=start
         )
     rollout = _rollout(stage, loaded, problems, context)
@@ -76,13 +76,13 @@ def run_grpo(
     fell = accuracies[-1] < max(accuracies)
     if callback.ending.restore_best or (table.load_best_model_at_end and fell):
         loaded = stage.load(stage.directory / "best")
-        figures["weights"] = "best evaluation"
-    figures |= {
+        results["weights"] = "best evaluation"
+    results |= {
         "ended": callback.ending.reason,
         "seconds": round(callback.progress.trained, 1),
         "accuracies": accuracies,
     }
-    return stage.finish(loaded.model, loaded.tokenizer, describe_problems(problems), figures)
+    return stage.finish(loaded.model, loaded.tokenizer, describe_problems(problems), results)
 
 
 def _rollout(
@@ -149,7 +149,7 @@ def _callback(
         ),
         lambda: stage.evaluate(model, prompter, held_out),
         stage.directory / "metrics.jsonl",
-        step_figures=lambda: {**rollout.figures, "rows": rollout.problem_ids},
+        step_metrics=lambda: {**rollout.metrics, "rows": rollout.problem_ids},
         save_state=lambda: to_json(rollout.length),
         restore_state=restore_length,
         save_best=lambda: save_model(model, tokenizer, stage.directory / "best"),
@@ -169,7 +169,7 @@ def _filter_by_difficulty(
     *,
     start: Path | None,
 ) -> tuple[Sequence[Problem], dict[str, object], float]:
-    """Return the problems in the band of difficulty, figures for the card, and the seconds that it took.
+    """Return the problems in the band of difficulty, results for the run card, and the seconds that it took.
 
     General problems all stay; so do all problems, if too few are in the band. A resumed stage reuses the
     result.
@@ -190,14 +190,14 @@ def _filter_by_difficulty(
         return {"kept": split.within, "easy": len(split.easy), "hard": len(split.hard)}
 
     path = stage.directory / "difficulty.json"
-    split, seconds = cached(path, filter_digest, compute, stage.clock, stage.group)
+    split, seconds = load_or_compute(path, filter_digest, compute, stage.clock, stage.group)
     in_band = set(split["kept"])
-    figures: dict[str, object] = {"difficulty": {**split, "kept": len(in_band)}}
-    stage.report(f"difficulty filter {figures['difficulty']}")
+    results: dict[str, object] = {"difficulty": {**split, "kept": len(in_band)}}
+    stage.report(f"difficulty filter {results['difficulty']}")
     if len(in_band) < table.groups:
-        return problems, {**figures, "difficulty_unused": True}, seconds
+        return problems, {**results, "difficulty_unused": True}, seconds
     remaining = [problem for problem in problems if problem.general or problem.id in in_band]
-    return remaining, figures, seconds
+    return remaining, results, seconds
 
 
 def _split_by_difficulty(
@@ -207,7 +207,7 @@ def _split_by_difficulty(
     problems: Sequence[Problem],
     context: RewardContext,
 ) -> DifficultySplit:
-    """Sort problems by the share of the start policy's own replies that are right."""
+    """Sort problems by the share of the start policy's own replies that are correct."""
     table = stage.table
     budgets = BudgetSampler(table.budgets, stage.seed, stage.config.budgets)
     samples = sample_completions(

@@ -31,10 +31,10 @@ def measure(
     voted: Collection[str | None] = (),
     samples: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """Return figures by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
+    """Return metrics by budget ("none" for none): of greedy replies, and at `voted` budgets of samples.
 
     `sampled` is the mean of single samples, `majority@N` that of their votes. All but `thinking` are shares
-    of the held-out questions answered right; `thinking` is the greedy replies' mean of thinking tokens.
+    of the held-out questions answered correctly; `thinking` is the greedy replies' mean of thinking tokens.
     """
     model, _, prompter = stage.load(start)
     problems = stage.held_out()
@@ -52,20 +52,20 @@ def measure(
                 model, prompter, prompts, temperature=0, max_tokens=max_tokens
             )
         ]
-        figures = table[budget or "none"] = {
+        metrics = table[budget or "none"] = {
             "greedy": fmean(
                 is_right(problem, reply.answer) for problem, reply in zip(problems, greedy, strict=True)
             ),
-            "thinking": fmean(reply.thought for reply in greedy),
+            "thinking": fmean(reply.thinking_tokens for reply in greedy),
         }
         if budget not in voted:
             continue
         sampled = sample_completions(model, prompter, prompts, samples=samples, max_tokens=max_tokens, seed=0)
         pairs = list(zip(problems, sampled, strict=True))
-        figures["sampled"] = fmean(
+        metrics["sampled"] = fmean(
             is_right(problem, reply.answer) for problem, replies in pairs for reply in replies
         )
-        figures[f"majority@{samples}"] = fmean(
+        metrics[f"majority@{samples}"] = fmean(
             is_right(problem, majority_answer(replies, pool)) for problem, replies in pairs
         )
     return table
@@ -75,8 +75,8 @@ def majority_answer(replies: Sequence[Completion], pool: WorkerPool | None = Non
     """Return the answer of the gateway's majority vote over these replies, "" if there is none."""
     grouper = Grouper(lambda first, new: equivalent(first, new, pool))
     samples = [
-        Sample(place, reply.answer, reply.thinking, "stop" if reply.finished else "length")
-        for place, reply in enumerate(replies)
+        Sample(index, reply.answer, reply.thinking, "stop" if reply.finished else "length")
+        for index, reply in enumerate(replies)
     ]
     for sample in samples:
         grouper.add(sample, extract(sample.content))

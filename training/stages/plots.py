@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from policies.chart import COLOURS, drawing, to_svg
+from policies.chart import COLOURS, new_figure, to_svg
 
 __all__ = ["curves", "read_metrics"]
 
@@ -40,7 +40,7 @@ def curves(metrics: Sequence[Mapping[str, Any]], title: str) -> str:
         if long_enough := {metric: curve for metric, curve in lines.items() if len(curve) > 1}:
             panels[name] = long_enough
     rows = -(-len(panels) // 2)
-    with drawing(8.0, 0.5 + 2.4 * rows) as figure:
+    with new_figure(8.0, 0.5 + 2.4 * rows) as figure:
         figure.suptitle(title)
         for number, (name, lines) in enumerate(panels.items()):
             axes = figure.add_subplot(rows, 2, number + 1)
@@ -59,7 +59,7 @@ def _curve(metrics: Sequence[Mapping[str, Any]], metric: str) -> Curve:
     raw = [(line["step"], line[metric]) for line in metrics if line.get(metric) == line.get(metric, 0.0)]
     raw = [(step, value) for step, value in raw if value is not None]
     smooth: Curve = []
-    for place, (step, _) in enumerate(raw):
-        near = [value for _, value in raw[max(0, place - 7) : place + 8]]
+    for index, (step, _) in enumerate(raw):
+        near = [value for _, value in raw[max(0, index - 7) : index + 8]]
         smooth.append((step, sum(near) / len(near)))
     return smooth

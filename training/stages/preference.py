@@ -2,7 +2,7 @@
 
 Source: InstructGPT, arXiv:2203.02155, section 3.5. R1 uses one for what can't be verified (arXiv:2501.12948,
 section 2.3.4). Some problems carry pairs, as recorded feedback does. For others a good reply is known or can
-be checked. It is paired with a wrong reply of the policy, or, if the policy's are all right, with a spoilt
+be checked. It is paired with a wrong reply of the policy, or, if the policy's are all correct, with a spoilt
 copy of the good one.
 """
 
@@ -60,7 +60,7 @@ def preference_model(
                 "ratings"
             )
         partial = directory.with_name("preference.part")
-        _train(stage, policy, tokenizer, _encoded(prompter, pairs), partial)
+        _train(stage, policy, tokenizer, _encode_pairs(prompter, pairs), partial)
         if stage.group.rank == 0:
             (partial / _DIGEST_FILE).write_text(expected_digest, encoding="utf-8")
             shutil.rmtree(directory, ignore_errors=True)
@@ -101,7 +101,7 @@ def preference_pairs(
     return pairs
 
 
-def _encoded(prompter: Prompter, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
+def _encode_pairs(prompter: Prompter, pairs: Sequence[PreferencePair]) -> list[dict[str, list[int]]]:
     """Return pairs as token ids, in the columns of TRL's trainer."""
     encoded = []
     for pair in pairs:
@@ -128,10 +128,10 @@ def _good_replies(problem: Problem) -> list[str]:
 def _spoilt(text: str, rng: random.Random) -> str:
     """Return the text with one word doubled or dropped."""
     words = text.split()
-    place = rng.randrange(len(words))
+    index = rng.randrange(len(words))
     if len(words) == 1 or rng.random() < 0.5:
-        return " ".join([*words[: place + 1], *words[place:]])
-    return " ".join([*words[:place], *words[place + 1 :]])
+        return " ".join([*words[: index + 1], *words[index:]])
+    return " ".join([*words[:index], *words[index + 1 :]])
 
 
 def _train(

@@ -27,9 +27,9 @@ def run(stage: Stage[SftTable]) -> Path:
 
     def collect(model: Model, prompter: Prompter) -> Collection:
         policy = stage.load(before)[0] if stage.table.fresh else model
-        examples, figures = sampled_examples(stage, policy, prompter, problems)
+        examples, results = sampled_examples(stage, policy, prompter, problems)
         general = stage.general_problems(general_count(len(examples), stage.table.general))
         examples += general_examples(stage, model, prompter, general)
-        return Collection(examples, [*problems, *general], figures)
+        return Collection(examples, [*problems, *general], results)
 
     return run_sft(stage, stage.run.start_model() if stage.table.fresh else before, problems, collect)

@@ -1,4 +1,4 @@
-"""Decides which of a teacher's right replies are fit to be imitated."""
+"""Decides which of a teacher's correct replies are fit to be imitated."""
 
 from __future__ import annotations
 

@@ -15,5 +15,5 @@ __all__ = ["run"]
 
 
 def run(stage: Stage[RlTable]) -> Path:
-    """Train by GRPO from the stage before, with binary verifiable rewards."""
+    """Train by GRPO from the previous stage's model, with binary verifiable rewards."""
     return run_grpo(stage, stage.run.model_before("rl"), stage.problems(stage.table.problems))

@@ -79,14 +79,14 @@ def best_completions(
     limit: int,
     scores: Sequence[float | None] = (),
 ) -> list[Completion]:
-    """Return at most `limit` different replies that are wholly right and fit to imitate, the shortest first.
+    """Return at most `limit` different replies that are fully correct and fit to imitate, the shortest first.
 
     `scores` are a scorer's values, one for each reply. With them the highest come first, and replies without
     a score last.
     """
     sort_keys = {
-        reply.ids: -((scores[place] if scores else None) or 0.0)
-        for place, (reply, value) in enumerate(zip(replies, values, strict=True))
+        reply.ids: -((scores[index] if scores else None) or 0.0)
+        for index, (reply, value) in enumerate(zip(replies, values, strict=True))
         if value is not None and value >= 1.0 and reply.finished
         if is_fit_to_imitate(problem, reply.thinking, reply.answer, reply.budget)
     }
@@ -99,9 +99,9 @@ def _scores(
     scorer: ScoreCompletions | None, problems: Sequence[Problem], samples: Sequence[Sequence[Completion]]
 ) -> Sequence[Sequence[float | None]]:
     """Return a scorer's values of the replies; none without a scorer, and none for general problems."""
-    places = [place for place, problem in enumerate(problems) if not problem.general]
-    if scorer is None or not places:
+    indices = [index for index, problem in enumerate(problems) if not problem.general]
+    if scorer is None or not indices:
         return [()] * len(problems)
-    scores = scorer([problems[place] for place in places], [samples[place] for place in places])
-    by_place = dict(zip(places, scores, strict=True))
-    return [by_place.get(place, ()) for place in range(len(problems))]
+    scores = scorer([problems[index] for index in indices], [samples[index] for index in indices])
+    by_index = dict(zip(indices, scores, strict=True))
+    return [by_index.get(index, ()) for index in range(len(problems))]

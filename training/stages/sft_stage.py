@@ -12,7 +12,7 @@ from training.config import SftTable
 from training.data.problems import DataError
 from training.data.prompts import Example, Prompt, Prompter
 from training.rl.stopping import StoppingRules
-from training.stages.cache import cached, digest
+from training.stages.cache import digest, load_or_compute
 from training.stages.checkpoint_identity import collection_digest, sft_digest
 from training.stages.stage import Stage, describe_problems
 from training.trainer.callbacks import StageCallback
@@ -26,11 +26,11 @@ __all__ = ["Collect", "Collection", "run_sft"]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a stage imitates: examples, the problems that they came from, and figures for the run card."""
+    """What a stage imitates: examples, the problems that they came from, and results for the run card."""
 
     examples: Sequence[Example]
     problems: Sequence[Problem]
-    figures: Mapping[str, object] = field(default_factory=dict)
+    results: Mapping[str, object] = field(default_factory=dict)
 
 
 Collect = Callable[[Model, Prompter], Collection]
@@ -41,7 +41,7 @@ Collect = Callable[[Model, Prompter], Collection]
 class _SavedCollection:
     examples: list[Example]
     data: Mapping[str, object]
-    figures: Mapping[str, object]
+    results: Mapping[str, object]
     seconds: float
 
 
@@ -83,14 +83,14 @@ def run_sft(
         seed=stage.seed,
         resume=resume,
     )
-    figures = {
-        **saved.figures,
+    results = {
+        **saved.results,
         "examples": len(saved.examples),
         "ended": callback.ending.reason,
         "seconds": round(callback.progress.trained, 1),
         "accuracies": callback.progress.accuracies,
     }
-    return stage.finish(model, tokenizer, saved.data, figures)
+    return stage.finish(model, tokenizer, saved.data, results)
 
 
 def _collect_once(
@@ -103,11 +103,11 @@ def _collect_once(
         return {
             "examples": list(map(asdict, collected.examples)),
             "data": describe_problems(collected.problems),
-            "told": collected.figures,
+            "told": collected.results,
         }
 
     path = stage.directory / "gathered.json"
-    value, seconds = cached(path, collection, compute, stage.clock, stage.group)
+    value, seconds = load_or_compute(path, collection, compute, stage.clock, stage.group)
     examples = list(map(_parse_example, value["examples"]))
     return _SavedCollection(examples, value["data"], value["told"], seconds)
 

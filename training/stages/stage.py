@@ -153,9 +153,9 @@ class Stage(Generic[Table_co]):
             tokenizer, model = load_tokenizer(source), load_model(source)
         except (OSError, ValueError) as error:  # what the library raises for locations and for files
             raise DataError(f"the model {source.path!r} can't be loaded: {error}") from error
-        ends = model.generation_config.eos_token_id
-        ends = () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
-        prompter = Prompter(tokenizer, self.config.family, self.config.budgets, ends)
+        stop_ids = model.generation_config.eos_token_id
+        stop_ids = () if stop_ids is None else (stop_ids,) if isinstance(stop_ids, int) else tuple(stop_ids)
+        prompter = Prompter(tokenizer, self.config.family, self.config.budgets, stop_ids)
         return LoadedModel(model, tokenizer, prompter)
 
     def held_out(self) -> list[Problem]:
@@ -171,9 +171,9 @@ class Stage(Generic[Table_co]):
         return self.data.general_problems(count)
 
     def evaluate(self, model: Model, prompter: Prompter, problems: Sequence[Problem]) -> dict[str, float]:
-        """Answer held-out questions greedily; return the shares right and finished, and thinking tokens.
+        """Answer held-out questions greedily; return the shares correct and finished, and thinking tokens.
 
-        A reply is right if its problem's own reward is 1. Raises DataError if a reward can't verify.
+        A reply is correct if its problem's own reward is 1. Raises DataError if a reward can't verify.
         """
         held_out = self.config.held_out
         if unknown := sorted({problem.reward for problem in problems} - VERIFIABLE):
@@ -188,7 +188,7 @@ class Stage(Generic[Table_co]):
                 plan.judge(problem, [reply]).main == (1.0,)
                 for problem, reply in zip(problems, replies, strict=True)
             ),
-            "thinking": fmean(reply.thought for reply in replies),
+            "thinking": fmean(reply.thinking_tokens for reply in replies),
             "finished": fmean(reply.finished for reply in replies),
         }
 
@@ -204,7 +204,7 @@ class Stage(Generic[Table_co]):
         return checkpoints[-1].parent
 
     def finish(
-        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], figures: Mapping[str, object]
+        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], results: Mapping[str, object]
     ) -> Path:
         """Save the model and, last, the run card, which marks the stage as finished.
 
@@ -213,12 +213,12 @@ class Stage(Generic[Table_co]):
         """
         save_model(model, tokenizer, self.directory / "model")
         if self.group.rank == 0:
-            self._write_card(model, tokenizer, data, figures)
+            self._write_card(model, tokenizer, data, results)
         self.group.wait()
         return self.directory / "model"
 
     def _write_card(
-        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], figures: Mapping[str, object]
+        self, model: Model, tokenizer: HFTokenizer, data: Mapping[str, object], results: Mapping[str, object]
     ) -> None:
         card = {
             "run": self.config.name,
@@ -230,7 +230,7 @@ class Stage(Generic[Table_co]):
             "data": data,
             "held_out": describe_problems(self.held_out()),
             "template_sha256": hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest(),
-            **figures,
+            **results,
             "config": json.loads(self.config.model_dump_json(by_alias=True)),
         }
         plot = curves(read_metrics(self.directory / "metrics.jsonl"), f"{self.config.name}: {self.name}")

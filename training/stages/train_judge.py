@@ -1,4 +1,4 @@
-"""A generative judge: it solves the problem again and says whether an answer is right.
+"""A generative judge: it solves the problem again and says whether an answer is correct.
 
 Source: generative verifiers, arXiv:2408.15240; thinking before the verdict, trained by reinforcement learning
 with verifiable reward, arXiv:2504.02495. First it is fine-tuned on checks made by rule. Then the policy's own

@@ -56,11 +56,11 @@ class _Samples:
 
 @dataclass(frozen=True)
 class _TrainedTry:
-    """A try's model, its scores, and figures of its training."""
+    """A try's model, its scores, and metrics of its training."""
 
     directory: Path
     score: Score
-    figures: Mapping[str, object]
+    metrics: Mapping[str, object]
 
 
 def train_scorer(config: TrainConfig) -> int:
@@ -180,7 +180,7 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
     )
     if not any(sampled.correct for sampled in test):
         raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
-    checks, figures = check_gate(test, rule)
+    checks, metrics = check_gate(test, rule)
     problems = [asked.problem for asked in samples.test]
     data = {
         "problems": len(problems),
@@ -195,9 +195,9 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
         "passed": gate.passed,
         "model": str(directory),
         "seconds": round(seconds, 1),
-        **figures,
+        **metrics,
         "checks": [asdict(check) for check in checks],
-        "training": trained.figures,
+        "training": trained.metrics,
     }
 
 
@@ -208,7 +208,7 @@ def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path
     validation = [asked.problem for asked in samples.validation]
     problems = _new_problems(stage, table.checks.problems, stage.seed + 1, validation)
     start = policy if table.start is None else Path(table.start)
-    directory, figures = train_judge(
+    directory, metrics = train_judge(
         stage, table.checks, start, problems, train=samples.train, validation=samples.validation
     )
     settings: dict[str, str | int] = {
@@ -229,7 +229,7 @@ def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path
         answers = [[reply.answer for reply in asked.samples] for asked in samples]
         return judge_answers(stage, directory, prompting, [asked.problem for asked in samples], answers)
 
-    return _TrainedTry(directory, score, figures)
+    return _TrainedTry(directory, score, metrics)
 
 
 def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: Path) -> _TrainedTry:
@@ -242,7 +242,7 @@ def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, p
     if name in ("negatives", "steps"):
         train = with_hard_negatives(samples.train, stage.seed, stage.run.pool)
     directory = stage.directory / name / "model"
-    figures = train_classifier(
+    metrics = train_classifier(
         backbone,
         tokenizer,
         labelled_texts(template, train, steps=name == "steps"),
@@ -258,7 +258,7 @@ def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, p
         values = iter(classify(directory, template, cases))
         return [[next(values) for _ in asked.samples] for asked in samples]
 
-    return _TrainedTry(directory, score, {"backbone": str(backbone), **figures})
+    return _TrainedTry(directory, score, {"backbone": str(backbone), **metrics})
 
 
 def _served_tokens(thinking_limit: int) -> int:

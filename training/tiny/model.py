@@ -66,12 +66,12 @@ def build(directory: Path, *, seed: int = 0, width: int = 256, layers: int = 3) 
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    ends = {
+    stop_ids = {
         "eos_token_id": config.eos_token_id,
         "bos_token_id": config.bos_token_id,
         "pad_token_id": config.pad_token_id,
     }
-    (directory / "generation_config.json").write_text(json.dumps(ends))
+    (directory / "generation_config.json").write_text(json.dumps(stop_ids))
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -97,7 +97,7 @@ class _ProgressBar(TrainerCallback):
 
 
 def replace_progress_bars(trainer: HFTrainer) -> None:
-    """Show one bar instead of transformers' line for every step: the metrics file has the figures."""
+    """Show one bar instead of transformers' line for every step: the metrics file has the rest."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     if sys.stderr.isatty():
@@ -105,10 +105,10 @@ def replace_progress_bars(trainer: HFTrainer) -> None:
 
 
 class StageCallback(TrainerCallback):
-    """Evaluates every `eval_steps` steps, logs to `metrics` (JSON lines) and ends the stage by its rules.
+    """Evaluates every `eval_steps` steps, logs JSON lines to `metrics_file`, and ends the stage by its rules.
 
-    `evaluate` returns held-out accuracy and whatever else belongs in the log; `step_figures` returns the
-    figures of the last step. `save_state` and `restore_state` handle what else must survive a restart.
+    `evaluate` returns held-out accuracy and whatever else belongs in the log; `step_metrics` returns the
+    metrics of the last step. `save_state` and `restore_state` handle what else must survive a restart.
     `save_best` is called when held-out accuracy is the best so far. After training, `ending` says why the
     stage ended. `report` gets a line for every evaluation, and a warning if the reward rises while accuracy
     falls. A checkpoint can be resumed from only with equal `digests`: of the settings first, then of the
@@ -123,9 +123,9 @@ class StageCallback(TrainerCallback):
         eval_steps: int,
         rules: StoppingRules,
         evaluate: Callable[[], Mapping[str, float]],
-        metrics: Path,
+        metrics_file: Path,
         *,
-        step_figures: Callable[[], Mapping[str, object]] = dict,
+        step_metrics: Callable[[], Mapping[str, object]] = dict,
         save_state: Callable[[], dict[str, Any]] = dict,
         restore_state: Callable[[dict[str, Any]], None] = lambda state: None,
         save_best: Callable[[], None] = lambda: None,
@@ -137,8 +137,8 @@ class StageCallback(TrainerCallback):
         self._eval_steps = eval_steps
         self._rules = rules
         self._evaluate = evaluate
-        self._metrics = metrics
-        self._step_figures = step_figures
+        self._metrics_file = metrics_file
+        self._step_metrics = step_metrics
         self._save_state = save_state
         self._restore_state = restore_state
         self._save_best = save_best
@@ -174,7 +174,7 @@ class StageCallback(TrainerCallback):
             self.progress.ending = self._ending_at_checkpoint()
 
     def on_train_begin(self, args: object, state: _State, control: object, **kwargs: object) -> None:
-        """Evaluate the start model, unless a checkpoint holds its figures. Raises StageFinished."""
+        """Evaluate the start model, unless a checkpoint holds its accuracy. Raises StageFinished."""
         if self._group.rank == 0:
             self._cut_metrics(state.global_step)
         if self.progress.ending is not None or state.global_step >= state.max_steps:
@@ -196,21 +196,21 @@ class StageCallback(TrainerCallback):
     def on_log(
         self, args: object, state: _State, control: _Control, logs: Mapping[str, float], **kwargs: object
     ) -> None:
-        """Write one line a step, with the trainer's figures and ours, and apply the rules to it."""
+        """Write one line a step, with the trainer's metrics and ours, and apply the rules to it."""
         if "loss" not in logs:
             return
-        figures = self._step_figures()
-        if isinstance(total := figures.get("total"), float):
+        metrics = self._step_metrics()
+        if isinstance(total := metrics.get("total"), float):
             self._rewards.append(total)
         self._write(
             {
                 "step": state.global_step,
                 "seconds": round(self.progress.trained, 2),
-                **_trainer_figures(logs),
-                **figures,
+                **_trainer_metrics(logs),
+                **metrics,
             }
         )
-        entropy = logs.get("entropy") if figures.get("taught", 1) else None  # no completion, no entropy
+        entropy = logs.get("entropy") if metrics.get("taught", 1) else None  # no completion, no entropy
         self.progress.divergence, ending = after_step(
             self._rules, self.progress.divergence, float(logs["loss"]), entropy
         )
@@ -230,13 +230,13 @@ class StageCallback(TrainerCallback):
 
     def _run_evaluation(self, step: int) -> StageEnd | None:
         """Evaluate, and return why to stop, if there is a reason."""
-        figures = dict(self._evaluate())
-        accuracy = figures["accuracy"]
+        metrics = dict(self._evaluate())
+        accuracy = metrics["accuracy"]
         progress = self.progress
         if accuracy > max(progress.accuracies, default=-1.0):
             self._save_best()
         progress.accuracies.append(accuracy)
-        self._write({"step": step, "seconds": round(progress.trained, 2), "evaluation": figures})
+        self._write({"step": step, "seconds": round(progress.trained, 2), "evaluation": metrics})
         self._print(f"step {step}: held-out accuracy {accuracy:.1%}, {progress.trained:.0f} s trained")
         if self._rewards:
             progress.totals.append(fmean(self._rewards))
@@ -281,19 +281,19 @@ class StageCallback(TrainerCallback):
     def _write(self, line: Mapping[str, object]) -> None:
         if self._group.rank != 0:
             return
-        with self._metrics.open("a", encoding="utf-8") as file:
+        with self._metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _cut_metrics(self, step: int) -> None:
         """Drop the lines of steps that a resumed run repeats, and a line that was cut off."""
-        if self._metrics.exists():
-            whole, _, _ = self._metrics.read_text(encoding="utf-8").rpartition("\n")
+        if self._metrics_file.exists():
+            whole, _, _ = self._metrics_file.read_text(encoding="utf-8").rpartition("\n")
             lines = [f"{line}\n" for line in whole.splitlines()]
             earlier = [line for line in lines if json.loads(line)["step"] <= step]
-            self._metrics.write_text("".join(earlier if step else []), encoding="utf-8")
+            self._metrics_file.write_text("".join(earlier if step else []), encoding="utf-8")
 
 
-def _trainer_figures(logs: Mapping[str, float]) -> dict[str, float]:
-    """Return those of the trainer's figures that belong in the metrics file."""
+def _trainer_metrics(logs: Mapping[str, float]) -> dict[str, float]:
+    """Return those of the trainer's metrics that belong in the metrics file."""
     names = ("loss", "grad_norm", "learning_rate", "entropy", "kl", "clip_ratio/region_mean")
     return {name: float(logs[name]) for name in names if logs.get(name) is not None}

@@ -79,22 +79,22 @@ def _sample_part(
     seed: int | None,
 ) -> list[list[Completion]]:
     """Sample this process's part of the prompts; `first` is the index of its first prompt among all."""
-    pairs = [(place, sample) for place in range(len(prompts)) for sample in range(samples)]
+    pairs = [(index, sample) for index in range(len(prompts)) for sample in range(samples)]
     by_length = sorted(pairs, key=lambda pair: len(prompts[pair[0]].ids))
     completions: list[list[Completion]] = [[] for _ in prompts]
     for start in range(0, len(by_length), batch):
         part = by_length[start : start + batch]
-        seeds = None if seed is None else [f"{seed} {first + place} {sample}" for place, sample in part]
+        seeds = None if seed is None else [f"{seed} {first + index} {sample}" for index, sample in part]
         ids = generate_ids(
             model,
-            [prompts[place].ids for place, _ in part],
+            [prompts[index].ids for index, _ in part],
             temperature,
             max_tokens,
-            prompter.all_ends,
+            prompter.stop_ids,
             seeds=seeds,
         )
-        for (place, _), completion_ids in zip(part, ids, strict=True):
-            completions[place].append(prompter.completion(prompts[place], completion_ids))
+        for (index, _), completion_ids in zip(part, ids, strict=True):
+            completions[index].append(prompter.completion(prompts[index], completion_ids))
     return completions
 
 
@@ -103,21 +103,21 @@ def generate_ids(
     prompts: Sequence[Sequence[int]],
     temperature: float,
     max_tokens: int,
-    ends: Collection[int],
+    stop_ids: Collection[int],
     *,
     seeds: Sequence[str] | None = None,
 ) -> list[list[int]]:
-    """Return the ids that follow each prompt, up to and including the first of `ends`.
+    """Return the ids that follow each prompt, up to and including the first of `stop_ids`.
 
     The model's own generation settings for sampling (penalties, cuts) don't apply. `seeds` gives each
     prompt's completion random numbers of its own; without them all use the process's.
     """
-    batch = _Batch.of(model, prompts, ends)
+    batch = _Batch.of(model, prompts, stop_ids)
     droppable = _can_drop_sequences(model)
     numbers = None
     if temperature and seeds is not None:
         numbers = _random_numbers(seeds, max_tokens).to(model.device)
-    settings = _settings(model, batch.pad, ends, temperature if numbers is None else 0)
+    settings = _settings(model, batch.pad, stop_ids, temperature if numbers is None else 0)
     completions: dict[int, list[int]] = {}
     with torch.no_grad(), fused_attention(inner_model(model)):
         cache = _prefill_shared_prompts(model, prompts, batch.ids, batch.mask) if droppable else None
@@ -133,14 +133,14 @@ def generate_ids(
                 max_new_tokens=min(_CHUNK_TOKENS, tokens_left) if droppable else tokens_left,
                 **settings,
             )
-            generated = [_cut_at_end(ids, ends) for ids in output.sequences[:, batch.width :].tolist()]
-            ended = [not droppable or len(ids) == max_tokens or ids[-1] in ends for ids in generated]
+            generated = [_cut_at_end(ids, stop_ids) for ids in output.sequences[:, batch.width :].tolist()]
+            ended = [not droppable or len(ids) == max_tokens or ids[-1] in stop_ids for ids in generated]
             for index, ids, end in zip(batch.prompt_indices.tolist(), generated, ended, strict=True):
                 if end:
                     completions[index] = ids
-            running = torch.tensor([place for place, end in enumerate(ended) if not end], dtype=torch.long)
+            running = torch.tensor([index for index, end in enumerate(ended) if not end], dtype=torch.long)
             running = running.to(model.device)
-            batch, cache = batch.continued(output.sequences, running), output.cache
+            batch, cache = batch.continue_with(output.sequences, running), output.cache
             if 0 < len(running) < len(ended):
                 cache.batch_select_indices(running)
     return [completions[index] for index in range(len(prompts))]
@@ -160,10 +160,10 @@ class _Batch:
     pad: int
 
     @classmethod
-    def of(cls, model: Model, prompts: Sequence[Sequence[int]], ends: Collection[int]) -> _Batch:
+    def of(cls, model: Model, prompts: Sequence[Sequence[int]], stop_ids: Collection[int]) -> _Batch:
         """Return the batch of all prompts, before the first token."""
         pad = model.generation_config.pad_token_id
-        pad = min(ends) if pad is None else pad
+        pad = min(stop_ids) if pad is None else pad
         width = max(map(len, prompts))
         ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -177,20 +177,20 @@ class _Batch:
             pad,
         )
 
-    def continued(self, sequences: torch.Tensor, running: torch.Tensor) -> _Batch:
+    def continue_with(self, sequences: torch.Tensor, running: torch.Tensor) -> _Batch:
         """Return the batch with the tokens of `sequences`, reduced to the `running` ones."""
         new_tokens = sequences.shape[1] - self.mask.shape[1]
         mask = torch.nn.functional.pad(self.mask[running], (0, new_tokens), value=1)
         return replace(self, prompt_indices=self.prompt_indices[running], ids=sequences[running], mask=mask)
 
 
-def _settings(model: Model, pad: int, ends: Collection[int], temperature: float) -> dict[str, Any]:
+def _settings(model: Model, pad: int, stop_ids: Collection[int], temperature: float) -> dict[str, Any]:
     """Return how to generate. Above temperature 0 transformers samples, by the process's random numbers."""
     sampling = {"temperature": temperature, "top_p": 1.0, "top_k": 0, "min_p": None} if temperature else {}
     return {
         "do_sample": temperature > 0,
         "pad_token_id": pad,
-        "eos_token_id": sorted(ends),
+        "eos_token_id": sorted(stop_ids),
         "repetition_penalty": 1.0,
         "no_repeat_ngram_size": 0,
         "synced_gpus": _is_sharded(model),
@@ -207,23 +207,23 @@ def _prefill_shared_prompts(
     The samples of a group share their prompt, whose pass costs a third of a short completion's. None if all
     prompts differ.
     """
-    first_places = {tuple(prompt): place for place, prompt in reversed(list(enumerate(prompts)))}
-    if len(first_places) == len(prompts) or ids.shape[1] < 2:
+    first_indices = {tuple(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
+    if len(first_indices) == len(prompts) or ids.shape[1] < 2:
         return None
     inner = inner_model(model)  # what `generate` passes; the trainer's mixed precision is around the adapter
     cache = DynamicCache(config=inner.config)
-    places = sorted(first_places.values())
-    cache_rows = {place: row for row, place in enumerate(places)}
-    prompt_mask = mask[places, :-1]
+    rows_with_cache = sorted(first_indices.values())
+    cache_rows = {index: row for row, index in enumerate(rows_with_cache)}
+    prompt_mask = mask[rows_with_cache, :-1]
     inner(
-        input_ids=ids[places, :-1],
+        input_ids=ids[rows_with_cache, :-1],
         attention_mask=prompt_mask,
         position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
         cache=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    rows = [cache_rows[first_places[tuple(prompt)]] for prompt in prompts]
+    rows = [cache_rows[first_indices[tuple(prompt)]] for prompt in prompts]
     cache.batch_select_indices(torch.tensor(rows, device=ids.device))
     return cache
 
@@ -241,8 +241,8 @@ def _can_drop_sequences(model: Model) -> bool:
     return plain and not own_cache and not _is_sharded(model)
 
 
-def _cut_at_end(ids: list[int], ends: Collection[int]) -> list[int]:
-    last = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+def _cut_at_end(ids: list[int], stop_ids: Collection[int]) -> list[int]:
+    last = next((index for index, token in enumerate(ids) if token in stop_ids), len(ids))
     return ids[: last + 1]
 
 

@@ -24,7 +24,7 @@ from training.trainer.trl_compat import (
     fused_log_probs,
     silence_experimental_warning,
 )
-from training.trainer.trl_settings import merged_settings
+from training.trainer.trl_settings import merge_settings
 from training.trainer.untyped import Batch, HFTokenizer, Model
 
 __all__ = ["Trainer", "advantage_reward", "drop_zero_advantages", "grpo_config", "train_grpo"]
@@ -39,7 +39,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
     """
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, ends: Collection[int]
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, stop_ids: Collection[int]
     ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[float]] | None]:
         """Return (ids, logprobs) of one completion of each prompt, of at most `limit` tokens.
 
@@ -48,7 +48,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
         if self.use_vllm:
             return self.sample_on_server(prompts, limit)
         with self.generation_model() as model:
-            return generate_ids(model, prompts, self.temperature, limit, ends, seeds=seeds), None
+            return generate_ids(model, prompts, self.temperature, limit, stop_ids, seeds=seeds), None
 
     def prepare_batch(self, batch: Batch) -> Batch:
         """Add the share of completions, over all processes, that the loss is taken on."""
@@ -96,7 +96,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
         with self.accelerator.autocast():
             mask = attention_bias(batch.mask, inner.dtype)
             log_probs, entropy = fused_log_probs(model, batch.ids, mask, batch.positions, batch.labels)
-        return batch.unpacked(log_probs), batch.unpacked(entropy) if compute_entropy else None, None
+        return batch.unpack(log_probs), batch.unpack(entropy) if compute_entropy else None, None
 
     def batch_loss(self, model: Model, batch: Batch) -> torch.Tensor:
         """Return TRL's loss, without passing what adds nothing to it."""
@@ -109,7 +109,7 @@ class Trainer(TimedSchedule, OpenGRPOTrainer):
     def _may_drop_completions(self) -> bool:
         """Return whether a completion without advantage adds nothing to the loss, the divisor included.
 
-        Several processes gather figures by completion, so each must pass as many as the others. A balancing
+        Several processes gather metrics by completion, so each must pass as many as the others. A balancing
         loss, the KL term, an entropy bonus and a quantile of entropies are taken over all that is passed.
         """
         single = self.accelerator.num_processes == 1 and not self.aux_loss_enabled
@@ -123,7 +123,7 @@ def drop_zero_advantages(batch: Batch) -> Batch:
     """Return a pass's tensors without completions of advantage 0, and without columns that are all padding.
 
     Without a KL term, and with a divisor known beforehand, such a completion adds nothing to the loss nor to
-    its gradient. Groups that are all right or all wrong are half of many a step. If no completion has an
+    its gradient. Groups that are all correct or all wrong are half of many a step. If no completion has an
     advantage one stays, unmasked if there is any: the trainer needs a loss, and the log an entropy.
     """
     advantages = batch["advantages"]
@@ -174,7 +174,7 @@ def train_grpo(
             mixed=mixed_precision(model),
             processes=world_size(),
         ),
-        train_dataset=Dataset.from_dict({"prompt": [str(place) for place in range(len(rollout.problems))]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(rollout.problems))]}),
         processing_class=tokenizer,
         rollout_func=rollout,
         callbacks=[callback],
@@ -248,4 +248,4 @@ def grpo_config(
         "use_cpu": cpu,
         "bf16": mixed,
     }
-    return merged_settings(GRPOConfig, defaults, table.trl, decided)
+    return merge_settings(GRPOConfig, defaults, table.trl, decided)

@@ -32,19 +32,19 @@ class PackedBatch:
     """G packed sequences of L tokens, for S sequences of a prompt and a completion.
 
     `ids`, `positions` and `labels` are [G, L]. `labels` holds the token that follows within the same
-    completion, -100 where none is scored. `mask` is [G, 1, L, L], True where a token sees another. `places`
-    [S, C] says where in the flattened [G * L] each of a completion's C tokens is predicted, -1 for padding.
+    completion, -100 where none is scored. `mask` is [G, 1, L, L], True where a token sees another.
+    `token_indices` [S, C] gives the position in the flattened [G * L] that predicts a token; -1 is padding.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     labels: torch.Tensor
     mask: torch.Tensor
-    places: torch.Tensor
+    token_indices: torch.Tensor
 
-    def unpacked(self, values: torch.Tensor) -> torch.Tensor:
+    def unpack(self, values: torch.Tensor) -> torch.Tensor:
         """Return values [G, L] by sequence and token [S, C], 0 where a sequence has no token."""
-        return torch.where(self.places >= 0, values.reshape(-1)[self.places.clamp(min=0)], 0.0)
+        return torch.where(self.token_indices >= 0, values.reshape(-1)[self.token_indices.clamp(min=0)], 0.0)
 
 
 def pack_shared_prompts(
@@ -94,7 +94,7 @@ def pack_groups(
     ids = torch.zeros(len(groups), length, dtype=torch.long)
     positions, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
     owner = torch.full_like(ids, -1)  # 0: the prompt; above: a completion's number; -1: padding
-    places = torch.full((len(completions), completion_length), -1)
+    token_indices = torch.full((len(completions), completion_length), -1)
     for row, (prompt, indices) in enumerate(groups.items()):
         start = prompt_end = len(prompt) - 1
         ids[row, :start] = torch.tensor(prompt[:-1], dtype=torch.long)
@@ -107,12 +107,14 @@ def pack_groups(
             labels[row, part] = torch.tensor(completions[index], dtype=torch.long)
             positions[row, part] = torch.arange(prompt_end, prompt_end + size)
             owner[row, part] = number
-            places[index, :size] = torch.arange(start, start + size) + row * length
+            token_indices[index, :size] = torch.arange(start, start + size) + row * length
             start += size
     key_owner = owner[:, None, :]
     visible = (key_owner == 0) | (key_owner == owner[:, :, None])
     visible &= torch.ones(length, length, dtype=torch.bool).tril()
-    return PackedBatch(*(tensor.to(device) for tensor in (ids, positions, labels, visible[:, None], places)))
+    return PackedBatch(
+        *(tensor.to(device) for tensor in (ids, positions, labels, visible[:, None], token_indices))
+    )
 
 
 def supports_packing(model: Model) -> bool:

@@ -7,6 +7,7 @@ rank 0 writes files.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def map_over_processes(
     """
     if not items:
         return []
-    part_size = -(-len(items) // group.world_size)
+    part_size = math.ceil(len(items) / group.world_size)
     first = group.rank * part_size
     part = items[first : first + part_size]
     part = [*part, *[items[-1]] * (part_size - len(part))]

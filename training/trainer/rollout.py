@@ -1,10 +1,10 @@
-"""The completions of a step of reinforcement learning, and their advantages.
+"""Samples the completions of a step of reinforcement learning, and computes their advantages.
 
 TRL's trainer calls a `Rollout` for its completions. Pure functions elsewhere make every decision: rewards
 (`training.rewards`), dynamic sampling (`training.rl.filters`), advantages (`training.rl.advantages`), and the
-length limit (`training.rl.length_schedule`). The problems that a step draws again, the budget of each, and
-the random numbers of each completion depend on the seed and the step's number alone. So a resumed run samples
-what an uninterrupted one would have sampled.
+length limit (`training.rl.length_schedule`). Only the seed and the step's number determine the extra problems
+of a step, each problem's budget, and each completion's random numbers. So a resumed run samples what an
+uninterrupted one would have sampled.
 
 Several processes divide the problems of a step among them. Their completions are gathered, and each process
 decides about the whole step before it continues with its part, so that all take the same number of rounds.
@@ -12,6 +12,7 @@ decides about the whole step before it continues with its part, so that all take
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from training.types import Completion, Problem
 
 __all__ = ["PromptGroup", "Rollout", "RolloutSettings", "Sampler"]
 
-_REASONS = {
+_MISMATCHES = {
     "differs": f"at most {ROLLOUT_TOLERANCE} is normal",
     "stale": "they are nearer to those of the model without its adapter",
 }
@@ -53,7 +54,7 @@ class Sampler(Protocol):
         """The trainer's state."""
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, ends: Collection[int]
+        self, prompts: Sequence[Sequence[int]], seeds: Sequence[str], limit: int, stop_ids: Collection[int]
     ) -> tuple[Sequence[Sequence[int]], Sequence[Sequence[float]] | None]:
         """Return (ids, logprobs) of one completion of each prompt."""
 
@@ -83,19 +84,19 @@ class PromptGroup:
     ids: Sequence[Sequence[int]]
     logprobs: Sequence[Sequence[float]] | None
     completions: Sequence[Completion]
-    judged: GroupRewards
+    rewards: GroupRewards
 
     @property
-    def live(self) -> bool:
-        """Whether it teaches something."""
-        return informative(self.judged.totals, self.judged.main)
+    def is_informative(self) -> bool:
+        """Whether training on the group changes the policy (see `informative`)."""
+        return informative(self.rewards.totals, self.rewards.main)
 
 
 class Rollout:
-    """TRL's rollout function over a fixed list of problems; a prompt is the text of a problem's index in it.
+    """TRL's rollout function over a fixed list of problems. TRL's prompts are indices into it, as text.
 
-    `plan` returns the rewards for a length limit. `length` is saved with a checkpoint. `figures` are those
-    of the last step, for the log, and `problem_ids` the problems that it trained on.
+    `plan_for` returns the reward plan for a length limit. `length` is saved with a checkpoint. `metrics`
+    describe the last step, and `problem_ids` names the problems that it trained on.
 
     If a server samples, every step compares its logprobs with the trainer's own, `policy_logprobs`. A server
     that an adapter never reached has the logprobs of its base model, `base_logprobs`.
@@ -105,7 +106,7 @@ class Rollout:
         self,
         problems: Sequence[Problem],
         prompter: Prompter,
-        plan: Callable[[int], RewardPlan],
+        plan_for: Callable[[int], RewardPlan],
         settings: RolloutSettings,
         *,
         policy_logprobs: TokenLogprobs | None = None,
@@ -114,51 +115,55 @@ class Rollout:
     ) -> None:
         self.problems = problems
         self._prompter = prompter
-        self._plan = plan
+        self._plan_for = plan_for
         self._settings = settings
         self._policy_logprobs = policy_logprobs
         self._base_logprobs = base_logprobs
         self._group = group
         self.length: LengthState = start_length(settings.length)
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self.problem_ids: list[str] = []
 
     def __call__(self, prompts: Sequence[str], trainer: Sampler) -> dict[str, Any]:
-        """Sample, judge and, with dynamic sampling, sample again; see TRL's `rollout_func`."""
+        """Sample and judge a step, for as many rounds as it needs; see TRL's `rollout_func`."""
         settings = self._settings
         step = trainer.state.global_step
-        places = self._group.gather([int(place) for place in prompts[:: settings.num_generations]])
-        problems = [self.problems[place] for place in places]
+        indices = self._group.gather([int(index) for index in prompts[:: settings.num_generations]])
+        problems = [self.problems[index] for index in indices]
         groups = self._sample(problems, step, 0, trainer)
         distance = self._check_weights(groups)
         rounds = 1
-        batch = next_batch([group.live for group in groups], len(problems), rounds, settings.rounds)
+        batch = next_batch([group.is_informative for group in groups], len(problems), rounds, settings.rounds)
         while batch.redraw:
             others = random.Random(f"{settings.seed} {step} {rounds}").sample(self.problems, batch.redraw)
             groups += self._sample(others, step, rounds, trainer)
             rounds += 1
-            batch = next_batch([group.live for group in groups], len(problems), rounds, settings.rounds)
-        selected = [groups[place] for place in (*batch.train, *batch.fill)]
-        # With filtering, groups that only fill the batch must not count, though shaping may spread them.
-        filling = set(batch.fill) if settings.rounds > 1 else set()
-        self._note_figures(groups, selected, rounds)
+            batch = next_batch(
+                [group.is_informative for group in groups], len(problems), rounds, settings.rounds
+            )
+        selected_indices = (*batch.train, *batch.fill)
+        selected = [groups[index] for index in selected_indices]
+        # With dynamic sampling, a group that only fills the batch gets no advantage. Shaping rewards could
+        # give it one, even where its main rewards are all equal.
+        no_gradient = set(batch.fill) if settings.rounds > 1 else set()
+        self._record_metrics(groups, selected, rounds)
         if distance is not None:
-            self.figures["canary"] = distance
+            self.metrics["canary"] = distance
         finished = [completion.finished for group in groups for completion in group.completions]
         self.length = next_length(settings.length, self.length, finished)
         totals = [
-            [None] * settings.num_generations if place in filling else groups[place].judged.totals
-            for place in (*batch.train, *batch.fill)
+            [None] * settings.num_generations if index in no_gradient else groups[index].rewards.totals
+            for index in selected_indices
         ]
         group_advantages = advantages(totals, settings.scale_rewards)
-        self.figures["taught"] = fmean(value is not None for group in group_advantages for value in group)
-        part_size = len(problems) // self._group.world_size  # the problems that this process was given
+        self.metrics["taught"] = fmean(value is not None for group in group_advantages for value in group)
+        part_size = len(problems) // self._group.world_size  # a process returns its own problems' groups
         part = slice(self._group.rank * part_size, (self._group.rank + 1) * part_size)
         selected, group_advantages = selected[part], group_advantages[part]
         return {
             "prompt_ids": [list(group.prompt.ids) for group in selected for _ in group.ids],
             "completion_ids": [list(ids) for group in selected for ids in group.ids],
-            "logprobs": _joined_logprobs(selected),
+            "logprobs": _join_logprobs(selected),
             "advantage": [value or 0.0 for group in group_advantages for value in group],
             "env_mask": _loss_mask(selected, group_advantages),
         }
@@ -166,7 +171,7 @@ class Rollout:
     def _sample(
         self, problems: Sequence[Problem], step: int, rounds: int, trainer: Sampler
     ) -> list[PromptGroup]:
-        """Return all groups of a round, those of other processes included."""
+        """Sample a round, and return its groups from all processes."""
         return map_over_processes(
             self._group,
             problems,
@@ -182,31 +187,29 @@ class Rollout:
         ]
         prompt_ids = [list(prompt.ids) for prompt in prompts for _ in range(size)]
         seeds = [
-            f"{settings.seed} {step} {rounds} {first + place} {sample}"
-            for place in range(len(problems))
+            f"{settings.seed} {step} {rounds} {first + index} {sample}"
+            for index in range(len(problems))
             for sample in range(size)
         ]
-        ids, logprobs = trainer.sample(prompt_ids, seeds, self.length.limit, self._prompter.all_ends)
-        plan = self._plan(self.length.limit)
+        ids, logprobs = trainer.sample(prompt_ids, seeds, self.length.limit, self._prompter.stop_ids)
+        plan = self._plan_for(self.length.limit)
         groups = []
-        for place, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
-            part = slice(place * size, (place + 1) * size)
+        for index, (problem, prompt) in enumerate(zip(problems, prompts, strict=True)):
+            part = slice(index * size, (index + 1) * size)
             completions = [self._prompter.completion(prompt, completion_ids) for completion_ids in ids[part]]
-            judged = plan.judge(problem, completions)
+            rewards = plan.judge(problem, completions)
             group_logprobs = logprobs[part] if logprobs else None
-            groups.append(PromptGroup(problem, prompt, ids[part], group_logprobs, completions, judged))
+            groups.append(PromptGroup(problem, prompt, ids[part], group_logprobs, completions, rewards))
         return groups
 
     def _check_weights(self, groups: Sequence[PromptGroup]) -> float | None:
-        """Return the mean distance, in nats, of the trainer's and the server's logprobs.
+        """Return the mean distance, in nats, between the logprobs of trainer and server.
 
-        None without a server.
-
-        Each process compares the first completion of its first group. Raises StaleWeights, in all of them,
-        if one differs or is nearer to the base model than to the adapter. Then the server samples from other
-        weights than are trained (verl#7495: LoRA weights that never reached the rollouts).
+        Returns None without a server. Each process compares the first completion of its first group. All
+        raise StaleWeights if one differs, or is nearer to the base model than to the adapter. The server then
+        samples from other weights than are trained (verl#7495: LoRA weights that never reached the rollouts).
         """
-        group = groups[self._group.rank * -(-len(groups) // self._group.world_size)]
+        group = groups[self._group.rank * math.ceil(len(groups) / self._group.world_size)]
         if group.logprobs is None or self._policy_logprobs is None:
             return None
         prompt, ids = group.prompt, group.ids[0]
@@ -219,34 +222,34 @@ class Rollout:
             if verdict != "agrees":
                 raise StaleWeights(
                     f"the server's logprobs differ from the trainer's by {mean:.2f} nats a token "
-                    f"({_REASONS[verdict]}): the server does not sample from the weights that are trained"
+                    f"({_MISMATCHES[verdict]}): the server does not sample from the weights that are trained"
                 )
         return fmean(mean for _, mean in checks)
 
-    def _note_figures(
+    def _record_metrics(
         self, groups: Sequence[PromptGroup], selected: Sequence[PromptGroup], rounds: int
     ) -> None:
-        """Note figures over everything sampled, before filtering: the policy's own, not the batch's."""
+        """Record metrics over all samples, before filtering, so that they describe the policy."""
         completions = [completion for group in groups for completion in group.completions]
-        self.figures = {
-            "accuracy": _mean([value for group in groups for value in group.judged.main]),
-            "total": _mean([value for group in groups for value in group.judged.totals]),
+        self.metrics = {
+            "accuracy": _mean([value for group in groups for value in group.rewards.main]),
+            "total": _mean([value for group in groups for value in group.rewards.totals]),
             "length": fmean(len(completion.ids) for completion in completions),
-            "thinking": fmean(completion.thought for completion in completions),
+            "thinking": fmean(completion.thinking_tokens for completion in completions),
             "cut_off": fmean(not completion.finished for completion in completions),
-            "live": fmean(group.live for group in groups),
+            "live": fmean(group.is_informative for group in groups),
             "rounds": rounds,
             "limit": self.length.limit,
         }
-        for name in groups[0].judged.parts:
-            self.figures[name] = _mean([value for group in groups for value in group.judged.parts[name]])
+        for name in groups[0].rewards.parts:
+            self.metrics[name] = _mean([value for group in groups for value in group.rewards.parts[name]])
         for budget in sorted({group.prompt.budget or "none" for group in groups}):
             at_budget = [group for group in groups if (group.prompt.budget or "none") == budget]
-            self.figures[f"accuracy/{budget}"] = _mean(
-                [value for group in at_budget for value in group.judged.main]
+            self.metrics[f"accuracy/{budget}"] = _mean(
+                [value for group in at_budget for value in group.rewards.main]
             )
-            self.figures[f"thinking/{budget}"] = fmean(
-                completion.thought for group in at_budget for completion in group.completions
+            self.metrics[f"thinking/{budget}"] = fmean(
+                completion.thinking_tokens for group in at_budget for completion in group.completions
             )
         self.problem_ids = [group.problem.id for group in selected]
 
@@ -265,12 +268,12 @@ def _loss_mask(
     ]
 
 
-def _joined_logprobs(groups: Sequence[PromptGroup]) -> list[Sequence[float]] | None:
+def _join_logprobs(groups: Sequence[PromptGroup]) -> list[Sequence[float]] | None:
     if any(group.logprobs is None for group in groups):
         return None
     return [logprobs for group in groups for logprobs in group.logprobs or ()]
 
 
 def _mean(values: Sequence[float | None]) -> float:
-    given = [value for value in values if value is not None]
-    return fmean(given) if given else float("nan")
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else float("nan")

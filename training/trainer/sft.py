@@ -15,7 +15,7 @@ from training.trainer.learning_rate import TimedSchedule
 from training.trainer.models import mixed_precision
 from training.trainer.process_group import sft_batch, world_size
 from training.trainer.run_trainer import run_trainer
-from training.trainer.trl_settings import merged_settings
+from training.trainer.trl_settings import merge_settings
 from training.trainer.untyped import HFTokenizer, Model
 
 __all__ = ["sft_config", "train_sft"]
@@ -52,7 +52,7 @@ def train_sft(
             mixed=mixed_precision(model),
             processes=world_size(),
         ),
-        train_dataset=Dataset.from_list([_encoded(example) for example in examples]),
+        train_dataset=Dataset.from_list([_encode(example) for example in examples]),
         processing_class=tokenizer,
         callbacks=[callback],
     )
@@ -91,9 +91,9 @@ def sft_config(
         "max_length": None,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    return merged_settings(SFTConfig, defaults, table.trl, decided)
+    return merge_settings(SFTConfig, defaults, table.trl, decided)
 
 
-def _encoded(example: Example) -> dict[str, list[int]]:
+def _encode(example: Example) -> dict[str, list[int]]:
     prompt, target = list(example.prompt.ids), list(example.target)
     return {"input_ids": prompt + target, "labels": [_IGNORED] * len(prompt) + target}

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from training.config import ConfigError, RlTable, SftTable, StageTable, TrainConfig
 
-__all__ = ["check_trl_tables", "merged_settings", "refused_settings"]
+__all__ = ["check_trl_tables", "merge_settings", "refused_settings"]
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ def _check(heading: str, table: StageTable, kind: str, names: Iterable[str]) -> 
             raise ConfigError(f"{heading} {name}: TRL's {kind} has no such setting{hint}")
 
 
-def merged_settings(
+def merge_settings(
     kind: type[T], defaults: Mapping[str, Any], trl: Mapping[str, Any], decided: Mapping[str, Any]
 ) -> T:
     """Return TRL's configuration: the defaults, changed by the `trl` table, and what the stage decides.

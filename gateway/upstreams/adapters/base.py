@@ -54,7 +54,7 @@ class EngineAdapter:
     """The request field that adds `prompt_token_ids` to a reply, and `token_ids` to its choices."""
     limit_field: ClassVar[str | None] = None
     """The request field by which the engine itself enforces a thinking limit."""
-    notices_hang_up: ClassVar[bool] = True
+    notices_disconnect: ClassVar[bool] = True
     """Whether the engine also stops an unstreamed request when the connection closes."""
     counts_in: ClassVar[Literal["usage", "timings"] | None] = None
     """The field of each streamed event that counts the tokens generated so far; None where none does."""

@@ -16,7 +16,7 @@ class LlamaCppAdapter(EngineAdapter):
 
     name = "llamacpp"
     render_path = "/apply-template"
-    notices_hang_up = False
+    notices_disconnect = False
     counts_in = "timings"
     stream_fields: ClassVar[Mapping[str, Any]] = {"timings_per_token": True}
 

@@ -188,9 +188,9 @@ def _base_name(options: EmbeddedOptions) -> str:
 
 def _check_files(options: EmbeddedOptions) -> Path:
     """Check that model and adapters are GGUF files with different names; return the model's file."""
-    for place, lora in enumerate(options.loras):
+    for index, lora in enumerate(options.loras):
         _check_gguf(lora, "adapter")
-        if lora.stem in (_base_name(options), *(other.stem for other in options.loras[:place])):
+        if lora.stem in (_base_name(options), *(other.stem for other in options.loras[:index])):
             raise ModelUnavailable(f"The adapter {lora} has the name of another model.")
     if options.model_path is None:
         return ensure_model()

@@ -56,8 +56,8 @@ def start(options: dict[str, Any]) -> tuple[object, int]:
     if options["threads"]:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options["threads"]
     params.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(lora, 0.0 if place else 1.0)
-        for place, lora in enumerate(options["loras"])
+        xllamacpp.CommonAdapterLoraInfo(lora, 0.0 if index else 1.0)
+        for index, lora in enumerate(options["loras"])
     ]
     server = xllamacpp.Server(params)
     return server, int(server.listening_address.rsplit(":", 1)[1])

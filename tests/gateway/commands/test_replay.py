@@ -105,7 +105,7 @@ def test_answers_and_labels_of_samples_are_believed(
 
 
 def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Numbers within it are right; a tolerance that is no number over 0 is named with its line."""
+    """Numbers within it are correct; a tolerance that is no number over 0 is named with its line."""
     row = {"answer": "3.1416", "samples": [sample(3), {"text": "So it is \\boxed{3.14}."}]}
     for tolerance, accuracy in ((None, 0), (0.01, 50), (0.5, 100)):
         path = record(tmp_path / "pi.jsonl", row | {"tolerance": tolerance})
@@ -117,7 +117,7 @@ def test_a_line_may_state_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_grader_is_asked_where_forms_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The grader's workers recognise a right answer that needs algebra to compare."""
+    """The grader's workers recognise a correct answer that needs algebra to compare."""
     row = {"answer": "1", "samples": [{"text": "It is \\boxed{\\int_0^1 2x\\,dx}."}]}
     assert replay(record(tmp_path / "integral.jsonl", row), "--json") == 0
     assert settings(capsys)["pass@1"]["accuracy"] == 100
@@ -141,7 +141,9 @@ def test_the_plot_is_an_svg(recording: Path, tmp_path: Path) -> None:
     """--plot writes a chart in which every setting has its point, with a tooltip, in both panels."""
     plot = tmp_path / "plot.svg"
     assert replay(recording, "--plot", plot) == 0
-    titles = [each.text or "" for each in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")]
+    titles = [
+        element.text or "" for element in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}title")
+    ]
     assert sum(title.startswith("adaptive:") for title in titles) == 2
 
 

@@ -118,7 +118,7 @@ def demo(*arguments: str, **environ: str) -> subprocess.Popen[str]:
 
 
 def test_the_grader_reads_each_questions_right_answer() -> None:
-    """The grader accepts the right answer to each of the ten questions, and refuses another."""
+    """The grader accepts the correct answer to each of the ten questions, and refuses another."""
     assert len({question.text for question in QUESTIONS}) == 10
     for question in QUESTIONS:
         assert verify(f"The answer is {question.gold}.", question.gold)
@@ -235,7 +235,7 @@ def test_an_answered_question_stays_on_screen(right: bool | None, mark: str) -> 
 
 
 def test_the_table_adds_up_setting_by_setting() -> None:
-    """It sums right answers, tokens and seconds of each setting; a setting without results has no row."""
+    """It sums correct answers, tokens and seconds of each setting; a setting without results has no row."""
     results = [Result(PLAIN, right, 100, 1.5, 1) for right in (True, False, None)]
     results.append(Result(VOTE, True, 1200, 2.0, 6))
     rows = [

@@ -20,9 +20,9 @@ def test_a_request_is_counted_when_it_ends() -> None:
     """The gauge of running requests returns to 0, and each end is counted by its status."""
     metrics = Metrics()
     for status in (200, 200, 499):
-        metrics.begin()
+        metrics.count_start()
         assert values(metrics)["thinkgate_requests_running"] == 1
-        metrics.end(status)
+        metrics.count_end(status)
     lines = values(metrics)
     assert lines["thinkgate_requests_running"] == 0
     assert (lines["thinkgate_requests_total,200"], lines["thinkgate_requests_total,499"]) == (2, 1)
@@ -35,7 +35,7 @@ async def test_a_result_is_counted_in_tokens_and_samples() -> None:
         ScriptedUpstream(thinks(4), thinks(4), says("Hm.", finish="length")), request
     )
     metrics = Metrics()
-    metrics.result(request, result)
+    metrics.count_result(request, result)
     lines = values(metrics)
     assert lines["thinkgate_tokens_total,thinking"] == result.reasoning > 0
     assert lines["thinkgate_tokens_total,answer"] == result.generated - result.reasoning > 0
@@ -50,5 +50,5 @@ async def test_a_result_is_counted_in_tokens_and_samples() -> None:
 def test_two_apps_count_for_themselves(name: str) -> None:
     """Each app has its own registry."""
     busy, idle = Metrics(), Metrics()
-    busy.begin()
+    busy.count_start()
     assert values(idle)[name] == 0

@@ -161,7 +161,7 @@ def test_an_image_is_stored_once(tmp_path: Path) -> None:
     folder.store(InlineImage("abc", "image/png", b"again"))
     folder.store(InlineImage("def", "image/unheard-of", b"other"))
     assert folder.path == tmp_path / "t.jsonl.images"
-    assert {each.name: each.read_bytes() for each in folder.path.iterdir()} == {
+    assert {path.name: path.read_bytes() for path in folder.path.iterdir()} == {
         "abc.png": b"first",
         "def.bin": b"other",
     }

@@ -309,7 +309,7 @@ async def test_images_are_stored_on_request(tmp_path: Path) -> None:
     folder = tmp_path / "traffic.jsonl.images"
     hashes = [part["sha256"] for part in lines(path)[0]["messages"][0]["content"] if "sha256" in part]
     assert (folder / f"{hashes[0]}.png").read_bytes() == PIXEL
-    assert sorted(each.stem for each in folder.iterdir()) == sorted(hashes)
+    assert sorted(path.stem for path in folder.iterdir()) == sorted(hashes)
     assert sorted(os.listdir(tmp_path)) == ["redacted.jsonl", "traffic.jsonl", "traffic.jsonl.images"]
 
 

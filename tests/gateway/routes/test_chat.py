@@ -155,7 +155,7 @@ async def test_a_stream_sends_no_usage_unless_asked() -> None:
 async def test_held_back_text_does_not_hold_back_its_logprobs() -> None:
     """A token that may begin a tag waits, but all logprobs arrive in order."""
     entries = [{"token": token, "logprob": -1.0} for token in ("a", "<thi", "s")]
-    script = says(*(Text(each["token"], choice={"logprobs": {"content": [each]}}) for each in entries))
+    script = says(*(Text(entry["token"], choice={"logprobs": {"content": [entry]}}) for entry in entries))
     events = await streamed(ScriptedUpstream(script))
     assert text_of(events) == "a<this"
     found = [
@@ -249,7 +249,7 @@ async def test_a_small_total_leaves_both_sides_something(total: int) -> None:
     assert body["choices"][0]["message"]["content"]
     asked_for = [plan.get("max_tokens") for plan in upstream.bodies]
     assert asked_for[0] == total
-    assert all(1 <= each <= total for each in asked_for)
+    assert all(1 <= count <= total for count in asked_for)
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ async def test_a_streamed_vote_shows_progress_and_then_the_winner() -> None:
     upstream = ScriptedUpstream(thinks(2, "\\boxed{7}"), thinks(2, "\\boxed{8}"), thinks(2, "\\boxed{7}"))
     events = await streamed(upstream, {"X-Samples": "3", "X-Stop": "none"})
     progress = [event["scaling"]["progress"] for event in events if "progress" in event.get("scaling", {})]
-    assert [each["status"] for each in progress] == ["finished"] * 3
-    assert sorted(each["answer"] for each in progress) == ["7", "7", "8"]
+    assert [event["status"] for event in progress] == ["finished"] * 3
+    assert sorted(event["answer"] for event in progress) == ["7", "7", "8"]
     assert text_of(events) == "\\boxed{7}"
     assert text_of(events, "reasoning") == "step0 step1"
     assert events[-1]["scaling"]["samples"]["finished"] == 3
@@ -450,7 +450,7 @@ async def test_the_official_client_sees_a_late_failure() -> None:
 )
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
-async def test_a_hang_up_stops_all_work(
+async def test_a_disconnect_stops_all_work(
     headers: dict[str, str], streams: int, stream: bool, begun: bool
 ) -> None:
     """Whenever the client leaves, and however many samples run, the upstream stops."""
@@ -477,7 +477,7 @@ async def test_a_hang_up_stops_all_work(
         assert await metric(other, 'thinkgate_requests_total{status="499"}') == 1
 
 
-async def test_a_hang_up_in_the_middle_of_the_request_is_no_failure() -> None:
+async def test_a_disconnect_in_the_middle_of_the_request_is_no_failure() -> None:
     """A client that leaves before its request is complete causes no log line."""
     upstream = ScriptedUpstream(SEVEN)
     async with serving(create_app(Settings(), upstream)) as url, httpx.AsyncClient(base_url=url) as client:

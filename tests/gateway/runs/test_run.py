@@ -191,8 +191,8 @@ async def test_progress_tells_how_the_vote_stands() -> None:
     """Each sample that ends gives one event, with the groups so far."""
     events, _ = await run_to_end(ScriptedUpstream(SEVEN, EIGHT, SEVEN), vote_for(3, stream=True))
     progress = [event for event in events if isinstance(event, Progress)]
-    assert [each.status for each in progress] == ["finished"] * 3
-    assert [each.counts.finished for each in progress] == [1, 2, 3]
+    assert [event.status for event in progress] == ["finished"] * 3
+    assert [event.counts.finished for event in progress] == [1, 2, 3]
     assert not any(isinstance(event, Delta) for event in events)
 
 

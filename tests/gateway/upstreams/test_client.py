@@ -34,7 +34,7 @@ async def connected(server: StubEngine, **options: Any) -> AsyncIterator[HTTPUps
 async def collected(upstream: HTTPUpstream, plan: UpstreamRequest = PLAN) -> list[Chunk]:
     """Return all chunks of one streamed reply."""
     async with aclosing(upstream.stream(plan)) as chunks:
-        return [each async for each in chunks]
+        return [chunk async for chunk in chunks]
 
 
 async def test_a_stream_comes_chunk_by_chunk() -> None:
@@ -42,7 +42,7 @@ async def test_a_stream_comes_chunk_by_chunk() -> None:
     async with stub_engine() as server, connected(server) as upstream:
         server.answers(CHAT, HELLO)
         chunks = await collected(upstream)
-        assert "".join(each.content for each in chunks) == "Hello"
+        assert "".join(chunk.content for chunk in chunks) == "Hello"
         assert chunks[-1].finish_reason == "stop"
         assert chunks[0].raw["id"] == "up-1"
         [sent] = server.bodies(CHAT)
@@ -117,7 +117,7 @@ async def test_llamacpp_counts_the_tokens_of_every_choice() -> None:
     async with stub_engine("llamacpp") as server, connected(server) as upstream:
         server.answers(CHAT, Events(events))
         chunks = await collected(upstream)
-        assert [(each.index, each.tokens) for each in chunks[:2]] == [(0, 1), (1, 2)]
+        assert [(chunk.index, chunk.tokens) for chunk in chunks[:2]] == [(0, 1), (1, 2)]
         assert chunks[0].usage == {"prompt_tokens": 7, "completion_tokens": 1}
         assert (await upstream.complete(PLAN)).body["usage"]["completion_tokens"] == 3
         assert server.bodies(CHAT)[0]["timings_per_token"] is True

@@ -1,4 +1,4 @@
-"""Answers as models write them, each with its gold: right ones and wrong ones."""
+"""Answers as models write them, each with its gold: correct ones and wrong ones."""
 
 from __future__ import annotations
 

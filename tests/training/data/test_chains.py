@@ -1,4 +1,4 @@
-"""Worked chains are right, and end in the question's answer."""
+"""Worked chains are correct, and end in the question's answer."""
 
 import random
 

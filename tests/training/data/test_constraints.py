@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.training.rewards.making import SUM, reply
 from training.data.constraint_edits import EDITS, draft_text, edit_to_satisfy
-from training.data.constraints import CONSTRAINT_KINDS, constraint_request, random_constraint, satisfied
+from training.data.constraints import CONSTRAINT_KINDS, constraint_request, is_satisfied, random_constraint
 from training.data.instructions import constraint_pairs, instruction
 from training.data.problems import DataError
 from training.rewards.checks import checks
@@ -42,8 +42,8 @@ CASES = [
 @pytest.mark.parametrize(("constraint", "good", "bad"), CASES, ids=lambda case: str(case)[:30])
 def test_each_kind_is_checked(constraint: dict[str, object], good: str, bad: str) -> None:
     """One text satisfies the constraint, and one nearly does."""
-    assert satisfied(constraint, good)
-    assert not satisfied(constraint, bad)
+    assert is_satisfied(constraint, good)
+    assert not is_satisfied(constraint, bad)
     assert len(constraint_request(constraint)) > 10
 
 
@@ -59,19 +59,19 @@ def test_every_constraint_can_be_satisfied(kind: str, seed: int) -> None:
     constraint = random_constraint(kind, rng)
     edited = edit_to_satisfy(draft_text("chess", rng), [constraint], rng)
     assert edited is not None
-    assert satisfied(constraint, edited)
-    assert not satisfied(constraint, " ... ")
+    assert is_satisfied(constraint, edited)
+    assert not is_satisfied(constraint, " ... ")
 
 
 @given(st.text(max_size=60), st.sampled_from(CASES))
 def test_any_text_can_be_checked(text: str, case: tuple[dict[str, object], str, str]) -> None:
     """Checking ends with a verdict, whatever the text."""
-    assert satisfied(case[0], text) in {True, False}
+    assert is_satisfied(case[0], text) in {True, False}
 
 
 def test_deep_json_is_no_crash() -> None:
     """A reply of a hundred thousand brackets is not JSON."""
-    assert not satisfied({"kind": "json"}, "[" * 100_000 + "a")
+    assert not is_satisfied({"kind": "json"}, "[" * 100_000 + "a")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_deep_json_is_no_crash() -> None:
 def test_a_wrong_constraint_is_an_error(wrong: dict[str, object]) -> None:
     """A kind that doesn't exist, and missing or wrong parameters, are errors."""
     with pytest.raises(DataError, match="constraint"):
-        satisfied(wrong, "some text")
+        is_satisfied(wrong, "some text")
 
 
 def test_the_reward_is_all_or_nothing() -> None:

@@ -31,7 +31,7 @@ def test_there_are_thirty_different_problems() -> None:
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.id)
 def test_the_solution_passes_and_a_stub_does_not(sandbox: Sandbox, problem: Problem) -> None:
-    """The known solution is right; a function that returns its first argument is not."""
+    """The known solution is correct; a function that returns its first argument is not."""
     name = problem.id.removeprefix("functions/")
     stub = f"def {name}(first, *rest):\n    return first\n"
     replies = [reply(f"```python\n{code}```") for code in (problem.extra["solution"], stub)]

@@ -215,12 +215,12 @@ def test_problems_are_read_as_they_were_written(problems: list[Problem]) -> None
 @given(problem_lists, st.data())
 def test_any_change_changes_the_fingerprint(problems: list[Problem], data: st.DataObject) -> None:
     """Other problems, another order and another answer are other data."""
-    place = data.draw(st.integers(0, len(problems) - 1))
-    changed = replace(problems[place], gold=f"{problems[place].gold}0")
+    index = data.draw(st.integers(0, len(problems) - 1))
+    changed = replace(problems[index], gold=f"{problems[index].gold}0")
     variants = [
         problems,
-        problems[:place] + problems[place + 1 :],
-        [*problems[:place], changed, *problems[place + 1 :]],
+        problems[:index] + problems[index + 1 :],
+        [*problems[:index], changed, *problems[index + 1 :]],
     ]
     if len(problems) > 1:
         variants.append(problems[1:] + problems[:1])

@@ -156,7 +156,7 @@ def test_without_the_library_a_set_says_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_recorded_traffic_is_a_training_set(tmp_path: Path) -> None:
-    """A right answer is gold, a rating a pair, and a repeated question one problem."""
+    """A correct answer is gold, a rating a pair, and a repeated question one problem."""
     path = tmp_path / "traffic.jsonl"
     right, wrong = "It is \\boxed{7}.", "It is \\boxed{8}."
     record(

@@ -99,7 +99,7 @@ def test_without_matplotlib_there_is_no_chart(
 def test_strict_accuracy_requires_the_form_of_the_prompt(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An answer in another form is right leniently only; --json prints the summary file."""
+    """An answer in another form is correct leniently only; --json prints the summary file."""
     with gateway("The answer is 7.") as (url, upstream):
         assert evaluate(data, "--url", url, "--json", "--shots", "1", "--max-tokens", "50") == 0
     (setting,) = summary_of(data).values()

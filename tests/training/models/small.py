@@ -42,6 +42,6 @@ def card(config: TrainConfig, stage: str) -> dict[str, Any]:
 
 
 def steps(config: TrainConfig, stage: str) -> list[dict[str, Any]]:
-    """Return a stage's metrics of its steps, without the figures that depend on the clock."""
+    """Return a stage's metrics of its steps, without those that depend on the clock."""
     lines = read_metrics(config.output / stage / "metrics.jsonl")
     return [{key: line[key] for key in line if key != "seconds"} for line in lines if "loss" in line]

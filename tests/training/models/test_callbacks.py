@@ -53,7 +53,7 @@ def train(  # every evaluation gives the next accuracy, every look at the clock 
         rules,
         evaluate,
         directory / "metrics.jsonl",
-        step_figures=lambda: {"taught": taught} | ({} if rewards is None else {"total": next(reward_values)}),
+        step_metrics=lambda: {"taught": taught} | ({} if rewards is None else {"total": next(reward_values)}),
         save_best=lambda: run.best_accuracies.append(last_accuracy[0]),
         report=reports.append,
         clock=lambda: float(next(now)),

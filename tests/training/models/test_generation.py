@@ -37,11 +37,11 @@ def completions_of(
     first: int = 0,
     *,
     limit: int = 12,
-    ends: Sequence[int] = (2,),
+    stop_ids: Sequence[int] = (2,),
 ) -> list[list[int]]:
     """Return a completion of each prompt, with seeds by their places."""
     seeds = [str(first + place) for place in range(len(prompts))]
-    return generate_ids(model, prompts, temperature, limit, ends, seeds=seeds)
+    return generate_ids(model, prompts, temperature, limit, stop_ids, seeds=seeds)
 
 
 @pytest.fixture
@@ -96,17 +96,17 @@ def test_a_model_with_an_adapter_shares_prompts_too(model: Any) -> None:
 
 def test_an_ended_completion_leaves_the_batch(model: Any, passes: list[tuple[int, int]]) -> None:
     """The others are what they would have been, up to the limit."""
-    ends = range(2, 14)  # so many that replies end after a few tokens, each after another number
-    in_batch = completions_of(model, PROMPTS * 4, 1.0, limit=40, ends=ends)
+    stop_ids = range(2, 14)  # so many that replies end after a few tokens, each after another number
+    in_batch = completions_of(model, PROMPTS * 4, 1.0, limit=40, stop_ids=stop_ids)
     batch_sizes = [size for size, columns in passes if columns == 1]
     assert batch_sizes[0] == 24
     assert batch_sizes == sorted(batch_sizes, reverse=True)
     assert batch_sizes[-1] <= 12
     assert len(batch_sizes) == max(map(len, in_batch))
-    assert all(reply[-1] in ends or len(reply) == 40 for reply in in_batch)
-    assert not any(token in ends for reply in in_batch for token in reply[:-1])
+    assert all(reply[-1] in stop_ids or len(reply) == 40 for reply in in_batch)
+    assert not any(token in stop_ids for reply in in_batch for token in reply[:-1])
     alone = [
-        completions_of(model, [prompt], 1.0, place, limit=40, ends=ends)[0]
+        completions_of(model, [prompt], 1.0, place, limit=40, stop_ids=stop_ids)[0]
         for place, prompt in enumerate(PROMPTS * 4)
     ]
     assert in_batch == alone

@@ -171,7 +171,7 @@ def test_beta_holds_the_policy_near_its_start_model(start: ModelSource, tmp_path
         model, logged = trained(start, tmp_path / str(kl), LIVE, beta=kl, max_steps=24, learning_rate=1e-3)
         with torch.no_grad():
             start_logprobs, end_logprobs = (
-                each(input_ids=ids).logits.log_softmax(-1) for each in (load_model(start), model)
+                scored(input_ids=ids).logits.log_softmax(-1) for scored in (load_model(start), model)
             )
         results[kl] = (
             torch.nn.functional.kl_div(

@@ -44,9 +44,9 @@ def test_a_token_sees_only_its_prompt_and_its_own_completion(
     ids, positions = batch.ids.reshape(-1), batch.positions.reshape(-1)
     length = batch.ids.shape[1]
     for index, (prompt, reply) in enumerate(sequences):
-        assert batch.unpacked(batch.labels)[index].tolist() == reply + [0] * (5 - len(reply))
-        for number, place in enumerate(batch.places[index, : len(reply)].tolist()):
-            group, column = divmod(place, length)
+        assert batch.unpack(batch.labels)[index].tolist() == reply + [0] * (5 - len(reply))
+        for number, flat_index in enumerate(batch.token_indices[index, : len(reply)].tolist()):
+            group, column = divmod(flat_index, length)
             visible = batch.mask[group, 0, column].nonzero()[:, 0] + group * length
             assert ids[visible].tolist() == [*prompt, *reply[:number]]
             assert positions[visible].tolist() == list(range(len(prompt) + number))

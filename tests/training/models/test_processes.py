@@ -109,7 +109,7 @@ drawn = sample_completions(model, prompter, prompts, samples=3, max_tokens=20, s
 # One process asks the last of nine twice, the other none: none may pass through the model alone.
 drawn += sample_completions(model, prompter, prompts, temperature=0, max_tokens=20)
 if stage.group.rank == 0:
-    print("drawn:", [[reply.ids for reply in each] for each in drawn])
+    print("drawn:", [[reply.ids for reply in replies] for replies in drawn])
 save_model(model, tokenizer, Path(sys.argv[3]))
 """
 
@@ -201,7 +201,7 @@ def test_two_processes_train_the_same_model_as_one(
 
 
 def test_two_processes_sample_and_decide_the_same_as_one(trained: tuple[Path, Path]) -> None:
-    """They train on the same problems after as many rounds, with the same figures and evaluations."""
+    """They train on the same problems after as many rounds, with the same metrics and evaluations."""
     one, two = (metrics_of(directory, "rl") for directory in trained)
     drawn = ("rows", "rounds", "accuracy", "total", "length", "live", "limit")
     assert [[line.get(name) for name in drawn] for line in one] == [

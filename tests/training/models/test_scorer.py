@@ -82,19 +82,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_try_is_reported_with_its_gate(run: Path) -> None:
     """None passes, because nothing was learned; each gate belongs to the weights beside it."""
     report = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert [each["name"] for each in report["tries"]] == [
+    assert [attempt["name"] for attempt in report["tries"]] == [
         "generative", "classifier", "backbone", "negatives", "steps",
     ]  # fmt: skip
-    for each in report["tries"]:
-        gate = read_gate(Path(each["model"]) / "gate.json")
+    for attempt in report["tries"]:
+        gate = read_gate(Path(attempt["model"]) / "gate.json")
         assert not gate.passed
-        assert gate.model_sha256 == model_digest(Path(each["model"]))
+        assert gate.model_sha256 == model_digest(Path(attempt["model"]))
     assert len((run / "results.md").read_text(encoding="utf-8").splitlines()) == 7
 
 
 def test_no_problem_is_in_two_parts(run: Path) -> None:
     """Training, calibration and the gate use different problems."""
-    parts = [{each.row.question for each in read_labelled(run / f"{name}.jsonl")}
+    parts = [{problem.row.question for problem in read_labelled(run / f"{name}.jsonl")}
              for name in ("train", "validation", "test")]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
 

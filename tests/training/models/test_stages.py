@@ -16,7 +16,7 @@ from scorers.answers import verify  # noqa: E402
 from tests.training.models.small import card, steps  # noqa: E402
 from training.config import read_config  # noqa: E402
 from training.data.arithmetic import errands  # noqa: E402
-from training.data.constraints import satisfied  # noqa: E402
+from training.data.constraints import is_satisfied  # noqa: E402
 from training.data.instructions import instruction  # noqa: E402
 from training.data.problems import DataError  # noqa: E402
 from training.stages import pipeline, run_stage  # noqa: E402
@@ -231,7 +231,7 @@ def test_general_problems_teach_written_answers_or_the_models_own(tmp_path: Path
     assert examples[0].target == prompter.target(examples[0].prompt, "", written.extra["answer"])
     for example in examples[1:]:
         answer = prompter.completion(example.prompt, example.target).answer
-        assert all(satisfied(check, answer) for check in instructed.checks)
+        assert all(is_satisfied(check, answer) for check in instructed.checks)
 
 
 def test_the_graders_workers_decide_hard_answers(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_the_graders_workers_decide_hard_answers(tmp_path: Path) -> None:
 
 
 def test_a_held_out_question_needs_a_verifiable_reward(tmp_path: Path) -> None:
-    """A preference model judges errands, and says nothing of right and wrong."""
+    """A preference model judges errands, and says nothing of correct and wrong."""
     path = small(tmp_path, "rl")
     text = path.read_text(encoding="utf-8")
     path.write_text(

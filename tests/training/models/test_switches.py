@@ -79,7 +79,7 @@ def test_a_stage_learns_from_unit_tests(code_run: TrainConfig) -> None:
         for line in read_metrics(code_run.output / "rl" / "metrics.jsonl")
         if "evaluation" in line
     ]
-    assert [each["accuracy"] for each in evaluations] == [0, 0]
+    assert [evaluation["accuracy"] for evaluation in evaluations] == [0, 0]
 
 
 def test_held_out_problems_are_not_trained_on(code_run: TrainConfig) -> None:

@@ -15,7 +15,7 @@ from training.config import ConfigError, RlTable, SftTable, TrainConfig, parse_c
 from training.stages.stage import Run
 from training.trainer.grpo import grpo_config
 from training.trainer.sft import sft_config
-from training.trainer.trl_settings import check_trl_tables, merged_settings, refused_settings
+from training.trainer.trl_settings import check_trl_tables, merge_settings, refused_settings
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
 
@@ -110,7 +110,7 @@ def test_all_that_a_stage_decides_is_refused(
         decided.update(settings)
 
     module, make = ("grpo", grpo_config) if kind is RlTable else ("sft", sft_config)
-    monkeypatch.setattr(f"training.trainer.{module}.merged_settings", note_settings)
+    monkeypatch.setattr(f"training.trainer.{module}.merge_settings", note_settings)
     make(kind(max_steps=1), tmp_path, 1, cpu=True, mixed=False)
     assert len(decided) > 10
     assert decided.keys() - refused_settings(kind).keys() == set()
@@ -119,4 +119,4 @@ def test_all_that_a_stage_decides_is_refused(
 def test_a_value_that_trl_refuses_is_an_error_in_the_settings(tmp_path: Path) -> None:
     """The message has TRL's own reason."""
     with pytest.raises(ConfigError, match=r"TRL refuses the settings: .*fastest"):
-        merged_settings(GRPOConfig, {"output_dir": str(tmp_path)}, {"optim": "fastest"}, {"use_cpu": True})
+        merge_settings(GRPOConfig, {"output_dir": str(tmp_path)}, {"optim": "fastest"}, {"use_cpu": True})

@@ -74,7 +74,7 @@ class Gateway:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway with three models: `old` and `poor` are always wrong, `new` is always right."""
+    """A gateway with three models: `old` and `poor` are always wrong, `new` is always correct."""
     aliases = tmp_path / "aliases.toml"
     aliases.write_text('best = [{model = "old", share = 1}]\nother = [{model = "old"}]\n')
     models = Models({"old": WRONG, "new": RIGHT, "poor": WRONG})

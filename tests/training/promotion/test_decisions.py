@@ -184,7 +184,7 @@ def test_the_state_is_read_as_it_was_saved(tmp_path: Path) -> None:
     """A missing file is None, and a foreign file is an error."""
     path = tmp_path / "promotion.json"
     assert read_state(path) is None
-    state = PromotionState("best", "old", "new", (("old", 100.0),)).moved(25)
+    state = PromotionState("best", "old", "new", (("old", 100.0),)).with_share(25)
     save_state(path, state)
     assert read_state(path) == state
     path.write_text(json.dumps({"alias": "best"}))

@@ -10,7 +10,7 @@ def reply(
     text: str,
     *,
     tokens: int | None = None,
-    thought: int = 0,
+    thinking_tokens: int = 0,
     finished: bool = True,
     budget: str | None = None,
     markup: Markup | None = None,
@@ -18,4 +18,4 @@ def reply(
     """Return a reply with this raw text, of one token a character unless `tokens` says how many."""
     thinking, answer = split_thinking(text, markup)
     ids = tuple(range(len(text) if tokens is None else tokens))
-    return Completion(text, ids, thinking, answer, thought, finished, budget)
+    return Completion(text, ids, thinking, answer, thinking_tokens, finished, budget)

@@ -39,7 +39,7 @@ def test_only_the_answer_counts(text: str, reward: float) -> None:
 
 
 def test_a_truncated_reply_gets_nothing() -> None:
-    """A reply that hit the limit is not right, even where it contains the right number."""
+    """A reply that hit the limit is not correct, even where it contains the correct number."""
     assert Correct()(SUM, [reply("The answer is 42", finished=False)]) == [0.0]
 
 
@@ -52,7 +52,7 @@ def test_an_undecided_answer_gets_nothing() -> None:
 
 
 def test_a_problem_may_state_a_tolerance() -> None:
-    """Then a number within it is right; other problems keep to the exact rules."""
+    """Then a number within it is correct; other problems keep to the exact rules."""
     replies = [reply("The answer is 3.353."), reply("The answer is 3.36.")]
     assert Correct()(Problem("1", "?", gold="3.35398", tolerance=0.001), replies) == [1.0, 0.0]
     assert Correct()(Problem("1", "?", gold="3.35398"), replies) == [0.0, 0.0]
@@ -82,6 +82,6 @@ def test_a_number_is_right_where_it_is_the_gold(gold: int, off: int) -> None:
 
 @given(st.lists(completions, max_size=6))
 def test_thinking_alone_changes_nothing(replies: list[Completion]) -> None:
-    """The thinking before the answer, right or wrong, is not judged."""
+    """The thinking before the answer, correct or wrong, is not judged."""
     thinking = [replace(sent, thinking="The answer is 42.") for sent in replies]
     assert Correct()(SUM, thinking) == Correct()(SUM, replies)

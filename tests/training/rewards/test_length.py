@@ -75,10 +75,10 @@ def test_budgets_are_the_gateway_s_levels() -> None:
     """The limit is the level's, or its share of the context where that is less; off allows no token."""
     reward = BudgetPenalty(LEVELS, context=2048, slack=0.5)
 
-    def penalty(thought: int, budget: str | None) -> float | None:
-        return reward(SUM, [reply("", thought=thought, budget=budget)], [1.0])[0]
+    def penalty(thinking_tokens: int, budget: str | None) -> float | None:
+        return reward(SUM, [reply("", thinking_tokens=thinking_tokens, budget=budget)], [1.0])[0]
 
     assert [penalty(n, "minimal") for n in (0, 128, 160, 192, 900)] == [0, 0, -0.5, -1, -1]
     assert [penalty(n, "off") for n in (0, 1)] == [0, -1]
     assert penalty(900, None) is None
-    assert BudgetPenalty()(SUM, [reply("", thought=9, budget="max")], [1.0]) == [None]
+    assert BudgetPenalty()(SUM, [reply("", thinking_tokens=9, budget="max")], [1.0]) == [None]

@@ -59,7 +59,7 @@ def test_none_is_left_out(
 
 
 def test_unfinished_replies_can_be_left_out() -> None:
-    """They are judged for the figures, but training leaves them out."""
+    """They are judged for the metrics, but training leaves them out."""
     plan = reward_plan(RewardContext(), {"correct"}, {}, leave_out_unfinished=True)
     rewards = plan.judge(SUM, [reply(GOOD), reply(GOOD, finished=False)])
     assert rewards.totals == (1.0, None)

@@ -70,7 +70,7 @@ def test_flat_groups_teach_nothing(groups: list[list[float | None]], how: Normal
 
 
 def test_worked_by_hand() -> None:
-    """Two groups in every unit: one with a right reply in four, one with half of them right."""
+    """Two groups in every unit: one with a correct reply in four, one with half of them correct."""
     groups = [[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
     centred = [[0.75, -0.25, -0.25, -0.25], [0.5, 0.5, -0.5, -0.5]]
     assert advantages(groups, "none") == centred

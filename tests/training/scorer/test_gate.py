@@ -26,7 +26,7 @@ QUICK = GateThresholds(shuffles=3, resamples=200, sizes=(1, 2, 4, 8))
 
 @st.composite
 def problems(draw: st.DrawFn) -> list[SampledProblem]:
-    """Problems of 8 samples, whose answers fall into groups; group 0 is right."""
+    """Problems of 8 samples, whose answers fall into groups; group 0 is correct."""
     sampled = []
     for _ in range(draw(st.integers(1, 5))):
         groups = draw(st.lists(st.integers(0, 3), min_size=8, max_size=8))
@@ -67,7 +67,7 @@ def test_the_auc_depends_only_on_the_order_of_scores(sampled: list[SampledProble
 
 @given(problems())
 def test_a_perfect_scorer_has_an_auc_of_one_and_a_constant_one_a_half(sampled: list[SampledProblem]) -> None:
-    """It is defined only if some problem has right and wrong samples."""
+    """It is defined only if some problem has correct and wrong samples."""
     mixed = any(0 < sum(p.correct) < 8 for p in sampled)
     assert within_problem_auc(rescored(sampled)) == (1.0 if mixed else None)
     assert within_problem_auc(rescored(sampled, 0.7)) == (0.5 if mixed else None)
@@ -167,7 +167,7 @@ def test_a_scorer_that_overrates_one_wrong_sample_fails() -> None:
 
 
 def test_a_scorer_that_only_agrees_with_the_majority_fails() -> None:
-    """Even a perfect scorer gains nothing if most samples are right anyway, or none are."""
+    """Even a perfect scorer gains nothing if most samples are correct anyway, or none are."""
     easy = SampledProblem((0,) * 5 + (1,) * 3, (True,) * 5 + (False,) * 3, ())
     hopeless = SampledProblem((1,) * 8, (False,) * 8, ())
     assert failed_checks(rescored([easy, hopeless] * 20)) == {

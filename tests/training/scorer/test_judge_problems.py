@@ -46,7 +46,7 @@ def test_about_half_of_the_problems_by_rule_are_right() -> None:
 
 
 def test_a_policys_most_frequent_mistakes_are_judged() -> None:
-    """The right answer comes too, so that the question alone does not tell the reply."""
+    """The correct answer comes too, so that the question alone does not tell the reply."""
     judged = judge_problems_from_replies(FORM, [sampled("1", "580", "580", "2", "580", "2", "579")], seed=0)
     assert [(problem.question.split()[-1], problem.gold) for problem in judged] == [
         ("580?", "no"),

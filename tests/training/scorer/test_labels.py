@@ -76,7 +76,7 @@ def test_a_changed_answer_differs_in_one_digit(answer: str, seed: int) -> None:
 
 
 def test_hard_negatives_are_winning_mistakes_and_changed_answers() -> None:
-    """The replies of the leading wrong group come again, and each right reply gets a wrong digit."""
+    """The replies of the leading wrong group come again, and each correct reply gets a wrong digit."""
     (extended,) = with_hard_negatives([sampled("578", "578", "579", "1")], seed=0)
     added = extended.samples[4:]
     assert [reply.answer for reply in added[:2]] == ["578", "578"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.teaching import Teacher
-from training.stages.cache import ReplyLog, cached, digest, weights_digest
+from training.stages.cache import ReplyLog, digest, load_or_compute, weights_digest
 
 ASKS = """
 import sys
@@ -33,7 +33,9 @@ def test_a_result_is_computed_once_and_again_for_other_settings(tmp_path: Path) 
     path = tmp_path / "gathered.json"
 
     def ask(bound: str) -> tuple[object, float]:
-        return cached(path, bound, lambda: {"number": next(made), "ids": (1, 2)}, lambda: float(next(now)))
+        return load_or_compute(
+            path, bound, lambda: {"number": next(made), "ids": (1, 2)}, lambda: float(next(now))
+        )
 
     first = ask("a")
     assert first == ({"number": 0, "ids": [1, 2]}, 1.0)
@@ -47,8 +49,8 @@ def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     """The next try computes the result."""
     path = tmp_path / "gathered.json"
     with pytest.raises(ZeroDivisionError):
-        cached(path, "a", lambda: 1 // 0, float)
-    assert cached(path, "a", lambda: 5, float)[0] == 5
+        load_or_compute(path, "a", lambda: 1 // 0, float)
+    assert load_or_compute(path, "a", lambda: 5, float)[0] == 5
 
 
 def test_a_digest_depends_on_all_its_parts(tmp_path: Path) -> None:

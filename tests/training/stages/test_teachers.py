@@ -61,7 +61,7 @@ def test_a_teacher_that_often_fails_is_an_error(failing: int, refused: bool) -> 
         expected = pytest.raises(TeacherError, match="2 of 20 questions") if refused else nullcontext()
         with expected:
             replies = ask_endpoint(asked, problems, [None] * 20, save=saved.__setitem__)
-            assert [len(each) for each in replies] == [0, *[1] * 19]
+            assert [len(reply) for reply in replies] == [0, *[1] * 19]
         assert saved.keys() == {problem.id for problem in problems[failing:]}
         teacher.unwilling.clear()
         teacher.asked.clear()

@@ -53,7 +53,7 @@ class Engine:
         self.logprobs = logprobs
 
     def sample(
-        self, prompts: list[list[int]], seeds: list[str], limit: int, ends: frozenset[int]
+        self, prompts: list[list[int]], seeds: list[str], limit: int, stop_ids: frozenset[int]
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Return both completions of each question."""
         texts = ["".join(map(chr, prompt)) for prompt in prompts]
@@ -68,7 +68,7 @@ class Engine:
 
 
 def plan(limit: int) -> RewardPlan:
-    """Return rewards for right and wrong, and nothing else."""
+    """Return rewards for correct and wrong, and nothing else."""
     return reward_plan(RewardContext(max_tokens=limit), {"correct"}, {})
 
 
@@ -109,10 +109,10 @@ def test_groups_that_teach_nothing_are_replaced_at_most_twice() -> None:
     rollout = make_rollout(rounds=3)
     batch = rollout(prompts(0, 2), engine)  # 1 and 3 are always right
     assert len(batch["advantage"]) == 4
-    assert 1 < rollout.figures["rounds"] <= 3
+    assert 1 < rollout.metrics["rounds"] <= 3
     questions = len(engine.questions)
     assert 2 < questions <= 6
-    assert rollout.figures["live"] == pytest.approx(
+    assert rollout.metrics["live"] == pytest.approx(
         sum("2468".count(q[8]) for q in engine.questions) / questions
     )
     assert sum(value > 0 for value in batch["advantage"]) == len(
@@ -138,7 +138,7 @@ def test_groups_that_only_fill_a_batch_are_masked(rounds: int, filler_mask: int)
     assert not live[-1]
     masks = zip(batch["completion_ids"], live, batch["env_mask"], strict=True)
     assert all(mask == [1 if taught else filler_mask] * len(ids) for ids, taught, mask in masks)
-    assert rollout.figures["taught"] == (sum(live) / len(live) if rounds > 1 else 1)
+    assert rollout.metrics["taught"] == (sum(live) / len(live) if rounds > 1 else 1)
 
 
 def test_the_replacements_depend_on_the_step_alone() -> None:
@@ -156,7 +156,7 @@ def test_the_replacements_depend_on_the_step_alone() -> None:
 
 @pytest.mark.parametrize("how", ["group", "batch", "none", "magistral"])
 def test_advantages_have_the_configured_unit(how: Normalisation) -> None:
-    """A problem with one right and one wrong completion, beside one with two right ones."""
+    """A problem with one correct and one wrong completion, beside one with two correct ones."""
     engine = Engine(lambda number, place: str(number) if place or number == 2 else "no")
     batch = make_rollout(scale_rewards=how)(prompts(0, 1), engine)
     units = {
@@ -195,7 +195,7 @@ def test_a_server_with_other_weights_stops_the_run() -> None:
     engine = Engine(lambda number, place: "no", logprobs=-1.0)
     same = make_rollout(policy_logprobs=lambda prompt, ids: [-1.05] * len(ids))
     batch = same(prompts(0), engine)
-    assert same.figures["canary"] == pytest.approx(0.05)
+    assert same.metrics["canary"] == pytest.approx(0.05)
     assert batch["logprobs"] == [[-1.0] * 3] * 2
     with pytest.raises(StaleWeights, match=r"by 2\.00 nats"):
         make_rollout(policy_logprobs=lambda prompt, ids: [-3.0] * len(ids))(prompts(0), engine)
@@ -218,7 +218,7 @@ def test_a_server_that_the_adapter_never_reached_stops_the_run() -> None:
 
 
 def test_processes_take_the_same_rounds_and_train_on_the_same_batch_as_one() -> None:
-    """Each continues with its part; problems, seeds, rounds and figures are those of one process."""
+    """Each continues with its part; problems, seeds, rounds and metrics are those of one process."""
 
     def reply(number: int, place: int) -> str:
         return str(number) if number % 3 == 0 and place else "no"
@@ -230,11 +230,11 @@ def test_processes_take_the_same_rounds_and_train_on_the_same_batch_as_one() -> 
         return rollout(prompts(*places), engine), rollout, engine
 
     whole_batch, single, engine = run(SINGLE_PROCESS)
-    assert single.figures["rounds"] > 1
+    assert single.metrics["rounds"] > 1
     parts = in_processes(2, run)
     for name in ("prompt_ids", "completion_ids", "advantage"):
         assert [value for part, _, _ in parts for value in part[name]] == whole_batch[name]
-    assert [part.figures for _, part, _ in parts] == [single.figures] * 2
+    assert [part.metrics for _, part, _ in parts] == [single.metrics] * 2
     assert [part.problem_ids for _, part, _ in parts] == [single.problem_ids] * 2
     assert {seed for *_, part_engine in parts for seed in part_engine.seeds} >= set(engine.seeds)
     assert len(set(engine.seeds)) == len(engine.seeds)

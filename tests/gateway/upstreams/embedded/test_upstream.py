@@ -106,7 +106,7 @@ def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
 def on(upstream: Cutting) -> list[str]:
     """Return the adapters that the request switched on."""
     _, body = upstream.sent[-1]
-    return [("first", "second")[each["id"]] for each in body["lora"] if each["scale"]]
+    return [("first", "second")[adapter["id"]] for adapter in body["lora"] if adapter["scale"]]
 
 
 EVENT = b'data: {"model":"first","choices":[{"index":0,"text":"\\"model\\":\\"first\\""}]}\n\n'

@@ -1,4 +1,4 @@
-"""A request in any dialect -> its run -> the answer: what all generating routes share."""
+"""What all routes that generate share: they turn a request into a run, and the run into a reply."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from gateway.dialects.base import Exchange
 from gateway.errors import GatewayError
 from gateway.http.auth import key_name_of, key_of
 from gateway.http.request_ids import REQUEST_ID
-from gateway.http.streaming import ClientGone, EventStream, HangUpWatch, json_response, write
+from gateway.http.streaming import ClientGone, DisconnectWatch, EventStream, json_response, write
 from gateway.recordings.lines import Provenance
 from gateway.runs.budget import RequestedSampling, read_sampling
 from gateway.runs.events import RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
-from gateway.service import Resolved, Service
+from gateway.service import ResolvedModel, Service
 
-__all__ = ["attended", "ended", "generating_endpoint", "plan", "resolve", "start_stream"]
+__all__ = ["count_end", "generation_endpoint", "plan", "resolve", "run_while_connected", "start_stream"]
 
 _ROUTE = "thinkgate.route"
 Endpoint = Callable[[Request], Awaitable[Response]]
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that hung up; only ever seen in the metrics
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected; only ever seen in the metrics
 
 
-def generating_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> Endpoint:
+def generation_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> Endpoint:
     """Return an endpoint that answers requests in the dialect that `read` understands."""
 
     async def endpoint(request: Request) -> Response:
@@ -41,16 +41,16 @@ def generating_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> 
                 return await _stream(service, run_request, exchange, request, key)
             result = await service.runner.complete(run_request)
             body = exchange.reply(run_request, result, run_request.model.name)
-            _finished(service, run_request, result, str(body["id"]), (request, key))
+            _count_and_record(service, run_request, result, str(body["id"]), (request, key))
             headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
             return json_response(body, headers=headers)
 
-        return await attended(service, request, work)
+        return await run_while_connected(service, request, work)
 
     return endpoint
 
 
-def _finished(
+def _count_and_record(
     service: Service,
     run_request: RunRequest,
     result: RunResult,
@@ -58,7 +58,7 @@ def _finished(
     caller: tuple[Request, KeySettings | None],
 ) -> None:
     """Count a request that has its result, and record it if the settings ask for that."""
-    service.metrics.result(run_request, result)
+    service.metrics.count_result(run_request, result)
     if service.recorder is None:
         return
     request, key = caller
@@ -73,10 +73,10 @@ def _finished(
     service.recorder.record(run_request, result, provenance)
 
 
-async def attended(
+async def run_while_connected(
     service: Service, request: Request, work: Callable[[bytes], Awaitable[Response]]
 ) -> Response:
-    """Do the work on the request's payload for as long as the client is there; count how it ended.
+    """Do the work on the request's payload until the client disconnects; count how it ended.
 
     A stream that `work` returns is counted when it ends (see `start_stream`).
     """
@@ -84,39 +84,39 @@ async def attended(
         payload = await request.body()
     except ClientDisconnect:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    service.metrics.begin()
+    service.metrics.count_start()
     try:
-        async with HangUpWatch(request.receive):
+        async with DisconnectWatch(request.receive):
             response = await work(payload)
     except ClientGone:
-        ended(service, request, CLIENT_CLOSED_REQUEST)
+        count_end(service, request, CLIENT_CLOSED_REQUEST)
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except GatewayError as error:
-        ended(service, request, error.status)
+        count_end(service, request, error.status)
         raise
     except BaseException:
-        ended(service, request, 500)
+        count_end(service, request, 500)
         raise
     if not isinstance(response, EventStream):
-        ended(service, request, 200)
+        count_end(service, request, 200)
     return response
 
 
-def ended(service: Service, request: Request, status: int) -> None:
+def count_end(service: Service, request: Request, status: int) -> None:
     """Count how a request ended, and for which alias's target."""
-    service.metrics.end(status, request.scope.get(_ROUTE))
+    service.metrics.count_end(status, request.scope.get(_ROUTE))
 
 
 async def resolve(
     service: Service, request: Request, body: Mapping[str, Any], key: KeySettings | None
-) -> Resolved:
-    """Return the model that a body names; with an alias, a conversation always meets the same target."""
-    resolved = await service.resolve(*_named(service, body, key))
+) -> ResolvedModel:
+    """Return the model that a body names. An alias gives a conversation the same target every time."""
+    resolved = await service.resolve(*_model_lookup(service, body, key))
     request.scope[_ROUTE] = resolved.route
     return resolved
 
 
-def _named(
+def _model_lookup(
     service: Service, body: Mapping[str, Any], key: KeySettings | None
 ) -> tuple[str, Collection[str], str]:
     """Return the name of a model, the patterns that the key allows, and what chooses an alias's target."""
@@ -129,10 +129,10 @@ async def plan(
 ) -> RunRequest:
     """Plan a chat request, with the budget from its headers and body, for the model that it names."""
     allowances = _allowances(service, request, key)
-    resolved, model = await service.resolve_and_describe(*_named(service, body, key), allowances)
+    resolved, model = await service.resolve_and_describe(*_model_lookup(service, body, key), allowances)
     request.scope[_ROUTE] = resolved.route
     body["model"] = resolved.name
-    caps = [each.max_samples for each in allowances.values() if each.max_samples is not None]
+    caps = [allowance.max_samples for allowance in allowances.values() if allowance.max_samples is not None]
     max_samples = min([service.settings.max_samples, *caps])
     requested = read_sampling(
         {
@@ -159,7 +159,7 @@ async def plan(
 
 
 def _allowances(service: Service, request: Request, key: KeySettings | None) -> dict[str, Allowance]:
-    """Return what bears on the request beside its model, by who gave it; the first beats the next."""
+    """Return the allowances of the key and the route that apply; an earlier one beats a later one."""
     path = request.scope["path"].removesuffix("/count_tokens")
     route = next((own for route, own in service.settings.routes.items() if route == path), None)
     allowances: dict[str, Allowance | None] = {"key": key, "route": route}
@@ -167,15 +167,15 @@ def _allowances(service: Service, request: Request, key: KeySettings | None) -> 
 
 
 async def start_stream(
-    source: AsyncGenerator[bytes, None], headers: dict[str, str], ended: Callable[[], None]
+    source: AsyncGenerator[bytes, None], headers: dict[str, str], on_end: Callable[[], None]
 ) -> EventStream:
-    """Return the stream once its first bytes are there; a failure before them is raised."""
+    """Wait for the first bytes and return the stream. Raises the error of a failure before them."""
     try:
         first = await anext(source)
     except BaseException:
         async with aclosing(source):
             raise
-    return EventStream(source, first, headers, ended)
+    return EventStream(source, first, headers, on_end)
 
 
 async def _stream(
@@ -184,18 +184,18 @@ async def _stream(
     status = CLIENT_CLOSED_REQUEST
     writer = exchange.writer(run_request, run_request.model.name)
 
-    def run_ended(end: RunResult | int) -> None:
+    def on_run_end(end: RunResult | int) -> None:
         nonlocal status
         status = end if isinstance(end, int) else 200
         if isinstance(end, RunResult):
-            _finished(service, run_request, end, writer.id, (request, key))
+            _count_and_record(service, run_request, end, writer.id, (request, key))
 
-    source = write(service.runner.run(run_request), writer, run_ended)
-    return await start_stream(source, _headers(run_request), lambda: ended(service, request, status))
+    source = write(service.runner.run(run_request), writer, on_run_end)
+    return await start_stream(source, _headers(run_request), lambda: count_end(service, request, status))
 
 
 def _reply(body: dict[str, Any], requested: RequestedSampling) -> ReplyOptions:
-    """Return how the client wants its answer; take the fields that say so away from `body`."""
+    """Return how the client wants its answer; remove the fields that say so from `body`."""
     choices = body.pop("n", None) or 1
     stream = bool(body.pop("stream", None))
     options = body.get("stream_options") or {}
