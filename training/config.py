@@ -2,7 +2,7 @@
 
 The stages share `[model]`, `[data]`, `[levels]` and `[held_out]`. Each stage has a table of its own, and
 `pipeline` says which stages run, in which order. Settings that TRL has too go by TRL's names.
-docs/training-settings.md explains every setting and names its source paper.
+docs/reference/training-settings.md explains every setting and names its source paper.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class ModelSource(_Table):
     lora: Lora | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     family: str | None = None
-    """The model family (see docs/families.md). None: found by the path's name."""
+    """The model family (see docs/reference/families.md). None: found by the path's name."""
 
 
 class LevelTable(_Table):
@@ -538,7 +538,9 @@ class TrainConfig(_Table):
     @model_validator(mode="after")
     def _check_consistency(self) -> TrainConfig:
         if self.model.family and self.model.family not in {family.name for family in FAMILIES}:
-            raise ValueError(f"model.family: {self.model.family!r} is no family; see docs/families.md")
+            raise ValueError(
+                f"model.family: {self.model.family!r} is no family; see docs/reference/families.md"
+            )
         for name in self.levels:
             if name not in LEVELS:
                 raise ValueError(f"levels: {name!r} is no level; there are {', '.join(LEVELS)}")

@@ -260,7 +260,7 @@ def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/training-settings.md names each one, in a row of its own or with others."""
+    """docs/reference/training-settings.md names each one, in a row of its own or with others."""
     root = Path(__file__).parents[2]
     page = (root / "docs" / "reference" / "training-settings.md").read_text(encoding="utf-8")
     settings = {name for table in tables(type(parse_config(RUN_VALUES))) for name in table.model_fields} - {
