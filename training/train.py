@@ -36,7 +36,9 @@ def main(arguments: list[str]) -> int:
         choices=[*STAGES, "pipeline", "scorer"],
         help="a stage; `pipeline` for all stages that the file lists; or `scorer`",
     )
-    parser.add_argument("config", type=Path, help="the run's TOML file; see docs/training.md")
+    parser.add_argument(
+        "config", type=Path, help="the run's TOML file; see docs/reference/training-settings.md"
+    )
     parser.add_argument("--seed", type=int, help="a seed that replaces the file's")
     parser.add_argument("--output", type=Path, help="the run's directory, which replaces the file's")
     parser.add_argument("--threads", type=int, help="the number of torch's CPU threads")

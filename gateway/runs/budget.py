@@ -76,7 +76,7 @@ _NO_SCALING = Scaling()
 class RequestedSampling:
     """What a request asks for, before the model's own limits are known. None: the request doesn't say."""
 
-    thinking: ReasoningBudget | None = None
+    budget: ReasoningBudget | None = None
     samples: int | Literal["auto"] = 1
     vote: str = "majority"
     scorer: str = "none"
@@ -120,13 +120,13 @@ def read_sampling(
     `level` and `samples` are the suffix of the model's name. Raises `BadRequest`.
     """
     scaling = _scaling(body.pop("scaling", None))
-    thinking = _one_body_claim(_thinking_fields(body, levels))
+    budgets = _one_body_claim(_thinking_fields(body, levels))
     exclude = _exclude(body)
     if (header := headers.get("x-reasoning-budget")) is not None:
         budget = parse_budget(header, "X-Reasoning-Budget", levels)
-        thinking.insert(0, _Claim("header", "X-Reasoning-Budget", budget))
+        budgets.insert(0, _Claim("header", "X-Reasoning-Budget", budget))
     if level is not None:
-        thinking.append(_Claim("model", "model", ReasoningBudget(level)))
+        budgets.append(_Claim("model", "model", ReasoningBudget(level)))
     counts: list[_Claim[Any]] = _claims(
         headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
     )
@@ -152,7 +152,7 @@ def read_sampling(
         except ValueError as error:
             raise BadRequest(f"{stop.field}: {error}.", param=stop.field, code="invalid_value") from error
     parts: dict[str, list[Any]] = {
-        "thinking": thinking,
+        "budget": budgets,
         "samples": counts,
         "vote": votes,
         "scorer": judges,

@@ -115,10 +115,10 @@ def plan_request(
     where anything else does. Raises `BadRequest` where the client wants more choices than samples.
     """
     sources = dict(requested.sources)
-    budget = requested.thinking
+    budget = requested.budget
     if budget is None and model.default is not None:
         budget = model.default
-        sources["thinking"] = model.default_by
+        sources["budget"] = model.default_by
     level = model.levels.get(budget.level or "") if budget else None
     caps = _Caps(auto_cap, max_samples, greedy=body.get("temperature") == 0)
     drawing = _drawing(requested, reply, budget, level, caps)
@@ -218,8 +218,8 @@ def _drawing(
     return _Drawing(samples, vote, stop, reply, auto, tuple(notes))
 
 
-def _too_many_choices(asked: str, most: int) -> BadRequest:
-    return BadRequest(f"n: {asked}; allowed: 1 to {most}.", param="n", code="invalid_value")
+def _too_many_choices(choices: str, limit: int) -> BadRequest:
+    return BadRequest(f"n: {choices}; allowed: 1 to {limit}.", param="n", code="invalid_value")
 
 
 def _limit_notes(limit: int, budget: ReasoningBudget, *, capped: bool) -> list[str]:

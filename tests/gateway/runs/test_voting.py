@@ -389,7 +389,7 @@ async def test_a_judge_of_another_name_is_an_adapter_of_the_same_base() -> None:
     upstream = ScriptedUpstream(SEVEN, EIGHT, SEVEN, says("yes"))
     request = vote_for(3, headers={"X-Scorer": "judge"})
     request = replace(request, model=replace(request.model, card=ModelCard("policy", "Qwen/Qwen3-8B")))
-    judge = JudgeScorer("check", model="checker", effort="low")
+    judge = JudgeScorer("check", model="checker", budget="low")
     await ran(upstream, request, VoteSettings(scorers={"judge": judge}))
     assert upstream.bodies[-1]["model"] == "checker"
     assert upstream.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": True}
