@@ -121,23 +121,23 @@ def plan_request(
         sources["budget"] = model.default_by
     level = model.levels.get(budget.level or "") if budget else None
     caps = _Caps(auto_cap, max_samples, greedy=body.get("temperature") == 0)
-    drawing = _drawing(requested, reply, budget, level, caps)
+    choice = _choose_samples(requested, reply, budget, level, caps)
     token_cap: int | None = body.get("max_completion_tokens") or body.get("max_tokens")
     limit = _limit(budget, level, model, body, token_cap)
     sampling = SamplingRequest(
         level=budget.level if budget else None,
         thinking_limit=limit,
-        samples=drawing.samples,
-        vote=drawing.vote,
+        samples=choice.samples,
+        vote=choice.vote,
         scorer=requested.scorer,
-        stop=drawing.stop,
+        stop=choice.stop,
         limits=requested.limits,
         sources=sources,
         window=requested.scaling.window,
         threshold=requested.scaling.threshold,
-        choices=min(drawing.reply.choices, drawing.samples),
+        choices=min(choice.reply.choices, choice.samples),
     )
-    notes = [*drawing.notes]
+    notes = [*choice.notes]
     if limit is not None and budget is not None:
         capped = limit == model.cap and limit != _limit(
             budget, level, replace(model, cap=None), body, token_cap
@@ -149,13 +149,13 @@ def plan_request(
         body,
         model,
         sampling,
-        drawing.reply,
+        choice.reply,
         str(budget) if budget else None,
         requested.overridden,
         tuple(notes),
         requested.scaling.min_share,
-        votes=drawing.samples > 1,
-        auto_samples=drawing.auto,
+        votes=choice.samples > 1,
+        auto_samples=choice.auto,
         token_cap=token_cap,
         answer_reserve=model.reserve,
         route=route,
@@ -172,7 +172,7 @@ class _Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawing:
+class _SampleChoice:
     """How many samples are drawn, how they are combined, and what the client should know about it."""
 
     samples: int
@@ -183,13 +183,13 @@ class _Drawing:
     notes: tuple[str, ...]
 
 
-def _drawing(
+def _choose_samples(
     requested: RequestedSampling,
     reply: ReplyOptions,
     budget: ReasoningBudget | None,
     level: Level | None,
     caps: _Caps,
-) -> _Drawing:
+) -> _SampleChoice:
     """Apply what the client says, then what its level brings along. Raises `BadRequest`."""
     if reply.choices > caps.samples:
         raise _too_many_choices(f"{reply.choices} choices", caps.samples)
@@ -215,7 +215,7 @@ def _drawing(
         notes.append("temperature is 0, so all samples would be the same: one was drawn")
     if reply.choices > samples > 1:
         raise _too_many_choices(f"{reply.choices} choices of {samples} samples", samples)
-    return _Drawing(samples, vote, stop, reply, auto, tuple(notes))
+    return _SampleChoice(samples, vote, stop, reply, auto, tuple(notes))
 
 
 def _too_many_choices(choices: str, limit: int) -> BadRequest:
