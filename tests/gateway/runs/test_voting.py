@@ -171,7 +171,7 @@ async def test_a_vote_that_needs_scores_says_when_it_has_none() -> None:
     assert any("had no scorer" in note for note in result.notes)
 
 
-async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
+async def test_the_best_scored_member_of_the_winning_group_comes_back() -> None:
     """Scores also decide within a group."""
     upstream = ScriptedUpstream(sure("\\boxed{7}", 1.0), sure("So \\boxed{7}", 2.0), sure("\\boxed{8}", 1.0))
     _, result = await ran(upstream, vote_for(3, scaling={"scorer": "confidence", "trace": True}))
@@ -193,7 +193,7 @@ async def test_the_workers_start_with_the_first_question() -> None:
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
 
 
-async def test_workers_that_cannot_start_are_told_once(
+async def test_workers_that_cannot_start_are_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Votes continue without workers that can't start; the log names the cause once, `/health` always."""

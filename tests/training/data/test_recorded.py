@@ -131,7 +131,7 @@ def test_lines_that_forbid_training_are_left_out(tmp_path: Path, caplog: pytest.
     assert "1 line was left out, as its key doesn't allow training." in caplog.text
 
 
-def test_records_of_any_set_become_rows() -> None:
+def test_records_of_any_set_become_problems() -> None:
     """`columns` maps the set's names to ours, and `fixed` fields go into every problem."""
     wanted = HubSet(
         "org/code",

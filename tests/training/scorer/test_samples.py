@@ -82,7 +82,7 @@ def test_a_torn_line_of_samples_is_skipped(tmp_path: Path, caplog: pytest.LogCap
         read_labelled(path)
 
 
-def test_equal_answers_are_one_class() -> None:
+def test_equal_answers_are_one_group() -> None:
     """By the grader's equality; a reply that was cut off has none."""
     assert answer_groups(sampled("579", "579.0", "580")) == [0, 0, 2]
     assert answer_groups(sampled("579", finished=False)) == [None]
