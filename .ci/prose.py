@@ -105,10 +105,10 @@ def findings_of(path: Path) -> list[Finding]:
         paragraphs = [*docstring_paragraphs(source), *comment_paragraphs(source)]
     else:
         paragraphs = list(paragraphs_of(list(enumerate(source.split("\n"), 1))))
-    found = [finding for paragraph in paragraphs for finding in long_sentences(paragraph)]
+    findings = [finding for paragraph in paragraphs for finding in long_sentences(paragraph)]
     if path.name == "README.md":
-        found += [finding for paragraph in paragraphs for finding in long_paragraph(paragraph)]
-    return sorted(found)
+        findings += [finding for paragraph in paragraphs for finding in long_paragraph(paragraph)]
+    return sorted(findings)
 
 
 def docstring_paragraphs(source: str) -> Iterator[Paragraph]:
@@ -240,8 +240,8 @@ def files_in(paths: Sequence[Path]) -> list[Path]:
     """Return the Python files and Markdown pages at these paths, sorted."""
     files: set[Path] = set()
     for path in paths:
-        found = [path] if path.is_file() else path.rglob("*")
-        files |= {path for path in found if path.suffix in {".py", ".md"}}
+        candidates = [path] if path.is_file() else path.rglob("*")
+        files |= {file for file in candidates if file.suffix in {".py", ".md"}}
     return sorted(files)
 
 

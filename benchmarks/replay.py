@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.replay import compare
-from gateway.recordings.grading import grade
+from gateway.recordings.grading import grade_recording
 from policies.escalation import AutoPolicy, Tier
 from policies.recordings import parse_recording
 from policies.replay import GradedQuestion, ReplayMetrics, ReplaySetting, replay
@@ -95,7 +95,7 @@ def rows(metrics: Iterable[ReplayMetrics], *, tokens: bool = True) -> list[Row]:
 
 def read(folder: Path, name: str) -> list[GradedQuestion]:
     file, convert = SOURCES[name]
-    return grade(parse_recording(converted(folder / file, convert)), ConfidenceScorer())
+    return grade_recording(parse_recording(converted(folder / file, convert)), ConfidenceScorer())
 
 
 def escalation(folder: Path) -> list[ReplayMetrics]:
@@ -103,7 +103,7 @@ def escalation(folder: Path) -> list[ReplayMetrics]:
     weak, strong = "llama-3.3-70b", "qwq-32b"
     convert = gym(weak, strong, effort={weak: "low", strong: "high"})
     recording = parse_recording(converted(folder / SOURCES["gym-all"][0], convert))
-    both = grade(recording, ConfidenceScorer())
+    both = grade_recording(recording, ConfidenceScorer())
     tiers = (Tier("low", 3), Tier("high"))
     auto = ReplaySetting(
         f"auto: {weak}, then {strong}", SamplingRequest(level="auto", samples=6), AutoPolicy(tiers)

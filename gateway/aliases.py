@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from gateway.runs.request import Route
 
-__all__ = ["Aliases", "AliasesError", "Target", "choose", "conversation_key", "parse_aliases"]
+__all__ = ["Aliases", "AliasesError", "Target", "choose_target", "conversation_key", "parse_aliases"]
 
 _log = logging.getLogger(__name__)
 _INTERVAL = 1.0  # seconds between checks of the file
@@ -67,7 +67,7 @@ def parse_aliases(payload: bytes, *, json: bool = False) -> Mapping[str, Sequenc
     return aliases
 
 
-def choose(targets: Sequence[Target], key: str) -> str:
+def choose_target(targets: Sequence[Target], key: str) -> str:
     """Return the target for a key: the same one as long as the shares stay, each by its share.
 
     This is weighted rendezvous hashing (Schindelhauer and Schomaker 2005). When shares change,
@@ -127,7 +127,7 @@ class Aliases:
     def route(self, name: str, key: str) -> Route | None:
         """Return the alias and its target for a name, or None if the name is no alias."""
         targets = self.table.get(name)
-        return None if targets is None else Route(name, choose(targets, key))
+        return None if targets is None else Route(name, choose_target(targets, key))
 
     def reload(self) -> None:
         """Read the file if it has changed. Blocks."""

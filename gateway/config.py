@@ -39,7 +39,7 @@ _PREFIX = "THINKGATE_"
 Redactable = Literal["question", "reasoning", "text"]
 """What a recording can leave out: the user's words, the thinking, the replies' own text."""
 
-Route = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
+RouteName = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
 """The paths that take budgets."""
 
 
@@ -159,7 +159,7 @@ class Settings(BaseModel):
     """By pattern ("qwen3-*"); the first that matches a model's name beats the settings above."""
     keys: dict[str, KeySettings] = {}
     """By owner. If there are any, /v1 refuses requests without one."""
-    routes: dict[Route, Allowance] = {}
+    routes: dict[RouteName, Allowance] = {}
     """Defaults and caps of single routes."""
     aliases: Path | None = None
     """A TOML or JSON file of aliases (see docs/how-to/publish.md), read again when it is replaced."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 
@@ -64,8 +65,8 @@ class JudgeTable(_Table):
     key: SecretStr | None = None
     key_env: str | None = None
     model: str | None = None
-    effort: str | None = None
-    """The judge's budget. None: off at the request's upstream, and the server's default at `url`."""
+    budget: str | None = None
+    """Its reasoning budget. None: off at the request's upstream, and the server's default at `url`."""
     rubric: str = RUBRIC
     rounds: Annotated[int, Field(ge=1, le=16)] = 2
     seed: int = 0
@@ -77,6 +78,19 @@ class JudgeTable(_Table):
     gate: Path | None = None
     """The file of the release gate of a judge that checks (`scorers.gate`)."""
     unproven: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_name(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "effort" not in values:
+            return values
+        if "budget" in values:
+            raise ValueError("effort is the old name of budget: give budget alone")
+        warnings.warn(
+            "a judge's effort is budget now; effort is accepted until 1.0", FutureWarning, stacklevel=2
+        )
+        renamed = {name: value for name, value in values.items() if name != "effort"}
+        return {**renamed, "budget": values["effort"]}
 
     @model_validator(mode="after")
     def _check(self) -> JudgeTable:

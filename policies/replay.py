@@ -240,9 +240,9 @@ def pass_at(questions: Sequence[GradedQuestion], k: int, *, name: str = "", seed
     for question in questions:
         n = len(question.samples)
         right = sum(sample.correct for sample in question.samples)
-        drawn = min(k or n, n)
-        chances.append(1 - comb(n - right, drawn) / comb(n, drawn))
-        counts.append(drawn)
+        count = min(k or n, n)
+        chances.append(1 - comb(n - right, count) / comb(n, count))
+        counts.append(count)
     tokens = fsum(n * question.mean_tokens for n, question in zip(counts, questions, strict=True))
     total = len(questions)
     return _metrics(name or f"pass@{k}", chances, fsum(counts) / total, tokens / total, seed)

@@ -25,7 +25,7 @@ class SamplingRequest:
 
     `level` is the level's name; None where the client names a number of tokens, or nothing.
     `thinking_limit` is the hard limit on thinking tokens (None: no limit). `sources` maps each
-    part ("effort", "samples", ...) to where its value comes from ("header", "body", "model",
+    part ("budget", "samples", ...) to where its value comes from ("header", "body", "model",
     "default"). `window` and `threshold` are settings of the stopping rules. `choices` is how
     many ranked samples the client receives; no rule stops before there are as many.
     """
@@ -82,7 +82,7 @@ class VoteState:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """An order to draw `count` more samples in this way."""
+    """`count` more samples to draw, all in the same way."""
 
     sampling: SamplingRequest
     count: int

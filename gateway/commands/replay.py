@@ -17,7 +17,7 @@ from rich.table import Table
 
 from gateway.commands.replay_plot import replay_chart
 from gateway.recordings import grading
-from gateway.recordings.grading import grade
+from gateway.recordings.grading import grade_recording
 from policies.chart import ChartsUnavailable, require_charts
 from policies.escalation import AutoPolicy
 from policies.recordings import RecordingError, read_recording
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"thinkgate replay: {recording.notice}", file=sys.stderr)
         with LazyWorkerPool(2, seconds=3) as pool:  # nobody waits, and a busy machine must change no result
             questions = _with_scores(
-                grade(recording, confidence, pool=pool, agreement=args.agreement), scorer
+                grade_recording(recording, confidence, pool=pool, agreement=args.agreement), scorer
             )
             metrics = compare(
                 questions,

@@ -24,7 +24,7 @@ def checker() -> JudgeTable:
         kind="judge",
         method="check",
         model=JUDGE.stem,
-        effort="high",
+        budget="high",
         rounds=1,
         max_tokens=192,
         gate=JUDGE.with_suffix(".gate.json"),

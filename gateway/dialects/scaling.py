@@ -74,7 +74,7 @@ def _budget(request: RunRequest, result: RunResult) -> dict[str, Any]:
     used = max((sample.usage.reasoning for sample in result.chosen[:1]), default=0)
     return {
         "asked": request.requested_budget,
-        "by": request.sampling.sources.get("thinking"),
+        "by": request.sampling.sources.get("budget"),
         "limit": result.limit,
         "enforced": result.enforced,
         "family": request.model.family.name,

@@ -15,7 +15,7 @@ from gateway.config import KeySettings
 from gateway.errors import Unauthorized
 from gateway.http.error_bodies import error_response
 
-__all__ = ["Keys", "add_security", "digest", "key_name_of", "key_of", "new_key", "owner_of"]
+__all__ = ["Keys", "add_security", "key_digest", "key_name_of", "key_of", "new_key", "owner_of"]
 
 _KEY = "thinkgate.key"
 _KEY_NAME = "thinkgate.key_name"
@@ -35,7 +35,7 @@ def new_key() -> str:
     return f"tg-{secrets.token_urlsafe(32)}"
 
 
-def digest(key: str) -> str:
+def key_digest(key: str) -> str:
     """Return the hash of a key. Plain SHA-256 is enough, because nobody can try out 256 random bits."""
     return hashlib.sha256(key.encode()).hexdigest()
 
@@ -78,7 +78,7 @@ class Keys:
 
     def _find(self, key: str) -> tuple[str, KeySettings] | None:
         """Return the name and settings of a key. Compare it with all, so that the time reveals nothing."""
-        key_hash, match = digest(key).encode(), None
+        key_hash, match = key_digest(key).encode(), None
         for known_hash, name, settings in self._keys:
             if hmac.compare_digest(known_hash, key_hash):
                 match = name, settings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["InlineImage", "last_question", "recorded_messages"]
+__all__ = ["InlineImage", "recorded_messages", "recorded_question"]
 
 _THINKING = ("reasoning", "reasoning_content")
 _REPLY = ("content", "tool_calls")
@@ -51,7 +51,7 @@ def recorded_messages(
     return recorded, images
 
 
-def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
+def recorded_question(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of the user's last message."""
     content = next((m.get("content") for m in reversed(messages) if m["role"] == "user"), None)
     if isinstance(content, list):

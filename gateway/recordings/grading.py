@@ -39,10 +39,10 @@ from scorers.grader.pool import WorkerPool
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
-__all__ = ["grade"]
+__all__ = ["grade_recording"]
 
 
-def grade(
+def grade_recording(
     recording: Recording,
     confidence: ConfidenceScorer,
     *,

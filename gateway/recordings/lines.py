@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.recordings.conversation import InlineImage, last_question, recorded_messages
+from gateway.recordings.conversation import InlineImage, recorded_messages, recorded_question
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
 from policies.recordings import (
@@ -68,7 +68,7 @@ def recorded_request(
         "training_allowed": provenance.training_allowed,
         "model": request.model.name,
         **({"alias": request.route.alias, "target": request.route.target} if request.route else {}),
-        "question": last_question(request.body["messages"]),
+        "question": recorded_question(request.body["messages"]),
         "messages": messages,
         **({"tools": request.body["tools"]} if request.body.get("tools") else {}),
         "samples": [_sample(sample, request, result, redact) for sample in samples],

@@ -76,7 +76,7 @@ _NO_SCALING = Scaling()
 class RequestedSampling:
     """What a request asks for, before the model's own limits are known. None: the request doesn't say."""
 
-    thinking: ReasoningBudget | None = None
+    budget: ReasoningBudget | None = None
     samples: int | Literal["auto"] = 1
     vote: str = "majority"
     scorer: str = "none"
@@ -89,7 +89,9 @@ class RequestedSampling:
 
 
 @dataclass(frozen=True, slots=True)
-class _Claim(Generic[T]):
+class _Entry(Generic[T]):
+    """A value of a request, and where it stands."""
+
     carrier: Literal["header", "body", "model"]
     field: str
     value: T
@@ -120,21 +122,21 @@ def read_sampling(
     `level` and `samples` are the suffix of the model's name. Raises `BadRequest`.
     """
     scaling = _scaling(body.pop("scaling", None))
-    thinking = _one_body_claim(_thinking_fields(body, levels))
+    budgets = _one_body_entry(_thinking_fields(body, levels))
     exclude = _exclude(body)
     if (header := headers.get("x-reasoning-budget")) is not None:
         budget = parse_budget(header, "X-Reasoning-Budget", levels)
-        thinking.insert(0, _Claim("header", "X-Reasoning-Budget", budget))
+        budgets.insert(0, _Entry("header", "X-Reasoning-Budget", budget))
     if level is not None:
-        thinking.append(_Claim("model", "model", ReasoningBudget(level)))
-    counts: list[_Claim[Any]] = _claims(
+        budgets.append(_Entry("model", "model", ReasoningBudget(level)))
+    counts: list[_Entry[Any]] = _entries(
         headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
     )
     if samples is not None:
-        counts.append(_Claim("model", "model", samples))
-    votes = _claims(headers, "X-Vote", str.strip, scaling.vote, "scaling.vote")
-    judges = _claims(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
-    stops = _claims(headers, "X-Stop", str.strip, scaling.stop, "scaling.stop")
+        counts.append(_Entry("model", "model", samples))
+    votes = _entries(headers, "X-Vote", str.strip, scaling.vote, "scaling.vote")
+    scorer_entries = _entries(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
+    stops = _entries(headers, "X-Stop", str.strip, scaling.stop, "scaling.stop")
     for count in counts:
         if count.value != "auto" and not 1 <= count.value <= max_samples:
             raise BadRequest(
@@ -144,7 +146,7 @@ def read_sampling(
             )
     for vote in votes:
         _known(vote, VOTES)
-    for scorer in judges:
+    for scorer in scorer_entries:
         _known(scorer, scorers)
     for stop in stops:
         try:
@@ -152,42 +154,42 @@ def read_sampling(
         except ValueError as error:
             raise BadRequest(f"{stop.field}: {error}.", param=stop.field, code="invalid_value") from error
     parts: dict[str, list[Any]] = {
-        "thinking": thinking,
+        "budget": budgets,
         "samples": counts,
         "vote": votes,
-        "scorer": judges,
+        "scorer": scorer_entries,
         "stop": stops,
     }
     return RequestedSampling(
-        **{name: claims[0].value for name, claims in parts.items() if claims},
+        **{name: entries[0].value for name, entries in parts.items() if entries},
         limits=RunLimits(scaling.max_tokens, scaling.max_seconds),
         scaling=scaling,
         exclude=exclude,
-        sources={name: claims[0].carrier for name, claims in parts.items() if claims},
+        sources={name: entries[0].carrier for name, entries in parts.items() if entries},
         overridden=tuple(
-            f"{claim.field}={claim.value}"
-            for claims in parts.values()
-            for claim in claims[1:]
-            if claim.value != claims[0].value
+            f"{entry.field}={entry.value}"
+            for entries in parts.values()
+            for entry in entries[1:]
+            if entry.value != entries[0].value
         ),
     )
 
 
-def _claims(
+def _entries(
     headers: Mapping[str, str], header: str, parse: Callable[[str], T], body_value: T | None, field: str
-) -> list[_Claim[T]]:
+) -> list[_Entry[T]]:
     """Return what the header says, then what the body says."""
-    claims: list[_Claim[T]] = []
+    entries: list[_Entry[T]] = []
     if (text := headers.get(header.lower())) is not None:
-        claims.append(_Claim("header", header, parse(text)))
+        entries.append(_Entry("header", header, parse(text)))
     if body_value is not None:
-        claims.append(_Claim("body", field, body_value))
-    return claims
+        entries.append(_Entry("body", field, body_value))
+    return entries
 
 
-def _known(claim: _Claim[str], allowed: Any) -> None:
-    if claim.value not in allowed:
-        raise unknown_value(claim.value, allowed, param=claim.field)
+def _known(entry: _Entry[str], allowed: Any) -> None:
+    if entry.value not in allowed:
+        raise unknown_value(entry.value, allowed, param=entry.field)
 
 
 def _samples_header(text: str) -> int | Literal["auto"]:
@@ -274,19 +276,19 @@ def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
     return budgets
 
 
-def _one_body_claim(fields: list[tuple[str, ReasoningBudget | None]]) -> list[_Claim[ReasoningBudget]]:
+def _one_body_entry(fields: list[tuple[str, ReasoningBudget | None]]) -> list[_Entry[ReasoningBudget]]:
     """Return the one budget that all body fields ask for; a bare "on" is medium, as in OpenRouter."""
     budgets = [(name, value) for name, value in fields if value is not None]
     switched_on = [name for name, value in fields if value is None]
     if not budgets:
-        return [_Claim("body", switched_on[0], ReasoningBudget(level="medium"))] if switched_on else []
+        return [_Entry("body", switched_on[0], ReasoningBudget(level="medium"))] if switched_on else []
     name, value = budgets[0]
     for other, differing in budgets[1:]:
         if differing != value:
             raise _contradiction(f"{name}={value}", f"{other}={differing}", other)
     if switched_on and (value.level == "off" or value.tokens == 0):
         raise _contradiction(f"{name}={value}", f"{switched_on[0]}=on", switched_on[0])
-    return [_Claim("body", name, value)]
+    return [_Entry("body", name, value)]
 
 
 def _exclude(body: dict[str, Any]) -> bool:

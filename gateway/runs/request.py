@@ -117,10 +117,10 @@ def plan_request(
     where anything else does. Raises `BadRequest` where the client wants more choices than samples.
     """
     sources = dict(requested.sources)
-    budget = requested.thinking
+    budget = requested.budget
     if budget is None and model.default is not None:
         budget = model.default
-        sources["thinking"] = model.default_by
+        sources["budget"] = model.default_by
     level = model.levels.get(budget.level or "") if budget else None
     caps = _Caps(auto_cap, max_samples, greedy=body.get("temperature") == 0)
     vote_plan = _plan_vote(requested, reply, budget, level, caps)

@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from flint import arb
 
-from scorers.grader.balls import evaluate
+from scorers.grader.ball_arithmetic import evaluate
 from scorers.grader.expressions import Expr
 
 __all__ = ["approximate", "proportional", "same_value", "symbols"]
@@ -32,39 +32,39 @@ def symbols(tree: Expr) -> frozenset[str]:
     return frozenset().union(*(symbols(arg) for arg in tree.args))
 
 
-def same_value(a: Expr, b: Expr, effort: int = 8) -> bool | None:
+def same_value(a: Expr, b: Expr, max_steps: int = 8) -> bool | None:
     """Return whether a equals b wherever both are defined; None where that stays open.
 
-    `effort` bounds the costly steps (roots, powers, functions) of each evaluation.
+    `max_steps` bounds the costly steps (roots, powers, functions) of each evaluation.
     """
     names = sorted(symbols(a) | symbols(b))
     if not names:
-        return _same_at(a, b, {}, effort)
+        return _same_at(a, b, {}, max_steps)
     equal_points = 0
     for shift in range(len(_POINTS)):
         point = {name: _POINTS[(shift + 2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
-        same = _same_at(a, b, point, effort, (LOW,) if equal_points else (LOW, HIGH))
+        same = _same_at(a, b, point, max_steps, (LOW,) if equal_points else (LOW, HIGH))
         if same is False:
             return False
         equal_points += bool(same)
     return True if equal_points >= 3 else None
 
 
-def proportional(a: Expr, b: Expr, effort: int = 8) -> bool | None:
+def proportional(a: Expr, b: Expr, max_steps: int = 8) -> bool | None:
     """Return whether a = k*b for one number k other than 0; then a = 0 and b = 0 are one equation."""
     names = sorted(symbols(a) | symbols(b))
     start = {name: _POINTS[(2 * i) % len(_POINTS)] + i // 5 for i, name in enumerate(names)}
     ratio = Expr("*", (_at(a, start), Expr("^", (_at(b, start), Expr("num", value=Fraction(-1))))))
-    return same_value(a, Expr("*", (ratio, b)), effort)
+    return same_value(a, Expr("*", (ratio, b)), max_steps)
 
 
-def approximate(tree: Expr, effort: int = 8) -> Fraction | None:
+def approximate(tree: Expr, max_steps: int = 8) -> Fraction | None:
     """Return a real constant to 40 digits; None where it is none or nothing bounds it so well.
 
     Rounding to 40 decimal digits makes a value that is a short decimal come out as just that.
     """
     try:
-        value = evaluate(tree, LOW, {}, effort)
+        value = evaluate(tree, LOW, {}, max_steps)
     except (ArithmeticError, RecursionError):
         return None
     middle, radius = value.real.mid(), value.real.rad()
@@ -83,12 +83,12 @@ def _at(tree: Expr, point: Mapping[str, Fraction]) -> Expr:
 
 
 def _same_at(
-    a: Expr, b: Expr, point: Mapping[str, Fraction], effort: int, precisions: Sequence[int] = (LOW, HIGH)
+    a: Expr, b: Expr, point: Mapping[str, Fraction], max_steps: int, precisions: Sequence[int] = (LOW, HIGH)
 ) -> bool | None:
     sharp, zero_shows = False, True
     for digits in precisions:
         try:
-            left, right = (evaluate(tree, digits, point, effort) for tree in (a, b))
+            left, right = (evaluate(tree, digits, point, max_steps) for tree in (a, b))
         except (ArithmeticError, RecursionError):
             return None
         if not left.overlaps(right):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.aliases import Aliases, AliasesError, Target, choose, conversation_key, parse_aliases
+from gateway.aliases import Aliases, AliasesError, Target, choose_target, conversation_key, parse_aliases
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import Settings
@@ -242,25 +242,25 @@ def targets_of(table: dict[str, int]) -> list[Target]:
 @given(shares, keys)
 def test_the_choice_depends_on_key_and_shares_alone(table: dict[str, int], key: str) -> None:
     """Neither the order of targets nor the unit of shares matters; a share of 0 gets no request."""
-    target = choose(targets_of(table), key)
+    target = choose_target(targets_of(table), key)
     assert table[target] > 0
-    assert choose(targets_of(dict(reversed(table.items()))), key) == target
-    assert choose(targets_of({model: 10 * share for model, share in table.items()}), key) == target
+    assert choose_target(targets_of(dict(reversed(table.items()))), key) == target
+    assert choose_target(targets_of({model: 10 * share for model, share in table.items()}), key) == target
 
 
 @given(st.integers(0, 99), st.integers(1, 100), keys)
 def test_a_growing_share_only_takes(before: int, more: int, key: str) -> None:
     """A conversation that reaches the new model at one share reaches it at every larger share."""
     after = min(100, before + more)
-    first = choose(targets_of({"old": 100 - before, "new": before}), key)
-    second = choose(targets_of({"old": 100 - after, "new": after}), key)
+    first = choose_target(targets_of({"old": 100 - before, "new": before}), key)
+    second = choose_target(targets_of({"old": 100 - after, "new": after}), key)
     assert first == "old" or second == "new"
 
 
 def test_shares_are_kept_over_many_conversations() -> None:
     """Over 4,000 keys, a share of a quarter gets a quarter, within five standard errors."""
     targets = targets_of({"old": 75, "new": 25})
-    hits = sum(choose(targets, f"conversation {i}") == "new" for i in range(4000))
+    hits = sum(choose_target(targets, f"conversation {i}") == "new" for i in range(4000))
     assert abs(hits / 4000 - 0.25) < 5 * (0.25 * 0.75 / 4000) ** 0.5
 
 

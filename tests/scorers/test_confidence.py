@@ -74,6 +74,11 @@ def test_self_certainty() -> None:
     assert self_certainty([token(-1.0)]) is None
 
 
+def test_without_logprobs_there_are_no_tokens() -> None:
+    """Absent logprobs and empty ones hold no tokens."""
+    assert (logged_tokens(None), logged_tokens({"content": None})) == ((), ())
+
+
 def test_the_window_waits_until_it_is_full() -> None:
     """A window counts only once it is full; until then the sample's confidence is its mean."""
     window = ConfidenceWindow(3)

@@ -101,9 +101,9 @@ async def test_long_candidates_are_cut_alike() -> None:
 
 
 async def test_the_judge_may_be_another_model() -> None:
-    """The settings give the judge's model, effort and length."""
+    """The settings give the judge's model, budget and length."""
     judge = Oracle(lambda _: "\\boxed{1}")
-    await JudgeScorer(model="big", effort="low", max_tokens=64, rounds=1).score(MESSAGES, SAMPLES, judge)
+    await JudgeScorer(model="big", budget="low", max_tokens=64, rounds=1).score(MESSAGES, SAMPLES, judge)
     assert judge.params == [{"temperature": 0, "max_tokens": 64, "reasoning_effort": "low", "model": "big"}]
 
 
@@ -115,7 +115,7 @@ async def test_a_single_sample_needs_no_pick() -> None:
 async def test_a_check_asks_about_each_different_answer_once() -> None:
     """The question is in the words of the training; yes and no become weights, shared by equal answers."""
     judge = Oracle(lambda prompt: "yes" if "7" in prompt else "no")
-    scorer = JudgeScorer("check", effort="high", model="checker", rounds=1)
+    scorer = JudgeScorer("check", budget="high", model="checker", rounds=1)
     samples = [Sample(0, "7"), Sample(1, "8"), Sample(2, "7"), Sample(3, " ")]
     weights = await scorer.score([{"role": "user", "content": "Sum?"}], samples, judge)
     assert weights == [0.75, 0.25, 0.75, None]

@@ -261,8 +261,8 @@ def tables(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def test_every_setting_is_documented() -> None:
     """docs/reference/training-settings.md names each one, in a row of its own or with others."""
-    path = Path(__file__).parents[2] / "docs" / "reference" / "training-settings.md"
-    page = path.read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "reference" / "training-settings.md").read_text(encoding="utf-8")
     settings = {name for table in tables(type(parse_config(RUN_VALUES))) for name in table.model_fields} - {
         "cold_start"
     }

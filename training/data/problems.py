@@ -10,14 +10,14 @@ from typing import Any
 
 from training.types import Problem
 
-__all__ = ["DataError", "choose", "digest"]
+__all__ = ["DataError", "choose_problems", "problems_digest"]
 
 
 class DataError(Exception):
     """The data can't be used; the message names the file, line or task and what is wrong with it."""
 
 
-def digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
+def problems_digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
     """Return 16 hex digits over the chats (by problem id) and the rule that marks their replies.
 
     Two evaluations with different digests must not be mixed.
@@ -34,7 +34,7 @@ def digest(problems: Iterable[Problem], chats: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
-def choose(
+def choose_problems(
     problems: Sequence[Problem], count: int, shots: int, seed: int
 ) -> tuple[list[Problem], list[Problem]]:
     """Return `shots` examples to show, and `count` other problems (0: all) to ask, in their order.

@@ -26,12 +26,12 @@ from training.data.instructions import PreferencePair
 from training.data.problems import DataError
 from training.types import Problem
 
-__all__ = ["rated_rows", "recorded_preferences", "recorded_rows"]
+__all__ = ["rated_problems", "recorded_preferences", "recorded_problems"]
 
 _log = logging.getLogger(__name__)
 
 
-def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Problem]:
+def recorded_problems(path: Path, *, unlabelled: bool = False) -> list[Problem]:
     """Return one problem for each question whose answer feedback tells; the latest word counts.
 
     With `unlabelled` the other questions are added for the majority reward. Raises DataError.
@@ -47,7 +47,7 @@ def recorded_rows(path: Path, *, unlabelled: bool = False) -> list[Problem]:
     return list(problems.values())
 
 
-def rated_rows(path: Path) -> list[Problem]:
+def rated_problems(path: Path) -> list[Problem]:
     """Return one problem with all its pairs for each rated question, for the preference model.
 
     Raises DataError.

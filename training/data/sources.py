@@ -15,7 +15,7 @@ from training.data.hub import HubSet, hub_problems
 from training.data.instructions import instruction
 from training.data.problems import DataError
 from training.data.readers import read_problems
-from training.data.recorded import rated_rows, recorded_rows
+from training.data.recorded import rated_problems, recorded_problems
 from training.data.word_problems import word_problems
 from training.types import Problem
 
@@ -52,8 +52,8 @@ def _recorded_problems(source: Source, seed: str) -> Iterator[Problem]:
     if source.path is None:
         raise DataError("a source of kind recorded needs a path")
     if source.ratings:
-        return iter(rated_rows(source.path))
-    return iter(recorded_rows(source.path, unlabelled=source.unlabelled))
+        return iter(rated_problems(source.path))
+    return iter(recorded_problems(source.path, unlabelled=source.unlabelled))
 
 
 SOURCES: Mapping[str, Callable[[Source, str], Iterator[Problem]]] = {

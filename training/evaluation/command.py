@@ -21,7 +21,7 @@ from rich.console import Console
 
 from policies.chart import ChartsUnavailable
 from training.data.gym import gym_problems
-from training.data.problems import DataError, choose, digest
+from training.data.problems import DataError, choose_problems, problems_digest
 from training.data.readers import read_answered
 from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import RequestFailed, open_client
@@ -158,13 +158,13 @@ def _plan(args: argparse.Namespace) -> _Plan:
         pool, source = gym_problems(args.task, count + args.shots, args.seed), args.task
     else:
         count, pool, source = args.count, read_answered(args.data), args.data.name
-    examples, problems = choose(pool, count, args.shots, args.seed)
+    examples, problems = choose_problems(pool, count, args.shots, args.seed)
     form = ANSWER_FORMS[args.form]
     chats = {problem.id: chat_messages(problem, form, examples) for problem in problems}
     about = {
         "data": source,
         "questions": len(problems),
-        "digest": digest(problems, chats),
+        "problems_digest": problems_digest(problems, chats),
         "shots": args.shots,
         "form": args.form,
         "seed": args.seed,

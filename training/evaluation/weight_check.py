@@ -42,7 +42,7 @@ async def sample_from_server(
 ) -> ServedTokens:
     """Make a server (vLLM, llama.cpp, the gateway before them) continue token ids, at temperature 1.
 
-    Greedy tokens alone would say little about the others. Raises AskFailed.
+    Greedy tokens alone would say little about the others. Raises RequestFailed.
     """
     body = {
         "model": model,
@@ -58,7 +58,7 @@ async def sample_from_server(
 
 
 def parse_completion(reply: Mapping[str, Any]) -> ServedTokens:
-    """Return tokens and log probabilities of a completion by vLLM or llama.cpp. Raises AskFailed."""
+    """Return tokens and log probabilities of a completion by vLLM or llama.cpp. Raises RequestFailed."""
     try:
         choice = reply["choices"][0]
         logprobs = choice["logprobs"]

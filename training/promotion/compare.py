@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.gym import gym_problems
-from training.data.problems import choose, digest
+from training.data.problems import choose_problems, problems_digest
 from training.data.readers import read_answered
 from training.evaluation.answer_forms import ANSWER_FORMS, chat_messages
 from training.evaluation.client import Client
@@ -53,7 +53,7 @@ def load_data_set(source: str, count: int, seed: int, *, trained: bool) -> DataS
         name, pool = path.name, read_answered(path)
     else:
         name, pool = source, gym_problems(source, count or _DEFAULT_TASK_COUNT, seed)
-    _, problems = choose(pool, min(count, len(pool)), 0, seed)
+    _, problems = choose_problems(pool, min(count, len(pool)), 0, seed)
     return DataSet(name, trained, tuple(problems))
 
 
@@ -99,7 +99,7 @@ async def _evaluate(
     chats = {problem.id: chat_messages(problem, form) for problem in data.problems}
     about: dict[str, Any] = {
         "data": data.name,
-        "digest": digest(data.problems, chats),
+        "problems_digest": problems_digest(data.problems, chats),
         "setting": settings.setting.name,
         "form": settings.form,
         "seed": settings.seed,

@@ -21,14 +21,14 @@ __all__ = ["Judge", "Rubric"]
 class Judge:
     """A model behind an OpenAI-compatible endpoint; `url` ends in /v1.
 
-    `effort` is its reasoning effort; None sends none. One judgement may take `seconds`, and `max_tokens` with
+    `budget` is its reasoning budget; None sends none. One judgement may take `seconds`, and `max_tokens` with
     its thinking. The reward asks for `concurrency` judgements at once.
     """
 
     url: str
     model: str
     key: str | None = field(default=None, repr=False)
-    effort: str | None = None
+    budget: str | None = None
     seconds: float = 60.0
     max_tokens: int = 512
     concurrency: int = 8
@@ -82,9 +82,9 @@ class _Endpoint:
 
     async def complete(self, messages: Sequence[Mapping[str, Any]], **params: Any) -> Sample:
         """See `scorers.types.ScorerModel`."""
-        effort = {} if self.judge.effort is None else {"reasoning_effort": self.judge.effort}
-        body = {**params, "messages": messages, **effort}
-        if not effort:
+        budget = {} if self.judge.budget is None else {"reasoning_effort": self.judge.budget}
+        body = {**params, "messages": messages, **budget}
+        if not budget:
             body.pop("reasoning_effort", None)
         try:
             async with self.http.post(

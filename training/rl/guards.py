@@ -1,4 +1,4 @@
-"""Guards of a training run: divergence, convergence, reward hacking, and stale weights on the server.
+"""Guards of a training run: divergence, convergence and reward hacking.
 
 A guard is a pure function. It takes a rule, a state and an observation, and returns the next state and a
 verdict. `training.trainer.saved_state` stores the states over a restart.
@@ -10,15 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Literal
 
 __all__ = [
     "Convergence",
     "Divergence",
     "DivergenceState",
     "RewardHacking",
-    "WeightCheck",
-    "check_weights",
     "converged",
     "detect_reward_hacking",
     "watch_accuracy",
@@ -132,47 +129,3 @@ def detect_reward_hacking(rule: RewardHacking, totals: Sequence[float], accuraci
         return fmean(values[-rule.window :]) - fmean(values[-2 * rule.window : -rule.window])
 
     return gain(totals) >= rule.rise and gain(accuracies) <= -rule.fall
-
-
-@dataclass(frozen=True, slots=True)
-class WeightCheck:
-    """A comparison of the trainer's logprobs with the server's.
-
-    The verdict is "agrees", "stale" (the server is nearer to the earlier weights) or "differs". `difference`
-    is the mean absolute difference over tokens, in nats; `worst` is the largest.
-    """
-
-    verdict: Literal["agrees", "stale", "differs"]
-    difference: float
-    worst: float
-    tokens: int
-
-
-def check_weights(
-    trainer: Sequence[float],
-    server: Sequence[float],
-    previous: Sequence[float] | None = None,
-    tolerance: float = 0.05,
-) -> WeightCheck:
-    """Compare logprobs of the same tokens after the weights were sent; all in nats, one for each token.
-
-    `previous` are the trainer's logprobs with the weights that a server has if the new ones never reached it.
-    Those are the last sync's, or an adapter's base model, as LoRA adapters were once lost on their way to the
-    rollouts. They tell a stale server from mere differences of kernels. Where training changed less than
-    the kernels do, nothing can be told, and that counts as agreeing.
-
-    Raises ValueError where the lengths differ or there are no tokens.
-    """
-    differences = [abs(a - b) for a, b in zip(trainer, server, strict=True)]
-    if not differences:
-        raise ValueError("a weight check needs tokens")
-    difference = fmean(differences)
-    verdict: Literal["agrees", "stale", "differs"] = "agrees"
-    if not difference <= tolerance:  # not >, because NaN must not pass
-        verdict = "differs"
-    if previous is not None:
-        old = fmean(abs(a - b) for a, b in zip(previous, server, strict=True))
-        change = fmean(abs(a - b) for a, b in zip(trainer, previous, strict=True))
-        if old < difference and change > 2 * old:
-            verdict = "stale"
-    return WeightCheck(verdict, difference, max(differences), len(differences))

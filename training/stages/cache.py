@@ -16,7 +16,7 @@ from typing import Any
 from scorers.gate import model_digest
 from training.trainer.process_group import SINGLE_PROCESS, ProcessGroup
 
-__all__ = ["ReplyLog", "digest", "load_or_compute", "weights_digest"]
+__all__ = ["TeacherReplyLog", "digest", "load_or_compute", "weights_digest"]
 
 
 def digest(**parts: object) -> str:
@@ -52,7 +52,7 @@ def load_or_compute(
     return value, seconds
 
 
-class ReplyLog:
+class TeacherReplyLog:
     """A file of replies, one a line as they arrive, so that an answered question is not asked again.
 
     `replies` are those of earlier runs by their keys, if the file has the same digest. A line that was cut

@@ -16,7 +16,7 @@ from training.data.budgets import BudgetSampler
 from training.data.mixing import general_count
 from training.data.prompts import Example, Prompter
 from training.data.readers import fingerprint
-from training.stages.cache import ReplyLog, digest
+from training.stages.cache import TeacherReplyLog, digest
 from training.stages.reply_filter import is_fit_to_imitate
 from training.stages.sft_examples import correctness, general_examples
 from training.stages.sft_stage import Collection, run_sft
@@ -101,5 +101,5 @@ def _endpoint_replies(
     table = stage.table
     teacher = (table.endpoint, table.endpoint_model, table.samples, table.temperature, table.max_tokens)
     log_digest = digest(teacher=teacher, rows=fingerprint(problems), asked=budgets)
-    log = ReplyLog(stage.directory / "asked.jsonl", log_digest)
+    log = TeacherReplyLog(stage.directory / "asked.jsonl", log_digest)
     return ask_endpoint(table, problems, budgets, earlier=log.replies, save=log.add)

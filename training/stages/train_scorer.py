@@ -120,7 +120,7 @@ def _samples(stage: Stage[ScorerTable]) -> tuple[_Samples, Path]:
             budgets = [levels.level(item, 0) if name == "train" else held_out.budget for item in part]
             write_labelled(path, draw_labelled(sample, prompter, part, budgets, stage.run.pool))
         samples[name] = read_labelled(path)
-        correct = [reply.correct for asked in samples[name] for reply in asked.samples]
+        correct = [reply.correct for labelled in samples[name] for reply in labelled.samples]
         share = sum(correct) / len(correct)
         print(f"scorer: {name}: {len(correct)} samples, {share:.1%} right", flush=True)
     return _Samples(**samples), policy
@@ -158,17 +158,17 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
     directory = trained.directory
     pairs = [
         (score, reply.correct)
-        for asked, scores in zip(samples.validation, trained.score(samples.validation), strict=True)
-        for reply, score in zip(asked.samples, scores, strict=True)
+        for labelled, scores in zip(samples.validation, trained.score(samples.validation), strict=True)
+        for reply, score in zip(labelled.samples, scores, strict=True)
         if score is not None
     ]
     write_calibration(directory, [score for score, _ in pairs], [correct for _, correct in pairs])
     calibration = read_calibration(directory / "calibration.json")
     test = [
         gate_problem(
-            asked, [None if score is None else calibration(score) for score in scores], stage.run.pool
+            labelled, [None if score is None else calibration(score) for score in scores], stage.run.pool
         )
-        for asked, scores in zip(samples.test, trained.score(samples.test), strict=True)
+        for labelled, scores in zip(samples.test, trained.score(samples.test), strict=True)
     ]
     table = stage.table
     rule = GateThresholds(
@@ -181,7 +181,7 @@ def _make_try(stage: Stage[ScorerTable], name: Try, samples: _Samples, policy: P
     if not any(sampled.correct for sampled in test):
         raise DataError("the scorer can't be judged: no held-out question has a reply that can vote")
     checks, metrics = check_gate(test, rule)
-    problems = [asked.problem for asked in samples.test]
+    problems = [labelled.problem for labelled in samples.test]
     data = {
         "problems": len(problems),
         "sha256": fingerprint(problems),
@@ -205,7 +205,7 @@ def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path
     table, held_out = stage.table, stage.config.held_out
     if table.checks is None:
         raise DataError("the generative try needs a table [scorer.checks]")
-    validation = [asked.problem for asked in samples.validation]
+    validation = [labelled.problem for labelled in samples.validation]
     problems = _new_problems(stage, table.checks.problems, stage.seed + 1, validation)
     start = policy if table.start is None else Path(table.start)
     directory, metrics = train_judge(
@@ -216,7 +216,7 @@ def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path
         "method": "check",
         "model": directory.name,
         "question": table.question,
-        "effort": held_out.budget,
+        "budget": held_out.budget,
         "rounds": table.rounds,
         "max_tokens": _served_tokens(held_out.max_tokens),
         "gate": str(directory / GATE_FILE),
@@ -226,8 +226,8 @@ def _train_generative(stage: Stage[ScorerTable], samples: _Samples, policy: Path
     prompting = JudgePrompting(table.question, held_out.budget, table.rounds, held_out.max_tokens)
 
     def score(samples: Sequence[LabelledProblem]) -> Scores:
-        answers = [[reply.answer for reply in asked.samples] for asked in samples]
-        return judge_answers(stage, directory, prompting, [asked.problem for asked in samples], answers)
+        answers = [[reply.answer for reply in labelled.samples] for labelled in samples]
+        return judge_answers(stage, directory, prompting, [labelled.problem for labelled in samples], answers)
 
     return _TrainedTry(directory, score, metrics)
 
@@ -254,9 +254,9 @@ def _train_classifier(stage: Stage[ScorerTable], name: Try, samples: _Samples, p
     _write_serving(directory, {"kind": "trained", "directory": str(directory), "template": template})
 
     def score(samples: Sequence[LabelledProblem]) -> Scores:
-        cases = [case for asked in samples for case in asked.cases()]
+        cases = [case for labelled in samples for case in labelled.cases()]
         values = iter(classify(directory, template, cases))
-        return [[next(values) for _ in asked.samples] for asked in samples]
+        return [[next(values) for _ in labelled.samples] for labelled in samples]
 
     return _TrainedTry(directory, score, {"backbone": str(backbone), **metrics})
 
@@ -301,7 +301,7 @@ def _write_report(
 
 
 def _summary(samples: Sequence[LabelledProblem]) -> dict[str, float]:
-    correct = [reply.correct for asked in samples for reply in asked.samples]
+    correct = [reply.correct for labelled in samples for reply in labelled.samples]
     return {
         "questions": len(samples),
         "replies": len(correct),

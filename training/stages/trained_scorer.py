@@ -44,7 +44,8 @@ def load_scorer(stage: Stage[StageTable], directory: Path) -> ScoreCompletions:
 
 
 def _judge(stage: Stage[StageTable], directory: Path, table: Mapping[str, Any]) -> ScoreCompletions:
-    prompting = JudgePrompting(table["question"], table["effort"], table["rounds"], table["max_tokens"])
+    budget = table["effort"] if "effort" in table else table["budget"]  # its name in files of version 0.1
+    prompting = JudgePrompting(table["question"], budget, table["rounds"], table["max_tokens"])
 
     def score(
         problems: Sequence[Problem], samples: Sequence[Sequence[Completion]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
 import secrets
 import signal
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.upstreams.embedded.model_store import SMOLLM2, ModelUnavailable, ensure_model
+from scorers.grader.safe_python import python_environment
 
 __all__ = ["EmbeddedEngine", "EmbeddedOptions", "EngineFailed", "cpu_quota", "with_sleeping_threads"]
 
@@ -137,7 +137,7 @@ class EmbeddedEngine:
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-            env=with_sleeping_threads(os.environ),
+            env=with_sleeping_threads(python_environment()),
             start_new_session=True,
         )
         assert process.stdin is not None

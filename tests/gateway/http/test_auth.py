@@ -16,7 +16,7 @@ import pytest
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
-from gateway.http.auth import digest, new_key
+from gateway.http.auth import key_digest, new_key
 from gateway.upstreams.base import ModelCard
 from tests.fakes import ScriptedUpstream, says, thinks
 from tests.serving import serving
@@ -40,8 +40,8 @@ def bearer(key: str) -> dict[str, str]:
 def settings_with(alice: dict[str, Any] | None = None, **more: Any) -> Settings:
     """Return settings with two keys; Bob's has no limits."""
     keys = {
-        "alice": {"secret_sha256": digest(ALICE), **(alice or {})},
-        "bob": {"secret_sha256": digest(BOB)},
+        "alice": {"secret_sha256": key_digest(ALICE), **(alice or {})},
+        "bob": {"secret_sha256": key_digest(BOB)},
     }
     return Settings.model_validate({"keys": keys, **more})
 
@@ -296,7 +296,7 @@ async def test_a_keys_models_hold_if_the_upstream_lists_none() -> None:
 def test_a_mistake_in_a_table_is_named(tmp_path: Path, text: str, message: str) -> None:
     """The start fails with the field's name, and never shows a value that may be a key."""
     path = tmp_path / "thinkgate.toml"
-    path.write_text(text.replace("{0}", digest(ALICE)), encoding="utf-8")
+    path.write_text(text.replace("{0}", key_digest(ALICE)), encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as error:
         create_app(load_settings(path, {}), ScriptedUpstream(says("7")))
     assert "tg-not-a-hash" not in str(error.value)

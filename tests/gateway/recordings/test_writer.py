@@ -18,7 +18,7 @@ import pytest
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import ConfigError, Settings, load_settings
-from gateway.http.auth import digest
+from gateway.http.auth import key_digest
 from gateway.recordings.writer import Recorder, RecorderFailed
 from tests.fakes import ScriptedUpstream, Text, calls, request_for, run_to_end, says, thinks
 from tests.serving import serving
@@ -330,8 +330,8 @@ async def test_a_line_says_who_asked_for_what(tmp_path: Path) -> None:
     path, aliases = tmp_path / "traffic.jsonl", tmp_path / "aliases.toml"
     aliases.write_text('best = [{model = "tiny"}]', encoding="utf-8")
     keys = {
-        "alice": {"secret_sha256": digest("a")},
-        "bob": {"secret_sha256": digest("b"), "training_allowed": False},
+        "alice": {"secret_sha256": key_digest("a")},
+        "bob": {"secret_sha256": key_digest("b"), "training_allowed": False},
     }
     async with gateway(ScriptedUpstream(SEVEN), record_to=path, keys=keys, aliases=aliases) as client:
         session = {"Authorization": "Bearer a", "X-Session-Id": "s-1"}

@@ -11,7 +11,7 @@ import pytest
 from gateway.app import create_app
 from gateway.cli import main
 from gateway.config import Settings
-from gateway.http.auth import digest
+from gateway.http.auth import key_digest
 from gateway.recordings.lines import Provenance
 from gateway.recordings.writer import Recorder
 from tests.fakes import ScriptedUpstream, request_for, run_to_end, says
@@ -102,7 +102,7 @@ async def test_an_unknown_id_is_a_404(tmp_path: Path) -> None:
 async def test_only_the_answers_own_key_may_give_feedback(tmp_path: Path) -> None:
     """For other keys the answer does not exist, by either id, even if both sent the same request id."""
     path = tmp_path / "traffic.jsonl"
-    keys = {name: {"secret_sha256": digest(name)} for name in ("alice", "bob")}
+    keys = {name: {"secret_sha256": key_digest(name)} for name in ("alice", "bob")}
     alice, bob = ({"Authorization": f"Bearer {name}", "X-Request-Id": "mine"} for name in keys)
     async with gateway(ScriptedUpstream(SEVEN), record_to=path, keys=keys) as client:
         hers = (await client.post(PATH, json=ASK, headers=alice)).json()["id"]
@@ -119,7 +119,7 @@ async def test_only_the_answers_own_key_may_give_feedback(tmp_path: Path) -> Non
     ] * 2
     remarks = [line["feedback"] for line in lines(path) if "feedback" in line]
     assert remarks == [{"id": hers, "rating": 1}, {"id": his, "correct": False}]
-    assert digest("alice") not in path.read_text(encoding="utf-8")
+    assert key_digest("alice") not in path.read_text(encoding="utf-8")
 
 
 async def test_without_a_recording_there_is_no_feedback() -> None:

@@ -45,7 +45,7 @@ def test_every_body_field_is_understood_and_taken_away(
 ) -> None:
     """Every vendor's fields mean the same, and none of them goes upstream."""
     body["temperature"] = 0.5
-    assert read_sampling({}, body).thinking == thinking
+    assert read_sampling({}, body).budget == thinking
     assert body == {"temperature": 0.5}
 
 
@@ -53,14 +53,14 @@ def test_every_body_field_is_understood_and_taken_away(
 def test_the_header_names_a_level(level: str) -> None:
     """A level may stand in any case, with blanks around it."""
     asked = read_sampling({"x-reasoning-budget": f" {level.upper()} "}, {})
-    assert asked.thinking == ReasoningBudget(level)
-    assert asked.sources["thinking"] == "header"
+    assert asked.budget == ReasoningBudget(level)
+    assert asked.sources["budget"] == "header"
 
 
 @given(st.integers(0, 10**9 - 1))
 def test_the_header_takes_any_number(tokens: int) -> None:
     """A bare number is a limit in tokens, from 0."""
-    assert read_sampling({"x-reasoning-budget": str(tokens)}, {}).thinking == ReasoningBudget(tokens=tokens)
+    assert read_sampling({"x-reasoning-budget": str(tokens)}, {}).budget == ReasoningBudget(tokens=tokens)
 
 
 @given(st.text().filter(lambda text: not text.strip().isdigit()))
@@ -145,7 +145,7 @@ def test_fields_that_contradict_each_other_are_refused(body: dict[str, Any]) -> 
 def test_fields_that_agree_are_no_contradiction() -> None:
     """Two fields may say the same."""
     body = {"reasoning_effort": "low", "reasoning": {"effort": "low"}, "enable_thinking": True}
-    assert read_sampling({}, body).thinking == ReasoningBudget("low")
+    assert read_sampling({}, body).budget == ReasoningBudget("low")
 
 
 def test_header_beats_body_beats_suffix() -> None:
@@ -153,21 +153,21 @@ def test_header_beats_body_beats_suffix() -> None:
     headers = {"x-reasoning-budget": "high", "x-samples": "8"}
     body = {"reasoning_effort": "low", "scaling": {"samples": 4}}
     asked = read_sampling(headers, body, level="max", samples=2)
-    assert asked.thinking == ReasoningBudget("high")
+    assert asked.budget == ReasoningBudget("high")
     assert asked.samples == 8
     assert set(asked.overridden) == {
         "reasoning_effort=low", "model=max", "scaling.samples=4", "model=2",
     }  # fmt: skip
     asked = read_sampling({}, {"reasoning_effort": "low"}, level="max", samples=2)
-    assert (asked.thinking, asked.samples) == (ReasoningBudget("low"), 2)
-    assert asked.sources == {"thinking": "body", "samples": "model"}
+    assert (asked.budget, asked.samples) == (ReasoningBudget("low"), 2)
+    assert asked.sources == {"budget": "body", "samples": "model"}
     assert asked.overridden == ("model=max",)
 
 
 def test_nothing_said_is_one_sample_without_a_limit() -> None:
     """A request that asks for nothing has no limit, one sample, majority and adaptive."""
     asked = read_sampling({}, {})
-    assert (asked.thinking, asked.samples, asked.vote, asked.stop) == (None, 1, "majority", "adaptive")
+    assert (asked.budget, asked.samples, asked.vote, asked.stop) == (None, 1, "majority", "adaptive")
     assert asked.sources == {}
 
 

@@ -28,7 +28,7 @@ async def test_the_majority_wins_and_its_sample_comes_back_whole() -> None:
     assert result.vote.share == pytest.approx(2 / 3)
 
 
-async def test_equal_numbers_are_one_class() -> None:
+async def test_equal_numbers_are_one_group() -> None:
     """19, 19.0 and 38/2 are the same answer."""
     answers = ("\\boxed{19}", "\\boxed{19.0}", "\\boxed{38/2}", "\\boxed{20}")
     upstream = ScriptedUpstream(*(says(answer) for answer in answers))

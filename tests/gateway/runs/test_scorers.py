@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.config import ConfigError, Settings, load_settings
 from gateway.runs.scorers import Scorers
+from gateway.scorer_settings import JudgeTable
 from scorers.combined import CombinedScorer
 from scorers.confidence import ConfidenceScorer
 from scorers.types import Sample, ScorerError
@@ -145,7 +146,7 @@ kind = "judge"
 method = "check"
 url = "http://{where}/v1"
 key_env = "JUDGE_KEY"
-effort = "low"
+budget = "low"
 model = "judge"
 rounds = 1
 unproven = true
@@ -190,6 +191,18 @@ async def test_a_judge_may_have_a_server_of_its_own(tmp_path: Path, monkeypatch:
         await scoring.close()
 
 
+def test_a_judges_budget_may_go_by_its_old_name(tmp_path: Path) -> None:
+    """`effort` is taken with a warning; both names at once are an error."""
+    path = written(tmp_path, '[scorers.x]\nkind = "judge"\neffort = "low"')
+    with pytest.warns(FutureWarning, match="effort is budget now"):
+        table = load_settings(path, {}).scorers["x"]
+    assert isinstance(table, JudgeTable)
+    assert table.budget == "low"
+    path = written(tmp_path, '[scorers.x]\nkind = "judge"\neffort = "low"\nbudget = "low"')
+    with pytest.raises(ConfigError, match="effort is the old name of budget"):
+        load_settings(path, {})
+
+
 async def test_a_connection_that_its_server_has_closed_is_no_failure(tmp_path: Path) -> None:
     """The question goes out again on another one."""
     asked: list[Any] = []
@@ -220,7 +233,7 @@ async def test_how_a_judge_thinks_at_its_own_server_is_that_servers_affair(tmp_p
         return web.json_response({"choices": [{"message": {"content": "yes"}}]})
 
     runner, where = await listening("/v1/chat/completions", complete)
-    text = JUDGE.format(where=where).replace('effort = "low"\n', "")
+    text = JUDGE.format(where=where).replace('budget = "low"\n', "")
     scoring = Scorers(load_settings(written(tmp_path, text), {}).scorers)
     try:
         asking = [{"role": "user", "content": "?"}]

@@ -179,7 +179,7 @@ async def test_a_vote_that_needs_scores_says_when_it_has_none() -> None:
     assert any("had no scorer" in note for note in result.notes)
 
 
-async def test_the_best_scored_member_of_the_winning_class_comes_back() -> None:
+async def test_the_best_scored_member_of_the_winning_group_comes_back() -> None:
     """Scores also decide within a group."""
     upstream = ScriptedUpstream(sure("\\boxed{7}", 1.0), sure("So \\boxed{7}", 2.0), sure("\\boxed{8}", 1.0))
     _, result = await run_to_end(upstream, vote_for(3, scaling={"scorer": "confidence", "trace": True}))
@@ -201,7 +201,7 @@ async def test_the_workers_start_with_the_first_question() -> None:
     assert await pool.ask_async("\\sum_{k=1}^{3} k", "6") is None
 
 
-async def test_workers_that_cannot_start_are_told_once(
+async def test_workers_that_cannot_start_are_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Votes continue without workers that can't start; the log names the cause once, `/health` always."""
@@ -399,7 +399,7 @@ async def test_a_judge_of_another_name_is_an_adapter_of_the_same_base() -> None:
     upstream = ScriptedUpstream(SEVEN, EIGHT, SEVEN, says("yes"))
     request = vote_for(3, headers={"X-Scorer": "judge"})
     request = replace(request, model=replace(request.model, card=ModelCard("policy", "Qwen/Qwen3-8B")))
-    judge = JudgeScorer("check", model="checker", effort="low")
+    judge = JudgeScorer("check", model="checker", budget="low")
     await run_to_end(upstream, request, VoteSettings(scorers={"judge": judge}))
     assert upstream.bodies[-1]["model"] == "checker"
     assert upstream.bodies[-1]["chat_template_kwargs"] == {"enable_thinking": True}

@@ -235,7 +235,7 @@ async def test_an_engine_that_is_away_is_an_error_in_plain_words() -> None:
         assert error.value.status == 504
 
 
-async def test_a_closed_backend_says_so() -> None:
+async def test_a_closed_upstream_says_so() -> None:
     """After `close`, and before `start`, nothing is sent."""
     with pytest.raises(UpstreamUnreachable, match="not connected"):
         await HTTPUpstream("http://127.0.0.1:9/v1").complete(PLAN)

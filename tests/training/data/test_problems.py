@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.problems import DataError, choose, digest
+from training.data.problems import DataError, choose_problems, problems_digest
 from training.types import Problem
 
 
@@ -15,24 +15,26 @@ def test_examples_are_never_asked(total: int, shots: int, count: int, seed: int)
     size = count or total - shots
     if not 0 < size <= total - shots:
         with pytest.raises(DataError, match=f"there are {total}"):
-            choose(problems, count, shots, seed)
+            choose_problems(problems, count, shots, seed)
         return
-    examples, questions = choose(problems, count, shots, seed)
+    examples, questions = choose_problems(problems, count, shots, seed)
     assert (len(examples), len(questions)) == (shots, size)
     assert not {problem.id for problem in examples} & {problem.id for problem in questions}
     assert [problem.id for problem in questions] == sorted({problem.id for problem in questions})
-    assert choose(problems, count, shots, seed) == (examples, questions)
+    assert choose_problems(problems, count, shots, seed) == (examples, questions)
 
 
 def test_a_copy_of_an_example_is_not_asked() -> None:
     """A question that stands twice in the data is an example or is asked, not both."""
     problems = [Problem(str(i), "3 + 4?", "7") for i in range(3)]
     with pytest.raises(DataError, match="there are 3"):
-        choose(problems, 1, 1, seed=1)
+        choose_problems(problems, 1, 1, seed=1)
 
 
 def test_the_digest_depends_on_the_tolerance() -> None:
     """Replies marked within a tolerance are not mixed with those marked without."""
     exact, tolerant = Problem("1", "?", "3.14"), Problem("1", "?", "3.14", tolerance=0.01)
-    assert len({digest([problem], {"1": []}) for problem in (exact, tolerant)}) == 2
-    assert digest([tolerant], {"1": []}) == digest([Problem("1", "?", "3.14", tolerance=0.01)], {"1": []})
+    assert len({problems_digest([problem], {"1": []}) for problem in (exact, tolerant)}) == 2
+    assert problems_digest([tolerant], {"1": []}) == problems_digest(
+        [Problem("1", "?", "3.14", tolerance=0.01)], {"1": []}
+    )

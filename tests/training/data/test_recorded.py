@@ -12,7 +12,7 @@ from training.config import Source
 from training.data.hub import HubSet, hub_problems, problems_of_records
 from training.data.problems import DataError
 from training.data.readers import parse_problems, problem_json
-from training.data.recorded import rated_rows, recorded_preferences, recorded_rows
+from training.data.recorded import rated_problems, recorded_preferences, recorded_problems
 from training.data.sources import collect
 from training.types import Problem
 
@@ -44,10 +44,10 @@ def test_feedback_tells_right_answers(tmp_path: Path) -> None:
         {"question": "f?", "samples": SAMPLES, "winner": None, "feedback": {"correct": True}},
         {"samples": SAMPLES, "winner": 1, "feedback": {"correct": True}},
     )
-    rows = recorded_rows(file)
+    rows = recorded_problems(file)
     assert {row.question: row.gold for row in rows} == {"a?": "43", "b?": "42", "e?": "41"}
     assert {row.reward for row in rows} == {"correct"}
-    assert {row.question for row in recorded_rows(file, unlabelled=True) if row.reward == "majority"} == {
+    assert {row.question for row in recorded_problems(file, unlabelled=True) if row.reward == "majority"} == {
         "c?",
         "d?",
         "f?",
@@ -65,7 +65,7 @@ def test_feedback_is_joined_by_its_id(tmp_path: Path) -> None:
         {"feedback": {"id": "x", "correct": True}},
         {"feedback": {"id": "lost", "correct": True}},
     )
-    assert [(row.question, row.gold) for row in recorded_rows(file)] == [("a?", "42")]
+    assert [(row.question, row.gold) for row in recorded_problems(file)] == [("a?", "42")]
     assert [pair.chosen for pair in recorded_preferences(file)] == ["So: 42."]
 
 
@@ -77,7 +77,7 @@ def test_the_latest_word_counts(tmp_path: Path) -> None:
         {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "2"}},
         {"question": "a?", "samples": SAMPLES},
     )
-    assert [row.gold for row in recorded_rows(file, unlabelled=True)] == ["2"]
+    assert [row.gold for row in recorded_problems(file, unlabelled=True)] == ["2"]
 
 
 def test_ratings_make_preferences(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, line: str) -> No
     file = tmp_path / "traffic.jsonl"
     file.write_text(line, encoding="utf-8")
     with pytest.raises(DataError, match="line 1"):
-        recorded_rows(file)
+        recorded_problems(file)
 
 
 def test_torn_lines_are_skipped_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The rest of the file is used, and the log gives their number."""
     file = recorded(tmp_path, {"question": "a?", "samples": SAMPLES, "feedback": {"answer": "1"}})
     file.write_text(f'{{"question": "torn\n{file.read_text(encoding="utf-8")}\n{{"id"', encoding="utf-8")
-    assert [row.gold for row in recorded_rows(file)] == ["1"]
+    assert [row.gold for row in recorded_problems(file)] == ["1"]
     assert "2 lines could not be read and were skipped, the first at line 1." in caplog.text
 
 
@@ -126,12 +126,12 @@ def test_lines_that_forbid_training_are_left_out(tmp_path: Path, caplog: pytest.
         {"question": "a?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": False},
         {"question": "b?", "samples": SAMPLES, "winner": 1, "feedback": feedback, "training_allowed": True},
     )
-    assert [row.question for row in recorded_rows(file, unlabelled=True)] == ["b?"]
-    assert [row.question for row in rated_rows(file)] == ["b?"]
+    assert [row.question for row in recorded_problems(file, unlabelled=True)] == ["b?"]
+    assert [row.question for row in rated_problems(file)] == ["b?"]
     assert "1 line was left out, as its key doesn't allow training." in caplog.text
 
 
-def test_records_of_any_set_become_rows() -> None:
+def test_records_of_any_set_become_problems() -> None:
     """`columns` maps the set's names to ours, and `fixed` fields go into every problem."""
     wanted = HubSet(
         "org/code",

@@ -94,7 +94,7 @@ def test_every_try_is_reported_with_its_gate(run: Path) -> None:
 
 def test_no_problem_is_in_two_parts(run: Path) -> None:
     """Training, calibration and the gate use different problems."""
-    parts = [{problem.row.question for problem in read_labelled(run / f"{name}.jsonl")}
+    parts = [{labelled.problem.question for labelled in read_labelled(run / f"{name}.jsonl")}
              for name in ("train", "validation", "test")]  # fmt: skip
     assert sum(map(len, parts)) == len(set.union(*parts)) == 13
 

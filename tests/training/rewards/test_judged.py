@@ -67,7 +67,7 @@ async def test_a_judge_grades_each_reply() -> None:
     """It grades by the problem's rubric, over ten. It sees no thinking and no empty reply."""
     async with stub_engine() as server:
         server.answers("/v1/chat/completions", verdict("Good. \\boxed{7}"))
-        rubric = Rubric(Judge(server.base_url, "judge", effort="low"))
+        rubric = Rubric(Judge(server.base_url, "judge", budget="low"))
         problem = Problem("2", "Say hello.", reward="rubric", rubric="10: says hello.")
         replies = [reply("<think>secret</think>Hello."), reply(""), reply("Hello", finished=False)]
         assert await asyncio.to_thread(rubric, problem, replies) == [0.7, 0.0, 0.0]

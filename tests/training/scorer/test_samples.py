@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.recordings.grading import grade
+from gateway.recordings.grading import grade_recording
 from policies.recordings import read_recording
 from policies.thinking import Markup
 from scorers.confidence import ConfidenceScorer
@@ -55,7 +55,7 @@ def test_what_is_saved_is_read_again_and_replayed(tmp_path: Path) -> None:
     held.append(replace(held[0], problem=replace(held[0].problem, tolerance=0.01)))
     write_labelled(tmp_path / "x.jsonl", held)
     assert read_labelled(tmp_path / "x.jsonl") == held
-    first, second, _ = grade(read_recording(tmp_path / "x.jsonl"), ConfidenceScorer())
+    first, second, _ = grade_recording(read_recording(tmp_path / "x.jsonl"), ConfidenceScorer())
     assert [(s.correct, s.tokens) for s in first.samples] == [(True, 5), (False, 5), (False, 5)]
     assert second.samples[0].truncated
 
@@ -82,7 +82,7 @@ def test_a_torn_line_of_samples_is_skipped(tmp_path: Path, caplog: pytest.LogCap
         read_labelled(path)
 
 
-def test_equal_answers_are_one_class() -> None:
+def test_equal_answers_are_one_group() -> None:
     """By the grader's equality; a reply that was cut off has none."""
     assert answer_groups(sampled("579", "579.0", "580")) == [0, 0, 2]
     assert answer_groups(sampled("579", finished=False)) == [None]

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.training.teaching import Teacher
-from training.stages.cache import ReplyLog, digest, load_or_compute, weights_digest
+from training.stages.cache import TeacherReplyLog, digest, load_or_compute, weights_digest
 
 ASKS = """
 import sys
 from pathlib import Path
 from training.config import SftTable
-from training.stages.cache import ReplyLog
+from training.stages.cache import TeacherReplyLog
 from training.stages.teachers import ask_endpoint
 from training.types import Problem
 
 table = SftTable(max_steps=1, teacher="endpoint", endpoint=sys.argv[1])
-journal = ReplyLog(Path(sys.argv[2]), "these")
+journal = TeacherReplyLog(Path(sys.argv[2]), "these")
 rows = [Problem(str(n), f"What is {n}+{n}?", str(2 * n)) for n in range(40)]
 replies = ask_endpoint(table, rows, [None] * len(rows), earlier=journal.replies, save=journal.add)
 print(sum(answer == row.gold for row, [(_, answer)] in zip(rows, replies)))
@@ -67,17 +67,17 @@ def test_a_digest_depends_on_all_its_parts(tmp_path: Path) -> None:
 def test_a_reply_log_drops_a_line_that_was_cut_off(tmp_path: Path) -> None:
     """It keeps whole lines; a log with another digest is empty."""
     path = tmp_path / "asked.jsonl"
-    journal = ReplyLog(path, "a")
+    journal = TeacherReplyLog(path, "a")
     journal.add("1", [["t", "a"]])
     journal.add("2", [])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"3": [["t"')
-    again = ReplyLog(path, "a")
+    again = TeacherReplyLog(path, "a")
     assert again.replies == {"1": [["t", "a"]], "2": []}
     again.add("3", [])
-    assert set(ReplyLog(path, "a").replies) == {"1", "2", "3"}
-    assert ReplyLog(path, "b").replies == {}
-    assert ReplyLog(path, "a").replies == {}
+    assert set(TeacherReplyLog(path, "a").replies) == {"1", "2", "3"}
+    assert TeacherReplyLog(path, "b").replies == {}
+    assert TeacherReplyLog(path, "a").replies == {}
 
 
 def test_a_killed_stage_asks_the_teacher_only_the_rest(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_killed_stage_asks_the_teacher_only_the_rest(tmp_path: Path) -> None:
             assert asker.poll() is None
         asker.send_signal(signal.SIGKILL)
         asker.wait()
-        known = {f"What is {row}+{row}?" for row in ReplyLog(journal, "these").replies}
+        known = {f"What is {row}+{row}?" for row in TeacherReplyLog(journal, "these").replies}
         teacher.patience = None
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == "40\n"

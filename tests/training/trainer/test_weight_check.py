@@ -27,6 +27,8 @@ def test_small_differences_agree(trainer: list[float], noise: float) -> None:
     assert check.verdict == "agrees"
     assert check.mean == pytest.approx(noise, abs=1e-9)
     assert check.tokens == len(trainer)
+    shifted = [value - 0.1 for value in trainer]
+    assert compare_logprobs(trainer, shifted, tolerance=0.05).verdict == "differs"
 
 
 @given(logprobs, st.floats(0.001, 3))

@@ -53,27 +53,27 @@ class Undefined(ArithmeticError):
     """The expression has no value here, or none that this arithmetic can bound."""
 
 
-def evaluate(tree: Expr, digits: int, point: Mapping[str, Fraction], effort: int) -> acb:
+def evaluate(tree: Expr, digits: int, point: Mapping[str, Fraction], max_steps: int) -> acb:
     """Return the value of `tree` with its variables at `point`, computed to `digits` digits.
 
     A real value has an imaginary part of exactly 0. Raises Undefined where there is no value,
-    where nothing bounds it, or where it takes more than `effort` costly steps (roots, powers,
+    where nothing bounds it, or where it takes more than `max_steps` costly steps (roots, powers,
     functions). Safe to call from several threads.
     """
     with _PRECISION:
         precision = ctx.prec
         ctx.dps = digits
         try:
-            return _Evaluation(point, effort).value(tree)
+            return _Evaluation(point, max_steps).value(tree)
         finally:
             ctx.prec = precision
 
 
 class _Evaluation:
-    """One evaluation at the current precision; `effort` counts the costly steps that are left."""
+    """One evaluation at the current precision; `steps_left` counts its costly steps down."""
 
-    def __init__(self, point: Mapping[str, Fraction], effort: int) -> None:
-        self.point, self.effort = point, effort
+    def __init__(self, point: Mapping[str, Fraction], max_steps: int) -> None:
+        self.point, self.steps_left = point, max_steps
 
     def value(self, tree: Expr) -> acb:
         if tree.op == "num":
@@ -103,8 +103,8 @@ class _Evaluation:
 
     def spend(self) -> None:
         """Count one costly step; raises Undefined where none is left."""
-        self.effort -= 1
-        if self.effort < 0:
+        self.steps_left -= 1
+        if self.steps_left < 0:
             raise Undefined("too much work")
 
     def power(self, base: Expr, exponent: Expr) -> acb:

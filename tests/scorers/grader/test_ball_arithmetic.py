@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorers.grader.balls import Undefined, evaluate
+from scorers.grader.ball_arithmetic import Undefined, evaluate
 from scorers.grader.expressions import parse_expression
 from scorers.grader.numeric import approximate, same_value
 
-EFFORT = 8
+MAX_STEPS = 8
 NUMBERS = st.fractions(min_value=-50, max_value=50, max_denominator=1000)
 POSITIVE = st.fractions(min_value=Fraction(1, 1000), max_value=50, max_denominator=1000)
 
@@ -111,7 +111,7 @@ HOSTILE = [
 def test_both_sides_of_an_identity_overlap(a: str, b: str, x: Fraction) -> None:
     """Both balls hold the one value, and both are narrow."""
     for digits in (50, 300):
-        left, right = (evaluate(parse_expression(side), digits, {"x": x}, EFFORT) for side in (a, b))
+        left, right = (evaluate(parse_expression(side), digits, {"x": x}, MAX_STEPS) for side in (a, b))
         assert left.overlaps(right)
         assert max(left.rad(), right.rad()) < flint.arb(10) ** (60 - digits) * (1 + left.abs_upper())
 
@@ -120,7 +120,7 @@ def test_both_sides_of_an_identity_overlap(a: str, b: str, x: Fraction) -> None:
 @given(x=POSITIVE)
 def test_both_sides_of_an_identity_of_positive_numbers_overlap(a: str, b: str, x: Fraction) -> None:
     """Roots and logarithms hold to their laws, and an odd root of a negative number is real."""
-    left, right = (evaluate(parse_expression(side), 50, {"x": x}, EFFORT) for side in (a, b))
+    left, right = (evaluate(parse_expression(side), 50, {"x": x}, MAX_STEPS) for side in (a, b))
     assert left.overlaps(right)
     with flint.ctx.workdps(50):
         assert not left.overlaps(right * (1 + flint.arb("1e-40")))
@@ -131,7 +131,7 @@ def test_a_rational_value_lies_within_its_ball(x: Fraction, y: Fraction, text: s
     """Exact arithmetic on fractions and ball arithmetic agree, and the value is real."""
     exact = {"x+y": x + y, "x-y": x - y, "x^3+y^2": x**3 + y**2, "(x+y)^2-x": (x + y) ** 2 - x}
     value = exact.get(text, x * y)
-    ball = evaluate(parse_expression(text), 50, {"x": x, "y": y}, EFFORT)
+    ball = evaluate(parse_expression(text), 50, {"x": x, "y": y}, MAX_STEPS)
     assert ball.imag.is_zero()
     with flint.ctx.workdps(80):
         assert (ball * value.denominator).contains(value.numerator)
@@ -141,8 +141,8 @@ def test_a_rational_value_lies_within_its_ball(x: Fraction, y: Fraction, text: s
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_counts_are_those_of_whole_numbers(n: int, k: int) -> None:
     """Factorials and binomial coefficients are bounded as any other value."""
-    assert evaluate(parse_expression(f"{n}!"), 50, {}, EFFORT).contains(factorial(n))
-    assert evaluate(parse_expression(rf"\binom{{{n}}}{{{k}}}"), 50, {}, EFFORT).contains(comb(n, k))
+    assert evaluate(parse_expression(f"{n}!"), 50, {}, MAX_STEPS).contains(factorial(n))
+    assert evaluate(parse_expression(rf"\binom{{{n}}}{{{k}}}"), 50, {}, MAX_STEPS).contains(comb(n, k))
 
 
 @pytest.mark.parametrize(("a", "b"), CONSTANTS)
@@ -156,11 +156,11 @@ def test_equal_constants_are_equal_and_a_near_one_is_not(a: str, b: str) -> None
 def test_what_has_no_value_is_undefined(text: str) -> None:
     """Poles, logarithms and roots outside the reals, counts of no whole number, unknown names."""
     with pytest.raises(Undefined):
-        evaluate(parse_expression(text), 50, {}, EFFORT)
+        evaluate(parse_expression(text), 50, {}, MAX_STEPS)
 
 
-def test_the_effort_bounds_the_costly_steps() -> None:
-    """Eight roots are within an effort of 8, the ninth is not; sums, products, small powers are free."""
+def test_costly_steps_are_limited() -> None:
+    """Of at most 8 steps eight roots are within, the ninth is not; sums, products, small powers are free."""
     tree = parse_expression("+".join([r"\sqrt{2}"] * 8) + "+3^{64}")
     assert evaluate(tree, 50, {}, 8).imag.is_zero()
     with pytest.raises(Undefined):
@@ -221,14 +221,14 @@ def test_hostile_numbers_take_little_memory() -> None:
 def test_threads_do_not_disturb_each_other() -> None:
     """Evaluations at 50 and 300 digits at once give the balls that they give alone."""
     tree = parse_expression(r"\sqrt{2}+\sin(1)\cdot\ln(7)-e^{1/3}")
-    alone = {digits: evaluate(tree, digits, {}, EFFORT) for digits in (50, 300)}
+    alone = {digits: evaluate(tree, digits, {}, MAX_STEPS) for digits in (50, 300)}
     wrong: list[int] = []
     start = threading.Barrier(8)
 
     def work(digits: int) -> None:
         start.wait()
         for _ in range(300):
-            ball = evaluate(tree, digits, {}, EFFORT)
+            ball = evaluate(tree, digits, {}, MAX_STEPS)
             if ball.real.rad() != alone[digits].real.rad() or ball.real.mid() != alone[digits].real.mid():
                 wrong.append(digits)
 
@@ -248,7 +248,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 def test_the_precision_of_the_process_is_given_back() -> None:
     """Another user of FLINT keeps its own precision, also where an evaluation fails."""
     with flint.ctx.workprec(77):
-        evaluate(parse_expression(r"\sqrt{2}"), 300, {}, EFFORT)
+        evaluate(parse_expression(r"\sqrt{2}"), 300, {}, MAX_STEPS)
         with pytest.raises(Undefined):
-            evaluate(parse_expression("1/0"), 300, {}, EFFORT)
+            evaluate(parse_expression("1/0"), 300, {}, MAX_STEPS)
         assert flint.ctx.prec == 77
