@@ -205,7 +205,7 @@ def test_a_stage_whose_accuracy_falls_ends_with_its_best_weights(
 ) -> None:
     """A fall of ten points in two evaluations in a row."""
     run_card = ended_with(tmp_path, monkeypatch, "", 0.5, 0.4, 0.3)
-    assert "went back to the best" in run_card["ended"]
+    assert "restored the best checkpoint" in run_card["ended"]
 
 
 def test_a_stage_may_end_with_its_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
