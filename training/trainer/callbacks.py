@@ -167,6 +167,8 @@ class StageCallback(TrainerCallback):
         saved = json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8"))
         del saved["bound"]
         divergence, ending = from_json(DivergenceState, saved["divergence"]), saved["ending"]
+        if ending and "gone_wrong" in ending:  # the field's name in 0.1
+            ending["restore_best"] = ending.pop("gone_wrong")
         parsed = {"divergence": divergence, "ending": ending and from_json(StageEnd, ending)}
         self.progress = StageProgress(**saved | parsed)
         self._restore_state(saved["extra"])

@@ -15,7 +15,7 @@ from training.data.problems import DataError
 from training.rl.guards import Convergence, Divergence
 from training.rl.stopping import StoppingRules
 from training.stages.plots import read_metrics
-from training.trainer.callbacks import StageCallback, StageFinished
+from training.trainer.callbacks import PROGRESS_FILE, StageCallback, StageFinished
 
 pytestmark = pytest.mark.training
 
@@ -173,6 +173,18 @@ def test_a_stage_that_ended_at_its_checkpoint_takes_no_more_steps(tmp_path: Path
     with pytest.raises(StageFinished):
         other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=6), None)
     other.on_train_begin(None, SimpleNamespace(global_step=6, max_steps=8), None)  # two more were asked for
+
+
+def test_the_ending_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Its file says `gone_wrong` where today's says `restore_best`."""
+    rules = StoppingRules(divergence=Divergence(fall=0.1))
+    fallen = train(tmp_path, rules, [0.5, 0.3, 0.2]).callback
+    checkpoint = saved(fallen, tmp_path, 4)
+    progress = checkpoint / PROGRESS_FILE
+    progress.write_text(progress.read_text().replace('"restore_best"', '"gone_wrong"'))
+    other = StageCallback(2, rules, dict, tmp_path / "metrics.jsonl")
+    other.load(checkpoint)
+    assert other.ending == fallen.ending
 
 
 @pytest.mark.parametrize(
