@@ -2,19 +2,17 @@
 
 A line is an object with these fields:
 
-| field | holds |
-|---|---|
-| `question` or `problem` | the question, as GSM8K or MATH-500 names it |
-| `answer` | the correct answer, as it is or behind the last #### of a worked solution |
-| `tolerance` | how far from the answer a number may lie |
-| `reward` | what judges replies; without it "tests" where there are tests and no answer, else "correct" |
-| `tests` | Python assertions about the functions of a reply |
-| `cases` or `input_output` | standard input and output of a program, see `training.data.cases` |
-| `time_limit` | seconds for each of the cases |
-| `checks` | constraints, see `training.data.constraints` |
-| `rubric` | what a judge grades by |
-| `pairs` | a list of [liked, not liked], two replies each |
-| `id`, `source`, `general`, `extra` | as in `training.types.Problem` |
+- `question` or `problem`: the question, as GSM8K or MATH-500 names it.
+- `answer`: the correct answer, as it is or behind the last #### of a worked solution.
+- `tolerance`: how far from the answer a number may lie.
+- `reward`: what judges replies. The default is "tests" for tests without an answer, else "correct".
+- `tests`: Python assertions about the functions of a reply.
+- `cases` or `input_output`: standard input and output of a program, see `training.data.cases`.
+- `time_limit`: seconds for each of the cases.
+- `checks`: constraints, see `training.data.constraints`.
+- `rubric`: what a judge grades by.
+- `pairs`: a list of [liked, not liked], two replies each.
+- `id`, `source`, `general`, `extra`: as in `training.types.Problem`.
 
 Columns that published sets carry beside these may stay (`_IGNORED`). Any other field is an error, because a
 misspelt one would change which reply is correct.

@@ -1,13 +1,11 @@
 """What the gateway recorded, with its clients' feedback, as training problems and preferences.
 
-The form of the file is that of `policies.recordings`. Feedback speaks of the returned sample, and becomes:
+The form of the file is that of `policies.recordings`. Feedback is about the returned sample.
 
-| feedback | becomes |
-|---|---|
-| an answer | a problem with that gold answer |
-| correct | a problem whose gold answer is the returned sample's |
-| none of these | a problem for the majority reward, on request |
-| a rating, or correct | a preference between the returned sample and one with another answer |
+- An answer makes a problem with that gold answer.
+- `correct` makes a problem whose gold answer is the returned sample's.
+- Without either, the question makes a problem for the majority reward, on request.
+- A rating, or `correct`, makes a preference between the returned sample and one with another answer.
 
 Lines that training may not use are left out (`training_allowed`), and so are lines without a question.
 """

@@ -1,11 +1,11 @@
 """Advantages: how much better a reply is than its group's mean, and in which unit.
 
-| `how` | unit | source |
-|---|---|---|
-| group | the group's standard deviation | GRPO, arXiv:2402.03300 |
-| batch | the standard deviation of all the batch's rewards | arXiv:2508.08221 |
-| none | none: the plain difference | Dr. GRPO, arXiv:2503.20783 |
-| magistral | the standard deviation of the minibatch's differences | Magistral, arXiv:2506.10910 |
+The unit is named by `how`:
+
+- "group": the group's standard deviation (GRPO, arXiv:2402.03300).
+- "batch": the standard deviation of all the batch's rewards (arXiv:2508.08221).
+- "none": no unit, the plain difference (Dr. GRPO, arXiv:2503.20783).
+- "magistral": the standard deviation of the minibatch's differences (Magistral, arXiv:2506.10910).
 
 Standard deviations are of samples (n - 1), as in TRL. Where there is no spread every advantage is 0.
 """
