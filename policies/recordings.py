@@ -3,10 +3,8 @@
 A recording is a file of JSON lines, gzipped or not. The gateway's writer, `thinkgate replay`, feedback,
 training and the scorer's collector all use the types below, so a field is known here and nowhere else.
 
-| line | holds |
-|---|---|
-| `{"version": 2, "samples": [...], ...}` | one answered request, see `RecordedRequest` |
-| `{"version": 2, "feedback": {"id": ..., ...}, "time": ...}` | what a client said of one, see `Feedback` |
+- `{"version": 2, "samples": [...], ...}` is one answered request, see `RecordedRequest`.
+- `{"version": 2, "feedback": {"id": ..., ...}, "time": ...}` is feedback on one, see `Feedback`.
 
 A line without a version is of version 1: it has no conversation, key, session or alias, and its samples
 have no model. Both versions are read alike. A field that is left out is unknown; only what was set is
