@@ -126,8 +126,28 @@ class Settings(BaseModel):
     upstream_key: SecretStr | None = None
     family: str | None = None
     """The model family, if the model's name does not reveal it (see docs/reference/families.md)."""
+    connect_timeout: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds to connect to the upstream."""
+    first_token_timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds until the upstream's first token. None: as long as `idle_timeout`."""
     idle_timeout: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds that the upstream may stay silent before the gateway gives up on a request."""
+    """Seconds between two tokens of the upstream before the gateway gives up on a request."""
+    total_timeout: Annotated[float, Field(gt=0)] | None = None
+    """Seconds for a whole upstream reply. None: no limit."""
+    max_event_bytes: Annotated[int, Field(ge=1024)] = 8 * 2**20
+    """The largest event of an upstream's stream."""
+    max_reply_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**20
+    """The most bytes of an upstream reply, for each choice."""
+    max_logprobs_reply_bytes: Annotated[int, Field(ge=1024)] = 128 * 2**20
+    """The same where log probabilities were asked for."""
+    max_compression_ratio: Annotated[int, Field(ge=1)] = 100
+    """How many times larger a compressed upstream reply may become."""
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
+    """The most bytes of all headers of an upstream reply."""
+    heartbeat: Annotated[float, Field(gt=0)] = 10.0
+    """The longest silence of a streamed reply, in seconds: then the gateway sends a sign of life."""
+    plain_replies: bool = False
+    """Whether replies to requests that ask for nothing come without `scaling` and the gateway's headers."""
     max_samples: Annotated[int, Field(ge=1)] = 64
     """The most samples that one request may draw."""
     auto_samples: Annotated[int, Field(ge=1)] = 8
@@ -147,7 +167,9 @@ class Settings(BaseModel):
     confidence_window: Annotated[int, Field(ge=1)] = WINDOW
     """Tokens in the sliding average of confidence."""
     answer_reserve: Annotated[int, Field(ge=1)] = 1024
-    """Tokens reserved for the answer if thinking is limited (at most a quarter of the context)."""
+    """Tokens kept free for the answer if thinking is limited (at most a quarter of the context)."""
+    answer_cap: Annotated[int, Field(ge=1)] | None = None
+    """The most tokens of an answer if thinking is limited and the client caps nothing. None: no cap."""
     default_budget: str | None = None
     budget_cap: Annotated[int, Field(ge=0)] | None = None
     list_variants: bool = False

@@ -32,6 +32,8 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.code = code
+        self.headers: Mapping[str, str] = {}
+        """HTTP headers of the reply, such as `Retry-After`."""
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body, `{"error": {"message", "type", "param", "code"}}`."""
@@ -92,12 +94,19 @@ class UpstreamError(GatewayError):
 
     type = "upstream_error"
 
-    def __init__(self, status: int, message: str, error: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        error: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         error = error or {}
         param, code = error.get("param"), error.get("code")
         super().__init__(message, param=param, code=None if code is None else str(code))
         self.status = status
         self.error = error
+        self.headers = headers or {}
 
     def body(self) -> dict[str, Any]:
         """Return the JSON body, in which the engine's own fields beat the gateway's."""

@@ -262,7 +262,7 @@ class ScriptedUpstream:
                     yield self._chunk(_delta(step), place, step.choice, tokens[place])
         if self._usage:
             event = {**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage_of(scripts)}
-            yield Chunk(None, usage=event["usage"], raw=event)
+            yield Chunk(None, usage=event["usage"], event=event)
 
     async def _whole(self, place: int, script: Script) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": ""}

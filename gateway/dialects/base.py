@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import orjson
 
 from gateway.errors import BadRequest, GatewayError, unknown_value
-from gateway.runs.events import Delta, Progress, RunResult
+from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
 __all__ = [
@@ -40,8 +40,16 @@ class Writer(Protocol):
         """Write new text of a sample; may return nothing."""
         ...
 
+    def aside(self, aside: Aside) -> bytes:
+        """Write an upstream event that belongs to no choice; may return nothing."""
+        ...
+
     def progress(self, progress: Progress) -> bytes:
         """Write how the vote stands."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Write a sign of life that the dialect's clients skip, for a time without any other event."""
         ...
 
     def finish(self, result: RunResult) -> bytes:

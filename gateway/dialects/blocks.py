@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from gateway.dialects.base import CORRECTION
 from gateway.dialects.scaling import progress_report, report
 from gateway.errors import GatewayError, UpstreamError
-from gateway.runs.events import Delta, Progress, RunResult
+from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
@@ -69,6 +69,10 @@ class BlockFormat(Protocol):
         """Report how a vote stands, in an event that the dialect's clients ignore."""
         ...
 
+    def heartbeat(self) -> bytes:
+        """Write a sign of life that the dialect's clients skip."""
+        ...
+
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         """End the reply."""
         ...
@@ -107,9 +111,17 @@ class BlockStream:
         if self._request.votes:
             self._shown_live = delta.index
             self._live_length += len(delta.content)
-        parts = [self._begin(delta.raw), self._thinking(delta.reasoning), self._text(delta.content)]
+        parts = [self._begin(delta.event), self._thinking(delta.reasoning), self._text(delta.content)]
         parts += [self._fragment(fragment) for fragment in calls]
         return b"".join(parts)
+
+    def aside(self, aside: Aside) -> bytes:
+        """Write nothing: the dialect has no place for such an event."""
+        return b""
+
+    def heartbeat(self) -> bytes:
+        """Write a sign of life, also before the reply has begun."""
+        return self._format.heartbeat()
 
     def progress(self, progress: Progress) -> bytes:
         """Write how the vote stands."""

@@ -11,9 +11,9 @@ import orjson
 
 from gateway.dialects.base import CORRECTION, json_object, positive, string, wrong
 from gateway.dialects.scaling import progress_report, report, usage_and_report, usage_of
-from gateway.dialects.sse import DONE, event
+from gateway.dialects.sse import COMMENT, DONE, event
 from gateway.errors import GatewayError
-from gateway.runs.events import Delta, Progress, RunResult
+from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
@@ -133,8 +133,8 @@ class ChatStream:
 
     def delta(self, delta: Delta) -> bytes:
         """Write new text of a sample that is shown as it comes; return nothing where none of it is shown."""
-        if not self._begun and delta.raw:
-            self._head |= {key: delta.raw[key] for key in ("id", "created", "model") if key in delta.raw}
+        if not self._begun and delta.event:
+            self._head |= {key: delta.event[key] for key in ("id", "created", "model") if key in delta.event}
         index = delta.index
         if self._votes:
             self._shown_live, index = index, 0
@@ -142,7 +142,7 @@ class ChatStream:
         choice = self._choice(index, delta)
         if choice is None:
             return b""
-        chunk = self._chunk([choice], delta.raw)
+        chunk = self._chunk([choice], delta.event)
         if self._has_text:
             return chunk
         self._has_text = bool(delta.content or delta.reasoning) or not choice["delta"].keys() <= {"role"}
@@ -150,6 +150,14 @@ class ChatStream:
             return self._release() + chunk
         self._held_back += chunk  # nothing to show yet, and the request may still fail with its own status
         return b""
+
+    def aside(self, aside: Aside) -> bytes:
+        """Write an upstream event that belongs to no choice as it came."""
+        return event(orjson.dumps(aside.event))
+
+    def heartbeat(self) -> bytes:
+        """Write a comment."""
+        return COMMENT
 
     def progress(self, progress: Progress) -> bytes:
         """Write how the vote stands: a chunk without text, which OpenAI clients skip."""

@@ -116,6 +116,9 @@ class _MessageFormat:
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         return _event("ping", scaling=scaling)
 
+    def heartbeat(self) -> bytes:
+        return _event("ping")
+
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         delta = _stop(result.chosen[0])
         last = _event("message_delta", delta=delta, usage=_usage(result), scaling=scaling)

@@ -17,7 +17,7 @@ from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.responses_input import chat_request
 from gateway.dialects.scaling import report, usage_of
-from gateway.dialects.sse import named_event
+from gateway.dialects.sse import COMMENT, named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
 from gateway.runs.request import RunRequest
@@ -124,6 +124,9 @@ class _ResponseFormat:
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         """Repeat `response.in_progress`, an event that every client knows, with the vote in `scaling`."""
         return self._event("response.in_progress", response={**self._response, "output": []}, scaling=scaling)
+
+    def heartbeat(self) -> bytes:
+        return COMMENT
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         response = self.response(result, scaling)

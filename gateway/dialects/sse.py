@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["DONE", "event", "named_event"]
+__all__ = ["COMMENT", "DONE", "event", "named_event"]
 
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream of chat completions or completions."""
+
+
+COMMENT = b": still working\n\n"
+"""A comment, which every client skips (WHATWG HTML, section 9.2.6): a sign of life."""
 
 
 def event(payload: bytes) -> bytes:

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.dialects.base import Writer
 from gateway.errors import GatewayError, internal_error
-from gateway.runs.events import Delta, Event, Progress, RunResult
+from gateway.runs.events import Aside, Delta, Event, Progress, RunResult
 
 __all__ = ["ClientGone", "DisconnectWatch", "EventStream", "json_response", "write"]
 
@@ -41,6 +41,8 @@ async def write(
                     block = writer.delta(event)
                 elif isinstance(event, Progress):
                     block = writer.progress(event)
+                elif isinstance(event, Aside):
+                    block = writer.aside(event)
                 else:
                     on_end(event.result)
                     block = writer.finish(event.result)

@@ -10,6 +10,7 @@ from policies.types import SamplingRequest
 from scorers.types import Sample, VoteResult
 
 __all__ = [
+    "Aside",
     "Delta",
     "Enforced",
     "Event",
@@ -33,15 +34,25 @@ Enforced = Literal["native", "forced", "prompt", "none"]
 class Delta:
     """New text of one sample.
 
-    `raw` and `choice` are the upstream event, for its other fields; `choice` is empty where it has no other
-    fields.
+    `event` and `choice` are the upstream event, for its other fields; `choice` is empty where it has no other
+    fields. In a request that asks for nothing it is always there, also of an event without new text.
     """
 
     index: int
     reasoning: str
     content: str
-    raw: Mapping[str, Any]
+    event: Mapping[str, Any]
     choice: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """An upstream event that belongs to no choice, such as one with usage alone.
+
+    Only a request that asks for nothing has asides: they go to the client as they came.
+    """
+
+    event: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -113,7 +124,8 @@ class RunResult:
     `upstream_prompt` what the upstream read altogether. `vote` is the vote's result; `method` and `scorer`
     say how it came about, and `scores` are the scorer's weights by sample index, where it had an opinion.
     `scorer_tokens` is what scorers have read and written. `usage` is the engine's own, where there was only
-    one plain request.
+    one plain request. `reply` is the engine's whole body, where the request asked for nothing and was not
+    streamed; `headers` are those of the engine that a client should see.
     """
 
     chosen: tuple[Sample, ...]
@@ -141,6 +153,8 @@ class RunResult:
     models: Mapping[int, str] = field(default_factory=dict)
     """The upstream's name for the model of each sample, by the sample's index."""
     usage: Mapping[str, Any] = field(default_factory=dict)
+    reply: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +164,4 @@ class Finished:
     result: RunResult
 
 
-Event = Delta | Progress | Finished
+Event = Delta | Aside | Progress | Finished

@@ -82,6 +82,8 @@ class RunRequest:
     - `window` is the number of tokens over which confidence is measured; None measures none.
     - `keeps_logprobs` says that the client itself wants the logprobs.
     - `route` is the alias that the client named, and the model behind it.
+    - `verbatim` says that nothing was asked for and no default or cap applies: the body goes out as it came,
+      and the reply comes back as the engine gave it.
     """
 
     body: Mapping[str, Any]
@@ -99,6 +101,7 @@ class RunRequest:
     window: int | None = None
     keeps_logprobs: bool = False
     route: Route | None = None
+    verbatim: bool = False
 
 
 def plan_request(

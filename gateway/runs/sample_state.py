@@ -247,7 +247,7 @@ class SampleState:
         self.phase = Phase.THINKING
         self.pause: Continuation | Overfull | None = None
         self.finish_reason: str | None = None
-        self.raw: Mapping[str, Any] = {}
+        self.event: Mapping[str, Any] = {}
         self.forced = False  # the gateway has ended the thinking
         self.account = TokenAccount(counts, shares_request=not alone, counts_prompt=first)
         self.text = WrittenText(plan.markup, plan.prefill, splits=plan.traits.splits_thinking)
@@ -269,7 +269,7 @@ class SampleState:
             self.pause = None if chunk.dropped else self._overfull(chunk, self._limiter)
             if self.pause is not None:
                 return None
-        self.raw = chunk.raw
+        self.event = chunk.event
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
         choice = chunk.choice
@@ -289,7 +289,7 @@ class SampleState:
         if chunk.usage is not None and self.pause is None:
             self.account.use(chunk.usage, forced=self.forced)
         if reasoning or content or fields:
-            return Delta(self.index, reasoning, content, chunk.raw, choice if fields else _NOTHING)
+            return Delta(self.index, reasoning, content, chunk.event, choice if fields else _NOTHING)
         return None
 
     def _take_empty(self, chunk: Chunk) -> None:
@@ -412,9 +412,9 @@ class SampleState:
         enforced: Enforced = "none"
         if self._limiter is not None:
             enforced = "native" if self._plan.native and kept is not False else "forced"
-        finished = FinishedSample(sample, counts, enforced, envelope_of(self.raw), account.usage, kept)
+        finished = FinishedSample(sample, counts, enforced, envelope_of(self.event), account.usage, kept)
         if reasoning or content:
-            return [Delta(self.index, reasoning, content, self.raw, {}), finished]
+            return [Delta(self.index, reasoning, content, self.event, {}), finished]
         return [finished]
 
     def _limit_kept(self) -> bool | None:

@@ -153,7 +153,7 @@ class _Sampler:
 
         None where the samples were complete and only their usage is missing; else the error is raised.
         """
-        begun = any(state.raw for state in self._open)
+        begun = any(state.event for state in self._open)
         if self._plan.fallback and not begun and self._upstream.refuses_limit(self._model, error):
             return self._plan.fallback
         if any(state.finish_reason is None for state in self._open):
@@ -183,7 +183,7 @@ class _Sampler:
             _share_out(self._counts, self._generated)
         events: list[Delta | FinishedSample] = []
         for state in self._open:
-            if state.raw or not shared:  # the upstream may give fewer choices than it was asked for
+            if state.event or not shared:  # the upstream may give fewer choices than it was asked for
                 events += state.finish()
         finished = events[-1] if events else None
         if isinstance(finished, FinishedSample) and finished.limit_kept is not None:

@@ -16,6 +16,7 @@ __all__ = [
     "ModelTraits",
     "Prompt",
     "Upstream",
+    "UpstreamLimits",
     "UpstreamRequest",
 ]
 
@@ -56,15 +57,43 @@ class ModelTraits:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamLimits:
+    """How much, and for how long, the gateway reads from an upstream.
+
+    - `connect_timeout` is the seconds until the connection stands.
+    - `first_token_timeout` is the seconds until the first token. None: as long as `idle_timeout`.
+    - `idle_timeout` is the seconds between two tokens; comments and events without a token don't count.
+    - `total_timeout` is the seconds for the whole reply (None: no limit).
+    - `max_event_bytes` bounds one event of a stream.
+    - `max_reply_bytes` bounds what each choice of a reply takes, `max_logprobs_reply_bytes` the same where
+      log probabilities were asked for. Both count bytes after decompression.
+    - `max_compression_ratio` bounds how many times larger a compressed reply may become.
+    - `max_header_bytes` bounds all headers of a reply together.
+    """
+
+    connect_timeout: float = 10.0
+    first_token_timeout: float | None = None
+    idle_timeout: float = 600.0
+    total_timeout: float | None = None
+    max_event_bytes: int = 8 * 2**20
+    max_reply_bytes: int = 64 * 2**20
+    max_logprobs_reply_bytes: int = 128 * 2**20
+    max_compression_ratio: int = 100
+    max_header_bytes: int = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """One request to an engine: the endpoint and the JSON body, without `stream`.
 
     `ids`: the chunks of a streamed reply should carry their token ids, where the engine has them.
+    `verbatim`: the body goes out as it is; no field is added so that the engine counts tokens.
     """
 
     body: Mapping[str, Any]
     endpoint: Endpoint = "chat/completions"
     ids: bool = False
+    verbatim: bool = False
 
 
 @dataclass(slots=True)
@@ -73,9 +102,13 @@ class Chunk:
 
     `content` and `reasoning` are the new text; `reasoning` is set where the engine separates thinking
     itself. `tokens` counts the tokens that this choice has generated so far, where the engine says;
-    `usage` is the engine's own, cumulative. `raw` is the whole event as it came, `choice` its one choice.
-    `ids` are the new tokens, where they were asked for. `dropped` counts the tokens whose text the gateway
-    has cut off.
+    `usage` is the engine's own, cumulative. `event` is the whole event, `choice` its one choice. Both are
+    checked: every field that OpenAI's API reference names has that type, and tool calls have an index of
+    their own. Fields that it doesn't name are as they came. `ids` are the new tokens, where they were asked
+    for. `dropped` counts the tokens whose text the gateway has cut off.
+
+    `failure` says that the choice can't be used: it is malformed, or its finish reason is none of an answer
+    that is complete or cut at a token limit.
     """
 
     index: int | None
@@ -84,17 +117,24 @@ class Chunk:
     finish_reason: str | None = None
     tokens: int | None = None
     usage: Mapping[str, Any] | None = None
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    event: Mapping[str, Any] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=dict)
     ids: Sequence[int] = ()
     dropped: int = 0
+    failure: UpstreamError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One unstreamed reply: the JSON body as it came."""
+    """One unstreamed reply: its JSON body, checked like a `Chunk`.
+
+    `failures` holds the error of each choice that can't be used, by the choice's index. `headers` are those
+    that a client should see (rate limits).
+    """
 
     body: dict[str, Any]
+    failures: Mapping[int, UpstreamError] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Upstream(Protocol):

@@ -30,10 +30,10 @@ class Folding:
 
     def add(self, chunk: Chunk) -> None:
         """Take the next chunk."""
-        self._head |= {k: v for k, v in chunk.raw.items() if k not in ("choices", "usage", "object")}
+        self._head |= {k: v for k, v in chunk.event.items() if k not in ("choices", "usage", "object")}
         if chunk.index is not None:
             self._add_choice(chunk.index, chunk)
-        if chunk.usage and chunk.raw.get("usage"):
+        if chunk.usage and chunk.event.get("usage"):
             self._prompt = max(self._prompt, chunk.usage.get("prompt_tokens") or 0)
             generated = chunk.usage.get("completion_tokens") or 0
             if chunk.index is None:

@@ -105,7 +105,7 @@ def _chunks(event: Mapping[str, Any], counts_in: str | None) -> Sequence[Chunk]:
             usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
     choices = event.get("choices")
     if not choices:
-        return (Chunk(None, usage=usage, raw=event),)
+        return (Chunk(None, usage=usage, event=event),)
     if len(choices) == 1:
         return (_chunk(choices[0], event, tokens, usage),)
     return [_chunk(choice, event, tokens, usage) for choice in choices]

@@ -59,8 +59,8 @@ class EmbeddedUpstream(HTTPUpstream):
         model = plan.body.get("model") or self._engine_name
         async with aclosing(super().stream(plan)) as chunks:
             async for chunk in chunks:
-                if "model" in chunk.raw:
-                    chunk.raw = {**chunk.raw, "model": model}
+                if "model" in chunk.event:
+                    chunk.event = {**chunk.event, "model": model}
                 yield chunk
 
     async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:

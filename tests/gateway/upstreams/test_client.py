@@ -44,7 +44,7 @@ async def test_a_stream_comes_chunk_by_chunk() -> None:
         chunks = await collected(upstream)
         assert "".join(chunk.content for chunk in chunks) == "Hello"
         assert chunks[-1].finish_reason == "stop"
-        assert chunks[0].raw["id"] == "up-1"
+        assert chunks[0].event["id"] == "up-1"
         [sent] = server.bodies(CHAT)
         assert sent == {**PLAN.body, "stream": True, "stream_options": {"include_usage": True}}
         assert server.requests[-1][2]["authorization"] == "Bearer sk-upstream"

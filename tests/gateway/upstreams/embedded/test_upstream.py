@@ -140,7 +140,7 @@ async def test_a_request_gets_the_model_it_names_or_the_first(
         chunk async for chunk in upstream.stream(UpstreamRequest({**named, "prompt": "x"}, "completions"))
     ]
     assert on(upstream) == adapters
-    assert chunks[0].raw["model"] == (named.get("model") or "first")
+    assert chunks[0].event["model"] == (named.get("model") or "first")
     said = [part async for part in upstream.relay("completions", orjson.dumps({**named, "prompt": "x"}))]
     assert on(upstream) == adapters
     assert orjson.loads(b"".join(said).splitlines()[0].removeprefix(b"data: "))["model"] == (
