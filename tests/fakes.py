@@ -208,6 +208,9 @@ class ScriptedUpstream:
     async def healthy(self) -> bool:
         return self.healthy_now
 
+    def notices(self) -> Mapping[str, Any]:
+        return {}
+
     async def start(self) -> None:
         pass
 

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: relayed to the upstream and back without changes."""
+"""`POST /v1/completions`: relayed to the upstream and back without changes, except for failures."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ def completions_router(service: Service) -> APIRouter:
             resolved = await _check(service, request, body)
             if resolved.route is not None:
                 payload = orjson.dumps({**body, "model": resolved.name})
-            source = service.upstream.relay("completions", payload)
+            headers: dict[str, str] = {}
+            source = service.upstream.relay("completions", payload, headers.update)
             if body.get("stream"):
-                return await _stream(service, request, source)
+                return await _stream(service, request, source, headers)
             async with aclosing(source):
                 reply = b"".join([block async for block in source])
-            return Response(reply, media_type="application/json")
+            return Response(reply, headers=headers, media_type="application/json")
 
         return await run_while_connected(service, request, work)
 
@@ -74,7 +75,10 @@ async def _check(service: Service, request: Request, body: Mapping[str, Any]) ->
     return resolved
 
 
-async def _stream(service: Service, request: Request, source: AsyncGenerator[bytes, None]) -> Response:
+async def _stream(
+    service: Service, request: Request, source: AsyncGenerator[bytes, None], headers: dict[str, str]
+) -> Response:
+    """Stream what `source` yields; `headers` are complete with its first piece."""
     status = CLIENT_CLOSED_REQUEST
 
     async def relay() -> AsyncGenerator[bytes, None]:
@@ -92,4 +96,4 @@ async def _stream(service: Service, request: Request, source: AsyncGenerator[byt
                 status = error.status
                 yield event(orjson.dumps(error.body()))
 
-    return await start_stream(relay(), {}, lambda: count_end(service, request, status))
+    return await start_stream(relay(), headers, lambda: count_end(service, request, status))
