@@ -41,8 +41,8 @@ _DETAIL_COUNTS = (
     "rejected_prediction_tokens",
 )
 _MOST_TOKENS = 10**12
-_HARMLESS_BRACKETS = 200
-"""A JSON text with no more brackets isn't nested deeper than orjson writes (254 levels)."""
+_HARMLESS_LEVELS = 200
+"""Levels of nesting that can always be written again; orjson writes 254."""
 _SPARE_LEVELS = 24
 """Levels that the gateway may add around what an upstream sent."""
 
@@ -60,15 +60,18 @@ def json_object(payload: bytes) -> dict[str, Any]:
         value = _tolerant_json(payload, error)
     if not isinstance(value, dict):
         raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
-    if payload.count(b"[") + payload.count(b"{") > _HARMLESS_BRACKETS:
-        nested: Any = value
-        for _ in range(_SPARE_LEVELS):
-            nested = (nested,)
-        try:
-            orjson.dumps(nested)
-        except TypeError as error:
-            raise UpstreamUnreachable("The upstream's reply is nested too deeply.") from error
+    if len(payload) > 2 * _HARMLESS_LEVELS and payload.count(b"[") + payload.count(b"{") > _HARMLESS_LEVELS:
+        _check_depth(value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    for _ in range(_SPARE_LEVELS):
+        value = (value,)
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise UpstreamUnreachable("The upstream's reply is nested too deeply.") from error
 
 
 def _tolerant_json(payload: bytes, error: Exception) -> Any:
@@ -84,6 +87,14 @@ def _tolerant_json(payload: bytes, error: Exception) -> Any:
 
 def check_envelope(event: Message) -> None:
     """Remove the fields of a reply that have a wrong type."""
+    if (
+        len(event) - ("usage" in event) == 5  # these four and the choices
+        and type(event.get("id")) is str
+        and type(event.get("model")) is str
+        and type(event.get("object")) is str
+        and type(event.get("created")) is int
+    ):
+        return
     for name in ("id", "model", "object", "system_fingerprint", "service_tier"):
         if name in event and not (event[name] is None or isinstance(event[name], str)):
             del event[name]
@@ -242,6 +253,11 @@ def checked_usage(usage: object) -> Message | None:
     """Return a usage whose counts are plausible; those that aren't are left out."""
     if type(usage) is not dict:
         return None
+    for value in usage.values():
+        if type(value) is not int or not 0 <= value <= _MOST_TOKENS:
+            break
+    else:
+        return usage
     for name in _COUNTS:
         value = usage.get(name)
         if value is not None and not (type(value) is int and 0 <= value <= _MOST_TOKENS):

@@ -50,24 +50,24 @@ class ReplyLimits:
 class Silence:
     """Ends the wait for an upstream that stays silent for too long.
 
-    Only the time that the gateway waits for bytes counts, not that of a slow reader. One timer serves a whole
-    reply: it looks at the clock when it fires, so that a token costs no timer. Set `token` for each.
+    One timer serves a whole reply and looks at two flags a few times within the limit, so that a token costs
+    no timer and no look at the clock: `token`, which is set for each, and `waiting`, set while the gateway
+    waits for bytes. The time of a slow reader doesn't count. The end may come an eighth of the limit late.
     """
 
     __slots__ = (
         "_content",
+        "_ends",
         "_idle",
         "_limit",
         "_name",
-        "_returned",
         "_since",
         "_time",
         "_timer",
         "_total",
         "_total_end",
-        "_waiting",
-        "error",
         "token",
+        "waiting",
     )
 
     def __init__(self, content: aiohttp.StreamReader, limits: ReplyLimits, started: float) -> None:
@@ -80,55 +80,46 @@ class Silence:
         self._total = total
         self._total_end = None if total is None else started + total
         self._since = started
-        self._returned = self._time()
-        self._waiting = False
+        self._ends = False  # at the limit, whatever comes
+        self.waiting = False
         self.token = False
-        self.error: UpstreamUnreachable | None = None
-        self._timer = loop.call_later(self._limit if total is None else min(self._limit, total), self._check)
-
-    def begin_wait(self) -> None:
-        """Begin to wait for bytes."""
-        now = self._time()
-        if self.token:
-            self._since, self._limit, self._name = now, self._idle, "idle_timeout"
-            self.token = False
-        else:
-            self._since += now - self._returned
-        self._waiting = True
-
-    def end_wait(self) -> None:
-        """Bytes have come."""
-        self._waiting = False
-        self._returned = self._time()
+        self._timer = loop.call_later(self._next_look(), self._look)
 
     def shorten(self, seconds: float) -> None:
         """Wait no longer than so many seconds from now on, whatever comes."""
-        self._idle = self._limit = seconds
-        self._since = self._returned = self._time()
-        self.token = False
+        self._limit, self._ends = seconds, True
+        self._since = self._time()
         self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     def stop(self) -> None:
         """Stop the timer."""
         self._timer.cancel()
 
-    def _check(self) -> None:
+    def _next_look(self) -> float:
         now = self._time()
-        end = (self._since if self._waiting else now) + self._limit
+        end = self._since + self._limit
         if self._total_end is not None and self._total_end < end:
             end = self._total_end
-            if now >= end:
-                self._give_up(f"took longer than total_timeout ({self._total:g} s)")
-                return
-        if now >= end:
+        return max(min(end - now, self._limit / 8), 0.0)
+
+    def _look(self) -> None:
+        now = self._time()
+        if self._total_end is not None and now >= self._total_end:
+            self._give_up(f"took longer than total_timeout ({self._total:g} s)")
+            return
+        if self.token and not self._ends:
+            self._limit, self._name = self._idle, "idle_timeout"
+            self._since, self.token = now, False
+        elif not self.waiting:
+            self._since = now
+        elif now >= self._since + self._limit:
             self._give_up(f"took too long: no token within {self._name} ({self._limit:g} s)")
             return
-        self._timer = asyncio.get_running_loop().call_at(end, self._check)
+        self._timer = asyncio.get_running_loop().call_later(self._next_look(), self._look)
 
     def _give_up(self, problem: str) -> None:
-        self.error = UpstreamUnreachable(f"The upstream {problem}.", status=504)
-        self._content.set_exception(self.error)
+        self._content.set_exception(UpstreamUnreachable(f"The upstream {problem}.", status=504))
 
 
 class Reply:
@@ -142,7 +133,7 @@ class Reply:
         self.headers: Mapping[str, str] = response.headers
         self._limits = limits
         self._content = response.content
-        self._bytes = 0
+        self._bytes, self._max_bytes = 0, limits.max_bytes
         self._check_headers(response)
         self._decompressor = self._decompressor_of(response.headers.get("Content-Encoding", ""))
         self._pieces: deque[bytes] = deque()
@@ -150,17 +141,26 @@ class Reply:
 
     async def next(self) -> bytes:
         """Return the next bytes, decompressed; nothing at the end."""
-        if self._decompressor is None:
-            block = await self._read()
-            self._count(len(block))
-            return block
+        silence = self.silence
         while not self._pieces:
-            block = await self._read()
+            silence.waiting = True
+            try:
+                block = await self._content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise broken_connection(error, self._limits.limits) from error
+            silence.waiting = False
+            if self._decompressor is None:
+                self._bytes += len(block)
+                if self._bytes > self._max_bytes:
+                    raise self._too_long()
+                return block
             if not block:
                 self._decompressor.end()
                 return b""
             for piece in self._decompressor.feed(block):
-                self._count(len(piece))
+                self._bytes += len(piece)
+                if self._bytes > self._max_bytes:
+                    raise self._too_long()
                 self._pieces.append(piece)
         return self._pieces.popleft()
 
@@ -176,21 +176,9 @@ class Reply:
         """Stop the timer."""
         self.silence.stop()
 
-    async def _read(self) -> bytes:
-        silence = self.silence
-        silence.begin_wait()
-        try:
-            block = await self._content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise broken_connection(error, self._limits.limits) from error
-        silence.end_wait()
-        return block
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        if self._bytes > self._limits.max_bytes:
-            name, bound = self._limits.max_bytes_name, self._limits.max_bytes
-            raise UpstreamUnreachable(f"The upstream's reply is longer than {name} ({bound}) allows.")
+    def _too_long(self) -> UpstreamUnreachable:
+        name = self._limits.max_bytes_name
+        return UpstreamUnreachable(f"The upstream's reply is longer than {name} ({self._max_bytes}) allows.")
 
     def _check_headers(self, response: aiohttp.ClientResponse) -> None:
         bound = self._limits.limits.max_header_bytes

@@ -10,6 +10,7 @@ from gateway.upstreams.base import UpstreamLimits
 __all__ = ["ErrorPayload", "EventCutter", "EventParser"]
 
 _BOM = b"\xef\xbb\xbf"
+_CR = 13
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _DEFAULT_MAX = UpstreamLimits().max_event_bytes
@@ -41,15 +42,14 @@ class EventParser:
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take the next bytes; return the payloads that are complete."""
-        if (
-            self._between
-            and block.startswith(b"data: ")
-            and block.endswith(b"\n\n")
-            and len(block) <= self._max
-        ):
-            payloads = block[6:-2].split(b"\n\ndata: ")  # the usual block: whole events of one line each
-            if block.count(b"\n") == 2 * len(payloads) and b"\r" not in block:
-                return payloads
+        if self._between and block.startswith(b"data: ") and block.endswith(b"\n\n") and _CR not in block:
+            size = len(block)  # the usual block: whole events of one line each
+            if size <= self._max:
+                if block.find(b"\n") == size - 2:
+                    return [block[6:-2]]
+                payloads = block[6:-2].split(b"\n\ndata: ")
+                if block.count(b"\n") == 2 * len(payloads):
+                    return payloads
         return self._feed_lines(block)
 
     def end(self) -> list[bytes]:
@@ -64,7 +64,7 @@ class EventParser:
             self._skips_line_feed = False
         if not block:
             return []
-        if b"\r" in block:
+        if _CR in block:
             self._skips_line_feed = block.endswith(b"\r")
             lines = _LINE_END.split(block)
         else:
@@ -130,6 +130,8 @@ class EventCutter:
 
     def feed(self, block: bytes) -> bytes:
         """Take the next bytes; return those up to the end of the last whole event."""
+        if not self._held and block.endswith(b"\n\n"):
+            return block
         window = self._tail + block
         end = max(
             (place + len(mark) for mark in _EVENT_ENDS if (place := window.rfind(mark)) >= 0), default=0

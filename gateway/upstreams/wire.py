@@ -62,8 +62,8 @@ async def read_chunks(
                         block = b""
                         break
                     for chunk in reader.read(payload):
-                        if not closing and not silence.token:
-                            silence.token = _is_token(chunk)
+                        if not (silence.token or closing):
+                            silence.token = bool(chunk.content or chunk.reasoning) or _is_token(chunk)
                         yield chunk
                     if not reader.open_choices and not closing:
                         if reader.all_failed:
@@ -80,13 +80,19 @@ async def read_chunks(
             yield chunk
 
 
+def _is_plain(delta: dict[str, Any]) -> bool:
+    """Tell whether a delta holds nothing but texts."""
+    if len(delta) == 1 and type(delta.get("content")) is str:
+        return True
+    for name, value in delta.items():
+        if name not in PLAIN_DELTA or (type(value) is not str and value is not None):
+            return False
+    return True
+
+
 def _is_token(chunk: Chunk) -> bool:
-    return bool(
-        chunk.content
-        or chunk.reasoning
-        or chunk.finish_reason
-        or (chunk.choice.get("delta") or {}).get("tool_calls")
-    )
+    """Tell whether a chunk without text is an answer's progress all the same."""
+    return bool(chunk.finish_reason or (chunk.choice.get("delta") or {}).get("tool_calls"))
 
 
 class ChunkReader:
@@ -123,21 +129,23 @@ class ChunkReader:
 
     def read(self, payload: bytes) -> Sequence[Chunk]:
         """Return the chunks of one event. Raises `UpstreamError` where it fails the whole stream."""
+        if type(payload) is ErrorPayload:
+            raise named_error(ErrorPayload(self._blackout(payload) if self._blackout else payload))
         if self._blackout is not None:
             payload = self._blackout(payload)
-        if isinstance(payload, ErrorPayload):
-            raise named_error(payload)
         event = json_object(payload)
         choices = event.get("choices")
         if (not choices or "error" in event) and (error := error_of(event)) is not None:
             raise error
         check_envelope(event)
-        usage, tokens = self._counts(event)
+        usage, tokens = event.get("usage"), None
+        if usage is not None or self._counts_in == "timings":
+            usage, tokens = self._counts(event)
         if not choices:
-            return (Chunk(None, usage=usage, event=event),)
-        if not isinstance(choices, list):
+            chunks: Sequence[Chunk] = (Chunk(None, usage=usage, event=event),)
+        elif not isinstance(choices, list):
             raise malformed("its choices are no list")
-        if len(choices) == 1:
+        elif len(choices) == 1:
             chunk = self._chunk(choices[0], event, tokens, usage)
             chunks = self._none(event, usage) if chunk is None else (chunk,)
         else:
@@ -217,23 +225,21 @@ class ChunkReader:
         self, choice: Any, event: dict[str, Any], tokens: int | None, usage: dict[str, Any] | None
     ) -> Chunk | None:
         """Return the chunk of one choice; None where the choice has ended, or nobody asked for it."""
-        alone = self._choices == 1
         if type(choice) is not dict:
-            if alone and self.open_choices:
+            if self._choices == 1 and self.open_choices:
                 return self._failure(0, malformed("it is no object"), event, usage)
             raise malformed("it is no object")
         index = choice.get("index")
         if type(index) is not int:
-            index = checked_index(index, alone)
-            if index is None and not alone:
-                raise malformed("it has no index")
-            choice["index"] = index
+            index = choice["index"] = self._index(index)
         if index not in self.open_choices:
             return None
-        try:
-            delta = self._delta(choice, index)
-        except Malformed as problem:
-            return self._failure(index, malformed(str(problem)), event, usage)
+        delta = choice.get("delta")
+        if self._text or not (type(delta) is dict and _is_plain(delta)):
+            try:
+                delta = self._delta(choice, index)
+            except Malformed as problem:
+                return self._failure(index, malformed(str(problem)), event, usage)
         finish = choice.get("finish_reason")
         if finish is not None:
             finish, usable = checked_finish(choice)
@@ -243,12 +249,19 @@ class ChunkReader:
                 self.open_choices.discard(index)
         if choice.get("logprobs") is not None:
             choice["logprobs"] = (legacy_logprobs if self._text else checked_logprobs)(choice["logprobs"])
-        content = delta.get("content") or ""
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
         if reasoning:
             self._traits.splits_thinking = True
         ids = token_ids(choice["token_ids"]) if "token_ids" in choice else ()
-        return Chunk(index, content, reasoning, finish, tokens, usage, event, choice, ids)
+        return Chunk(index, delta.get("content") or "", reasoning, finish, tokens, usage, event, choice, ids)
+
+    def _index(self, index: object) -> int:
+        checked = checked_index(index, self._choices == 1)
+        if checked is None:
+            if self._choices > 1:
+                raise malformed("it has no index")
+            return -1  # nobody's
+        return checked
 
     def _delta(self, choice: dict[str, Any], index: int) -> dict[str, Any]:
         """Return a choice's checked delta. Raises `Malformed`."""
@@ -259,17 +272,10 @@ class ChunkReader:
             choice["delta"] = {}
             return {"content": text}
         delta = choice.get("delta")
-        if type(delta) is not dict:
-            if delta is not None:
-                raise Malformed("its delta is no object")
+        if delta is None:
             delta = choice["delta"] = {}
-            return delta
-        if PLAIN_DELTA.issuperset(delta):
-            for value in delta.values():
-                if value is not None and type(value) is not str:
-                    break
-            else:
-                return delta
+        if not isinstance(delta, dict):
+            raise Malformed("its delta is no object")
         check_message(delta, self._calls_at(index))
         return delta
 
@@ -311,7 +317,7 @@ def _says(choice: object) -> bool:
 
 
 def _remove_ids(event: dict[str, Any]) -> None:
-    for part in (event, *event["choices"]):
+    for part in (event, *(event.get("choices") or ())):
         if isinstance(part, dict):
             part.pop("token_ids", None)
             part.pop("prompt_token_ids", None)
