@@ -8,26 +8,35 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Enforced, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
 from policies.limiter import Limiter
 from policies.prompts import LEAD_IN, WAIT, closing_text
-from policies.thinking import Markup, ThinkingText
+from policies.thinking import Markup, ThinkingText, split_thinking
 from scorers.confidence import ConfidenceWindow, compact_tokens, logged_tokens
 from scorers.types import Sample, Usage
 
 __all__ = [
+    "FILED_AS_REASONING",
     "TEXT_FIELDS",
     "Continuation",
     "Overfull",
     "Phase",
     "SampleState",
+    "ended_well",
     "envelope_of",
     "estimate_tokens",
     "tokens_before",
+    "unfinished",
 ]
+
+FILED_AS_REASONING = (
+    "the upstream filed the answer as reasoning, although thinking is switched off: it is the content"
+)
+"""The note where the whole answer came in the field of the thinking."""
 
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
@@ -81,6 +90,16 @@ def tokens_before(ids: Sequence[int], part: Sequence[int]) -> int:
 def estimate_tokens(text: str) -> int:
     """Estimate the tokens of a text that no engine has counted: at least one."""
     return max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
+
+
+def ended_well(finish_reason: str | None) -> bool:
+    """Tell whether a reply came to its own end, rather than to a token limit."""
+    return finish_reason is not None and finish_reason != "length"
+
+
+def unfinished() -> UpstreamError:
+    """Return the error of a reply that ended without a finish reason: nobody knows whether it is whole."""
+    return UpstreamError(502, "The upstream ended its reply without a finish reason.")
 
 
 def envelope_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,17 +172,40 @@ class WrittenText:
     """The text of one sample, as it reads and as it stands in the assistant's turn.
 
     `engine_splits`: in this upstream request the engine has separated thinking from answer itself.
-    `held_back` is answer text that the next upstream request will write again.
+    `held_back` is answer text that the next upstream request will write again. `filed`: the engine has filed
+    all answer text so far as reasoning.
+
+    `splits`: the engine usually separates them, so text without a tag is shown as answer from the start.
+    `thinking_off`: thinking is switched off, so reasoning without any content is the answer.
     """
 
-    __slots__ = ("_markup", "_turn", "engine_splits", "held_back", "reading")
+    __slots__ = (
+        "_markup",
+        "_resumed",
+        "_splits",
+        "_thinking_off",
+        "_turn",
+        "engine_splits",
+        "filed",
+        "held_back",
+        "reading",
+    )
 
-    def __init__(self, markup: Markup, prefill: str, *, splits: bool) -> None:
+    def __init__(self, markup: Markup, prefill: str, *, splits: bool, thinking_off: bool) -> None:
         self._markup = markup
         self._turn = [prefill]
+        self._splits = splits and markup.opened
+        self._thinking_off = thinking_off
         self.reading = ThinkingText(replace(markup, opened=False) if splits else markup)
         self.held_back = ""
         self.engine_splits = False
+        self.filed = False
+        self._resumed = False
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the text counts as thinking though no tag has said so."""
+        return self.reading.splitter.assumed and not self._resumed
 
     @property
     def reasoning(self) -> str:
@@ -179,6 +221,8 @@ class WrittenText:
         """Take a chunk of thinking, answer or both; return what is new as (thinking, answer)."""
         reasoning = content = ""
         if thought := chunk.reasoning:
+            if self._thinking_off and (self.filed or not self.reading.content_parts):
+                return self._add_filed(chunk)
             if not self.engine_splits:
                 thought = thought.removeprefix(self._markup.open)  # some parsers leave the tag in
                 self.restore_open_tag()
@@ -187,10 +231,52 @@ class WrittenText:
             self._turn.append(thought)
             reasoning, _ = self.reading.add_split(thought, "")
         if chunk.content:
+            if self.filed:
+                self._file_as_thinking()
             self._turn.append(chunk.content)
             more, content = self.reading.feed(chunk.content)
             reasoning += more
         return reasoning, content
+
+    def _add_filed(self, chunk: Chunk) -> tuple[str, str]:
+        """Take an answer in the field of the thinking."""
+        text = chunk.reasoning
+        self.reading.splitter.thinking = False
+        self.filed = self.engine_splits = True
+        self._turn.append(text)
+        self.reading.content_parts.append(text)
+        if not chunk.content:
+            return "", text
+        _, content = self.add(replace(chunk, reasoning=""))
+        return "", text + content
+
+    def _file_as_thinking(self) -> None:
+        """Make thinking of the filed text after all: the engine has written an answer too."""
+        self.reading.reasoning_parts += self.reading.content_parts
+        self.reading.content_parts.clear()
+        self.filed = self._thinking_off = False
+
+    def end(self, *, well: bool) -> tuple[str, str, bool]:
+        """End the reply; return the text that was still held back, and whether a block has become answer.
+
+        `well`: the reply came to its own end. Then thinking that no tag has ended is the answer, and all of
+        it is returned as answer text, as the engine gave it.
+        """
+        reading = self.reading
+        reasoning, content = reading.finish()
+        if well and reading.splitter.thinking and not self.engine_splits and not self._resumed:
+            return "", content + reading.return_block(), True
+        return reasoning, content, False
+
+    def split_late(self) -> bool:
+        """Split the text at a lone end tag, where the engine usually does; return whether there was one."""
+        text = self.content
+        end = text.find(self._markup.close)
+        if not self._splits or self.engine_splits or end < 0 or text[:end].count("`") % 2:
+            return False
+        reasoning, content = split_thinking(text, self._markup)
+        self.reading.reasoning_parts, self.reading.content_parts = [reasoning], [content]
+        return True
 
     def restore_open_tag(self) -> None:
         """Put the opening tag, which the engine or the gateway has taken out, where it stood."""
@@ -222,6 +308,7 @@ class WrittenText:
         self._turn = [turn]
         self.held_back = ""
         self.engine_splits = False
+        self._resumed = True
         return turn
 
 
@@ -250,7 +337,12 @@ class SampleState:
         self.event: Mapping[str, Any] = {}
         self.forced = False  # the gateway has ended the thinking
         self.account = TokenAccount(counts, shares_request=not alone, counts_prompt=first)
-        self.text = WrittenText(plan.markup, plan.prefill, splits=plan.traits.splits_thinking)
+        self.text = WrittenText(
+            plan.markup,
+            plan.prefill,
+            splits=plan.traits.splits_thinking,
+            thinking_off=plan.thinking_off and plan.limit != 0,
+        )
         self._plan = plan
         self._close_ids = close_ids
         # An engine that enforces the limit itself closes the block right after the last token.
@@ -261,6 +353,7 @@ class SampleState:
         self._cut = False  # text beyond the limit was cut off
         self._message: dict[str, Any] = {"role": "assistant"}
         self._choice: dict[str, Any] = {}
+        self._ending: Mapping[str, Any] = {}  # the choice of the chunk with the finish reason
         self._confidence = None if plan.window is None else ConfidenceWindow(plan.window)
 
     def feed(self, chunk: Chunk) -> Delta | None:
@@ -270,9 +363,10 @@ class SampleState:
             if self.pause is not None:
                 return None
         self.event = chunk.event
+        choice = chunk.choice
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
-        choice = chunk.choice
+            self._ending = choice
         fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
         if fields:
             fields = self._keep_fields(choice)
@@ -288,9 +382,16 @@ class SampleState:
             content = self.text.reading.feed_answer(text)
         if chunk.usage is not None and self.pause is None:
             self.account.use(chunk.usage, forced=self.forced)
+        if self._plan.verbatim:
+            return Delta(self.index, reasoning, content, chunk.event, choice)
         if reasoning or content or fields:
             return Delta(self.index, reasoning, content, chunk.event, choice if fields else _NOTHING)
         return None
+
+    def use(self, chunk: Chunk) -> None:
+        """Take the usage of a chunk that follows the end of the reply."""
+        if chunk.usage:
+            self.account.use(chunk.usage, forced=self.forced)
 
     def _take_empty(self, chunk: Chunk) -> None:
         """Take a chunk without text: the end of the reply, or one of which not a token was allowed."""
@@ -305,10 +406,12 @@ class SampleState:
     def _take_thinking(self, chunk: Chunk, text: str) -> tuple[str, str]:
         """Take text while the model may think; return what is new as (thinking, answer)."""
         splitter = self.text.reading.splitter
-        split_by_engine = bool(chunk.reasoning and not chunk.content)
-        was_thinking = split_by_engine or splitter.thinking
+        was_thinking, was_filed = splitter.thinking, self.text.filed
         reasoning, content = self.text.add(chunk)
-        thinking = split_by_engine or splitter.thinking
+        if was_filed and not self.text.filed:  # it was thinking after all
+            self.account.counts.reasoning = self.account.counts.completion
+        split_by_engine = bool(chunk.reasoning and not chunk.content and not self.text.filed)
+        was_thinking, thinking = split_by_engine or was_thinking, split_by_engine or splitter.thinking
         tokens = self.account.count(chunk, text)
         thought = 0
         if reasoning or (was_thinking and thinking):
@@ -330,7 +433,9 @@ class SampleState:
 
     def _pause_at_end(self, content: str, limiter: Limiter) -> Continuation | None:
         """Return whether an early end of thinking, or an answer with a schema, calls for another request."""
-        closed = self.text.reading.splitter.closed or (self.text.engine_splits and bool(content))
+        closed = self.text.reading.splitter.closed or (
+            self.text.engine_splits and bool(content) and not self.text.filed
+        )
         if closed and limiter.must_wait():
             return Continuation.WAIT
         return Continuation.ANSWER if content and self._plan.schema is not None else None
@@ -341,7 +446,7 @@ class SampleState:
         Engines put many tokens into one chunk when a reader lags behind.
         """
         tokens, left = (chunk.tokens or 0) - self.account.counted, limiter.limit - limiter.used
-        if tokens <= left or self.phase is not _THINKING:
+        if tokens <= left or self.phase is not _THINKING or self.text.filed:
             return None
         if not (
             chunk.reasoning or self.text.reading.splitter.thinking or self._plan.markup.open in chunk.content
@@ -361,19 +466,37 @@ class SampleState:
         return tokens if end < 0 or end == length else -(-tokens * end // length)  # part of a token is one
 
     def continuation(self) -> Continuation | None:
-        """Return what a limited reply still lacks at its end: more thinking, its end, or an answer."""
-        limiter = self._limiter
-        if limiter is None or self._message.get("tool_calls"):
+        """Return what a reply still lacks at its end: more thinking, its end, or an answer.
+
+        Without a limit, only thinking that a stop string has ended lacks something.
+        """
+        limiter, text = self._limiter, self.text
+        stopped = self._plan.repairs_stops and self.finish_reason == "stop" and self._met_stop_string()
+        if self._message.get("tool_calls") or (limiter is None and not stopped):
             return None
-        text = self.text
         blank = not text.content.strip()
         in_block = text.reading.splitter.thinking or (text.engine_splits and blank)
         if in_block and self.phase is Phase.THINKING:
-            return Continuation.WAIT if limiter.must_wait() else Continuation.CLOSE
+            if stopped:
+                return Continuation.CLOSE
+            if text.assumed and ended_well(self.finish_reason) and self._plan.schema is None:
+                return None  # no tag says that it thinks, so it is the answer
+            return Continuation.WAIT if limiter and limiter.must_wait() else Continuation.CLOSE
+        if limiter is None:
+            return None
         silent = blank and self.finish_reason == "stop" and (self.forced or text.reasoning)
         if silent and self.phase is not Phase.LED_IN and self._plan.schema is None:
             return Continuation.LEAD_IN
         return None
+
+    def _met_stop_string(self) -> bool:
+        """Tell whether a stop string has ended the reply: vLLM says so in `stop_reason`.
+
+        Where an engine doesn't say, it has, unless the text may be an answer all along.
+        """
+        if "stop_reason" in self._ending:
+            return isinstance(self._ending["stop_reason"], str)
+        return not self.text.assumed
 
     def resume(self, continuation: Continuation, prompt: Prompt | None) -> str:
         """Get ready for the next upstream request; return the assistant's turn up to there."""
@@ -391,18 +514,25 @@ class SampleState:
         return turn
 
     def finish(self) -> list[Delta | FinishedSample]:
-        """End the sample: return the text that was still held back, if any, and the finished sample."""
-        reading, account = self.text.reading, self.account
-        if self.phase is Phase.THINKING:
-            reasoning, content = reading.finish()
-        else:
-            reasoning, content = "", reading.finish_answer()
+        """End a sample that has a finish reason; return the text still held back, if any, and the sample."""
+        assert self.finish_reason is not None
+        text, account = self.text, self.account
         counts, extra, choice = account.counts, dict(self._message), dict(self._choice)
+        if self.phase is Phase.THINKING:
+            thought = len(text.reasoning)
+            reasoning, content, returned = text.end(well=ended_well(self.finish_reason))
+            if returned:
+                counts.reasoning = round(counts.reasoning * len(text.reasoning) / thought) if thought else 0
+            if text.split_late():
+                self._plan.traits.splits_thinking = False
+                counts.reasoning = self._share_of_thinking()
+        else:
+            reasoning, content = "", text.reading.finish_answer()
         sample = Sample(
             self.index,
-            self.text.content,
-            self.text.reasoning,
-            self.finish_reason or "stop",
+            text.content,
+            text.reasoning,
+            self.finish_reason,
             Usage(counts.prompt, counts.completion, counts.reasoning, counts.estimated),
             tuple(extra.pop("tool_calls", None) or ()),
             choice.pop("logprobs", None),
@@ -412,10 +542,17 @@ class SampleState:
         enforced: Enforced = "none"
         if self._limiter is not None:
             enforced = "native" if self._plan.native and kept is not False else "forced"
-        finished = FinishedSample(sample, counts, enforced, envelope_of(self.event), account.usage, kept)
+        notes = (FILED_AS_REASONING,) if text.filed else ()
+        envelope = envelope_of(self.event)
+        finished = FinishedSample(sample, counts, enforced, envelope, account.usage, kept, notes)
         if reasoning or content:
             return [Delta(self.index, reasoning, content, self.event, {}), finished]
         return [finished]
+
+    def _share_of_thinking(self) -> int:
+        """Return the tokens of thinking by the length of the texts."""
+        thought, length = len(self.text.reasoning), len(self.text.reasoning) + len(self.text.content)
+        return round(self.account.counts.completion * thought / length) if length else 0
 
     def _limit_kept(self) -> bool | None:
         """Return whether the engine was seen to enforce the limit (True) or to pass it (False)."""

@@ -18,6 +18,7 @@ from gateway.errors import UpstreamError
 from gateway.runs.events import (
     Delta,
     Event,
+    FailedSample,
     Finished,
     FinishedSample,
     Progress,
@@ -38,15 +39,25 @@ from scorers.types import Sample
 
 __all__ = ["VoteRun"]
 
+_UNREAD_DELTAS = 64
+"""Deltas that may wait for the client. At more, the samples that it sees wait, and so do their streams."""
+
+_DETERMINISTIC = frozenset({400, 404, 413, 422})
+"""The statuses of refusals that another try would only repeat."""
+
 _SEED_RANGE = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
 
 
 @dataclass(slots=True)
 class _SampleTask:
-    """A task that draws one or several samples. It keeps their token counts up to date."""
+    """A task that draws one or several samples. It keeps their token counts up to date.
+
+    `started` is a time of `time.monotonic`; it moves on while the samples wait for the client.
+    """
 
     task: asyncio.Task[None]
     counts: dict[int, TokenCounts]
+    started: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,11 @@ class VoteRun:
         self._records = SampleRecords(answers=self._tally.answers)
         self._lengths: dict[int, int] = {}
         self._confidences: dict[int, float] = {}
+        self._durations: dict[int, float] = {}
+        self._retryable: set[int] = set()
         self._tasks: dict[int, _SampleTask] = {}
         self._queue: asyncio.Queue[Delta | FinishedSample | _Failure | BaseException] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_UNREAD_DELTAS)
         self._streamed_index: int | None = None  # the one sample of a vote that the client sees as it comes
         seed = request.body.get("seed")
         self._seed = seed if isinstance(seed, int) else random.randrange(_SEED_RANGE)
@@ -101,6 +115,7 @@ class VoteRun:
                     self._launch(launch)
                 deadline = None if step.wake_after is None else time.monotonic() + step.wake_after
                 while isinstance(event := await self._next_event(deadline), Delta):
+                    self._room.release()
                     yield trim_delta_logprobs(event, self._request.body)
                 if isinstance(event, FinishedSample):
                     if (progress := await self._record(event)) is not None:
@@ -113,21 +128,27 @@ class VoteRun:
             await self._stop_all()
 
     def _state(self) -> VoteState:
-        records = self._records
+        records, now = self._records, time.monotonic()
         return VoteState(
             self._request.sampling,
             self._tally.groups,
             tuple(
-                RunningSample(index, counts.completion, counts.lowest_confidence)
-                for sample_task in self._tasks.values()
-                for index, counts in sample_task.counts.items()
+                RunningSample(
+                    index,
+                    sample_task.counts[index].completion,
+                    sample_task.counts[index].lowest_confidence,
+                    self._durations.get(index, now - sample_task.started),
+                )
+                for index, sample_task in self._tasks.items()
                 if index not in records.status
             ),
             failures=sum(status == "failed" for status in records.status.values()),
-            elapsed=time.monotonic() - self._started,
+            retryable=frozenset(self._retryable),
+            elapsed=now - self._started,
             launched=records.launched,
             finish_order=tuple(records.finished),
             lengths=self._lengths,
+            durations=self._durations,
             confidences=self._confidences,
             lost_tokens=sum(counts.completion for counts in records.lost),
         )
@@ -138,7 +159,8 @@ class VoteRun:
         indices = range(first, first + launch.count)
         self._records.launched += launch.count
         plan = self._plan(launch.sampling)
-        if plan.limit is None and not plan.prefill and launch.sampling.stop == "none":
+        alone = plan.limit is not None or plan.prefill or plan.repairs_stops
+        if not alone and launch.sampling.stop == "none":
             self._start(plan, indices)
         else:
             for index in indices:
@@ -156,7 +178,7 @@ class VoteRun:
         counts = {index: TokenCounts() for index in indices}
         task = asyncio.create_task(self._draw(plan, counts))
         task.add_done_callback(self._report_crash)
-        sample_task = _SampleTask(task, counts)
+        sample_task = _SampleTask(task, counts, time.monotonic())
         for index in indices:
             self._tasks[index] = sample_task
 
@@ -171,9 +193,15 @@ class VoteRun:
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, FinishedSample):
-                        missing.discard(event.sample.index)
+                        index = event.sample.index
+                        missing.discard(index)
+                        self._durations[index] = time.monotonic() - self._tasks[index].started
                         self._queue.put_nowait(event)
-                    elif self._may_stream(event.index):
+                    elif isinstance(event, FailedSample):
+                        missing.discard(event.index)
+                        self._queue.put_nowait(_Failure((event.index,), event.error))
+                    elif isinstance(event, Delta) and self._may_stream(event.index):
+                        await self._wait_for_room(event.index)
                         self._queue.put_nowait(event)
         except UpstreamError as error:
             if len(missing) < len(indices) or not self._work_around(plan, indices, error):
@@ -181,6 +209,15 @@ class VoteRun:
             return
         for index in missing:  # the upstream returned fewer choices than requested
             self._start(plan, (index,))
+
+    async def _wait_for_room(self, index: int) -> None:
+        """Wait until the client has read enough; the time doesn't count as the sample's own."""
+        if not self._room.locked():
+            await self._room.acquire()
+            return
+        waiting_since = time.monotonic()
+        await self._room.acquire()
+        self._tasks[index].started += time.monotonic() - waiting_since
 
     def _work_around(self, plan: SamplePlan, indices: Sequence[int], error: UpstreamError) -> bool:
         """Start the samples again without what the engine refuses. Return False if it is something else."""
@@ -252,6 +289,10 @@ class VoteRun:
         for index in failed:
             records.status[index] = "failed"
             records.lost.append(self._tasks[index].counts[index])
+        if failure.error.status not in _DETERMINISTIC and (
+            self._request.votes or not self._request.reply.stream
+        ):
+            self._retryable.update(failed)  # a choice that is shown as it comes can't begin anew
         return [self._progress(index, None) for index in failed] if records.finished else []
 
     def _progress(self, index: int, sample: Sample | None) -> Progress:
