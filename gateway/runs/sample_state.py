@@ -180,8 +180,8 @@ class WrittenText:
     """
 
     __slots__ = (
+        "_gateway_opens",
         "_markup",
-        "_resumed",
         "_splits",
         "_thinking_off",
         "_turn",
@@ -200,12 +200,12 @@ class WrittenText:
         self.held_back = ""
         self.engine_splits = False
         self.filed = False
-        self._resumed = False
+        self._gateway_opens = prefill != ""
 
     @property
     def assumed(self) -> bool:
-        """Whether the text counts as thinking though no tag has said so."""
-        return self.reading.splitter.assumed and not self._resumed
+        """Whether only the template makes thinking of the text: neither model nor gateway wrote a tag."""
+        return self.reading.splitter.assumed and not self._gateway_opens
 
     @property
     def reasoning(self) -> str:
@@ -264,7 +264,7 @@ class WrittenText:
         """
         reading = self.reading
         reasoning, content = reading.finish()
-        if well and reading.splitter.thinking and not self.engine_splits and not self._resumed:
+        if well and reading.splitter.thinking and not self.engine_splits:
             return "", content + reading.return_block(), True
         return reasoning, content, False
 
@@ -308,7 +308,7 @@ class WrittenText:
         self._turn = [turn]
         self.held_back = ""
         self.engine_splits = False
-        self._resumed = True
+        self._gateway_opens = True
         return turn
 
 
