@@ -161,8 +161,7 @@ def plan_request(
         notes += _limit_notes(limit, budget, capped=capped)
     if asks and any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}
-    verbatim = not (asks or reply.exclude_reasoning)
-    if verbatim and reply.choices > 1:
+    if not asks and reply.choices > 1:
         body = {**body, "n": reply.choices}
     return RunRequest(
         body,
@@ -178,7 +177,7 @@ def plan_request(
         token_cap=token_cap,
         answer_reserve=model.reserve,
         route=route,
-        verbatim=verbatim,
+        verbatim=not asks,
     )
 
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 from gateway.errors import UpstreamError
 from gateway.runs.events import Aside, Delta, FailedSample, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
-from gateway.runs.sample_state import Continuation, Overfull, SampleState, unfinished
+from gateway.runs.sample_state import Overfull, SampleState, unfinished
+from gateway.runs.written_text import Continuation
 from gateway.upstreams.base import Chunk, Upstream, UpstreamRequest
 from policies.prompts import WAIT
 

@@ -10,7 +10,6 @@ from gateway.errors import UpstreamError
 from gateway.runs.events import Enforced, FailedSample, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
 from gateway.runs.sample_state import (
-    FILED_AS_REASONING,
     TEXT_FIELDS,
     ended_well,
     envelope_of,
@@ -19,6 +18,7 @@ from gateway.runs.sample_state import (
     unfinished,
 )
 from gateway.runs.sampling import share_out
+from gateway.runs.written_text import FILED_AS_REASONING
 from gateway.upstreams.base import Completion
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
@@ -82,6 +82,8 @@ def _sample(
     finish_reason = str(choice["finish_reason"])
     reasoning, content, notes = _split_message(message, plan, well=ended_well(finish_reason))
     counts = _count(usage, reasoning, content, alone=alone)
+    if notes:
+        counts.reasoning, counts.estimated = 0, False
     if close_ids is not None and isinstance(ids := choice.get("token_ids"), list) and reasoning:
         counts.reasoning, counts.estimated = tokens_before(ids, close_ids), not alone
     sample = Sample(
@@ -111,7 +113,7 @@ def _split_message(
     markup: Markup = plan.markup
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
     content = message.get("content") or ""
-    if plan.thinking_off and thought and not content:  # vLLM's parsers take an answer for thinking
+    if plan.thinking_off and thought and not content.strip():  # vLLM's parsers take an answer for thinking
         return "", thought, (FILED_AS_REASONING,)
     opened = markup.opened and not thought
     if not (markup.open in content or opened or markup.answer):
