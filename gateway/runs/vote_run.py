@@ -98,6 +98,7 @@ class VoteRun:
         self._retryable: set[int] = set()
         self._tasks: dict[int, _SampleTask] = {}
         self._queue: asyncio.Queue[Delta | FinishedSample | _Failure | BaseException] = asyncio.Queue()
+        self._next: Delta | FinishedSample | BaseException | None = None  # taken from the queue too early
         self._room = asyncio.Semaphore(_UNREAD_DELTAS)
         self._streamed_index: int | None = None  # the one sample of a vote that the client sees as it comes
         seed = request.body.get("seed")
@@ -121,8 +122,9 @@ class VoteRun:
                     if (progress := await self._record(event)) is not None:
                         yield progress
                 elif event is not None:
-                    for progress in self._record_failure(event):
-                        yield progress
+                    for failure in self._failures(event):
+                        for progress in self._record_failure(failure):
+                            yield progress
             yield Finished(await self._finish(step.reason))
         finally:
             await self._stop_all()
@@ -250,17 +252,31 @@ class VoteRun:
 
     async def _next_event(self, deadline: float | None) -> Delta | FinishedSample | _Failure | None:
         """Return the next event, or None at the deadline, a time of `time.monotonic`."""
-        wait = None if deadline is None else deadline - time.monotonic()
-        if wait is not None and wait <= 0:
-            return None
-        try:
-            async with asyncio.timeout(wait):
-                event = await self._queue.get()
-        except TimeoutError:
-            return None
+        event: Delta | FinishedSample | _Failure | BaseException | None
+        event, self._next = self._next, None
+        if event is None:
+            wait = None if deadline is None else deadline - time.monotonic()
+            if wait is not None and wait <= 0:
+                return None
+            try:
+                async with asyncio.timeout(wait):
+                    event = await self._queue.get()
+            except TimeoutError:
+                return None
         if isinstance(event, BaseException):
             raise event
         return event
+
+    def _failures(self, first: _Failure) -> list[_Failure]:
+        """Return a failure and those that came right with it, so that all are drawn again together."""
+        failures = [first]
+        while self._next is None and not self._queue.empty():
+            event = self._queue.get_nowait()
+            if isinstance(event, _Failure):
+                failures.append(event)
+            else:
+                self._next = event
+        return failures
 
     async def _record(self, finished: FinishedSample) -> Progress | None:
         """Record a finished sample and its answer; return the progress of the vote."""
