@@ -52,12 +52,19 @@ _SEED_RANGE = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 3
 class _SampleTask:
     """A task that draws one or several samples. It keeps their token counts up to date.
 
-    `started` is a time of `time.monotonic`; it moves on while the samples wait for the client.
+    `started` is a time of `time.monotonic`. While the samples wait for the client, since `waiting_since`,
+    their own time stands still.
     """
 
     task: asyncio.Task[None]
     counts: dict[int, TokenCounts]
     started: float
+    waiting_since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The samples' own seconds so far."""
+        return (self.waiting_since or time.monotonic()) - self.started
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +137,7 @@ class VoteRun:
             await self._stop_all()
 
     def _state(self) -> VoteState:
-        records, now = self._records, time.monotonic()
+        records = self._records
         return VoteState(
             self._request.sampling,
             self._tally.groups,
@@ -139,14 +146,14 @@ class VoteRun:
                     index,
                     sample_task.counts[index].completion,
                     sample_task.counts[index].lowest_confidence,
-                    self._durations.get(index, now - sample_task.started),
+                    self._durations.get(index, sample_task.seconds),
                 )
                 for index, sample_task in self._tasks.items()
                 if index not in records.status
             ),
             failures=sum(status == "failed" for status in records.status.values()),
             retryable=frozenset(self._retryable),
-            elapsed=now - self._started,
+            elapsed=time.monotonic() - self._started,
             launched=records.launched,
             finish_order=tuple(records.finished),
             lengths=self._lengths,
@@ -197,7 +204,7 @@ class VoteRun:
                     if isinstance(event, FinishedSample):
                         index = event.sample.index
                         missing.discard(index)
-                        self._durations[index] = time.monotonic() - self._tasks[index].started
+                        self._durations[index] = self._tasks[index].seconds
                         self._queue.put_nowait(event)
                     elif isinstance(event, FailedSample):
                         missing.discard(event.index)
@@ -213,13 +220,14 @@ class VoteRun:
             self._start(plan, (index,))
 
     async def _wait_for_room(self, index: int) -> None:
-        """Wait until the client has read enough; the time doesn't count as the sample's own."""
-        if not self._room.locked():
+        """Wait until the client has read enough."""
+        if self._room.locked():
+            sample_task = self._tasks[index]
+            sample_task.waiting_since = time.monotonic()
             await self._room.acquire()
-            return
-        waiting_since = time.monotonic()
-        await self._room.acquire()
-        self._tasks[index].started += time.monotonic() - waiting_since
+            sample_task.started, sample_task.waiting_since = time.monotonic() - sample_task.seconds, None
+        else:
+            await self._room.acquire()
 
     def _work_around(self, plan: SamplePlan, indices: Sequence[int], error: UpstreamError) -> bool:
         """Start the samples again without what the engine refuses. Return False if it is something else."""
