@@ -104,14 +104,13 @@ class EngineAdapter:
         if body.get("logprobs"):
             request["logprobs"] = body.get("top_logprobs") or 1
         request["prompt"] = prompt
-        if max_tokens is not None:
-            request["max_tokens"] = max_tokens
+        request["max_tokens"] = max_tokens  # without the field, OpenAI's default is 16; null is no cap
         return request
 
     def chat_prefix(self, body: Mapping[str, Any], prefix: str, max_tokens: int | None) -> dict[str, Any]:
         """Return the chat request whose last message is what the assistant has said so far."""
-        request = {key: value for key, value in body.items() if key != "max_completion_tokens"}
-        request["messages"] = [*body["messages"], {"role": "assistant", "content": prefix}]
+        request = {**body, "messages": [*body["messages"], {"role": "assistant", "content": prefix}]}
         if max_tokens is not None:
-            request["max_tokens"] = max_tokens
+            own = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+            request |= dict.fromkeys(own or ["max_tokens"], max_tokens)
         return request
