@@ -230,6 +230,9 @@ class ScriptedUpstream:
             self.dropped += not ended
 
     def _take(self, plan: UpstreamRequest) -> list[Script]:
+        model = plan.body.get("model", "")
+        if self._served and model not in self._served:
+            raise UpstreamError(404, f"{model} is not here", {"code": "not_found"})
         self.plans.append(plan)
         count = plan.body.get("n") or 1
         if count > 1 and self._refuses_n:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from gateway.errors import BadRequest, GatewayError, unknown_value
+from gateway.errors import BadRequest, GatewayError, UpstreamError, unknown_value
 from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
@@ -15,6 +15,7 @@ __all__ = [
     "CORRECTION",
     "Exchange",
     "Writer",
+    "encode",
     "json_object",
     "objects",
     "one_of",
@@ -26,6 +27,9 @@ __all__ = [
 
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
 """The text between a first sample that was shown live and a winner that differs from it."""
+
+_WRITABLE_DEPTH = 254  # levels that orjson writes; it reads 1,024
+_MAX_DEPTH = 200  # what a dialect makes of a body, or echoes in a reply, is nested a little deeper
 
 
 class Writer(Protocol):
@@ -69,6 +73,8 @@ class Exchange(Protocol):
     """
 
     chat: dict[str, Any]
+    translated: bool
+    """Whether `chat` is a translation; in chat completions it is the request as it came."""
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
         """Return the unstreamed reply; `model` is the upstream's name for its model."""
@@ -87,7 +93,28 @@ def json_object(payload: bytes) -> dict[str, Any]:
         raise BadRequest(f"The request body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise BadRequest("The request body must be a JSON object.")
+    if payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH:
+        _check_depth(body)
     return body
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    """Refuse a body that can be read but not written again, which is what the gateway does with it."""
+    nested: Any = body
+    for _ in range(_WRITABLE_DEPTH - _MAX_DEPTH):
+        nested = [nested]
+    try:
+        orjson.dumps(nested)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"The request body is nested deeper than {_MAX_DEPTH} levels.") from error
+
+
+def encode(reply: Any) -> bytes:
+    """Return a reply, or a part of one, as JSON. Raises `UpstreamError` for an engine's that can't be."""
+    try:
+        return orjson.dumps(reply)
+    except orjson.JSONEncodeError as error:
+        raise UpstreamError(502, "The upstream's reply is nested too deeply.") from error
 
 
 def wrong(field: str, allowed: str) -> BadRequest:

@@ -60,6 +60,8 @@ def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> 
         if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
             raise wrong("stop_sequences", "a list of strings")
         chat["stop"] = stops
+    if chat.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
     chat["messages"] = _messages(body)
     return {**chat, **_tools(body), **_output(body.get("output_config")), **_thinking(body.get("thinking"))}
 

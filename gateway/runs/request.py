@@ -35,7 +35,8 @@ class ServedModel:
     """What is known of the model that a request is for.
 
     `levels` are the budgets that it may be asked for. `default` applies where a client says nothing, and
-    `default_by` names who set it. `cap` is the most thinking tokens, whatever a client says.
+    `default_by` names who set it. `cap` is the most thinking tokens, whatever a client says. `answer_cap` is
+    the most tokens of an answer where thinking is limited and the client caps nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ServedModel:
     cap: int | None = None
     answer_reserve: int = 1024
     default_by: str = "default"
+    answer_cap: int | None = None
 
     @property
     def context(self) -> int | None:
@@ -60,7 +62,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """How a client wants its answer: as a stream or not, how many choices, what beside the text."""
+    """How a client wants its answer: as a stream or not, how many choices, what beside the text.
+
+    `plain`: without `scaling`, the gateway's headers and the doubled reasoning field.
+    """
 
     stream: bool = False
     choices: int = 1
@@ -68,6 +73,7 @@ class ReplyOptions:
     exclude_reasoning: bool = False
     live: Literal["winner", "first"] = "winner"
     trace: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
