@@ -123,7 +123,9 @@ class ScriptedUpstream:
     closed before their end.
 
     With `counts`, every chunk reports the number of generated tokens. With `usage`, the end of the reply
-    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion.
+    does; a verbatim request gets it only where it asks for usage itself. With `renders`, the engine can
+    render a chat, so that a reply can continue as a completion. With `strict`, a model that is not listed is
+    a 404.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class ScriptedUpstream:
         usage: bool = True,
         renders: bool = True,
         refuses_n: bool = False,
+        strict: bool = False,
         prompt_tokens: int = 10,
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
@@ -142,6 +145,7 @@ class ScriptedUpstream:
         self._continuing: list[UpstreamRequest] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
+        self._strict = strict
         self._served = (
             {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
         )
@@ -160,7 +164,14 @@ class ScriptedUpstream:
         scripts = self._take(plan)
         with self._running():
             async for chunk in self._play(scripts):
-                yield chunk
+                if not plan.verbatim:
+                    yield chunk
+                elif chunk.index is not None:
+                    chunk.event = {key: value for key, value in chunk.event.items() if key != "usage"}
+                    chunk.usage = chunk.tokens = None
+                    yield chunk
+                elif (plan.body.get("stream_options") or {}).get("include_usage"):
+                    yield chunk
 
     async def complete(self, plan: UpstreamRequest) -> Completion:
         scripts = self._take(plan)
@@ -231,7 +242,7 @@ class ScriptedUpstream:
 
     def _take(self, plan: UpstreamRequest) -> list[Script]:
         model = plan.body.get("model", "")
-        if self._served and model not in self._served:
+        if self._strict and model not in self._served:
             raise UpstreamError(404, f"{model} is not here", {"code": "not_found"})
         self.plans.append(plan)
         count = plan.body.get("n") or 1

@@ -46,7 +46,7 @@ async def gateway(upstream: ScriptedUpstream, **settings: Any) -> AsyncIterator[
 
 def engine_with(*scripts: Any) -> ScriptedUpstream:
     """Return an engine with two models."""
-    return ScriptedUpstream(*(scripts or [says("The answer is 7.")]), models=SERVED)
+    return ScriptedUpstream(*(scripts or [says("The answer is 7.")]), models=SERVED, strict=True)
 
 
 async def eventually(

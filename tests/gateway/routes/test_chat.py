@@ -286,7 +286,7 @@ async def test_an_invalid_request_is_a_400(payload: bytes) -> None:
 
 async def test_an_unknown_model_is_a_404() -> None:
     """The message lists the models."""
-    response = await post(ScriptedUpstream(SEVEN), model="huge")
+    response = await post(ScriptedUpstream(SEVEN, strict=True), model="huge")
     assert response.status_code == 404
     assert "tiny" in response.json()["error"]["message"]
     assert response.json()["error"]["code"] == "model_not_found"
