@@ -154,11 +154,11 @@ class Service:
         """Return the model of a list that a name means; any name where there is no list."""
         if not served:
             return ResolvedModel(model, None)
-        if model in served:
-            return ResolvedModel(model, served[model])
+        if (listed := _listed_name(served, model)) is not None:
+            return ResolvedModel(listed, served[listed])
         name, level, samples = split_suffix(model, self.level_names)
-        if name in served:
-            return ResolvedModel(name, served[name], level, samples)
+        if (listed := _listed_name(served, name)) is not None:
+            return ResolvedModel(listed, served[listed], level, samples)
         if not model and len({card.base or name for name, card in served.items()}) == 1:
             return ResolvedModel(*next(iter(served.items())))  # one model, or adapters of one
         return None
@@ -218,6 +218,11 @@ class Service:
         return prompts | {
             name: prompt for name, prompt in zip(requests, rendered, strict=True) if prompt is not None
         }
+
+
+def _listed_name(served: Mapping[str, ModelCard], model: str) -> str | None:
+    """Return the name under which a list has a model; in Ollama a name without a tag means `:latest`."""
+    return next((name for name in (model, f"{model}:latest") if name in served), None)
 
 
 def _own_settings(settings: Settings, model: str) -> ModelSettings:
