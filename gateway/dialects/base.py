@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import UnionType
 from typing import Any, Protocol
 
 import orjson
@@ -15,6 +16,7 @@ __all__ = [
     "CORRECTION",
     "Exchange",
     "Writer",
+    "check_chat_fields",
     "encode",
     "json_object",
     "objects",
@@ -28,6 +30,15 @@ __all__ = [
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
 """The text between a first sample that was shown live and a winner that differs from it."""
 
+_CHAT_FIELDS: tuple[tuple[str, type | UnionType, str], ...] = (
+    ("seed", int, "a whole number"),
+    ("top_logprobs", int, "a whole number"),
+    ("stop", str | list, "a string or a list of strings"),
+    ("tools", list, "a list"),
+    ("chat_template_kwargs", dict, "an object"),
+    ("stream_options", dict, "an object"),
+)
+_MAX_SEED = 2**63 - 2**16  # seed + i, for sample i, stays within 64 bits
 _WRITABLE_DEPTH = 254  # levels that orjson writes; it reads 1,024
 _MAX_DEPTH = 200  # what a dialect makes of a body, or echoes in a reply, is nested a little deeper
 
@@ -115,6 +126,21 @@ def encode(reply: Any) -> bytes:
         return orjson.dumps(reply)
     except orjson.JSONEncodeError as error:
         raise UpstreamError(502, "The upstream's reply is nested too deeply.") from error
+
+
+def check_chat_fields(chat: Mapping[str, Any]) -> None:
+    """Check the types of the fields that every chat request may have and the gateway itself relies on.
+
+    The upstream judges all others, and all values. Raises `BadRequest`.
+    """
+    for field in ("n", "max_tokens", "max_completion_tokens"):
+        if chat.get(field) is not None:
+            positive(chat[field], field)
+    for field, kind, allowed in _CHAT_FIELDS:
+        if (value := chat.get(field)) is not None and (not isinstance(value, kind) or value is True):
+            raise wrong(field, allowed)
+    if not -_MAX_SEED <= (chat.get("seed") or 0) <= _MAX_SEED:
+        raise wrong("seed", f"a whole number from -{_MAX_SEED} to {_MAX_SEED}")
 
 
 def wrong(field: str, allowed: str) -> BadRequest:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.base import CORRECTION, encode, json_object, positive, string, wrong
+from gateway.dialects.base import CORRECTION, check_chat_fields, encode, json_object, string, wrong
 from gateway.dialects.scaling import progress_report, report, usage_and_report, usage_of
 from gateway.dialects.sse import COMMENT, DONE, event
 from gateway.dialects.thinking_fields import answer_logprobs, both_names, without_thinking
@@ -53,15 +53,7 @@ def parse_body(payload: bytes) -> dict[str, Any]:
     string(body.get("model", ""), "model")
     if not isinstance(body.get("stream") or False, bool):
         raise wrong("stream", "true or false")
-    if not isinstance(body.get("stream_options") or {}, dict):
-        raise wrong("stream_options", "an object")
-    for field in ("n", "max_tokens", "max_completion_tokens"):
-        if body.get(field) is not None:
-            positive(body[field], field)
-    if (tools := body.get("tools")) is not None and not isinstance(tools, list):
-        raise wrong("tools", "a list")
-    if (kwargs := body.get("chat_template_kwargs")) is not None and not isinstance(kwargs, dict):
-        raise wrong("chat_template_kwargs", "an object")
+    check_chat_fields(body)
     return body
 
 
@@ -71,8 +63,11 @@ def _check_messages(messages: object) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message.get("role"), str):
             raise wrong(f"messages[{index}].role", "a string")
-        if not isinstance(message.get("content"), str | list | None):
+        content = message.get("content")
+        if not isinstance(content, str | list | None):
             raise wrong(f"messages[{index}].content", "a string or a list of parts")
+        if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+            raise wrong(f"messages[{index}].content", "a string or a list of part objects")
 
 
 def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:

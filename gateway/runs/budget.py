@@ -40,6 +40,7 @@ _THINKING_FIELDS = ("type", "budget_tokens")
 _THINKING_TYPES = ("enabled", "disabled", "adaptive", "auto")
 """Anthropic's and Volcengine's last two leave the length to the model, so they name no budget."""
 _ALIASES = {"none": "off", "xhigh": "max"}
+_MAX_TOKENS = 2**53  # JSON's largest exact number; with the room for the answer it stays within 64 bits
 _TOKENS = re.compile(r"\d{1,9}", re.ASCII)
 _SUFFIX = re.compile(r"(?P<name>.+?)(?::(?P<level>[a-z]+))?(?:@(?P<samples>\d{1,4}))?", re.ASCII)
 
@@ -222,7 +223,7 @@ def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) ->
 
 def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningBudget:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value >= 0:
+        if 0 <= value <= _MAX_TOKENS:
             return ReasoningBudget(tokens=value)
         if value == -1 and unlimited:
             return ReasoningBudget()

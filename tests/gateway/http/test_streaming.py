@@ -135,11 +135,10 @@ async def test_a_failure_after_a_sign_of_life_is_an_event(path: str) -> None:
 async def test_a_client_that_hangs_up_between_signs_of_life_ends_the_generation(path: str) -> None:
     """A heartbeat doesn't keep alive what nobody reads."""
     upstream = ScriptedUpstream(says(asyncio.Event()))
-    async with serving(create_app(QUICK, upstream)) as url:
-        async with httpx.AsyncClient(base_url=url) as client:
-            async with client.stream("POST", path, json={**REQUESTS[path], "stream": True}) as response:
-                await beats(response.aiter_lines(), 2)
-                assert upstream.open == 1
+    async with serving(create_app(QUICK, upstream)) as url, httpx.AsyncClient(base_url=url) as client:
+        async with client.stream("POST", path, json={**REQUESTS[path], "stream": True}) as response:
+            await beats(response.aiter_lines(), 2)
+            assert upstream.open == 1
         await until(lambda: upstream.dropped == 1 and upstream.open == 0)
 
 
