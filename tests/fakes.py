@@ -123,9 +123,8 @@ class ScriptedUpstream:
     closed before their end.
 
     With `counts`, every chunk reports the number of generated tokens. With `usage`, the end of the reply
-    does; a verbatim request gets it only where it asks for usage itself. With `renders`, the engine can
-    render a chat, so that a reply can continue as a completion. With `strict`, a model that is not listed is
-    a 404.
+    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion. With
+    `strict`, a model that is not listed is a 404.
     """
 
     def __init__(
@@ -164,14 +163,7 @@ class ScriptedUpstream:
         scripts = self._take(plan)
         with self._running():
             async for chunk in self._play(scripts):
-                if not plan.verbatim:
-                    yield chunk
-                elif chunk.index is not None:
-                    chunk.event = {key: value for key, value in chunk.event.items() if key != "usage"}
-                    chunk.usage = chunk.tokens = None
-                    yield chunk
-                elif (plan.body.get("stream_options") or {}).get("include_usage"):
-                    yield chunk
+                yield chunk
 
     async def complete(self, plan: UpstreamRequest) -> Completion:
         scripts = self._take(plan)
