@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.aliases import Aliases, AliasesError
 from gateway.config import ConfigError, Settings
-from gateway.errors import GatewayError, internal_error
+from gateway.errors import GatewayError
 from gateway.http.auth import Keys, add_security
 from gateway.http.error_bodies import error_response
 from gateway.http.request_ids import RequestIds
@@ -157,7 +157,6 @@ def create_app(
         app.router.routes.extend(router.routes)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
         app.openapi_schema = add_security(app.openapi())
@@ -166,15 +165,12 @@ def create_app(
 
 
 async def _gateway_error(request: Request, error: Any) -> Response:
-    return error_response(request.url.path, error.body()["error"], error.status)
+    return error_response(request.scope["path"], error.body()["error"], error.status, error.headers)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
     """Answer an unknown path or method."""
-    message = f"{request.method} {request.url.path}: {error.detail}."
+    path = request.scope["path"]
+    message = f"{request.method} {path}: {error.detail}."
     fields = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return error_response(request.url.path, fields, error.status_code, dict(error.headers or {}))
-
-
-async def _bug(request: Request, error: Any) -> Response:
-    return error_response(request.url.path, internal_error(error).body()["error"], 500)
+    return error_response(path, fields, error.status_code, error.headers)
