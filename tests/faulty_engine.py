@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,10 +43,13 @@ class Wire:
     - `keep` leaves it open for the next request.
     - `close` ends it in order, `reset` breaks it.
     - `silence` leaves the reply open without another byte, `comments` sends comments until the client leaves.
+
+    The bytes go out in pieces that end at `cuts`.
     """
 
     payload: bytes = b""
     then: Then = "keep"
+    cuts: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class _Script:
 
     fault: Fault
     hits: int
-    requests: int = 0
+    payloads: list[bytes] = field(default_factory=list)
 
 
 @dataclass
@@ -136,6 +140,8 @@ class FaultyEngine:
     """The state of the server: its scripts by the word that names a conversation, and what it was sent."""
 
     base_url: str = ""
+    models: Sequence[str] = ("tiny",)
+    owned_by: str = "someone"
     others: int = 0
     """Requests that fit no script and list no models."""
     _scripts: dict[str, _Script] = field(default_factory=dict)
@@ -146,7 +152,11 @@ class FaultyEngine:
 
     def requests(self, word: str) -> int:
         """Count the requests that contained `word`."""
-        return self._scripts[word].requests
+        return len(self._scripts[word].payloads)
+
+    def payloads(self, word: str) -> list[bytes]:
+        """Return the bodies of the requests that contained `word`."""
+        return self._scripts[word].payloads
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it closes."""
@@ -167,8 +177,10 @@ class FaultyEngine:
         payload = await reader.readexactly(int(headers.get("content-length", 0)))
         path = head[0].split(" ")[1]
         wire = self._wire(path, payload, headers.get("authorization", "").removeprefix("Bearer "))
-        writer.write(wire.payload)
-        await writer.drain()
+        for start, end in itertools.pairwise((0, *sorted(wire.cuts), len(wire.payload))):
+            writer.write(wire.payload[start:end])
+            await writer.drain()
+            await asyncio.sleep(0)  # so that the client reads the piece before the next one comes
         if wire.then in ("silence", "comments"):
             await _wait_for_end(reader, writer, comments=wire.then == "comments")
         elif wire.then == "reset":
@@ -191,8 +203,8 @@ class FaultyEngine:
         script = next((script for word, script in self._scripts.items() if word in text), None)
         if script is None:
             return query.says(RIGHT)
-        script.requests += 1
-        return script.fault(query) if script.requests <= script.hits else query.says(RIGHT)
+        script.payloads.append(payload)
+        return script.fault(query) if len(script.payloads) <= script.hits else query.says(RIGHT)
 
 
 async def _wait_for_end(
@@ -210,9 +222,11 @@ async def _wait_for_end(
 
 
 @asynccontextmanager
-async def faulty_engine() -> AsyncIterator[FaultyEngine]:
-    """Run a server with one model, `tiny`."""
-    state = FaultyEngine()
+async def faulty_engine(
+    models: Sequence[str] = ("tiny",), owned_by: str = "someone"
+) -> AsyncIterator[FaultyEngine]:
+    """Run a server with these models, as an engine that calls itself `owned_by`."""
+    state = FaultyEngine(models=models, owned_by=owned_by)
     server = await asyncio.start_server(state.serve, "127.0.0.1", 0, limit=2**24)
     state.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     async with server:

@@ -543,7 +543,7 @@ class Bench:
     async def vote(
         self, fault: Fault, dialect: Dialect, stream: bool, stop: str, hits: int = 1_000
     ) -> tuple[Outcome, int]:
-        """Ask for a vote of six; its first `hits` upstream requests meet the fault. Also return their number."""
+        """Ask for a vote of six; the first `hits` upstream requests meet the fault. Return their number too."""
         word = self.script(fault, hits)
         outcome = await self.ask(word, dialect, stream, {"X-Samples": "6", "X-Stop": stop})
         return outcome, self.engine.requests(word)
