@@ -543,7 +543,7 @@ class Bench:
     async def vote(
         self, fault: Fault, dialect: Dialect, stream: bool, stop: str, hits: int = 1_000
     ) -> tuple[Outcome, int]:
-        """Ask for a vote of six; the first `hits` upstream requests meet the fault. Return their number too."""
+        """Ask for a vote of six whose first `hits` upstream requests meet the fault; return their number."""
         word = self.script(fault, hits)
         outcome = await self.ask(word, dialect, stream, {"X-Samples": "6", "X-Stop": stop})
         return outcome, self.engine.requests(word)
