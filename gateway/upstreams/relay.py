@@ -54,24 +54,32 @@ class RelayedStream:
         return checked
 
     def _checked(self, events: bytes, payloads: list[bytes]) -> bytes:
-        plain = [self._blackout.payload(payload) for payload in payloads]
+        plain = [self._without_key(payload) for payload in payloads] if self._blackout.hides else payloads
         for payload in plain:
             if payload == _DONE:
                 self._check_complete()
                 self.done = True
                 break
             self._check(payload)
-        if plain != payloads:  # the key was in it
+        if plain != payloads:  # the key was in one of them
             return b"".join(b"data: " + payload + b"\n\n" for payload in plain)
-        before, done, _ = events.partition(_DONE_EVENT)
-        return before + done if self.done and done else self._blackout.payload(events)
+        if self.done:
+            before, done, _ = events.partition(_DONE_EVENT)
+            events = before + done
+        return self._blackout.payload(events)
+
+    def _without_key(self, payload: bytes) -> bytes:
+        plain = self._blackout.payload(payload)
+        return ErrorPayload(plain) if type(payload) is ErrorPayload else plain
 
     def _check(self, payload: bytes) -> None:
+        if not self._open:
+            return
         if isinstance(payload, ErrorPayload):
             raise named_error(payload)
         event = json_object(payload)
         choices = event.get("choices")
-        if (not choices or "error" in event) and (error := error_of(event)) is not None and self._open:
+        if (not choices or "error" in event) and (error := error_of(event)) is not None:
             raise error
         for choice in choices if isinstance(choices, list) else ():
             self._check_choice(choice)

@@ -168,7 +168,7 @@ class ChunkReader:
                     index,
                     message.get("content") or "",
                     message.get("reasoning_content") or message.get("reasoning") or "",
-                    choice["finish_reason"],
+                    None if index in failures else choice["finish_reason"],
                     usage=usage if self._choices == 1 else None,
                     event=reply,
                     choice=choice,
@@ -176,8 +176,10 @@ class ChunkReader:
                 )
             )
             self.open_choices.discard(index)
-        missing = [self._failure(index, unfinished(), reply, None) for index in sorted(self.open_choices)]
-        return [*chunks, *missing]
+        chunks += [self._failure(index, unfinished(), reply, None) for index in sorted(self.open_choices)]
+        if usage and self._choices > 1:
+            chunks.append(Chunk(None, usage=usage, event={**reply, "choices": []}))
+        return chunks
 
     def end(self) -> Sequence[Chunk]:
         """End the stream: each choice that has no finish reason has failed."""
@@ -357,6 +359,8 @@ def check_reply(
         finish, usable = checked_finish(checked[-1])
         if not usable:
             failures[index] = failed_finish(checked[-1]["finish_reason"])
+            if not isinstance(checked[-1]["finish_reason"], str):
+                checked[-1]["finish_reason"] = None
         elif finish is None:
             failures[index] = UpstreamUnreachable("The upstream's reply has no finish reason.")
     if not checked:
