@@ -10,7 +10,7 @@ from gateway.upstreams.blackout import KeyBlackout
 from gateway.upstreams.checks import checked_index, json_object
 from gateway.upstreams.failures import error_of, failed_finish, finish_of, malformed, unfinished
 from gateway.upstreams.sse import ErrorPayload, EventCutter, EventParser
-from gateway.upstreams.wire import named_error
+from gateway.upstreams.wire import MOST_CHOICES, named_error
 
 __all__ = ["RelayedStream", "check_whole", "choices_of"]
 
@@ -22,7 +22,7 @@ def choices_of(body: Mapping[str, Any]) -> int:
     """Return how many choices a text completion has: `n` for each of its prompts."""
     n, prompt = body.get("n"), body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    return prompts * (n if type(n) is int and n > 0 else 1)
+    return min(prompts * (n if type(n) is int and n > 0 else 1), MOST_CHOICES)
 
 
 class RelayedStream:

@@ -28,8 +28,10 @@ from gateway.upstreams.reply import Reply
 from gateway.upstreams.sse import ErrorPayload, EventParser
 from gateway.upstreams.tool_calls import Malformed, ToolCallReader, check_tool_calls
 
-__all__ = ["ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
+__all__ = ["MOST_CHOICES", "ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
 
+MOST_CHOICES = 4_096
+"""Choices of one request that are kept apart; no engine gives as many."""
 _AFTER_FINISH = 5.0
 """Seconds to wait for usage and `[DONE]` once all choices have finished."""
 _DONE = b"[DONE]"
@@ -38,7 +40,7 @@ _DONE = b"[DONE]"
 def choices_in(request: UpstreamRequest) -> int:
     """Return how many choices a request asks for."""
     choices = request.body.get("n")
-    return choices if type(choices) is int and choices > 0 else 1
+    return min(choices, MOST_CHOICES) if type(choices) is int and choices > 0 else 1
 
 
 async def read_chunks(
