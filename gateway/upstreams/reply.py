@@ -103,7 +103,7 @@ class Silence:
         end = self._since + self._limit
         if self._total_end is not None and self._total_end < end:
             end = self._total_end
-        return max(min(end - now, self._limit / 8), 0.0)
+        return max(min(end - now, self._limit / 8, self._idle / 8), 0.0)
 
     def _look(self) -> None:
         now = self._time()

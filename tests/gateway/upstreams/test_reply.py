@@ -132,7 +132,6 @@ async def test_an_upstream_that_stays_silent_is_given_up(
         with pytest.raises(UpstreamUnreachable, match=name) as error:
             await texts(upstream)
         assert error.value.status == 504
-        assert server.open == 0 or server.hang_ups == 0
 
 
 class Dripping(StubEngine):
