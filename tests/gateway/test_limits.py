@@ -16,6 +16,7 @@ from tests.stub_engine import Events, Json, StubEngine, chunk, stub_engine
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 CLOSE = 9
 """The end tag's token id; `/tokenize` answers everything with it."""
+END = chunk(finish="stop")
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 
 
@@ -59,7 +60,7 @@ async def test_tokens_beyond_the_limit_are_cut_off() -> None:
     async with asking() as (server, ask):
         server.answers("/detokenize", Json({"prompt": " two three"}))
         server.answers(
-            CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6)])
+            CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6), END])
         )
         reply = await ask(3)
         assert server.bodies("/detokenize") == [{"model": "tiny", "tokens": [2, 3]}]
@@ -86,7 +87,7 @@ async def test_without_ids_the_length_of_the_text_decides() -> None:
     """Half of a chunk's tokens fit, so half of its text is kept."""
     async with asking() as (server, ask):
         event = chunk("abcdefgh", usage={"prompt_tokens": 5, "completion_tokens": 4})
-        server.answers(CHAT, Events([event]))
+        server.answers(CHAT, Events([event, END]))
         reply = await ask(2)
     assert reply["choices"][0]["message"]["reasoning"] == "abcd"
     assert reply["scaling"]["budget"]["used"] == 2
@@ -198,7 +199,7 @@ def test_a_resumed_chat_keeps_the_clients_field_for_its_cap(field: str) -> None:
 async def test_an_answer_is_as_long_as_the_model_makes_it() -> None:
     """Neither the request nor the one that resumes it has a cap of the gateway's."""
     async with asking() as (server, ask):
-        server.answers(CHAT, Events([says("one two three", [1, 2, 3], 3)]))
+        server.answers(CHAT, Events([says("one two three", [1, 2, 3], 3), END]))
         await ask(2)
         assert "max_tokens" not in server.bodies(CHAT)[-1]
         assert server.bodies(COMPLETIONS)[-1]["max_tokens"] is None
