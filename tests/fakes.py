@@ -134,7 +134,8 @@ class ScriptedUpstream:
     closed before their end.
 
     With `counts`, every chunk reports the number of generated tokens. With `usage`, the end of the reply
-    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion.
+    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion. With
+    `strict`, a model that is not listed is a 404.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ScriptedUpstream:
         usage: bool = True,
         renders: bool = True,
         refuses_n: bool = False,
+        strict: bool = False,
         prompt_tokens: int = 10,
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
@@ -153,6 +155,7 @@ class ScriptedUpstream:
         self._continuing: list[UpstreamRequest] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
+        self._strict = strict
         self._served = (
             {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
         )
@@ -226,6 +229,9 @@ class ScriptedUpstream:
     async def healthy(self) -> bool:
         return self.healthy_now
 
+    def notices(self) -> Mapping[str, Any]:
+        return {}
+
     async def start(self) -> None:
         pass
 
@@ -248,6 +254,9 @@ class ScriptedUpstream:
             self.dropped += not ended
 
     def _take(self, plan: UpstreamRequest) -> list[Script]:
+        model = plan.body.get("model", "")
+        if self._strict and model not in self._served:
+            raise UpstreamError(404, f"{model} is not here", {"code": "not_found"})
         self.plans.append(plan)
         count = plan.body.get("n") or 1
         if count > 1 and self._refuses_n:

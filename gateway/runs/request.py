@@ -70,7 +70,10 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """How a client wants its answer: as a stream or not, how many choices, what beside the text."""
+    """How a client wants its answer: as a stream or not, how many choices, what beside the text.
+
+    `plain`: without `scaling`, the gateway's headers and the doubled reasoning field.
+    """
 
     stream: bool = False
     choices: int = 1
@@ -78,6 +81,7 @@ class ReplyOptions:
     exclude_reasoning: bool = False
     live: Literal["winner", "first"] = "winner"
     trace: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
