@@ -10,7 +10,7 @@ import pytest
 from gateway.config import ModelSettings, Settings
 from gateway.errors import ModelNotFound, UpstreamUnreachable
 from gateway.runs.run import Runner
-from gateway.service import Service
+from gateway.service import ResolvedModel, Service, describe_model
 from gateway.upstreams.base import ModelCard
 from gateway.upstreams.client import HTTPUpstream
 from policies.families import Family, find_family
@@ -201,6 +201,14 @@ async def test_unknown_names_are_not_remembered() -> None:
         assert model.name == f"other-{number}"
     assert not service._models
     assert not service._families
+
+
+def test_a_models_own_answer_cap_beats_everybodys() -> None:
+    """Without either, an answer is as long as the model makes it."""
+    settings = Settings(answer_cap=100, models={"a*": ModelSettings(answer_cap=50)})
+    caps = [describe_model(settings, ResolvedModel(name, None)).answer_cap for name in ("a", "b")]
+    assert caps == [50, 100]
+    assert describe_model(Settings(), ResolvedModel("a", None)).answer_cap is None
 
 
 async def test_each_model_has_its_own_template() -> None:
