@@ -121,7 +121,9 @@ class _Pulse:
         "started",
     )
 
-    def __init__(self, send: Send, start: Message, period: float, heartbeat: Callable[[], bytes]) -> None:
+    def __init__(
+        self, send: Send, start: Callable[[], Message], period: float, heartbeat: Callable[[], bytes]
+    ) -> None:
         self.started = False
         self._send = send
         self._start = start
@@ -157,7 +159,7 @@ class _Pulse:
         try:
             if not self.started:
                 self.started = True
-                await self._send(self._start)
+                await self._send(self._start())
             await self._send({"type": "http.response.body", "body": block, "more_body": more})
         except OSError:
             raise ClientGone from None
@@ -189,6 +191,7 @@ class EventStream(Response):
     Unlike Starlette's own streaming response, it closes its source as soon as the client disconnects, even
     while it waits for the next event. It reads no further while the client is slow to read.
 
+    - `headers` may still grow until the status goes out; those that can't be sent are left out.
     - `period` is the longest silence in seconds; `heartbeat` returns a sign of life.
     - `explain` says an error of the source in the client's terms. An error before the status is raised, so
       that it can have its true status; after it, `fail` returns the event that ends the stream.
@@ -208,9 +211,9 @@ class EventStream(Response):
         fail: Callable[[GatewayError], bytes],
         on_end: Callable[[int], None],
     ) -> None:
-        super().__init__(None, headers={**headers, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
+        super().__init__()
         self._source = source
+        self._extra_headers = headers
         self._period = period
         self._heartbeat = heartbeat
         self._explain = explain
@@ -219,8 +222,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the source ends or the client is gone."""
-        start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        pulse = _Pulse(send, start, self._period, self._heartbeat)
+        pulse = _Pulse(send, self._start, self._period, self._heartbeat)
         status = CLIENT_CLOSED_REQUEST
         try:
             async with aclosing(self._source), DisconnectWatch(receive), pulse:
@@ -247,6 +249,16 @@ class EventStream(Response):
             return
         finally:
             self._on_end(status)
+
+    def _start(self) -> Message:
+        headers = {
+            **sendable(self._extra_headers),
+            "Content-Type": f"{self.media_type}; charset=utf-8",
+            "Cache-Control": "no-cache",
+            "X-Accel-Buffering": "no",
+        }
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return {"type": "http.response.start", "status": 200, "headers": raw}
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
