@@ -181,16 +181,21 @@ async def test_a_name_without_a_tag_means_the_latest() -> None:
     assert (resolved.name, resolved.level) == ("qwen3:latest", "low")
 
 
-async def test_unknown_names_have_the_list_read_again_at_most_once_a_second() -> None:
-    """So that a client with a wrong name doesn't turn each request into two."""
+async def test_an_unknown_name_has_the_list_read_again_at_most_once_a_second() -> None:
+    """So that a name that no list has doesn't turn each request into two, nor do many such names."""
     upstream, now = Serving(ModelCard("a")), [0.0]
     service = Service(Settings(), upstream, Runner(upstream), clock=lambda: now[0])
     for _ in range(3):
         await service.resolve("new")
     assert upstream.refreshes == 1
-    now[0] = 1.0
     await service.resolve("other")
     assert upstream.refreshes == 2
+    now[0] = 1.0
+    await service.resolve("new")
+    assert upstream.refreshes == 3
+    for number in range(100):
+        await service.resolve(f"name-{number}")
+    assert upstream.refreshes < 12
 
 
 async def test_unknown_names_are_not_remembered() -> None:
