@@ -30,7 +30,7 @@ from gateway.runs.run import Runner
 from gateway.runs.scorers import Scorers
 from gateway.runs.voting import LazyAsyncPool, VoteSettings
 from gateway.service import Service, check_settings
-from gateway.upstreams.base import Upstream
+from gateway.upstreams.base import Upstream, UpstreamLimits
 from gateway.upstreams.client import HTTPUpstream
 
 __all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
@@ -38,9 +38,20 @@ __all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
 
 def make_upstream(settings: Settings) -> Upstream:
     """Return the upstream that the settings name, or else the embedded engine."""
+    limits = UpstreamLimits(
+        settings.connect_timeout,
+        settings.first_token_timeout,
+        settings.idle_timeout,
+        settings.total_timeout,
+        settings.max_event_bytes,
+        settings.max_reply_bytes,
+        settings.max_logprobs_reply_bytes,
+        settings.max_compression_ratio,
+        settings.max_header_bytes,
+    )
     if settings.upstream is not None:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
-        return HTTPUpstream(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
+        return HTTPUpstream(str(settings.upstream), key, limits=limits)
     from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
     from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 
@@ -50,7 +61,7 @@ def make_upstream(settings: Settings) -> Upstream:
         settings.embedded_context,
         settings.embedded_adapters,
     )
-    return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
+    return EmbeddedUpstream(EmbeddedEngine(options), limits=limits)
 
 
 def make_vote_settings(

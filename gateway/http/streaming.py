@@ -191,7 +191,7 @@ class EventStream(Response):
     Unlike Starlette's own streaming response, it closes its source as soon as the client disconnects, even
     while it waits for the next event. It reads no further while the client is slow to read.
 
-    - `headers` may still grow until the status goes out; those that can't be sent are left out.
+    - `headers` are read when the status goes out: those of the upstream are known only then.
     - `period` is the longest silence in seconds; `heartbeat` returns a sign of life.
     - `explain` says an error of the source in the client's terms. An error before the status is raised, so
       that it can have its true status; after it, `fail` returns the event that ends the stream.
@@ -211,9 +211,10 @@ class EventStream(Response):
         fail: Callable[[GatewayError], bytes],
         on_end: Callable[[int], None],
     ) -> None:
-        super().__init__()
+        super().__init__(None, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._late_headers = headers
         self._source = source
-        self._extra_headers = headers
         self._period = period
         self._heartbeat = heartbeat
         self._explain = explain
@@ -222,7 +223,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the source ends or the client is gone."""
-        pulse = _Pulse(send, self._start, self._period, self._heartbeat)
+        pulse = _Pulse(send, self._start_message, self._period, self._heartbeat)
         status = CLIENT_CLOSED_REQUEST
         try:
             async with aclosing(self._source), DisconnectWatch(receive), pulse:
@@ -250,15 +251,9 @@ class EventStream(Response):
         finally:
             self._on_end(status)
 
-    def _start(self) -> Message:
-        headers = {
-            **sendable(self._extra_headers),
-            "Content-Type": f"{self.media_type}; charset=utf-8",
-            "Cache-Control": "no-cache",
-            "X-Accel-Buffering": "no",
-        }
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        return {"type": "http.response.start", "status": 200, "headers": raw}
+    def _start_message(self) -> Message:
+        self.headers.update(sendable(self._late_headers))
+        return {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: relayed to the upstream and back without changes."""
+"""`POST /v1/completions`: relayed to the upstream and back without changes, except for failures."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ def completions_router(service: Service) -> APIRouter:
             resolved = await _check(service, request, body)
             if resolved.route is not None:
                 payload = orjson.dumps({**body, "model": resolved.name})
-            source = service.upstream.relay("completions", payload)
+            headers: dict[str, str] = {}  # complete with the first piece
+            source = service.upstream.relay("completions", payload, headers.update)
             if body.get("stream"):
                 return stream_response(
-                    service, request, source, {}, heartbeat=lambda: COMMENT, fail=_error_event
+                    service, request, source, headers, heartbeat=lambda: COMMENT, fail=_error_event
                 )
             async with aclosing(source):
                 reply = b"".join([block async for block in source])
-            return Response(reply, media_type="application/json")
+            return Response(reply, headers=headers, media_type="application/json")
 
         return await run_while_connected(service, request, work)
 

@@ -7,14 +7,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-__all__ = ["MODEL", "REASONING_OPTIONS", "ROOMY", "VllmServer", "serve"]
+__all__ = ["MODEL", "REASONING_OPTIONS", "ROOMY", "VllmServer", "free_port", "serve"]
 
 MODEL = "tiny"
 CONTEXT = 4096
@@ -43,11 +43,12 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class VllmServer:
-    """A running vLLM: its address, the name of its model and its metrics."""
+    """A running vLLM: its address, the name of its model, its process group and its metrics."""
 
     base_url: str
     model: str
     log: Path
+    group: int
     http: httpx.Client
     """A client for direct requests, with timeouts for a busy machine."""
 
@@ -75,6 +76,20 @@ class VllmServer:
         """Count the sequences that have had their first token since the start; n=4 counts four."""
         return int(self.metric("vllm:time_to_first_token_seconds_count"))
 
+    def kill_engine(self) -> None:
+        """Kill the process that generates, which is a child of the API server."""
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                name, _, fields = stat.read_text().partition("(")[2].rpartition(")")
+                if int(fields.split()[2]) == self.group and "EngineCor" in name:
+                    os.kill(int(stat.parent.name), signal.SIGKILL)
+                    return
+        raise LookupError("vLLM has no process of that name")
+
+    def kill(self) -> None:
+        """Kill all processes at once."""
+        os.killpg(self.group, signal.SIGKILL)
+
     def completed(self) -> int:
         """Count the sequences that ended by themselves, without an abort."""
         name = "vllm:request_success_total"
@@ -90,21 +105,28 @@ def free_port() -> int:
 
 @contextmanager
 def serve(
-    python: str, model: Path, log: Path, options: Sequence[str] = (), *, context: int = CONTEXT
+    python: str,
+    model: Path,
+    log: Path,
+    options: Sequence[str] = (),
+    *,
+    context: int = CONTEXT,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[VllmServer]:
     """Run vLLM's API server until the block ends; it takes about 40 seconds to start.
 
     Raises RuntimeError with the end of the log if the server dies during its start or needs more than
     `START_SECONDS`.
     """
-    port = free_port()
+    port = port or free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--model", str(model), "--served-model-name", MODEL, "--max-model-len", str(context)]
     command += ["--dtype", "bfloat16", "--enforce-eager", *options]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -113,7 +135,7 @@ def serve(
     base_url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=base_url, timeout=120) as http:
-            server = VllmServer(base_url, MODEL, log, http)
+            server = VllmServer(base_url, MODEL, log, process.pid, http)
             wait_until_healthy(process, server)
             yield server
     finally:
