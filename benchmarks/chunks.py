@@ -28,7 +28,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
@@ -50,7 +50,8 @@ from gateway.runs.run import Runner
 from gateway.service import ResolvedModel, describe_model
 from gateway.upstreams.adapters import adapter_for
 from gateway.upstreams.base import Endpoint
-from gateway.upstreams.client import HTTPUpstream
+from gateway.upstreams.client import Again, Body, HTTPUpstream
+from gateway.upstreams.reply import Reply, ReplyLimits
 
 __all__ = ["main"]
 
@@ -67,18 +68,15 @@ class Blocks:
     """A response whose body is in memory, block by block; replaces aiohttp's."""
 
     status = 200
+    headers: Mapping[str, str] = {}
+    raw_headers = ()
 
     def __init__(self, blocks: list[bytes]) -> None:
         self.content = self
-        self._blocks = blocks
+        self._blocks = iter(blocks)
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        for block in self._blocks:
-            yield block
-
-    async def read(self) -> bytes:
-        """Return the end tag's token ids, the only reply that is not streamed."""
-        return b'{"tokens": [0]}'
+    async def readany(self) -> bytes:
+        return next(self._blocks, b"")
 
 
 class CannedUpstream(HTTPUpstream):
@@ -89,15 +87,25 @@ class CannedUpstream(HTTPUpstream):
         self.engine = adapter_for(owned_by)
         self._replies = {model: events(model, pieces(model), counts) for model in CHUNKS}
 
-    def _open(
-        self, url: str, body: Mapping[str, Any] | bytes | None, *, method: str = "POST"
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        request = orjson.loads(body) if isinstance(body, bytes) else body or {}
-        return self._reply(self._replies[request["model"]])
-
     @asynccontextmanager
-    async def _reply(self, blocks: list[bytes]) -> AsyncIterator[aiohttp.ClientResponse]:
-        yield cast(aiohttp.ClientResponse, Blocks(blocks))
+    async def _open(
+        self,
+        url: str,
+        body: Body,
+        *,
+        method: str = "POST",
+        limits: ReplyLimits | None = None,
+        again: Again | None = None,
+    ) -> AsyncIterator[Reply]:
+        request = orjson.loads(self._payload(url, body) or b"{}")
+        end_tag = [b'{"tokens": [0]}']  # the only reply that is not streamed
+        blocks = end_tag if url.endswith("/tokenize") else self._replies[request["model"]]
+        response = cast(aiohttp.ClientResponse, Blocks(blocks))
+        reply = Reply(response, limits or ReplyLimits(self.limits), asyncio.get_running_loop().time())
+        try:
+            yield reply
+        finally:
+            reply.close()
 
 
 def request_of(model: str, headers: dict[str, str]) -> RunRequest:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from gateway.aliases import Aliases, AliasesError
 from gateway.config import ConfigError, Settings
-from gateway.errors import GatewayError, internal_error
+from gateway.errors import GatewayError
 from gateway.http.auth import Keys, add_security
 from gateway.http.error_bodies import error_response
 from gateway.http.request_ids import RequestIds
@@ -30,7 +30,7 @@ from gateway.runs.run import Runner
 from gateway.runs.scorers import Scorers
 from gateway.runs.voting import LazyAsyncPool, VoteSettings
 from gateway.service import Service, check_settings
-from gateway.upstreams.base import Upstream
+from gateway.upstreams.base import Upstream, UpstreamLimits
 from gateway.upstreams.client import HTTPUpstream
 
 __all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
@@ -38,9 +38,20 @@ __all__ = ["create_app", "make_recorder", "make_upstream", "make_vote_settings"]
 
 def make_upstream(settings: Settings) -> Upstream:
     """Return the upstream that the settings name, or else the embedded engine."""
+    limits = UpstreamLimits(
+        settings.connect_timeout,
+        settings.first_token_timeout,
+        settings.idle_timeout,
+        settings.total_timeout,
+        settings.max_event_bytes,
+        settings.max_reply_bytes,
+        settings.max_logprobs_reply_bytes,
+        settings.max_compression_ratio,
+        settings.max_header_bytes,
+    )
     if settings.upstream is not None:
         key = settings.upstream_key.get_secret_value() if settings.upstream_key else None
-        return HTTPUpstream(str(settings.upstream), key, idle_timeout=settings.idle_timeout)
+        return HTTPUpstream(str(settings.upstream), key, limits=limits)
     from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
     from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 
@@ -50,7 +61,7 @@ def make_upstream(settings: Settings) -> Upstream:
         settings.embedded_context,
         settings.embedded_adapters,
     )
-    return EmbeddedUpstream(EmbeddedEngine(options), idle_timeout=settings.idle_timeout)
+    return EmbeddedUpstream(EmbeddedEngine(options), limits=limits)
 
 
 def make_vote_settings(
@@ -146,7 +157,6 @@ def create_app(
         app.router.routes.extend(router.routes)
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
     if settings.keys:
         app.add_middleware(Keys, keys=settings.keys)
         app.openapi_schema = add_security(app.openapi())
@@ -155,15 +165,12 @@ def create_app(
 
 
 async def _gateway_error(request: Request, error: Any) -> Response:
-    return error_response(request.url.path, error.body()["error"], error.status)
+    return error_response(request.scope["path"], error.body()["error"], error.status, error.headers)
 
 
 async def _http_error(request: Request, error: Any) -> Response:
     """Answer an unknown path or method."""
-    message = f"{request.method} {request.url.path}: {error.detail}."
+    path = request.scope["path"]
+    message = f"{request.method} {path}: {error.detail}."
     fields = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
-    return error_response(request.url.path, fields, error.status_code, dict(error.headers or {}))
-
-
-async def _bug(request: Request, error: Any) -> Response:
-    return error_response(request.url.path, internal_error(error).body()["error"], 500)
+    return error_response(path, fields, error.status_code, error.headers)

@@ -89,6 +89,8 @@ class ModelSettings(BaseModel):
     budget_cap: Annotated[int, Field(ge=0)] | None = None
     """The most thinking tokens that a request may have."""
     answer_reserve: Annotated[int, Field(ge=1)] | None = None
+    answer_cap: Annotated[int, Field(ge=1)] | None = None
+    """The most tokens of an answer if thinking is limited and the client caps nothing."""
     levels: dict[str, LevelSettings] = {}
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from gateway.aliases import Aliases
 from gateway.config import Allowance, ConfigError, LevelSettings, ModelSettings, Settings
-from gateway.errors import BadRequest, ModelNotFound, UpstreamError
+from gateway.errors import BadRequest, GatewayError, ModelNotFound, UpstreamError
 from gateway.observability.metrics import Metrics
 from gateway.recordings.writer import Recorder
 from gateway.runs.budget import AUTO, parse_budget, split_suffix
@@ -31,16 +33,35 @@ __all__ = [
     "levels_with",
 ]
 
+_REFRESH_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model name from a client, with what it means."""
+    """A model name from a client, with what it means.
+
+    `listed` is None where the upstream's list has the model, or there is no list. Otherwise it holds the
+    names that the client could use instead, should the upstream not know this one.
+    """
 
     name: str
     card: ModelCard | None
     level: str | None = None
     samples: int | None = None
     route: Route | None = None
+    listed: tuple[str, ...] | None = None
+
+    def not_served(self) -> GatewayError | None:
+        """Return the error for a name that the upstream refused; None for one that its list has."""
+        if self.listed is None:
+            return None
+        if self.route is None:
+            return ModelNotFound(self.name, self.listed)
+        return UpstreamError(
+            502,
+            f"The alias {self.route.alias!r} stands for {self.route.target!r}, "
+            "which the upstream does not serve.",
+        )
 
 
 @dataclass(slots=True)
@@ -52,6 +73,7 @@ class Service:
     runner: Runner
     metrics: Metrics = field(default_factory=Metrics)
     aliases: Aliases = field(default_factory=Aliases)
+    clock: Callable[[], float] = time.monotonic
     probe_seconds: float = 5.0
     """For all of a template's probes; an engine renders one in milliseconds."""
     recorder: Recorder | None = None
@@ -59,6 +81,8 @@ class Service:
     """The scorers that a client may name."""
     _models: dict[str, ServedModel] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
+    _refreshed: float = -math.inf
+    """When an unknown name last had the upstream's list read again."""
     _learn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -79,8 +103,9 @@ class Service:
         """Return the upstream model that a name means, and what the name's suffix asks for.
 
         An alias comes first, and `key` chooses among its targets; then an upstream's exact name; then either
-        with a suffix. Raises `ModelNotFound`, also where neither the alias's nor the model's name fits one of
-        the `allowed` patterns, and `UpstreamError` where the upstream doesn't serve an alias's target.
+        with a suffix. A name that the upstream's list lacks may still be one that it serves, so it stays as
+        it is, without a known suffix. Raises `ModelNotFound` where nothing is named and there are several
+        models, and where neither the alias's nor the model's name fits one of the `allowed` patterns.
         """
         route: Route | None = None
         level: str | None = None
@@ -89,16 +114,12 @@ class Service:
             route, level, samples = await self._route(model, key)
         resolved, served = await self._find(route.target if route else model)
         names = {route.alias, route.target} if route else {resolved.name} if resolved else set()
-        if not any(fits(name, allowed) for name in names):
-            allowed_names = [name for name in (*served, *self.aliases.table) if fits(name, allowed)]
-            raise ModelNotFound(model, allowed_names)
-        if resolved is None:  # an alias's target, or no name would have fitted
-            assert route is not None
-            self.metrics.count_alias(route, 502)
-            raise UpstreamError(
-                502,
-                f"The alias {route.alias!r} stands for {route.target!r}, which the upstream does not serve.",
-            )
+        permitted = any(fits(name, allowed) for name in names)
+        if resolved is None or not permitted or resolved.listed is not None:
+            listed = tuple(name for name in (*served, *self.aliases.table) if fits(name, allowed))
+            if resolved is None or not permitted:
+                raise ModelNotFound(model, listed)
+            resolved = replace(resolved, listed=listed)
         if route is None:
             return resolved
         level, samples = level or resolved.level, samples or resolved.samples  # a target may have a suffix
@@ -113,21 +134,34 @@ class Service:
         return self.aliases.route(name, key), level, samples
 
     async def _find(self, model: str) -> tuple[ResolvedModel | None, Mapping[str, ModelCard]]:
-        """Return the upstream model that a name means, if there is one, and all that there are."""
+        """Return the upstream model that a name means, and all that the upstream lists.
+
+        None where no name is given and the list has several. The list may be old, so an unknown name has it
+        read again, but not more often than once a second.
+        """
         served = await self.upstream.models()
-        for refresh in (False, True):
-            if refresh:
-                served = await self.upstream.models(refresh=True)
-            if not served:
-                return ResolvedModel(model, None), served
-            if model in served:
-                return ResolvedModel(model, served[model]), served
+        resolved = self._find_in(served, model)
+        if resolved is None and self.clock() - self._refreshed >= _REFRESH_SECONDS:
+            self._refreshed = self.clock()
+            served = await self.upstream.models(refresh=True)
+            resolved = self._find_in(served, model)
+        if resolved is None and model:
             name, level, samples = split_suffix(model, self.level_names)
-            if name in served:
-                return ResolvedModel(name, served[name], level, samples), served
-            if not model and len({card.base or name for name, card in served.items()}) == 1:
-                return ResolvedModel(*next(iter(served.items()))), served  # one model, or adapters of one
-        return None, served
+            resolved = ResolvedModel(name, None, level, samples, listed=())
+        return resolved, served
+
+    def _find_in(self, served: Mapping[str, ModelCard], model: str) -> ResolvedModel | None:
+        """Return the model of a list that a name means; any name where there is no list."""
+        if not served:
+            return ResolvedModel(model, None)
+        if (listed := _listed_name(served, model)) is not None:
+            return ResolvedModel(listed, served[listed])
+        name, level, samples = split_suffix(model, self.level_names)
+        if (listed := _listed_name(served, name)) is not None:
+            return ResolvedModel(listed, served[listed], level, samples)
+        if not model and len({card.base or name for name, card in served.items()}) == 1:
+            return ResolvedModel(*next(iter(served.items())))  # one model, or adapters of one
+        return None
 
     async def resolve_and_describe(
         self, model: str, allowed: Collection[str], key: str, allowances: Mapping[str, Allowance]
@@ -186,6 +220,11 @@ class Service:
         }
 
 
+def _listed_name(served: Mapping[str, ModelCard], model: str) -> str | None:
+    """Return the name under which a list has a model; in Ollama a name without a tag means `:latest`."""
+    return next((name for name in (model, f"{model}:latest") if name in served), None)
+
+
 def _own_settings(settings: Settings, model: str) -> ModelSettings:
     """Return the settings of just this model: those of the first pattern that fits its name."""
     fitting = (own for glob, own in settings.models.items() if fits(model, (glob,)))
@@ -232,6 +271,7 @@ def describe_model(settings: Settings, resolved: ResolvedModel) -> ServedModel:
         parse_budget(default, "default_budget", levels) if default else None,
         cap,
         own.answer_reserve or settings.answer_reserve,
+        answer_cap=own.answer_cap or settings.answer_cap,
     )
 
 

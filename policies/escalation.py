@@ -62,7 +62,7 @@ class AutoPolicy:
         launches, start = [], 0
         for tier in self.tiers:
             last = tier is self.tiers[-1] or tier.samples is None
-            end = sampling.samples if last else start + (tier.samples or 0)
+            end = launched + count if last else start + (tier.samples or 0)
             count_here = min(end, launched + count) - max(start, launched)
             if count_here > 0:
                 launches.append(Launch(self._at_tier(sampling, tier), count_here))

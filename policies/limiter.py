@@ -36,14 +36,14 @@ class Limiter:
         return False
 
 
-def share_tokens(limit: int, reserve: int, total: int | None) -> tuple[int, int]:
-    """Split a reply's tokens into (thinking limit, total limit).
+def share_tokens(limit: int, reserve: int, total: int | None) -> int:
+    """Return the thinking limit that leaves room for the answer.
 
     `reserve` is what the answer needs, `total` the client's own cap on both together (None: no cap). The
     answer's reserve comes first. But it never takes more than half of a small total, so that each side has
     some.
     """
     if total is None:
-        return limit, limit + reserve
+        return limit
     answer = min(reserve, max(total // 2, 1))
-    return min(limit, max(total - answer, 0)), total
+    return min(limit, max(total - answer, 0))

@@ -171,7 +171,9 @@ class _Simulation:
 
     def _running_sample(self, index: int) -> RunningSample:
         length, lows = self._length(index), self._launched[index].lows
-        return RunningSample(index, length, lows[min(length, len(lows)) - 1] if length and lows else None)
+        confidence = lows[min(length, len(lows)) - 1] if length and lows else None
+        seconds = (self._clock - self._running[index]) / TOKENS_PER_SECOND
+        return RunningSample(index, length, confidence, seconds)
 
     def _state(self) -> VoteState:
         done = {sample.index: self._launched[sample.index] for sample in self._finished}
@@ -183,6 +185,7 @@ class _Simulation:
             launched=len(self._launched),
             finish_order=tuple(done),
             lengths={index: sample.tokens for index, sample in done.items()},
+            durations={index: sample.tokens / TOKENS_PER_SECOND for index, sample in done.items()},
             confidences={
                 index: sample.confidence for index, sample in done.items() if sample.confidence is not None
             },

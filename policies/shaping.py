@@ -40,9 +40,9 @@ class ShapedRequest:
     first character, with the opening tag that the template would have written; it is for engines
     that take only a chat prefix. `markup` is that of the text which follows.
 
-    `off` says how thinking is off; None: it is on, or nothing was requested.
+    `off` says how thinking is off; None: it is on, or nobody switched it.
 
-    - "native": by the family's own switch.
+    - "native": by the family's own switch, or by the client's own words.
     - "already": the model does not think unless a switch is on.
     - "prefill": by a closed block of thinking in `prefill`.
     - "effort": by the lowest effort.
@@ -75,7 +75,8 @@ def shape(
     own_state = _state_in_body(family, body)
     state = own_state or requested or ("off" if family.default in ("off", "never") else "on")
     if requested is None:
-        return ShapedRequest(dict(body), _reply_markup(family, body, thinks=state == "on"))
+        off: OffMethod | None = "native" if own_state == "off" else None
+        return ShapedRequest(dict(body), _reply_markup(family, body, thinks=state == "on"), off)
     notes: list[str] = []
     if own_state and own_state != requested:
         notes.append(f"thinking stays {own_state}: the request itself says so")

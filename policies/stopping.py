@@ -16,7 +16,7 @@ from math import comb
 from types import MappingProxyType
 from typing import Literal
 
-from policies.types import Launch, SamplingRequest, Step, VoteState
+from policies.types import Launch, Step, VoteState
 
 __all__ = [
     "STOPPING",
@@ -33,6 +33,12 @@ TICK = 0.25
 
 WARM_UP = 16
 """Samples that set DeepConf's threshold."""
+
+PATIENCE = 3.0
+"""How many times longer than the slowest finished sample another one may take."""
+
+LEAST_PATIENCE = 30.0
+"""The seconds that every sample may take, however fast the others were."""
 
 KEEP = 0.9
 """The part of the warm-up samples above the threshold: DeepConf's careful setting (the bold one is 0.1)."""
@@ -105,9 +111,12 @@ def confident(state: VoteState) -> RuleResult:
 
     The rule stops once the leader has the requested `threshold` of all confidence. At least half
     as many samples as the warm-up drew must vote by then: one answer among replies without any is
-    no agreement. Without logprobs nothing is aborted and every answer counts the same.
+    no agreement. It also stops where no further sample can change a majority. Without logprobs
+    nothing is aborted and every answer counts the same.
     """
     left = _samples_left(state)
+    if not _fewest_to_decide(state, left):
+        return RuleResult(0)
     warm_up = min(WARM_UP, (state.sampling.samples + 1) // 2)
     if len(state.finish_order) < warm_up:
         return RuleResult(min(left, warm_up - len(state.finish_order)))
@@ -155,9 +164,27 @@ def lead_probability(leader: int, runner_up: int) -> float:
     return at_most / (1 << trials)
 
 
+def _unlaunched(state: VoteState) -> int:
+    """Return how many samples may still be launched: those not drawn yet, and replacements.
+
+    Each of the requested samples is replaced at most once, and only if it failed in a way that
+    another try may avoid. A replacement is not replaced, and a single sample is not drawn again.
+    """
+    samples = state.sampling.samples
+    replacements = sum(index < samples for index in state.retryable) if samples > 1 else 0
+    return max(0, samples + replacements - state.launched)
+
+
 def _samples_left(state: VoteState) -> int:
     """Return how many samples may still finish: those in flight, and those not launched yet."""
-    return state.sampling.samples - state.launched + len(state.running)
+    return _unlaunched(state) + len(state.running)
+
+
+def _patience(state: VoteState) -> float | None:
+    """Return the seconds that a sample in flight may take; None before the first one has finished."""
+    if state.sampling.stop == "none" or not state.durations:
+        return None
+    return max(LEAST_PATIENCE, PATIENCE * max(state.durations.values()))
 
 
 def _usable_count(state: VoteState) -> int:
@@ -209,8 +236,10 @@ class VotePolicy:
     asks for; "all" starts everything at once and aborts the stragglers. `concurrency` caps the
     samples in flight, and more start as slots free up (None: no cap).
 
-    A failed sample is not replaced: the rest decide. A limit in tokens or seconds ends the
-    drawing, and the finished samples vote.
+    A failed sample is drawn again once, unless its error would come again; then the rest decide.
+    Under every rule but "none" a sample is given up if it takes three times as long as the slowest
+    finished one, and at least 30 s. A limit in tokens or seconds ends the drawing, and the finished
+    samples vote.
     """
 
     launch: Literal["waves", "all"] = "waves"
@@ -227,8 +256,11 @@ class VotePolicy:
         if limit := _reached_limit(state):
             return _finish(state, limit)
         result = STOPPING[rule](state)
-        alive = len(state.running) - len(result.abort)
-        unlaunched = sampling.samples - state.launched
+        patience = _patience(state)
+        stragglers = {s.index for s in state.running if patience is not None and s.seconds >= patience}
+        abort = result.abort | stragglers
+        alive = len(state.running) - len(abort)
+        unlaunched = _unlaunched(state)
         if unlaunched <= 0 and alive <= 0:
             return _finish(state, "all drawn")
         in_flight = max(result.in_flight, sampling.choices - _usable_count(state))
@@ -240,8 +272,8 @@ class VotePolicy:
         count = max(0, min(target - alive, unlaunched))
         return Step(
             launch=(Launch(sampling, count),) if count else (),
-            abort=result.abort,
-            wake_after=_seconds_to_next_look(sampling, state.elapsed, result.watch),
+            abort=abort,
+            wake_after=_seconds_to_next_look(state, abort, patience, watch=result.watch),
         )
 
 
@@ -272,11 +304,15 @@ def _finish(state: VoteState, reason: str) -> Step:
     return Step(abort=frozenset(sample.index for sample in state.running), done=True, reason=reason)
 
 
-def _seconds_to_next_look(sampling: SamplingRequest, elapsed: float, watch: bool) -> float | None:
+def _seconds_to_next_look(
+    state: VoteState, abort: frozenset[int], patience: float | None, *, watch: bool
+) -> float | None:
     """Return the seconds until something may be due even if no sample finishes; None: nothing may."""
-    waits = []
-    if sampling.limits.max_seconds is not None:
-        waits.append(sampling.limits.max_seconds - elapsed)
-    if sampling.limits.max_tokens is not None or watch:
+    waits, limits = [], state.sampling.limits
+    if limits.max_seconds is not None:
+        waits.append(limits.max_seconds - state.elapsed)
+    if limits.max_tokens is not None or watch:
         waits.append(TICK)
+    if patience is not None:
+        waits += [patience - sample.seconds for sample in state.running if sample.index not in abort]
     return min(waits, default=None)

@@ -35,6 +35,9 @@ class Markup:
     answer: tuple[str, str] | None = None
 
 
+_DEFAULT = Markup()
+
+
 class ThinkSplitter:
     """Splits one reply while it streams.
 
@@ -77,6 +80,11 @@ class ThinkSplitter:
         self._line = ""  # the current answer line, as far as fences matter
         self._previous = ""
         self._fence = ""  # the run of ` or ~ that opened the current code fence
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the text counts as thinking only because the template opens a block: no tag was seen."""
+        return self.thinking and self._template_opened and not self.closed
 
     def feed(self, text: str) -> list[Piece]:
         """Take the next text; return the pieces that are certain by now, possibly none."""
@@ -201,7 +209,17 @@ class ThinkingText:
     thinking block from the first, whether the reply is streamed or not.
     """
 
-    __slots__ = ("_gap", "_markup", "_stray", "_wrapping", "content_parts", "reasoning_parts", "splitter")
+    __slots__ = (
+        "_block",
+        "_block_length",
+        "_gap",
+        "_markup",
+        "_stray",
+        "_wrapping",
+        "content_parts",
+        "reasoning_parts",
+        "splitter",
+    )
 
     def __init__(self, markup: Markup | None = None) -> None:
         self.splitter = ThinkSplitter(markup)
@@ -211,6 +229,8 @@ class ThinkingText:
         self.reasoning_parts: list[str] = []
         self.content_parts: list[str] = []
         self._gap = False
+        self._block: list[str] = []  # the open block as it came, with its opening tag
+        self._block_length = 0  # characters of thinking that it has added
 
     @property
     def reasoning(self) -> str:
@@ -229,6 +249,8 @@ class ThinkingText:
             kind, piece = pieces[0]
             if kind == "reasoning":
                 self.reasoning_parts.append(piece)
+                self._block.append(piece)
+                self._block_length += len(piece)
                 return piece, ""
             if kind == "content" and self._wrapping is None:
                 self.content_parts.append(piece)
@@ -264,6 +286,19 @@ class ThinkingText:
         reasoning, content = self._add(self.splitter.finish())
         return reasoning, content + self._unwrap_rest()
 
+    def return_block(self) -> str:
+        """Make the open block, which no tag has ended, part of the answer; return its text as it came."""
+        text = "".join(self._block)
+        if self._block_length:
+            self.reasoning_parts = [self.reasoning[: -self._block_length]]
+        self.content_parts.append(text)
+        self._end_block()
+        return text
+
+    def _end_block(self) -> None:
+        self._block.clear()
+        self._block_length = 0
+
     def _unwrap_rest(self) -> str:
         rest = _without_markup(self._wrapping.finish()) if self._wrapping else ""
         self.content_parts.append(rest)
@@ -271,14 +306,22 @@ class ThinkingText:
 
     def _add(self, pieces: list[Piece]) -> tuple[str, str]:
         reasoning = content = ""
+        close = (self._markup or _DEFAULT).close
         for kind, text in pieces:
             if kind == "content":
                 content += text
+                self._end_block()
             elif kind == "reasoning":
-                reasoning += "\n\n" + text if self._gap else text
+                thought = "\n\n" + text if self._gap else text
+                reasoning += thought
+                self._block.append(text)
+                self._block_length += len(thought)
                 self._gap = False
             else:
                 self._gap = bool(reasoning or self.reasoning_parts)
+                self._block.append(text)
+                if text.endswith(close):
+                    self._end_block()
         if reasoning:
             self.reasoning_parts.append(reasoning)
         return reasoning, self._answer(content)

@@ -45,11 +45,12 @@ class SamplingRequest:
 
 @dataclass(frozen=True, slots=True)
 class RunningSample:
-    """One sample in flight: its tokens so far and, with logprobs, its lowest windowed confidence."""
+    """One sample in flight: its tokens and seconds so far, and its lowest windowed confidence if known."""
 
     index: int
     tokens: int = 0
     confidence: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,22 @@ class VoteState:
     `groups` are the groups so far, from heaviest to lightest; the earlier first member breaks a
     tie. `running` holds the samples in flight. `finish_order` lists the finished samples, voting
     or not, in the order in which they finished. `lengths` gives the generated tokens of each
-    finished sample. `confidences` gives its lowest windowed confidence, where logprobs are known.
-    `lost_tokens` counts the tokens of samples that were aborted or failed. `elapsed` is in seconds.
+    finished sample, `durations` its seconds in flight. `confidences` gives its lowest windowed
+    confidence, where logprobs are known. `failures` counts the failed samples; `retryable` holds
+    those whose error another try may avoid. `lost_tokens` counts the tokens of samples that were
+    aborted or failed. `elapsed` is in seconds.
     """
 
     sampling: SamplingRequest
     groups: tuple[Group, ...] = ()
     running: tuple[RunningSample, ...] = ()
     failures: int = 0
+    retryable: frozenset[int] = frozenset()
     elapsed: float = 0.0
     launched: int = 0
     finish_order: tuple[int, ...] = ()
     lengths: Mapping[int, int] = field(default_factory=dict)
+    durations: Mapping[int, float] = field(default_factory=dict)
     confidences: Mapping[int, float] = field(default_factory=dict)
     lost_tokens: int = 0
 

@@ -26,6 +26,7 @@ __all__ = [
     "Text",
     "call",
     "calls",
+    "failure_of",
     "groups",
     "request_for",
     "run_to_end",
@@ -66,11 +67,13 @@ Step = Text | asyncio.Event | UpstreamError
 class Script:
     """The steps of one choice: it sends text, waits for an event or raises an error.
 
-    `choice` holds further fields of the last chunk, such as vLLM's `stop_reason`.
+    `finish` is its finish reason; with None the reply just ends, and one that is no reason of a complete or
+    cut answer makes the choice a failure, as the gate of a real upstream does. `choice` holds further fields
+    of the last chunk, such as vLLM's `stop_reason`.
     """
 
     steps: tuple[Step, ...]
-    finish: str = "stop"
+    finish: str | None = "stop"
     choice: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -84,7 +87,15 @@ def text(content: str, **fields: Any) -> Text:
     return Text(content, **fields)
 
 
-def says(*steps: str | Step, finish: str = "stop", **choice: Any) -> Script:
+def failure_of(finish: str | None) -> UpstreamError | None:
+    """Return the failure that a finish reason means, if it means one."""
+    if finish in (None, "stop", "length", "tool_calls", "function_call"):
+        return None
+    status = 400 if finish == "content_filter" else 502
+    return UpstreamError(status, f"The upstream ended the reply with {finish!r}.", {"code": finish})
+
+
+def says(*steps: str | Step, finish: str | None = "stop", **choice: Any) -> Script:
     """Return the script of a reply from chunks, gates and failures; a bare string is one token."""
     return Script(tuple(Text(s) if isinstance(s, str) else s for s in steps), finish, choice)
 
@@ -123,7 +134,8 @@ class ScriptedUpstream:
     closed before their end.
 
     With `counts`, every chunk reports the number of generated tokens. With `usage`, the end of the reply
-    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion.
+    does. With `renders`, the engine can render a chat, so that a reply can continue as a completion. With
+    `strict`, a model that is not listed is a 404.
     """
 
     def __init__(
@@ -134,6 +146,7 @@ class ScriptedUpstream:
         usage: bool = True,
         renders: bool = True,
         refuses_n: bool = False,
+        strict: bool = False,
         prompt_tokens: int = 10,
         models: Mapping[str, ModelCard] | None = None,
     ) -> None:
@@ -142,6 +155,7 @@ class ScriptedUpstream:
         self._continuing: list[UpstreamRequest] = []
         self._counts, self._usage, self._renders = counts, usage, renders
         self._refuses_n, self._prompt_tokens = refuses_n, prompt_tokens
+        self._strict = strict
         self._served = (
             {MODEL: ModelCard(MODEL, context=32768, raw={"id": MODEL})} if models is None else models
         )
@@ -150,6 +164,7 @@ class ScriptedUpstream:
         self.open = 0
         self.dropped = 0
         self.healthy_now = True
+        self.headers: Mapping[str, str] = {}
 
     @property
     def bodies(self) -> list[Mapping[str, Any]]:
@@ -167,7 +182,13 @@ class ScriptedUpstream:
         with self._running():
             choices = [await self._whole(place, script) for place, script in enumerate(scripts)]
         usage = {"usage": self._usage_of(scripts)} if self._usage else {}
-        return Completion({**self._head("chat.completion"), "choices": choices, **usage})
+        failures = {
+            place: failure
+            for place, script in enumerate(scripts)
+            if (failure := failure_of(script.finish)) is not None
+        }
+        body = {**self._head("chat.completion"), "choices": choices, **usage}
+        return Completion(body, failures, self.headers)
 
     async def render(self, body: Mapping[str, Any]) -> Prompt | None:
         return "<rendered>" if self._renders else None
@@ -208,6 +229,9 @@ class ScriptedUpstream:
     async def healthy(self) -> bool:
         return self.healthy_now
 
+    def notices(self) -> Mapping[str, Any]:
+        return {}
+
     async def start(self) -> None:
         pass
 
@@ -230,6 +254,9 @@ class ScriptedUpstream:
             self.dropped += not ended
 
     def _take(self, plan: UpstreamRequest) -> list[Script]:
+        model = plan.body.get("model", "")
+        if self._strict and model not in self._served:
+            raise UpstreamError(404, f"{model} is not here", {"code": "not_found"})
         self.plans.append(plan)
         count = plan.body.get("n") or 1
         if count > 1 and self._refuses_n:
@@ -249,6 +276,8 @@ class ScriptedUpstream:
                 if not steps[place]:
                     running.discard(place)
                     script = scripts[place]
+                    if script.finish is None:
+                        continue
                     ending = {"finish_reason": script.finish, **script.choice}
                     yield self._chunk({}, place, ending, tokens[place])
                     continue
@@ -292,6 +321,7 @@ class ScriptedUpstream:
             event.get("usage"),
             event,
             whole,
+            failure=failure_of(whole["finish_reason"]),
         )
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -323,6 +353,7 @@ def request_for(
     family: str = "qwen3",
     context: int | None = 32768,
     answer_reserve: int = 1024,
+    answer_cap: int | None = None,
     **fields: Any,
 ) -> RunRequest:
     """Plan a request as the route does; `fields` are further fields of the body."""
@@ -334,6 +365,7 @@ def request_for(
         find_family("", explicit=family),
         ModelCard(MODEL, context=context),
         answer_reserve=answer_reserve,
+        answer_cap=answer_cap,
     )
     stream, choices = bool(payload.pop("stream", False)), payload.pop("n", 1)
     reply = ReplyOptions(stream, choices, live=sampling.scaling.stream, trace=sampling.scaling.trace)

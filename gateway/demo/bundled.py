@@ -33,8 +33,16 @@ def checker() -> JudgeTable:
 
 
 def with_bundled(settings: Settings) -> Settings:
-    """Add both adapters and the checker to the default model. Leave any other engine as it is."""
+    """Add both adapters and the checker to the default model. Leave any other engine as it is.
+
+    A model that small may not find an end, so its answers are capped.
+    """
     if settings.upstream or settings.embedded_model or settings.embedded_adapters:
         return settings
     scorers = {CHECKER: checker(), **settings.scorers}
-    return settings.model_copy(update={"embedded_adapters": (REASONER, JUDGE), "scorers": scorers})
+    added = {
+        "embedded_adapters": (REASONER, JUDGE),
+        "scorers": scorers,
+        "answer_cap": settings.answer_cap or settings.answer_reserve,
+    }
+    return settings.model_copy(update=added)

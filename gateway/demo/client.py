@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.demo.questions import DemoSetting, Question
-from gateway.upstreams.wire import EventParser
+from gateway.upstreams.sse import EventParser
 
 __all__ = ["DemoFailed", "DemoReply", "SampleSeen", "ask", "served_model"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import UnionType
 from typing import Any, Protocol
 
 import orjson
 
-from gateway.errors import BadRequest, GatewayError, unknown_value
+from gateway.errors import BadRequest, GatewayError, UpstreamError, unknown_value
 from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 
@@ -15,6 +16,8 @@ __all__ = [
     "CORRECTION",
     "Exchange",
     "Writer",
+    "check_chat_fields",
+    "encode",
     "json_object",
     "objects",
     "one_of",
@@ -26,6 +29,18 @@ __all__ = [
 
 CORRECTION = "\n\n[The samples' vote came to another answer.]\n\n"
 """The text between a first sample that was shown live and a winner that differs from it."""
+
+_CHAT_FIELDS: tuple[tuple[str, type | UnionType, str], ...] = (
+    ("seed", int, "a whole number"),
+    ("top_logprobs", int, "a whole number"),
+    ("stop", str | list, "a string or a list of strings"),
+    ("tools", list, "a list"),
+    ("chat_template_kwargs", dict, "an object"),
+    ("stream_options", dict, "an object"),
+)
+_MAX_SEED = 2**63 - 2**16  # seed + i, for sample i, stays within 64 bits
+_WRITABLE_DEPTH = 254  # levels that orjson writes; it reads 1,024
+_MAX_DEPTH = 200  # what a dialect makes of a body, or echoes in a reply, is nested a little deeper
 
 
 class Writer(Protocol):
@@ -69,6 +84,8 @@ class Exchange(Protocol):
     """
 
     chat: dict[str, Any]
+    translated: bool
+    """Whether `chat` is a translation; in chat completions it is the request as it came."""
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
         """Return the unstreamed reply; `model` is the upstream's name for its model."""
@@ -87,7 +104,43 @@ def json_object(payload: bytes) -> dict[str, Any]:
         raise BadRequest(f"The request body is not valid JSON: {error}.") from error
     if not isinstance(body, dict):
         raise BadRequest("The request body must be a JSON object.")
+    if payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH:
+        _check_depth(body)
     return body
+
+
+def _check_depth(body: dict[str, Any]) -> None:
+    """Refuse a body that can be read but not written again, which is what the gateway does with it."""
+    nested: Any = body
+    for _ in range(_WRITABLE_DEPTH - _MAX_DEPTH):
+        nested = [nested]
+    try:
+        orjson.dumps(nested)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"The request body is nested deeper than {_MAX_DEPTH} levels.") from error
+
+
+def encode(reply: Any) -> bytes:
+    """Return a reply, or a part of one, as JSON. Raises `UpstreamError` for an engine's that can't be."""
+    try:
+        return orjson.dumps(reply)
+    except orjson.JSONEncodeError as error:
+        raise UpstreamError(502, "The upstream's reply is nested too deeply.") from error
+
+
+def check_chat_fields(chat: Mapping[str, Any]) -> None:
+    """Check the types of the fields that every chat request may have and the gateway itself relies on.
+
+    The upstream judges all others, and all values. Raises `BadRequest`.
+    """
+    for field in ("n", "max_tokens", "max_completion_tokens"):
+        if chat.get(field) is not None:
+            positive(chat[field], field)
+    for field, kind, allowed in _CHAT_FIELDS:
+        if (value := chat.get(field)) is not None and (not isinstance(value, kind) or value is True):
+            raise wrong(field, allowed)
+    if not -_MAX_SEED <= (chat.get("seed") or 0) <= _MAX_SEED:
+        raise wrong("seed", f"a whole number from -{_MAX_SEED} to {_MAX_SEED}")
 
 
 def wrong(field: str, allowed: str) -> BadRequest:

@@ -1,7 +1,8 @@
 """Write a reply as a sequence of blocks (thinking, text, tool calls), for Responses and Messages.
 
 Both dialects open, extend and close one block after the other. This module keeps the sequence;
-a `BlockFormat` writes the dialect's own events.
+a `BlockFormat` writes the dialect's own events. Engines may write several tool calls in turns. Then the
+first call that is not complete streams, and the blocks behind it wait.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import orjson
+
 from gateway.dialects.base import CORRECTION
 from gateway.dialects.scaling import progress_report, report
+from gateway.dialects.sse import COMMENT
 from gateway.errors import GatewayError, UpstreamError
 from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
@@ -89,7 +93,7 @@ class BlockStream:
         self._request = request
         self._format = block_format
         self._started = False
-        self._open: Block | None = None
+        self._queue: list[Block] = []  # blocks that are not closed; the first one is open
         self._blocks = 0
         self._calls: dict[int, Block] = {}
         self._shown_live: int | None = None
@@ -120,8 +124,8 @@ class BlockStream:
         return b""
 
     def heartbeat(self) -> bytes:
-        """Write a sign of life, also before the reply has begun."""
-        return self._format.heartbeat()
+        """Write a sign of life; a comment before the start of the reply, which clients expect first."""
+        return self._format.heartbeat() if self._started else COMMENT
 
     def progress(self, progress: Progress) -> bytes:
         """Write how the vote stands."""
@@ -139,7 +143,7 @@ class BlockStream:
                 self._calls = {}
             parts += [self._thinking(sample.reasoning), self._text(sample.content)]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
-        parts.append(self._close(complete=not sample.truncated))
+        parts.append(self._close_all(complete=not sample.truncated))
         parts.append(self._format.end(result, report(self._request, result, **revised)))
         return b"".join(parts)
 
@@ -162,49 +166,85 @@ class BlockStream:
     def _grow(self, kind: Literal["thinking", "text"], text: str) -> bytes:
         if not text:
             return b""
-        start = b""
-        if self._open is None or self._open.kind != kind:
-            start = self._start(Block(kind, self._blocks))
-        return start + self._add(text)
+        if not self._queue or self._queue[-1].kind != kind:
+            return self._append(Block(kind, self._blocks), text)
+        return self._extend(self._queue[-1], text)
 
     def _fragment(self, fragment: Mapping[str, Any]) -> bytes:
         """Write a part of a tool call, as chat completions stream it."""
         index = fragment.get("index", 0)
         function = fragment.get("function") or {}
-        start = b""
+        arguments = function.get("arguments") or ""
         block = self._calls.get(index)
-        if block is None:
-            call_id = fragment.get("id") or _call_id()
-            block = Block("call", self._blocks, call_id=call_id, name=function.get("name") or "")
-            self._calls[index] = block
-            start = self._start(block)
-        elif block is not self._open:
-            raise UpstreamError(
-                502,
-                "The upstream returned to an earlier tool call, which this endpoint can't stream; "
-                "send the request without stream.",
-            )
-        return start + self._add(function.get("arguments") or "")
+        if block is not None:
+            return self._extend(block, arguments)
+        call_id = fragment.get("id") or _call_id()
+        block = Block("call", self._blocks, call_id=call_id, name=function.get("name") or "")
+        self._calls[index] = block
+        return self._append(block, arguments)
 
-    def _start(self, block: Block) -> bytes:
-        end = self._close()
-        self._open = block
+    def _append(self, block: Block, text: str) -> bytes:
+        """Begin a block behind all others."""
         self._blocks += 1
-        return end + self._format.open(block)
+        self._queue.append(block)
+        start = self._format.open(block) if len(self._queue) == 1 else self._advance()
+        return start + self._extend(block, text)
 
-    def _add(self, text: str) -> bytes:
-        assert self._open is not None
+    def _extend(self, block: Block, text: str) -> bytes:
+        """Add text to a block; it is written when the block is the first."""
         if not text:
             return b""
-        self._open.pieces.append(text)
-        return self._format.extend(self._open, text)
-
-    def _close(self, *, complete: bool = True) -> bytes:
-        block, self._open = self._open, None
-        if block is None:
+        first = self._queue[0]
+        if block.index < first.index:
+            if not text.strip():
+                return b""
+            raise UpstreamError(502, "The upstream added to a tool call that was complete.")
+        if block is not first:
+            block.pieces.append(text)
             return b""
-        block.complete = complete
-        return self._format.close(block)
+        written = self._extend_first(block, text)
+        return written if len(self._queue) == 1 else written + self._advance()
+
+    def _advance(self) -> bytes:
+        """Close the first block if it is complete and another one waits; open that one."""
+        parts = []
+        while len(self._queue) > 1 and _is_complete(self._queue[0]):
+            parts += [self._format.close(self._queue.pop(0)), self._open_first()]
+        return b"".join(parts)
+
+    def _open_first(self) -> bytes:
+        """Open the first block and write the text that it has already."""
+        block = self._queue[0]
+        text, block.pieces = block.text, []
+        return self._format.open(block) + self._extend_first(block, text)
+
+    def _extend_first(self, block: Block, text: str) -> bytes:
+        if not text:
+            return b""
+        block.pieces.append(text)
+        return self._format.extend(block, text)
+
+    def _close_all(self, *, complete: bool) -> bytes:
+        parts = []
+        while self._queue:
+            block = self._queue.pop(0)
+            block.complete = complete or bool(self._queue)
+            parts.append(self._format.close(block))
+            if self._queue:
+                parts.append(self._open_first())
+        return b"".join(parts)
+
+
+def _is_complete(block: Block) -> bool:
+    """Tell whether nothing can follow in a block, now that another one has begun."""
+    if block.kind != "call":
+        return True
+    if not block.text.rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(orjson.loads(block.text), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:

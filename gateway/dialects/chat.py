@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from gateway.dialects.base import CORRECTION, json_object, positive, string, wrong
+from gateway.dialects.base import CORRECTION, check_chat_fields, encode, json_object, string, wrong
 from gateway.dialects.scaling import progress_report, report, usage_and_report, usage_of
 from gateway.dialects.sse import COMMENT, DONE, event
+from gateway.dialects.thinking_fields import answer_logprobs, both_names, without_thinking
+from gateway.dialects.verbatim import VerbatimStream, verbatim_body
 from gateway.errors import GatewayError
 from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
@@ -27,16 +27,20 @@ _CHOICE_SIZE = 3  # fields of a chunk's choice that has no others
 class ChatExchange:
     """One request to `/v1/chat/completions` (a `gateway.dialects.base.Exchange`)."""
 
+    translated = False
+
     def __init__(self, payload: bytes) -> None:
         self.chat = parse_body(payload)
 
     def reply(self, request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
         """Return the unstreamed reply."""
+        if result.reply is not None:
+            return verbatim_body(request, result, result.reply)
         return chat_body(request, result, model)
 
-    def writer(self, request: RunRequest, model: str) -> ChatStream:
+    def writer(self, request: RunRequest, model: str) -> ChatStream | VerbatimStream:
         """Return a writer of the reply as a stream of chunks."""
-        return ChatStream(request, model)
+        return VerbatimStream(request) if request.verbatim else ChatStream(request, model)
 
 
 def parse_body(payload: bytes) -> dict[str, Any]:
@@ -49,15 +53,7 @@ def parse_body(payload: bytes) -> dict[str, Any]:
     string(body.get("model", ""), "model")
     if not isinstance(body.get("stream") or False, bool):
         raise wrong("stream", "true or false")
-    if not isinstance(body.get("stream_options") or {}, dict):
-        raise wrong("stream_options", "an object")
-    for field in ("n", "max_tokens", "max_completion_tokens"):
-        if body.get(field) is not None:
-            positive(body[field], field)
-    if (tools := body.get("tools")) is not None and not isinstance(tools, list):
-        raise wrong("tools", "a list")
-    if (kwargs := body.get("chat_template_kwargs")) is not None and not isinstance(kwargs, dict):
-        raise wrong("chat_template_kwargs", "an object")
+    check_chat_fields(body)
     return body
 
 
@@ -67,22 +63,27 @@ def _check_messages(messages: object) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message.get("role"), str):
             raise wrong(f"messages[{index}].role", "a string")
-        if not isinstance(message.get("content"), str | list | None):
+        content = message.get("content")
+        if not isinstance(content, str | list | None):
             raise wrong(f"messages[{index}].content", "a string or a list of parts")
+        if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+            raise wrong(f"messages[{index}].content", "a string or a list of part objects")
 
 
 def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, Any]:
     """Return the unstreamed reply."""
     choices = []
     for index, sample in enumerate(result.chosen):
-        message = {"role": "assistant", **sample.extra.get("message", {}), **_message_text(request, sample)}
+        message = {"role": "assistant", **_message_fields(request, sample), **_message_text(request, sample)}
         choice = {
             **sample.extra.get("choice", {}),
             "index": index,
             "message": message,
-            "logprobs": sample.logprobs,
+            "logprobs": _visible_logprobs(request, sample),
             "finish_reason": sample.finish_reason,
         }
+        if _hides_thinking(request, sample):
+            choice.pop("token_ids", None)
         choices.append(choice)
     return {
         "id": _new_id(),
@@ -95,6 +96,22 @@ def chat_body(request: RunRequest, result: RunResult, model: str) -> dict[str, A
     }
 
 
+def _hides_thinking(request: RunRequest, sample: Sample) -> bool:
+    return request.reply.exclude_reasoning and bool(sample.reasoning)
+
+
+def _message_fields(request: RunRequest, sample: Sample) -> dict[str, Any]:
+    """Return the engine's further fields of a message."""
+    fields: dict[str, Any] = sample.extra.get("message", {})
+    return without_thinking(fields) if request.reply.exclude_reasoning else fields
+
+
+def _visible_logprobs(request: RunRequest, sample: Sample) -> Mapping[str, Any] | None:
+    if _hides_thinking(request, sample):
+        return answer_logprobs(sample.logprobs, sample.content)
+    return sample.logprobs
+
+
 def _message_text(request: RunRequest, sample: Sample) -> dict[str, Any]:
     text: dict[str, Any] = {"content": sample.content}
     if sample.tool_calls:
@@ -103,7 +120,7 @@ def _message_text(request: RunRequest, sample: Sample) -> dict[str, Any]:
         ]
         text["content"] = sample.content or None
     if sample.reasoning and not request.reply.exclude_reasoning:
-        text["reasoning_content"] = text["reasoning"] = sample.reasoning
+        text |= both_names(sample.reasoning)
     return text
 
 
@@ -121,6 +138,8 @@ class ChatStream:
             "model": model,
         }
         self._begun: set[int] = set()  # choices that have had a chunk
+        self._answering: set[int] = set()  # choices whose answer has begun
+        self._calls_shown = 0  # tool calls of the sample that is shown live
         self._shown_live: int | None = None
         self._live_length = 0
         self._has_text = False
@@ -152,8 +171,8 @@ class ChatStream:
         return b""
 
     def aside(self, aside: Aside) -> bytes:
-        """Write an upstream event that belongs to no choice as it came."""
-        return event(orjson.dumps(aside.event))
+        """Write nothing: only a request that asks for nothing has them (see `VerbatimStream`)."""
+        return b""
 
     def heartbeat(self) -> bytes:
         """Write a comment."""
@@ -187,22 +206,35 @@ class ChatStream:
 
     def error(self, error: GatewayError) -> bytes:
         """Write the failure of a stream that had begun; no `[DONE]` follows."""
-        return event(orjson.dumps(error.body()))
+        return event(encode(error.body()))
 
     def _choice(self, index: int, delta: Delta) -> dict[str, Any] | None:
         """Return the choice of a delta's chunk; None where there is nothing to show."""
         fields = self._text(delta.reasoning, delta.content)
         choice: dict[str, Any] = {"index": index, "delta": fields, "finish_reason": None}
+        if delta.content:
+            self._answering.add(index)
         if delta.choice:
-            upstream = delta.choice.get("delta") or {}
-            fields |= {k: v for k, v in upstream.items() if v is not None and k not in _DELTA}
-            choice |= {k: v for k, v in delta.choice.items() if v is not None and k not in _CHOICE}
+            self._add_fields(index, delta, choice)
         if index not in self._begun:
             choice["delta"] = {"role": "assistant", **fields}
         elif not fields and (len(choice) == _CHOICE_SIZE or delta.reasoning):  # or it belongs to hidden text
             return None
         self._begun.add(index)
         return choice
+
+    def _add_fields(self, index: int, delta: Delta, choice: dict[str, Any]) -> None:
+        """Add the engine's further fields, without those that would show hidden thinking."""
+        upstream = delta.choice.get("delta") or {}
+        hides, omitted = self._hides_reasoning, _CHOICE
+        if hides:
+            upstream = without_thinking(upstream)
+            if delta.reasoning or index not in self._answering:
+                omitted |= {"logprobs", "token_ids"}
+        choice["delta"] |= {k: v for k, v in upstream.items() if v is not None and k not in _DELTA}
+        choice |= {k: v for k, v in delta.choice.items() if v is not None and k not in omitted}
+        for call in upstream.get("tool_calls") or ():
+            self._calls_shown = max(self._calls_shown, call.get("index", 0) + 1)
 
     def _release(self) -> bytes:
         chunks, self._held_back = self._held_back, b""
@@ -224,10 +256,13 @@ class ChatStream:
                 revised = {"revised": self._live_length + len(CORRECTION)}
                 parts.append(self._whole(0, self._text("", CORRECTION)))
             parts.append(self._whole(index, {"role": "assistant", **self._text(sample.reasoning, "")}))
-            fields = {**sample.extra.get("message", {}), **self._text("", sample.content)}
+            fields = {**_message_fields(self._request, sample), **self._text("", sample.content)}
             if sample.tool_calls:
-                fields["tool_calls"] = [{"index": i, **call} for i, call in enumerate(sample.tool_calls)]
-            parts.append(self._whole(index, fields, logprobs=sample.logprobs))
+                first = self._calls_shown if index == 0 else 0  # clients join calls of the same index
+                fields["tool_calls"] = [
+                    {**call, "index": place} for place, call in enumerate(sample.tool_calls, first)
+                ]
+            parts.append(self._whole(index, fields, logprobs=_visible_logprobs(self._request, sample)))
         return parts, revised
 
     def _whole(self, index: int, delta: dict[str, Any], **fields: Any) -> bytes:
@@ -236,7 +271,7 @@ class ChatStream:
     def _text(self, reasoning: str, content: str) -> dict[str, Any]:
         text: dict[str, Any] = {}
         if reasoning and not self._hides_reasoning:
-            text["reasoning_content"] = text["reasoning"] = reasoning
+            text |= both_names(reasoning)
         if content:
             text["content"] = content
         return text
@@ -246,7 +281,7 @@ class ChatStream:
         if "usage" not in more:
             chunk.pop("usage", None)
         chunk.pop("timings", None)
-        return b"data: %b\n\n" % orjson.dumps(chunk)
+        return event(encode(chunk))
 
 
 def _new_id() -> str:

@@ -44,6 +44,8 @@ Json = dict[str, Any]
 class MessagesExchange:
     """One request to `/v1/messages` (a `gateway.dialects.base.Exchange`)."""
 
+    translated = True
+
     def __init__(self, payload: bytes) -> None:
         self.chat = chat_request(json_object(payload))
 

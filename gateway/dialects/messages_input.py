@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from gateway.dialects.base import objects, one_of, positive, refuse, string, wrong
+from gateway.dialects.base import check_chat_fields, objects, one_of, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
 from gateway.errors import unknown_value
 
@@ -56,10 +56,13 @@ def chat_request(body: Mapping[str, Any], *, max_tokens_needed: bool = True) -> 
         raise wrong("stream", "true or false")
     if max_tokens_needed or "max_tokens" in chat:
         chat["max_tokens"] = positive(chat.get("max_tokens"), "max_tokens")
+    check_chat_fields(chat)  # clients may send some that only chat completions has
     if (stops := body.get("stop_sequences")) is not None:
         if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
             raise wrong("stop_sequences", "a list of strings")
         chat["stop"] = stops
+    if chat.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
     chat["messages"] = _messages(body)
     return {**chat, **_tools(body), **_output(body.get("output_config")), **_thinking(body.get("thinking"))}
 

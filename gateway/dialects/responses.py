@@ -41,6 +41,8 @@ Json = dict[str, Any]
 class ResponsesExchange:
     """One request to `/v1/responses` (a `gateway.dialects.base.Exchange`)."""
 
+    translated = True
+
     def __init__(self, payload: bytes) -> None:
         self._body = json_object(payload)
         self.chat = chat_request(self._body)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.dialects.base import objects, one_of, positive, refuse, string, wrong
+from gateway.dialects.base import check_chat_fields, objects, one_of, positive, refuse, string, wrong
 from gateway.dialects.transcript import Transcript, text_part
 from gateway.errors import unknown_value
 
@@ -70,24 +70,20 @@ def chat_request(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("metadata") is not None and not isinstance(body["metadata"], dict):
         raise wrong("metadata", "an object")
     chat["messages"] = _messages(body)
-    for field in (
-        "n",
-        "max_tokens",
-        "max_completion_tokens",
-    ):  # of chat completions, sent as extras
-        if chat.get(field) is not None:
-            positive(chat[field], field)
-    if not isinstance(chat.get("chat_template_kwargs", {}), dict):
-        raise wrong("chat_template_kwargs", "an object")
+    check_chat_fields(chat)  # clients may send some that only chat completions has
     if (limit := body.get("max_output_tokens")) is not None:
         chat["max_tokens"] = positive(limit, "max_output_tokens")
-    if (reasoning := body.get("reasoning")) is not None:
-        chat["reasoning"] = _reasoning(reasoning)
+    if reasoning := _reasoning(body.get("reasoning")):
+        chat["reasoning"] = reasoning
+    if chat.get("stream"):
+        chat["stream_options"] = {"include_usage": True}
     return {**chat, **_tools(body), **_text(body.get("text"))}
 
 
 def _reasoning(value: object) -> dict[str, Any]:
     """Translate `reasoning`, without the fields that only say how to show or remember the thinking."""
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise wrong("reasoning", "an object")
     if value.get("mode") not in (None, "standard"):

@@ -1,8 +1,8 @@
-"""`POST /v1/completions`: relayed to the upstream and back without changes."""
+"""`POST /v1/completions`: relayed to the upstream and back without changes, except for failures."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -11,17 +11,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.dialects.base import json_object, refuse, string
-from gateway.dialects.sse import event
+from gateway.dialects.sse import COMMENT, event
 from gateway.errors import GatewayError
 from gateway.http.auth import key_of
 from gateway.http.raw_routes import raw_router
-from gateway.routes.generation import (
-    CLIENT_CLOSED_REQUEST,
-    count_end,
-    resolve,
-    run_while_connected,
-    start_stream,
-)
+from gateway.routes.generation import resolve, run_while_connected, stream_response
 from gateway.routes.openapi import COMPLETIONS_OPENAPI
 from gateway.service import ResolvedModel, Service
 
@@ -47,12 +41,15 @@ def completions_router(service: Service) -> APIRouter:
             resolved = await _check(service, request, body)
             if resolved.route is not None:
                 payload = orjson.dumps({**body, "model": resolved.name})
-            source = service.upstream.relay("completions", payload)
+            headers: dict[str, str] = {}  # complete with the first piece
+            source = service.upstream.relay("completions", payload, headers.update)
             if body.get("stream"):
-                return await _stream(service, request, source)
+                return stream_response(
+                    service, request, source, headers, heartbeat=lambda: COMMENT, fail=_error_event
+                )
             async with aclosing(source):
                 reply = b"".join([block async for block in source])
-            return Response(reply, media_type="application/json")
+            return Response(reply, headers=headers, media_type="application/json")
 
         return await run_while_connected(service, request, work)
 
@@ -74,22 +71,6 @@ async def _check(service: Service, request: Request, body: Mapping[str, Any]) ->
     return resolved
 
 
-async def _stream(service: Service, request: Request, source: AsyncGenerator[bytes, None]) -> Response:
-    status = CLIENT_CLOSED_REQUEST
-
-    async def relay() -> AsyncGenerator[bytes, None]:
-        nonlocal status
-        started = False
-        async with aclosing(source):
-            try:
-                async for block in source:
-                    started = True
-                    yield block
-                status = 200
-            except GatewayError as error:
-                if not started:
-                    raise
-                status = error.status
-                yield event(orjson.dumps(error.body()))
-
-    return await start_stream(relay(), {}, lambda: count_end(service, request, status))
+def _error_event(error: GatewayError) -> bytes:
+    """Return the event that ends a stream which has begun and then failed."""
+    return event(orjson.dumps(error.body()))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -12,22 +13,35 @@ from starlette.responses import Response
 
 from gateway.aliases import conversation_key
 from gateway.config import Allowance, KeySettings
-from gateway.dialects.base import Exchange
-from gateway.errors import GatewayError
+from gateway.dialects.base import Exchange, encode
+from gateway.errors import GatewayError, UpstreamError
 from gateway.http.auth import key_name_of, key_of
 from gateway.http.request_ids import REQUEST_ID
-from gateway.http.streaming import ClientGone, DisconnectWatch, EventStream, json_response, write
+from gateway.http.streaming import (
+    CLIENT_CLOSED_REQUEST,
+    ClientGone,
+    DisconnectWatch,
+    EventStream,
+    sendable,
+    write,
+)
 from gateway.recordings.lines import Provenance
 from gateway.runs.budget import RequestedSampling, read_sampling
 from gateway.runs.events import RunResult
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
 from gateway.service import ResolvedModel, Service
 
-__all__ = ["count_end", "generation_endpoint", "plan", "resolve", "run_while_connected", "start_stream"]
+__all__ = [
+    "CLIENT_CLOSED_REQUEST",
+    "generation_endpoint",
+    "plan",
+    "resolve",
+    "run_while_connected",
+    "stream_response",
+]
 
-_ROUTE = "thinkgate.route"
+_RESOLVED = "thinkgate.resolved_model"
 Endpoint = Callable[[Request], Awaitable[Response]]
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that disconnected; only ever seen in the metrics
 
 
 def generation_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> Endpoint:
@@ -36,14 +50,16 @@ def generation_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> 
     async def endpoint(request: Request) -> Response:
         async def work(payload: bytes) -> Response:
             exchange, key = read(payload), key_of(request)
-            run_request = await plan(service, request, exchange.chat, key)
+            run_request = await plan(service, request, exchange.chat, key, translated=exchange.translated)
             if run_request.reply.stream:
-                return await _stream(service, run_request, exchange, request, key)
+                return _stream(service, run_request, exchange, (request, key))
             result = await service.runner.complete(run_request)
             body = exchange.reply(run_request, result, run_request.model.name)
-            _count_and_record(service, run_request, result, str(body["id"]), (request, key))
-            headers = {**_headers(run_request), "X-Samples-Used": str(result.counts.finished)}
-            return json_response(body, headers=headers)
+            _count_and_record(service, run_request, result, str(body.get("id", "")), (request, key))
+            headers = {**sendable(result.headers), **_headers(run_request)}
+            if not run_request.reply.plain:
+                headers["X-Samples-Used"] = str(result.counts.finished)
+            return Response(encode(body), headers=headers, media_type="application/json")
 
         return await run_while_connected(service, request, work)
 
@@ -78,7 +94,7 @@ async def run_while_connected(
 ) -> Response:
     """Do the work on the request's payload until the client disconnects; count how it ended.
 
-    A stream that `work` returns is counted when it ends (see `start_stream`).
+    A stream that `work` returns is counted when it ends (see `stream_response`).
     """
     try:
         payload = await request.body()
@@ -89,22 +105,32 @@ async def run_while_connected(
         async with DisconnectWatch(request.receive):
             response = await work(payload)
     except ClientGone:
-        count_end(service, request, CLIENT_CLOSED_REQUEST)
+        _count_end(service, request, CLIENT_CLOSED_REQUEST)
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     except GatewayError as error:
-        count_end(service, request, error.status)
-        raise
+        failure = _explain(request, error)
+        _count_end(service, request, failure.status)
+        raise failure from error.__cause__
     except BaseException:
-        count_end(service, request, 500)
+        _count_end(service, request, 500)
         raise
     if not isinstance(response, EventStream):
-        count_end(service, request, 200)
+        _count_end(service, request, 200)
     return response
 
 
-def count_end(service: Service, request: Request, status: int) -> None:
+def _count_end(service: Service, request: Request, status: int) -> None:
     """Count how a request ended, and for which alias's target."""
-    service.metrics.count_end(status, request.scope.get(_ROUTE))
+    resolved: ResolvedModel | None = request.scope.get(_RESOLVED)
+    service.metrics.count_end(status, resolved.route if resolved else None)
+
+
+def _explain(request: Request, error: GatewayError) -> GatewayError:
+    """Return the error in the client's terms: an upstream's 404 may mean that it has no such model."""
+    resolved: ResolvedModel | None = request.scope.get(_RESOLVED)
+    if resolved is None or not isinstance(error, UpstreamError) or error.status != 404:
+        return error
+    return resolved.not_served() or error
 
 
 async def resolve(
@@ -112,7 +138,7 @@ async def resolve(
 ) -> ResolvedModel:
     """Return the model that a body names. An alias gives a conversation the same target every time."""
     resolved = await service.resolve(*_model_lookup(service, body, key))
-    request.scope[_ROUTE] = resolved.route
+    request.scope[_RESOLVED] = resolved
     return resolved
 
 
@@ -125,13 +151,23 @@ def _model_lookup(
 
 
 async def plan(
-    service: Service, request: Request, body: dict[str, Any], key: KeySettings | None
+    service: Service,
+    request: Request,
+    body: dict[str, Any],
+    key: KeySettings | None,
+    *,
+    translated: bool = False,
 ) -> RunRequest:
-    """Plan a chat request, with the budget from its headers and body, for the model that it names."""
+    """Plan a chat request, with the budget from its headers and body, for the model that it names.
+
+    `translated`: the body is a translation, in which fields about the display of thinking are not meant
+    for the upstream.
+    """
     allowances = _allowances(service, request, key)
     resolved, model = await service.resolve_and_describe(*_model_lookup(service, body, key), allowances)
-    request.scope[_ROUTE] = resolved.route
-    body["model"] = resolved.name
+    request.scope[_RESOLVED] = resolved
+    if resolved.name != body.get("model", ""):
+        body["model"] = resolved.name
     caps = [allowance.max_samples for allowance in allowances.values() if allowance.max_samples is not None]
     max_samples = min([service.settings.max_samples, *caps])
     requested = read_sampling(
@@ -146,16 +182,32 @@ async def plan(
         max_samples=max_samples,
         levels=model.levels,
         scorers=service.scorers,
+        limited=translated or model.default is not None or model.cap is not None,
     )
-    return plan_request(
+    stream = bool(body.get("stream"))
+    if stream:
+        del body["stream"]
+    run_request = plan_request(
         body,
         requested,
-        _reply(body, requested),
+        _reply_options(body, requested, stream=stream),
         model,
         auto_cap=min(service.settings.auto_samples, max_samples),
         max_samples=max_samples,
         route=resolved.route,
     )
+    return _finish_plan(run_request, plain=service.settings.plain_replies)
+
+
+def _finish_plan(run_request: RunRequest, *, plain: bool) -> RunRequest:
+    """Leave in the body of a request that asks for something only what is said upstream of one sample."""
+    reply = run_request.reply
+    if run_request.verbatim:
+        return replace(run_request, reply=replace(reply, plain=True)) if plain else run_request
+    own = {"n", "stream"} if reply.stream else {"n", "stream", "stream_options"}
+    if own.isdisjoint(run_request.body):
+        return run_request
+    return replace(run_request, body={k: v for k, v in run_request.body.items() if k not in own})
 
 
 def _allowances(service: Service, request: Request, key: KeySettings | None) -> dict[str, Allowance]:
@@ -166,44 +218,54 @@ def _allowances(service: Service, request: Request, key: KeySettings | None) -> 
     return {by: allowance for by, allowance in allowances.items() if allowance is not None}
 
 
-async def start_stream(
-    source: AsyncGenerator[bytes, None], headers: dict[str, str], on_end: Callable[[], None]
+def stream_response(
+    service: Service,
+    request: Request,
+    source: AsyncGenerator[bytes, None],
+    headers: Mapping[str, str],
+    *,
+    heartbeat: Callable[[], bytes],
+    fail: Callable[[GatewayError], bytes],
 ) -> EventStream:
-    """Wait for the first bytes and return the stream. Raises the error of a failure before them."""
-    try:
-        first = await anext(source)
-    except BaseException:
-        async with aclosing(source):
-            raise
-    return EventStream(source, first, headers, on_end)
+    """Return the stream of a source, which is never silent for long and is counted when it ends.
+
+    `heartbeat` returns a sign of life, `fail` the event of a failure after the status.
+    """
+    return EventStream(
+        source,
+        headers,
+        period=service.settings.heartbeat,
+        heartbeat=heartbeat,
+        explain=partial(_explain, request),
+        fail=fail,
+        on_end=partial(_count_end, service, request),
+    )
 
 
-async def _stream(
-    service: Service, run_request: RunRequest, exchange: Exchange, request: Request, key: KeySettings | None
+def _stream(
+    service: Service, run_request: RunRequest, exchange: Exchange, caller: tuple[Request, KeySettings | None]
 ) -> EventStream:
-    status = CLIENT_CLOSED_REQUEST
     writer = exchange.writer(run_request, run_request.model.name)
 
-    def on_run_end(end: RunResult | int) -> None:
-        nonlocal status
-        status = end if isinstance(end, int) else 200
-        if isinstance(end, RunResult):
-            _count_and_record(service, run_request, end, writer.id, (request, key))
+    def on_result(result: RunResult) -> None:
+        _count_and_record(service, run_request, result, writer.id, caller)
 
-    source = write(service.runner.run(run_request), writer, on_run_end)
-    return await start_stream(source, _headers(run_request), lambda: count_end(service, request, status))
+    return stream_response(
+        service,
+        caller[0],
+        write(service.runner.run(run_request), writer, on_result),
+        _headers(run_request),
+        heartbeat=writer.heartbeat,
+        fail=writer.error,
+    )
 
 
-def _reply(body: dict[str, Any], requested: RequestedSampling) -> ReplyOptions:
-    """Return how the client wants its answer; remove the fields that say so from `body`."""
-    choices = body.pop("n", None) or 1
-    stream = bool(body.pop("stream", None))
+def _reply_options(body: Mapping[str, Any], requested: RequestedSampling, *, stream: bool) -> ReplyOptions:
+    """Return how the client wants its answer."""
     options = body.get("stream_options") or {}
-    if not stream:
-        body.pop("stream_options", None)
     return ReplyOptions(
         stream,
-        choices,
+        body.get("n") or 1,
         bool(options.get("include_usage")),
         requested.exclude,
         requested.scaling.stream,
@@ -212,5 +274,7 @@ def _reply(body: dict[str, Any], requested: RequestedSampling) -> ReplyOptions:
 
 
 def _headers(run_request: RunRequest) -> dict[str, str]:
+    if run_request.reply.plain:
+        return {}
     limit = run_request.sampling.thinking_limit
     return {"X-Reasoning-Budget-Applied": "none" if limit is None else str(limit)}

@@ -18,10 +18,11 @@ def ops_router(service: Service) -> APIRouter:
 
     @router.get("/health")
     async def health() -> Response:
-        """Report that the gateway runs, and problems of its aliases file or its math workers."""
+        """Report that the gateway runs, and problems of its aliases file, math workers or own engine."""
         pool = service.runner.vote_settings.pool
         problems = {"aliases": service.aliases.error, "math_workers": pool.failure if pool else None}
-        return json_response({"status": "ok", **{name: text for name, text in problems.items() if text}})
+        named = {name: text for name, text in problems.items() if text}
+        return json_response({"status": "ok", **named, **service.upstream.notices()})
 
     @router.get("/ready")
     async def ready() -> Response:

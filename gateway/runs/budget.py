@@ -35,7 +35,12 @@ T = TypeVar("T")
 AUTO = "auto"
 """The budget that depends on a question's difficulty."""
 
+_REASONING_FIELDS = ("effort", "max_tokens", "exclude", "enabled", "summary")
+_THINKING_FIELDS = ("type", "budget_tokens")
+_THINKING_TYPES = ("enabled", "disabled", "adaptive", "auto")
+"""Anthropic's and Volcengine's last two leave the length to the model, so they name no budget."""
 _ALIASES = {"none": "off", "xhigh": "max"}
+_MAX_TOKENS = 2**53  # JSON's largest exact number; with the room for the answer it stays within 64 bits
 _TOKENS = re.compile(r"\d{1,9}", re.ASCII)
 _SUFFIX = re.compile(r"(?P<name>.+?)(?::(?P<level>[a-z]+))?(?:@(?P<samples>\d{1,4}))?", re.ASCII)
 
@@ -116,10 +121,12 @@ def read_sampling(
     max_samples: int = 64,
     levels: Collection[str] = LEVELS,
     scorers: Collection[str] = ("none", *SCORERS),
+    limited: bool = False,
 ) -> RequestedSampling:
     """Read everything that says how much to spend, and remove it from `body`.
 
-    `level` and `samples` are the suffix of the model's name. Raises `BadRequest`.
+    Fields that could carry a budget and carry none stay as they came, unless the thinking is `limited`
+    anyway. `level` and `samples` are the suffix of the model's name. Raises `BadRequest`.
     """
     scaling = _scaling(body.pop("scaling", None))
     budgets = _one_body_entry(_thinking_fields(body, levels))
@@ -129,6 +136,8 @@ def read_sampling(
         budgets.insert(0, _Entry("header", "X-Reasoning-Budget", budget))
     if level is not None:
         budgets.append(_Entry("model", "model", ReasoningBudget(level)))
+    if budgets or limited:
+        _remove_budget_fields(body, switched_elsewhere=bool(budgets) and budgets[0].carrier != "body")
     counts: list[_Entry[Any]] = _entries(
         headers, "X-Samples", _samples_header, scaling.samples, "scaling.samples"
     )
@@ -214,7 +223,7 @@ def parse_budget(value: object, param: str, levels: Collection[str] = LEVELS) ->
 
 def _tokens(value: object, param: str, *, unlimited: bool = False) -> ReasoningBudget:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value >= 0:
+        if 0 <= value <= _MAX_TOKENS:
             return ReasoningBudget(tokens=value)
         if value == -1 and unlimited:
             return ReasoningBudget()
@@ -230,28 +239,28 @@ def _switch(value: object, param: str) -> ReasoningBudget | None:
 
 
 def _thinking_fields(
-    body: dict[str, Any], levels: Collection[str]
+    body: Mapping[str, Any], levels: Collection[str]
 ) -> list[tuple[str, ReasoningBudget | None]]:
-    """Read every body field that says how long to think, and remove it from `body`."""
+    """Read every body field that says how long to think."""
     budgets: list[tuple[str, ReasoningBudget | None]] = []
-    if (effort := body.pop("reasoning_effort", None)) is not None:
+    if (effort := body.get("reasoning_effort")) is not None:
         budgets.append(("reasoning_effort", parse_budget(effort, "reasoning_effort", levels)))
-    if (tokens := body.pop("thinking_token_budget", None)) is not None:
+    if (tokens := body.get("thinking_token_budget")) is not None:
         budgets.append(("thinking_token_budget", _tokens(tokens, "thinking_token_budget", unlimited=True)))
-    if (tokens := body.pop("thinking_budget", None)) is not None:
+    if (tokens := body.get("thinking_budget")) is not None:
         budgets.append(("thinking_budget", _tokens(tokens, "thinking_budget", unlimited=True)))
-    if (switch := body.pop("enable_thinking", None)) is not None:
+    if (switch := body.get("enable_thinking")) is not None:
         budgets.append(("enable_thinking", _switch(switch, "enable_thinking")))
     if (reasoning := body.get("reasoning")) is not None:
         budgets += _reasoning_object(reasoning, levels)
-    if (thinking := body.pop("thinking", None)) is not None:
+    if (thinking := body.get("thinking")) is not None:
         budgets += _thinking_object(thinking)
     return budgets
 
 
 def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str, ReasoningBudget | None]]:
     """Read OpenRouter's `reasoning: {effort | max_tokens, exclude, enabled}`."""
-    fields = _object(value, "reasoning", ("effort", "max_tokens", "exclude", "enabled", "summary"))
+    fields = _object(value, "reasoning", _REASONING_FIELDS)
     budgets: list[tuple[str, ReasoningBudget | None]] = []
     if fields.get("effort") is not None:
         budgets.append(("reasoning.effort", parse_budget(fields["effort"], "reasoning.effort", levels)))
@@ -263,17 +272,35 @@ def _reasoning_object(value: object, levels: Collection[str]) -> list[tuple[str,
 
 
 def _thinking_object(value: object) -> list[tuple[str, ReasoningBudget | None]]:
-    """Read Anthropic's `thinking: {type, budget_tokens}`."""
-    fields = _object(value, "thinking", ("type", "budget_tokens"))
-    kind = fields.get("type", "enabled")
-    if kind not in ("enabled", "disabled"):
-        raise unknown_value(kind, ["enabled", "disabled"], param="thinking.type")
-    budgets: list[tuple[str, ReasoningBudget | None]] = [
-        ("thinking.type", _switch(kind == "enabled", "thinking.type"))
-    ]
+    """Read Anthropic's `thinking: {type, budget_tokens}`; other vendors have more fields there."""
+    fields = _object(value, "thinking", _THINKING_FIELDS)
+    kind = fields.get("type")
+    if kind is not None and kind not in _THINKING_TYPES:
+        raise unknown_value(kind, _THINKING_TYPES, param="thinking.type")
+    budgets: list[tuple[str, ReasoningBudget | None]] = []
+    if kind in ("enabled", "disabled"):
+        budgets.append(("thinking.type", _switch(kind == "enabled", "thinking.type")))
     if fields.get("budget_tokens") is not None:
         budgets.append(("thinking.budget_tokens", _tokens(fields["budget_tokens"], "thinking.budget_tokens")))
     return budgets
+
+
+def _remove_budget_fields(body: dict[str, Any], *, switched_elsewhere: bool) -> None:
+    """Remove the fields that the gateway answers for itself; vendors' fields inside of objects stay.
+
+    `switched_elsewhere`: a header or the model's name beats what `thinking.type` says.
+    """
+    for name in ("reasoning_effort", "thinking_token_budget", "thinking_budget", "enable_thinking"):
+        body.pop(name, None)
+    body.pop("include_reasoning", None)
+    for name, own in (("reasoning", _REASONING_FIELDS), ("thinking", _THINKING_FIELDS)):
+        fields = body.pop(name, None) or {}
+        rest = {key: value for key, value in fields.items() if key not in own}
+        if not rest:
+            continue
+        if "type" in fields and not switched_elsewhere:
+            rest = {"type": fields["type"], **rest}  # vendors want both
+        body[name] = rest
 
 
 def _one_body_entry(fields: list[tuple[str, ReasoningBudget | None]]) -> list[_Entry[ReasoningBudget]]:
@@ -291,11 +318,10 @@ def _one_body_entry(fields: list[tuple[str, ReasoningBudget | None]]) -> list[_E
     return [_Entry("body", name, value)]
 
 
-def _exclude(body: dict[str, Any]) -> bool:
+def _exclude(body: Mapping[str, Any]) -> bool:
     """Return whether the client wants the thinking left out of the answer."""
-    reasoning = body.pop("reasoning", None) or {}
-    exclude = reasoning.get("exclude")
-    include = body.pop("include_reasoning", None)
+    exclude = (body.get("reasoning") or {}).get("exclude")
+    include = body.get("include_reasoning")
     for value, param in ((exclude, "reasoning.exclude"), (include, "include_reasoning")):
         if value is not None:
             _switch(value, param)
@@ -306,12 +332,9 @@ def _exclude(body: dict[str, Any]) -> bool:
     return bool(exclude) or include is False
 
 
-def _object(value: object, param: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+def _object(value: object, param: str, allowed: Collection[str]) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise unknown_value(value, ["an object with " + ", ".join(allowed)], param=param)
-    for key in value:
-        if key not in allowed:
-            raise unknown_value(key, allowed, param=param, kind="field")
     return value
 
 

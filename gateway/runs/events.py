@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gateway.errors import UpstreamError
 from policies.types import SamplingRequest
 from scorers.types import Sample, VoteResult
 
@@ -14,6 +15,7 @@ __all__ = [
     "Delta",
     "Enforced",
     "Event",
+    "FailedSample",
     "Finished",
     "FinishedSample",
     "Progress",
@@ -80,6 +82,7 @@ class FinishedSample:
     `enforced` says who kept its limit: the engine ("native"), or the gateway ("forced"). `envelope` holds the
     upstream reply's other top-level fields. `usage` is the engine's own, where the sample was one request's
     only choice. `limit_kept` says whether the engine was seen to keep the limit itself (None: not seen).
+    `notes` say what the gateway did with the sample's text.
     """
 
     sample: Sample
@@ -88,6 +91,16 @@ class FinishedSample:
     envelope: Mapping[str, Any] = field(default_factory=dict)
     usage: Mapping[str, Any] = field(default_factory=dict)
     limit_kept: bool | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSample:
+    """A sample that shares its upstream request with others and has failed, while these go on."""
+
+    index: int
+    error: UpstreamError
+    counts: TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +137,8 @@ class RunResult:
     `upstream_prompt` what the upstream read altogether. `vote` is the vote's result; `method` and `scorer`
     say how it came about, and `scores` are the scorer's weights by sample index, where it had an opinion.
     `scorer_tokens` is what scorers have read and written. `usage` is the engine's own, where there was only
-    one plain request. `reply` is the engine's whole body, where the request asked for nothing and was not
-    streamed; `headers` are those of the engine that a client should see.
+    one plain request. `reply` is the engine's whole body without failed choices, where the request asked for
+    nothing and was not streamed; `headers` are those of the engine that a client should see.
     """
 
     chosen: tuple[Sample, ...]

@@ -15,7 +15,15 @@ from policies.prompts import LEVELS, Level, thinking_limit
 from policies.shaping import strip_thinking
 from policies.types import SamplingRequest
 
-__all__ = ["AUTO_SAMPLES", "ReplyOptions", "Route", "RunRequest", "ServedModel", "plan_request"]
+__all__ = [
+    "AUTO_SAMPLES",
+    "ReplyOptions",
+    "Route",
+    "RunRequest",
+    "ServedModel",
+    "estimate_prompt",
+    "plan_request",
+]
 
 _BYTES_PER_PROMPT_TOKEN = 3  # low on purpose: a prompt that is overestimated leaves room
 AUTO_SAMPLES = 8
@@ -35,7 +43,8 @@ class ServedModel:
     """What is known of the model that a request is for.
 
     `levels` are the budgets that it may be asked for. `default` applies where a client says nothing, and
-    `default_by` names who set it. `cap` is the most thinking tokens, whatever a client says.
+    `default_by` names who set it. `cap` is the most thinking tokens, whatever a client says. `answer_cap` is
+    the most tokens of an answer where thinking is limited and the client caps nothing.
     """
 
     name: str
@@ -46,6 +55,7 @@ class ServedModel:
     cap: int | None = None
     answer_reserve: int = 1024
     default_by: str = "default"
+    answer_cap: int | None = None
 
     @property
     def context(self) -> int | None:
@@ -54,13 +64,16 @@ class ServedModel:
 
     @property
     def reserve(self) -> int:
-        """Tokens kept for the answer."""
+        """Tokens kept free for the answer."""
         return self.answer_reserve if self.context is None else min(self.answer_reserve, self.context // 4)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyOptions:
-    """How a client wants its answer: as a stream or not, how many choices, what beside the text."""
+    """How a client wants its answer: as a stream or not, how many choices, what beside the text.
+
+    `plain`: without `scaling`, the gateway's headers and the doubled reasoning field.
+    """
 
     stream: bool = False
     choices: int = 1
@@ -68,6 +81,7 @@ class ReplyOptions:
     exclude_reasoning: bool = False
     live: Literal["winner", "first"] = "winner"
     trace: bool = False
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +92,7 @@ class RunRequest:
     - `votes` says that a vote combines the samples; without it, all of them are returned.
     - `auto_samples` makes `sampling.samples` a maximum; difficulty decides how many are drawn.
     - `token_cap` is the client's own cap on thinking and answer together.
-    - `answer_reserve` is the number of tokens kept for the answer.
+    - `answer_reserve` is the number of tokens kept free for the answer.
     - `window` is the number of tokens over which confidence is measured; None measures none.
     - `keeps_logprobs` says that the client itself wants the logprobs.
     - `route` is the alias that the client named, and the model behind it.
@@ -142,14 +156,17 @@ def plan_request(
         threshold=requested.scaling.threshold,
         choices=min(vote_plan.reply.choices, vote_plan.samples),
     )
+    asks = bool(sources or requested.scaling.model_fields_set or limit is not None or vote_plan.samples > 1)
     notes = [*vote_plan.notes]
     if limit is not None and budget is not None:
         capped = limit == model.cap and limit != _limit(
             budget, level, replace(model, cap=None), body, token_cap
         )
         notes += _limit_notes(limit, budget, capped=capped)
-    if any(message.get("role") == "assistant" for message in body["messages"]):
+    if asks and any(message.get("role") == "assistant" for message in body["messages"]):
         body = {**body, "messages": strip_thinking(body["messages"], model.family)}
+    if not asks and reply.choices > 1:
+        body = {**body, "n": reply.choices}
     return RunRequest(
         body,
         model,
@@ -164,6 +181,7 @@ def plan_request(
         token_cap=token_cap,
         answer_reserve=model.reserve,
         route=route,
+        verbatim=not asks,
     )
 
 
@@ -248,13 +266,13 @@ def _limit(
     tokens = budget.tokens if level is None else thinking_limit(level, context)
     limits = [limit for limit in (tokens, model.cap) if limit is not None]
     if context is not None and (limits or budget.level == AUTO):
-        limits.append(max(0, context - model.reserve - _prompt_estimate(body)))
+        limits.append(max(0, context - model.reserve - estimate_prompt(body)))
     if not limits:
         return None
-    return min(limits) if token_cap is None else share_tokens(min(limits), model.reserve, token_cap)[0]
+    return share_tokens(min(limits), model.reserve, token_cap)
 
 
-def _prompt_estimate(body: Mapping[str, Any]) -> int:
+def estimate_prompt(body: Mapping[str, Any]) -> int:
     """Estimate the tokens of the prompt, rather too many than too few."""
     size = 0
     for message in body.get("messages", ()):

@@ -11,6 +11,7 @@ from gateway.errors import UpstreamError
 from gateway.runs.events import (
     Enforced,
     Event,
+    FailedSample,
     Finished,
     FinishedSample,
     RunResult,
@@ -45,19 +46,31 @@ class SampleRecords:
 
 
 def result_of(
-    request: RunRequest, finished: Sequence[FinishedSample], started: float, notes: Sequence[str]
+    request: RunRequest,
+    finished: Sequence[FinishedSample],
+    started: float,
+    notes: Sequence[str],
+    failed: Sequence[FailedSample] = (),
 ) -> RunResult:
-    """Return the result of samples that are all returned."""
+    """Return the result of samples that are all returned. Raises the last error where all have failed."""
     samples = tuple(entry.sample for entry in finished)
     if not samples:
-        raise UpstreamError(502, "The upstream's reply has no choices.")
+        raise failed[-1].error if failed else UpstreamError(502, "The upstream's reply has no choices.")
+    launched = len(samples) + len(failed)
+    own_notes = dict.fromkeys(note for entry in finished for note in entry.notes)
+    if failed:
+        own_notes[f"{len(failed)} of {launched} choices failed ({failed[-1].error})"] = None
     truncated = sum(sample.truncated for sample in samples)
-    counts = [entry.counts for entry in finished]
+    counts = [*(entry.counts for entry in finished), *(entry.counts for entry in failed)]
     return RunResult(
         chosen=samples,
         samples=samples,
         counts=SampleCounts(
-            request.sampling.samples, len(samples), finished=len(samples), truncated=truncated
+            request.sampling.samples,
+            launched,
+            finished=len(samples),
+            truncated=truncated,
+            failed=len(failed),
         ),
         sampling=request.sampling,
         generated=sum(count.completion for count in counts),
@@ -68,7 +81,7 @@ def result_of(
         seconds=time.monotonic() - started,
         enforced=_combine_enforced(finished),
         limit=request.sampling.thinking_limit,
-        notes=(*request.notes, *notes),
+        notes=(*request.notes, *notes, *own_notes),
         envelope=finished[0].envelope,
         models={
             entry.sample.index: str(entry.envelope["model"])
@@ -134,7 +147,8 @@ def _ranking(vote: VoteResult, samples: Sequence[Sample]) -> list[int]:
 def _notes(records: SampleRecords, counts: SampleCounts, vote: FinalVote | None) -> list[str]:
     notes: list[str] = []
     if counts.failed:
-        notes.append(f"{counts.failed} of {counts.launched} samples failed ({records.failure})")
+        kind = "choices" if vote is None else "samples"
+        notes.append(f"{counts.failed} of {counts.launched} {kind} failed ({records.failure})")
     if vote is not None:
         notes += vote.notes
         if vote.result.winner is None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 from gateway.runs.budget import AUTO
-from gateway.runs.events import Event, Finished, FinishedSample, RunResult
+from gateway.runs.events import Aside, Event, FailedSample, Finished, FinishedSample, RunResult
 from gateway.runs.request import RunRequest
 from gateway.runs.result import is_silent, result_of, with_cost
 from gateway.runs.sample_plan import SamplePlan, plan_samples
 from gateway.runs.sampling import draw_samples
 from gateway.runs.vote_run import VoteRun
 from gateway.runs.voting import VoteSettings
-from gateway.runs.whole_reply import read_reply
+from gateway.runs.whole_reply import read_choices, read_reply
 from gateway.upstreams.base import Upstream, UpstreamRequest
 from policies.escalation import AutoPolicy
 from policies.prompts import thinking_limit
@@ -47,6 +49,8 @@ class Runner:
         if request.votes or sampling.level == AUTO:
             return self._run_vote(request, self._policy_for(request))
         plan = self.plan(request)
+        if request.verbatim and not request.reply.stream:
+            return self._run_verbatim(request, plan)
         if choices > 1 and (plan.limit is not None or plan.prefill):
             # Each choice has a limit of its own to be watched, or a beginning to continue from.
             return self._run_vote(request, AllChoicesPolicy(choices))
@@ -78,8 +82,8 @@ class Runner:
         if limit is not None and plan.traits.gives_token_ids:
             close_ids = await self._upstream.token_ids(request.model.name, plan.markup.close)
             body = {**body, "return_token_ids": True} if close_ids else body
-        response = await self._upstream.complete(UpstreamRequest(body))
-        finished = read_reply(response.body, plan, close_ids)
+        completion = await self._upstream.complete(UpstreamRequest(body))
+        finished = read_reply(completion, plan, close_ids)
         if limit is not None and finished.counts.reasoning > limit:
             plan.traits.observe_limit(False)  # from now on the gateway watches it again
         if limit is not None and is_silent(finished.sample):
@@ -87,12 +91,29 @@ class Runner:
                 async for event in events:  # watched, so that the gateway can lead it to an answer
                     yield with_cost(event, finished.counts)
             return
-        yield Finished(result_of(request, [finished], started, plan.notes))
+        result = result_of(request, [finished], started, plan.notes)
+        yield Finished(replace(result, headers=completion.headers))
+
+    async def _run_verbatim(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
+        """Send the request as it came, and return the engine's own reply beside what it says."""
+        started = time.monotonic()
+        completion = await self._upstream.complete(UpstreamRequest(plan.body, verbatim=True))
+        finished, failed = read_choices(completion, plan)
+        result = result_of(request, finished, started, plan.notes, failed)
+        reply = completion.body
+        if failed:
+            lost = {entry.index for entry in failed}
+            choices = [c for place, c in enumerate(reply["choices"]) if c.get("index", place) not in lost]
+            reply = {**reply, "choices": choices}
+        usage = reply.get("usage") or {}
+        yield Finished(replace(result, reply=reply, headers=completion.headers, usage=usage))
 
     async def _run_stream(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Draw the choices of one upstream request; they go back as they are."""
         started = time.monotonic()
         finished: list[FinishedSample] = []
+        failed: list[FailedSample] = []
+        usage: dict[str, Any] = {}
         indices = range(request.reply.choices)
         async with aclosing(
             draw_samples(self._upstream, plan, indices, stream=request.reply.stream)
@@ -100,9 +121,14 @@ class Runner:
             async for event in events:
                 if isinstance(event, FinishedSample):
                     finished.append(event)
+                elif isinstance(event, FailedSample):
+                    failed.append(event)
                 else:
+                    if isinstance(event, Aside):
+                        usage = event.event.get("usage") or usage
                     yield event
-        yield Finished(result_of(request, finished, started, plan.notes))
+        result = result_of(request, finished, started, plan.notes, failed)
+        yield Finished(replace(result, usage=usage) if usage else result)
 
     def _policy_for(self, request: RunRequest) -> Policy:
         """Return the policy that the app was given, or the one that the budget calls for."""

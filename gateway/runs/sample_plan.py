@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.runs.request import RunRequest, ServedModel
+from gateway.runs.request import RunRequest, ServedModel, estimate_prompt
 from gateway.upstreams.base import ModelTraits, Prompt, Upstream
 from policies.limiter import share_tokens
 from policies.prompts import Level, nearest_level, policy_prompt
@@ -46,15 +46,17 @@ class SamplePlan:
     `body` is the upstream chat request without `n`, `seed` and `stream`. `markup` is that of the text which
     the model writes. `traits` is what is known of the model at this upstream.
 
-    `limit` is in thinking tokens (None: no limit), `total` caps thinking and answer together. `native`: the
-    engine was asked to enforce the limit itself; where it refuses, `fallback` is drawn instead. `waits`
-    bounds how often an early end of thinking is put off. `schema` is the `response_format` that `body` lacks
-    until the thinking is over, because it would suppress the thinking.
+    `limit` is in thinking tokens (None: no limit), `total` caps thinking and answer together (None: no cap).
+    `native`: the engine was asked to enforce the limit itself; where it refuses, `fallback` is drawn instead.
+    `waits` bounds how often an early end of thinking is put off. `schema` is the `response_format` that
+    `body` lacks until the thinking is over, because it would suppress the thinking.
 
     `prefill` stands in the assistant's turn before the model begins; `prefix` is the same with what the
-    template would have written. `thinking_off`: thinking is switched off, in whichever way. `window`: the
-    samples' confidence is watched over so many tokens (None: not at all); of the logprobs themselves all are
-    kept only if `keeps_logprobs`. `notes` say what was done otherwise than asked.
+    template would have written. `thinking_off`: the chat template has thinking switched off, by the client's
+    own words or the gateway's. `repairs_stops`: a stop string that the model meets within its thinking only
+    ends the thinking. `window`: the samples' confidence is watched over so many tokens (None: not at all); of
+    the logprobs themselves all are kept only if `keeps_logprobs`. `verbatim`: nothing was asked, so the
+    request and the reply cross unchanged. `notes` say what was done otherwise than asked.
     """
 
     sampling: SamplingRequest
@@ -69,6 +71,8 @@ class SamplePlan:
     prefill: str = ""
     prefix: str = ""
     thinking_off: bool = False
+    repairs_stops: bool = False
+    verbatim: bool = False
     window: int | None = None
     keeps_logprobs: bool = False
     notes: tuple[str, ...] = ()
@@ -83,12 +87,15 @@ def plan_samples(request: RunRequest, sampling: SamplingRequest, traits: ModelTr
     tags, teach = Markup(family.open, family.close), family.off_fallback == "prompt"
     policy = policy_prompt(level, tags, teach=teach) if level else None
     shaped = shape(family, request.body, sampling, policy)
-    body, limit, total = shaped.body, sampling.thinking_limit, None
+    body, limit, total, notes = shaped.body, sampling.thinking_limit, request.token_cap, shaped.notes
     if limit == 0 and shaped.off is None:  # the request's own words keep thinking on
         limit = model.cap
     if limit is not None:
-        limit, total = share_tokens(limit, request.answer_reserve, request.token_cap)
-        body = {**body, "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens": total}
+        limit = share_tokens(limit, request.answer_reserve, total)
+        if total is None and model.answer_cap is not None:
+            total = _capped_total(request, limit, model.answer_cap)
+            body = {**body, "max_tokens": total}
+            notes = (*notes, f"the answer has at most {total - limit} tokens: the operator's answer_cap")
     plan = SamplePlan(
         sampling,
         body,
@@ -99,12 +106,22 @@ def plan_samples(request: RunRequest, sampling: SamplingRequest, traits: ModelTr
         waits=level.waits if level else 0,
         prefill=shaped.prefill,
         prefix=shaped.prefix,
-        thinking_off=shaped.off is not None,
+        thinking_off=shaped.off in ("native", "already", "prefill"),
+        repairs_stops=bool(request.body.get("stop")) and (request.votes or limit is not None),
+        verbatim=request.verbatim,
         window=request.window,
         keeps_logprobs=request.keeps_logprobs,
-        notes=shaped.notes,
+        notes=notes,
     )
     return plan if limit is None else _with_enforcer(plan, limit)
+
+
+def _capped_total(request: RunRequest, limit: int, answer_cap: int) -> int:
+    """Return the cap on thinking and answer together, within the context; engines refuse a higher one."""
+    total, context = limit + answer_cap, request.model.context
+    if context is None:
+        return total
+    return min(total, max(context - estimate_prompt(request.body), limit + 1))
 
 
 def _with_enforcer(plan: SamplePlan, limit: int) -> SamplePlan:

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Enforced, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
+from gateway.runs.written_text import FILED_AS_REASONING, Continuation, WrittenText
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
 from policies.limiter import Limiter
-from policies.prompts import LEAD_IN, WAIT, closing_text
-from policies.thinking import Markup, ThinkingText
 from scorers.confidence import ConfidenceWindow, compact_tokens, logged_tokens
 from scorers.types import Sample, Usage
 
 __all__ = [
     "TEXT_FIELDS",
-    "Continuation",
     "Overfull",
     "Phase",
     "SampleState",
+    "ended_well",
     "envelope_of",
     "estimate_tokens",
     "tokens_before",
+    "unfinished",
 ]
 
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
@@ -51,19 +51,6 @@ class Phase(Enum):
 _THINKING = Phase.THINKING
 
 
-class Continuation(Enum):
-    """Why an upstream request ends, so that another one continues from the text so far."""
-
-    CLOSE = "close"
-    """Thinking has reached its limit: the gateway writes the end tag and asks for the answer."""
-    WAIT = "wait"
-    """Thinking has ended too early (s1): "Wait" stands in place of the end tag."""
-    ANSWER = "answer"
-    """The answer begins, and from here on it has to follow a schema."""
-    LEAD_IN = "lead in"
-    """The model thought and then said nothing: the gateway writes the beginning of an answer."""
-
-
 class Overfull(NamedTuple):
     """A chunk with more thinking than the limit allows: how many of its tokens fit, and how many it has."""
 
@@ -81,6 +68,16 @@ def tokens_before(ids: Sequence[int], part: Sequence[int]) -> int:
 def estimate_tokens(text: str) -> int:
     """Estimate the tokens of a text that no engine has counted: at least one."""
     return max(1, round(len(text) / _CHARACTERS_PER_TOKEN))
+
+
+def ended_well(finish_reason: str | None) -> bool:
+    """Tell whether a reply came to its own end, rather than to a token limit."""
+    return finish_reason is not None and finish_reason != "length"
+
+
+def unfinished() -> UpstreamError:
+    """Return the error of a reply that ended without a finish reason: nobody knows whether it is whole."""
+    return UpstreamError(502, "The upstream ended its reply without a finish reason.")
 
 
 def envelope_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,82 +146,6 @@ class TokenAccount:
         self._earlier, self.counted, self._prompt = self.counts.completion, 0, 0
 
 
-class WrittenText:
-    """The text of one sample, as it reads and as it stands in the assistant's turn.
-
-    `engine_splits`: in this upstream request the engine has separated thinking from answer itself.
-    `held_back` is answer text that the next upstream request will write again.
-    """
-
-    __slots__ = ("_markup", "_turn", "engine_splits", "held_back", "reading")
-
-    def __init__(self, markup: Markup, prefill: str, *, splits: bool) -> None:
-        self._markup = markup
-        self._turn = [prefill]
-        self.reading = ThinkingText(replace(markup, opened=False) if splits else markup)
-        self.held_back = ""
-        self.engine_splits = False
-
-    @property
-    def reasoning(self) -> str:
-        """All thinking so far."""
-        return "".join(self.reading.reasoning_parts)
-
-    @property
-    def content(self) -> str:
-        """All answer text so far."""
-        return "".join(self.reading.content_parts)
-
-    def add(self, chunk: Chunk) -> tuple[str, str]:
-        """Take a chunk of thinking, answer or both; return what is new as (thinking, answer)."""
-        reasoning = content = ""
-        if thought := chunk.reasoning:
-            if not self.engine_splits:
-                thought = thought.removeprefix(self._markup.open)  # some parsers leave the tag in
-                self.restore_open_tag()
-                self.reading.splitter.thinking = False  # the engine has taken the tags out
-                self.engine_splits = True
-            self._turn.append(thought)
-            reasoning, _ = self.reading.add_split(thought, "")
-        if chunk.content:
-            self._turn.append(chunk.content)
-            more, content = self.reading.feed(chunk.content)
-            reasoning += more
-        return reasoning, content
-
-    def restore_open_tag(self) -> None:
-        """Put the opening tag, which the engine or the gateway has taken out, where it stood."""
-        if not self._markup.opened and not self.engine_splits and not self.reading.splitter.thinking:
-            self._turn.append(self._markup.open + "\n")
-
-    def resume(self, continuation: Continuation, *, open_tag: bool, limit_reached: bool) -> str:
-        """Get ready for the next upstream request; return the assistant's turn up to there.
-
-        `open_tag`: the turn begins with the opening tag, which the template would have written.
-        """
-        markup = self._markup
-        unread = "".join(text for _, text in self.reading.splitter.finish())  # blank space, or part of a tag
-        turn = "".join(self._turn).removesuffix(unread).removesuffix(self.held_back)
-        if open_tag:
-            turn = f"{markup.open}\n{turn}"
-        reasoning, content = self.reasoning, self.content.removesuffix(self.held_back)
-        waits = continuation is Continuation.WAIT
-        if continuation is Continuation.CLOSE:
-            turn += closing_text(markup, limit_reached=limit_reached)
-        elif waits:
-            turn = turn.rsplit(markup.close, 1)[0].rstrip() + WAIT
-            reasoning += WAIT
-        elif continuation is Continuation.LEAD_IN:
-            turn = f"{turn.rstrip()}\n\n{LEAD_IN}"
-        self.reading = ThinkingText(replace(markup, opened=waits))
-        self.reading.add_split(reasoning, content)
-        self.reading.splitter.closed = not waits  # blank space before the answer is not part of it
-        self._turn = [turn]
-        self.held_back = ""
-        self.engine_splits = False
-        return turn
-
-
 class SampleState:
     """One choice of a streamed reply while it is written, over all upstream requests that it takes.
 
@@ -250,7 +171,12 @@ class SampleState:
         self.event: Mapping[str, Any] = {}
         self.forced = False  # the gateway has ended the thinking
         self.account = TokenAccount(counts, shares_request=not alone, counts_prompt=first)
-        self.text = WrittenText(plan.markup, plan.prefill, splits=plan.traits.splits_thinking)
+        self.text = WrittenText(
+            plan.markup,
+            plan.prefill,
+            splits=plan.traits.splits_thinking,
+            thinking_off=plan.thinking_off and plan.limit != 0,
+        )
         self._plan = plan
         self._close_ids = close_ids
         # An engine that enforces the limit itself closes the block right after the last token.
@@ -261,6 +187,7 @@ class SampleState:
         self._cut = False  # text beyond the limit was cut off
         self._message: dict[str, Any] = {"role": "assistant"}
         self._choice: dict[str, Any] = {}
+        self._ending: Mapping[str, Any] = {}  # the choice of the chunk with the finish reason
         self._confidence = None if plan.window is None else ConfidenceWindow(plan.window)
 
     def feed(self, chunk: Chunk) -> Delta | None:
@@ -270,9 +197,10 @@ class SampleState:
             if self.pause is not None:
                 return None
         self.event = chunk.event
+        choice = chunk.choice
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
-        choice = chunk.choice
+            self._ending = choice
         fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
         if fields:
             fields = self._keep_fields(choice)
@@ -288,9 +216,16 @@ class SampleState:
             content = self.text.reading.feed_answer(text)
         if chunk.usage is not None and self.pause is None:
             self.account.use(chunk.usage, forced=self.forced)
+        if self._plan.verbatim:
+            return Delta(self.index, reasoning, content, chunk.event, choice)
         if reasoning or content or fields:
             return Delta(self.index, reasoning, content, chunk.event, choice if fields else _NOTHING)
         return None
+
+    def use(self, chunk: Chunk) -> None:
+        """Take the usage of a chunk that follows the end of the reply."""
+        if chunk.usage:
+            self.account.use(chunk.usage, forced=self.forced)
 
     def _take_empty(self, chunk: Chunk) -> None:
         """Take a chunk without text: the end of the reply, or one of which not a token was allowed."""
@@ -305,10 +240,12 @@ class SampleState:
     def _take_thinking(self, chunk: Chunk, text: str) -> tuple[str, str]:
         """Take text while the model may think; return what is new as (thinking, answer)."""
         splitter = self.text.reading.splitter
-        split_by_engine = bool(chunk.reasoning and not chunk.content)
-        was_thinking = split_by_engine or splitter.thinking
+        was_thinking, was_filed = splitter.thinking, self.text.filed
         reasoning, content = self.text.add(chunk)
-        thinking = split_by_engine or splitter.thinking
+        if was_filed and not self.text.filed:  # it was thinking after all
+            self.account.counts.reasoning = self.account.counts.completion
+        split_by_engine = bool(chunk.reasoning and not chunk.content and not self.text.filed)
+        was_thinking, thinking = split_by_engine or was_thinking, split_by_engine or splitter.thinking
         tokens = self.account.count(chunk, text)
         thought = 0
         if reasoning or (was_thinking and thinking):
@@ -330,7 +267,9 @@ class SampleState:
 
     def _pause_at_end(self, content: str, limiter: Limiter) -> Continuation | None:
         """Return whether an early end of thinking, or an answer with a schema, calls for another request."""
-        closed = self.text.reading.splitter.closed or (self.text.engine_splits and bool(content))
+        closed = self.text.reading.splitter.closed or (
+            self.text.engine_splits and bool(content) and not self.text.filed
+        )
         if closed and limiter.must_wait():
             return Continuation.WAIT
         return Continuation.ANSWER if content and self._plan.schema is not None else None
@@ -341,7 +280,7 @@ class SampleState:
         Engines put many tokens into one chunk when a reader lags behind.
         """
         tokens, left = (chunk.tokens or 0) - self.account.counted, limiter.limit - limiter.used
-        if tokens <= left or self.phase is not _THINKING:
+        if tokens <= left or self.phase is not _THINKING or self.text.filed:
             return None
         if not (
             chunk.reasoning or self.text.reading.splitter.thinking or self._plan.markup.open in chunk.content
@@ -361,19 +300,37 @@ class SampleState:
         return tokens if end < 0 or end == length else -(-tokens * end // length)  # part of a token is one
 
     def continuation(self) -> Continuation | None:
-        """Return what a limited reply still lacks at its end: more thinking, its end, or an answer."""
-        limiter = self._limiter
-        if limiter is None or self._message.get("tool_calls"):
+        """Return what a reply still lacks at its end: more thinking, its end, or an answer.
+
+        Without a limit, only thinking that a stop string has ended lacks something.
+        """
+        limiter, text = self._limiter, self.text
+        stopped = self._plan.repairs_stops and self.finish_reason == "stop" and self._met_stop_string()
+        if self._message.get("tool_calls") or (limiter is None and not stopped):
             return None
-        text = self.text
         blank = not text.content.strip()
         in_block = text.reading.splitter.thinking or (text.engine_splits and blank)
         if in_block and self.phase is Phase.THINKING:
-            return Continuation.WAIT if limiter.must_wait() else Continuation.CLOSE
+            if stopped:
+                return Continuation.CLOSE
+            if text.assumed and ended_well(self.finish_reason) and self._plan.schema is None:
+                return None  # no tag says that it thinks, so it is the answer
+            return Continuation.WAIT if limiter and limiter.must_wait() else Continuation.CLOSE
+        if limiter is None:
+            return None
         silent = blank and self.finish_reason == "stop" and (self.forced or text.reasoning)
         if silent and self.phase is not Phase.LED_IN and self._plan.schema is None:
             return Continuation.LEAD_IN
         return None
+
+    def _met_stop_string(self) -> bool:
+        """Tell whether a stop string has ended the reply: vLLM says so in `stop_reason`.
+
+        Where an engine doesn't say, it has, unless the text may be an answer all along.
+        """
+        if "stop_reason" in self._ending:
+            return isinstance(self._ending["stop_reason"], str)
+        return not self.text.assumed
 
     def resume(self, continuation: Continuation, prompt: Prompt | None) -> str:
         """Get ready for the next upstream request; return the assistant's turn up to there."""
@@ -391,18 +348,25 @@ class SampleState:
         return turn
 
     def finish(self) -> list[Delta | FinishedSample]:
-        """End the sample: return the text that was still held back, if any, and the finished sample."""
-        reading, account = self.text.reading, self.account
-        if self.phase is Phase.THINKING:
-            reasoning, content = reading.finish()
-        else:
-            reasoning, content = "", reading.finish_answer()
+        """End a sample that has a finish reason; return the text still held back, if any, and the sample."""
+        assert self.finish_reason is not None
+        text, account = self.text, self.account
         counts, extra, choice = account.counts, dict(self._message), dict(self._choice)
+        if self.phase is Phase.THINKING:
+            thought = len(text.reasoning)
+            reasoning, content, returned = text.end(well=ended_well(self.finish_reason))
+            if returned:
+                counts.reasoning = round(counts.reasoning * len(text.reasoning) / thought) if thought else 0
+            if text.split_late():
+                self._plan.traits.splits_thinking = False
+                counts.reasoning = self._share_of_thinking()
+        else:
+            reasoning, content = "", text.reading.finish_answer()
         sample = Sample(
             self.index,
-            self.text.content,
-            self.text.reasoning,
-            self.finish_reason or "stop",
+            text.content,
+            text.reasoning,
+            self.finish_reason,
             Usage(counts.prompt, counts.completion, counts.reasoning, counts.estimated),
             tuple(extra.pop("tool_calls", None) or ()),
             choice.pop("logprobs", None),
@@ -412,10 +376,17 @@ class SampleState:
         enforced: Enforced = "none"
         if self._limiter is not None:
             enforced = "native" if self._plan.native and kept is not False else "forced"
-        finished = FinishedSample(sample, counts, enforced, envelope_of(self.event), account.usage, kept)
+        notes = (FILED_AS_REASONING,) if text.filed else ()
+        envelope = envelope_of(self.event)
+        finished = FinishedSample(sample, counts, enforced, envelope, account.usage, kept, notes)
         if reasoning or content:
             return [Delta(self.index, reasoning, content, self.event, {}), finished]
         return [finished]
+
+    def _share_of_thinking(self) -> int:
+        """Return the tokens of thinking by the length of the texts."""
+        thought, length = len(self.text.reasoning), len(self.text.reasoning) + len(self.text.content)
+        return round(self.account.counts.completion * thought / length) if length else 0
 
     def _limit_kept(self) -> bool | None:
         """Return whether the engine was seen to enforce the limit (True) or to pass it (False)."""

@@ -12,13 +12,16 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Delta, FinishedSample, TokenCounts
+from gateway.runs.events import Aside, Delta, FailedSample, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
-from gateway.runs.sample_state import Continuation, Overfull, SampleState
+from gateway.runs.sample_state import Overfull, SampleState, unfinished
+from gateway.runs.written_text import Continuation
 from gateway.upstreams.base import Chunk, Upstream, UpstreamRequest
 from policies.prompts import WAIT
 
-__all__ = ["draw_samples"]
+__all__ = ["SampleEvent", "draw_samples", "share_out"]
+
+SampleEvent = Delta | Aside | FinishedSample | FailedSample
 
 
 async def draw_samples(
@@ -29,13 +32,14 @@ async def draw_samples(
     *,
     seed: int | None = None,
     stream: bool = True,
-) -> AsyncGenerator[Delta | FinishedSample, None]:
+) -> AsyncGenerator[SampleEvent, None]:
     """Draw samples by a plan; yield each when it finishes and, with `stream`, its deltas before that.
 
     Several samples share one upstream request, as its choices; a plan with a limit is for one sample. A
-    sample that shares a request is yielded as soon as it finishes. So a vote can show its progress, and a
-    later failure loses only the others. `counts`, one for each index, stay up to date. Closing the iterator
-    aborts what runs upstream. Raises UpstreamError.
+    sample that shares a request is yielded as soon as it finishes or fails. So a vote can show its progress,
+    and a failure loses nothing but what is unfinished. `counts`, one for each index, stay up to date. Closing
+    the iterator aborts what runs upstream. Raises UpstreamError where a sample alone fails, or all fail at
+    once.
     """
     sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed)
     request: UpstreamRequest | None = await sampler.begin(plan)
@@ -47,6 +51,16 @@ async def draw_samples(
                     state = states.get(chunk.index)
                     if state is None:  # about the whole request, or a choice that nobody asked for
                         sampler.use(chunk)
+                        if plan.verbatim and chunk.index is None:
+                            yield Aside(chunk.event)
+                        continue
+                    if state.finish_reason is not None:  # whatever follows the end is no text of the reply
+                        state.use(chunk)
+                        if plan.verbatim:
+                            yield Delta(state.index, "", "", chunk.event, chunk.choice)
+                        continue
+                    if chunk.failure is not None:
+                        yield sampler.fail(state, chunk.failure)
                         continue
                     delta = state.feed(chunk)
                     if state.pause is not None:
@@ -66,6 +80,8 @@ async def draw_samples(
             if (fallback := sampler.fallback(error)) is not None:
                 request = await sampler.begin(fallback)
                 continue
+            for failed in sampler.fail_open(error):
+                yield failed
         request = await sampler.next_request()
         if stream and sampler.continuation is Continuation.WAIT:
             yield Delta(indices[0], WAIT, "", {}, {})
@@ -89,7 +105,7 @@ class _Sampler:
         self._indices = indices
         self._counts = counts
         self._seed = seed
-        self._open: list[SampleState] = []
+        self._open: list[SampleState] = []  # neither finished nor failed
         self._generated = 0  # tokens of all choices together, as the engine counts them
 
     async def begin(self, plan: SamplePlan) -> UpstreamRequest:
@@ -112,8 +128,8 @@ class _Sampler:
             prefix = plan.prefix if prompt is None else plan.prefill
             return await self._upstream.resume(plan.body, prompt, prefix, plan.total)
         if not alone:
-            return UpstreamRequest({**plan.body, "n": len(self._indices)})
-        return UpstreamRequest(plan.body, ids=plan.limit is not None)
+            return UpstreamRequest({**plan.body, "n": len(self._indices)}, verbatim=plan.verbatim)
+        return UpstreamRequest(plan.body, ids=plan.limit is not None, verbatim=plan.verbatim)
 
     def use(self, chunk: Chunk) -> None:
         """Take the usage of a whole request."""
@@ -148,20 +164,37 @@ class _Sampler:
         self._open.remove(state)
         return state.finish()
 
-    def fallback(self, error: UpstreamError) -> SamplePlan | None:
-        """Return the plan to draw instead, where the engine refuses to keep the limit itself.
+    def fail(self, state: SampleState, error: UpstreamError) -> FailedSample:
+        """Give a sample up while others of its request go on. Raises the error where it is alone."""
+        if len(self._indices) == 1:
+            raise error
+        if state in self._open:
+            self._open.remove(state)
+        self.states.pop(next(place for place, other in self.states.items() if other is state))
+        return FailedSample(state.index, error, state.account.counts)
 
-        None where the samples were complete and only their usage is missing; else the error is raised.
-        """
+    def fallback(self, error: UpstreamError) -> SamplePlan | None:
+        """Return the plan to draw instead, where the engine refuses to keep the limit itself."""
         begun = any(state.event for state in self._open)
         if self._plan.fallback and not begun and self._upstream.refuses_limit(self._model, error):
             return self._plan.fallback
-        if any(state.finish_reason is None for state in self._open):
-            raise error
         return None
+
+    def fail_open(self, error: UpstreamError) -> list[FailedSample]:
+        """Give up the samples that an error has cut; those that only lack their usage are complete.
+
+        Raises the error where it has cut every sample.
+        """
+        cut = [state for state in self._open if state.finish_reason is None]
+        if len(cut) == len(self._indices):
+            raise error
+        return [self.fail(state, error) for state in cut]
 
     async def next_request(self) -> UpstreamRequest | None:
         """Return the request that continues the assistant's text, if the sample lacks something."""
+        if len(self._indices) > 1:
+            self.continuation = None
+            return None
         plan, state = self._plan, self._open[0]
         pause = state.pause if isinstance(state.pause, Continuation) else state.continuation()
         self.continuation = pause
@@ -176,22 +209,24 @@ class _Sampler:
         request = await self._upstream.resume(body, prompt, text, left)
         return replace(request, ids=True) if pause is Continuation.WAIT else request
 
-    def finish(self) -> list[Delta | FinishedSample]:
-        """Finish the samples that are still open."""
+    def finish(self) -> list[SampleEvent]:
+        """Finish the samples that are still open; those without a finish reason have failed."""
         shared = len(self._indices) > 1
         if shared:
-            _share_out(self._counts, self._generated)
-        events: list[Delta | FinishedSample] = []
-        for state in self._open:
-            if state.event or not shared:  # the upstream may give fewer choices than it was asked for
+            share_out(self._counts, self._generated)
+        events: list[SampleEvent] = []
+        for state in list(self._open):
+            if state.finish_reason is not None:
                 events += state.finish()
+            elif state.event or not shared:  # the upstream may give fewer choices than it was asked for
+                events.append(self.fail(state, unfinished()))
         finished = events[-1] if events else None
         if isinstance(finished, FinishedSample) and finished.limit_kept is not None:
             self._plan.traits.observe_limit(finished.limit_kept)
         return events
 
 
-def _share_out(counts: Sequence[TokenCounts], generated: int) -> None:
+def share_out(counts: Sequence[TokenCounts], generated: int) -> None:
     """Make the estimates of choices that share a request add up to what the engine counted."""
     estimate = sum(sample_counts.completion for sample_counts in counts)
     if not generated or not estimate or not any(sample_counts.estimated for sample_counts in counts):

@@ -18,6 +18,7 @@ from gateway.errors import UpstreamError
 from gateway.runs.events import (
     Delta,
     Event,
+    FailedSample,
     Finished,
     FinishedSample,
     Progress,
@@ -38,15 +39,32 @@ from scorers.types import Sample
 
 __all__ = ["VoteRun"]
 
+_UNREAD_DELTAS = 64
+"""Deltas that may wait for the client. At more, the samples that it sees wait, and so do their streams."""
+
+_DETERMINISTIC = frozenset({400, 404, 413, 422})
+"""The statuses of refusals that another try would only repeat."""
+
 _SEED_RANGE = 2**31 - 2**16  # room for seed + i in engines that keep seeds in 32 bits
 
 
 @dataclass(slots=True)
 class _SampleTask:
-    """A task that draws one or several samples. It keeps their token counts up to date."""
+    """A task that draws one or several samples. It keeps their token counts up to date.
+
+    `started` is a time of `time.monotonic`. While the samples wait for the client, since `waiting_since`,
+    their own time stands still.
+    """
 
     task: asyncio.Task[None]
     counts: dict[int, TokenCounts]
+    started: float
+    waiting_since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The samples' own seconds so far."""
+        return (self.waiting_since or time.monotonic()) - self.started
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +101,12 @@ class VoteRun:
         self._records = SampleRecords(answers=self._tally.answers)
         self._lengths: dict[int, int] = {}
         self._confidences: dict[int, float] = {}
+        self._durations: dict[int, float] = {}
+        self._retryable: set[int] = set()
         self._tasks: dict[int, _SampleTask] = {}
         self._queue: asyncio.Queue[Delta | FinishedSample | _Failure | BaseException] = asyncio.Queue()
+        self._next: Delta | FinishedSample | BaseException | None = None  # taken from the queue too early
+        self._room = asyncio.Semaphore(_UNREAD_DELTAS)
         self._streamed_index: int | None = None  # the one sample of a vote that the client sees as it comes
         seed = request.body.get("seed")
         self._seed = seed if isinstance(seed, int) else random.randrange(_SEED_RANGE)
@@ -101,13 +123,15 @@ class VoteRun:
                     self._launch(launch)
                 deadline = None if step.wake_after is None else time.monotonic() + step.wake_after
                 while isinstance(event := await self._next_event(deadline), Delta):
+                    self._room.release()
                     yield trim_delta_logprobs(event, self._request.body)
                 if isinstance(event, FinishedSample):
                     if (progress := await self._record(event)) is not None:
                         yield progress
                 elif event is not None:
-                    for progress in self._record_failure(event):
-                        yield progress
+                    for failure in self._failures(event):
+                        for progress in self._record_failure(failure):
+                            yield progress
             yield Finished(await self._finish(step.reason))
         finally:
             await self._stop_all()
@@ -118,16 +142,22 @@ class VoteRun:
             self._request.sampling,
             self._tally.groups,
             tuple(
-                RunningSample(index, counts.completion, counts.lowest_confidence)
-                for sample_task in self._tasks.values()
-                for index, counts in sample_task.counts.items()
+                RunningSample(
+                    index,
+                    sample_task.counts[index].completion,
+                    sample_task.counts[index].lowest_confidence,
+                    self._durations.get(index, sample_task.seconds),
+                )
+                for index, sample_task in self._tasks.items()
                 if index not in records.status
             ),
             failures=sum(status == "failed" for status in records.status.values()),
+            retryable=frozenset(self._retryable),
             elapsed=time.monotonic() - self._started,
             launched=records.launched,
             finish_order=tuple(records.finished),
             lengths=self._lengths,
+            durations=self._durations,
             confidences=self._confidences,
             lost_tokens=sum(counts.completion for counts in records.lost),
         )
@@ -138,7 +168,8 @@ class VoteRun:
         indices = range(first, first + launch.count)
         self._records.launched += launch.count
         plan = self._plan(launch.sampling)
-        if plan.limit is None and not plan.prefill and launch.sampling.stop == "none":
+        alone = plan.limit is not None or plan.prefill or plan.repairs_stops
+        if not alone and launch.sampling.stop == "none":
             self._start(plan, indices)
         else:
             for index in indices:
@@ -156,7 +187,7 @@ class VoteRun:
         counts = {index: TokenCounts() for index in indices}
         task = asyncio.create_task(self._draw(plan, counts))
         task.add_done_callback(self._report_crash)
-        sample_task = _SampleTask(task, counts)
+        sample_task = _SampleTask(task, counts, time.monotonic())
         for index in indices:
             self._tasks[index] = sample_task
 
@@ -171,9 +202,15 @@ class VoteRun:
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, FinishedSample):
-                        missing.discard(event.sample.index)
+                        index = event.sample.index
+                        missing.discard(index)
+                        self._durations[index] = self._tasks[index].seconds
                         self._queue.put_nowait(event)
-                    elif self._may_stream(event.index):
+                    elif isinstance(event, FailedSample):
+                        missing.discard(event.index)
+                        self._queue.put_nowait(_Failure((event.index,), event.error))
+                    elif isinstance(event, Delta) and self._may_stream(event.index):
+                        await self._wait_for_room(event.index)
                         self._queue.put_nowait(event)
         except UpstreamError as error:
             if len(missing) < len(indices) or not self._work_around(plan, indices, error):
@@ -181,6 +218,16 @@ class VoteRun:
             return
         for index in missing:  # the upstream returned fewer choices than requested
             self._start(plan, (index,))
+
+    async def _wait_for_room(self, index: int) -> None:
+        """Wait until the client has read enough."""
+        if self._room.locked():
+            sample_task = self._tasks[index]
+            sample_task.waiting_since = time.monotonic()
+            await self._room.acquire()
+            sample_task.started, sample_task.waiting_since = time.monotonic() - sample_task.seconds, None
+        else:
+            await self._room.acquire()
 
     def _work_around(self, plan: SamplePlan, indices: Sequence[int], error: UpstreamError) -> bool:
         """Start the samples again without what the engine refuses. Return False if it is something else."""
@@ -213,17 +260,31 @@ class VoteRun:
 
     async def _next_event(self, deadline: float | None) -> Delta | FinishedSample | _Failure | None:
         """Return the next event, or None at the deadline, a time of `time.monotonic`."""
-        wait = None if deadline is None else deadline - time.monotonic()
-        if wait is not None and wait <= 0:
-            return None
-        try:
-            async with asyncio.timeout(wait):
-                event = await self._queue.get()
-        except TimeoutError:
-            return None
+        event: Delta | FinishedSample | _Failure | BaseException | None
+        event, self._next = self._next, None
+        if event is None:
+            wait = None if deadline is None else deadline - time.monotonic()
+            if wait is not None and wait <= 0:
+                return None
+            try:
+                async with asyncio.timeout(wait):
+                    event = await self._queue.get()
+            except TimeoutError:
+                return None
         if isinstance(event, BaseException):
             raise event
         return event
+
+    def _failures(self, first: _Failure) -> list[_Failure]:
+        """Return a failure and those that came right with it, so that all are drawn again together."""
+        failures = [first]
+        while self._next is None and not self._queue.empty():
+            event = self._queue.get_nowait()
+            if isinstance(event, _Failure):
+                failures.append(event)
+            else:
+                self._next = event
+        return failures
 
     async def _record(self, finished: FinishedSample) -> Progress | None:
         """Record a finished sample and its answer; return the progress of the vote."""
@@ -252,6 +313,10 @@ class VoteRun:
         for index in failed:
             records.status[index] = "failed"
             records.lost.append(self._tasks[index].counts[index])
+        if failure.error.status not in _DETERMINISTIC and (
+            self._request.votes or not self._request.reply.stream
+        ):
+            self._retryable.update(failed)  # a choice that is shown as it comes can't begin anew
         return [self._progress(index, None) for index in failed] if records.finished else []
 
     def _progress(self, index: int, sample: Sample | None) -> Progress:

@@ -1,4 +1,4 @@
-"""The sample in an unstreamed reply."""
+"""The samples in an unstreamed reply."""
 
 from __future__ import annotations
 
@@ -7,47 +7,90 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.errors import UpstreamError
-from gateway.runs.events import Enforced, FinishedSample, TokenCounts
+from gateway.runs.events import Enforced, FailedSample, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
 from gateway.runs.sample_state import (
     TEXT_FIELDS,
+    ended_well,
     envelope_of,
     estimate_tokens,
     tokens_before,
+    unfinished,
 )
+from gateway.runs.sampling import share_out
+from gateway.runs.written_text import FILED_AS_REASONING
+from gateway.upstreams.base import Completion
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
 
-__all__ = ["read_reply"]
+__all__ = ["read_choices", "read_reply"]
 
 _CHOICE_OWN = frozenset({"index", "message", "finish_reason", "logprobs"})
 
 
 def read_reply(
-    body: Mapping[str, Any], plan: SamplePlan, close_ids: Sequence[int] | None = None
+    completion: Completion, plan: SamplePlan, close_ids: Sequence[int] | None = None
 ) -> FinishedSample:
-    """Return the sample in an unstreamed chat reply. Raises `UpstreamError` where the reply has none.
+    """Return the one sample in an unstreamed chat reply. Raises `UpstreamError` where it has failed.
 
     `close_ids`: the gateway had asked for `token_ids`, in which the end tag reads so.
     """
-    choices = body.get("choices") or ()
-    if not choices:
+    finished, failed = read_choices(completion, plan, close_ids)
+    if finished:
+        return finished[0]
+    raise failed[0].error
+
+
+def read_choices(
+    completion: Completion, plan: SamplePlan, close_ids: Sequence[int] | None = None
+) -> tuple[list[FinishedSample], list[FailedSample]]:
+    """Return the samples in an unstreamed chat reply, and the failed ones. Raises where there are none."""
+    body, failures = completion.body, dict(completion.failures)
+    choices, usage = body.get("choices") or (), body.get("usage") or {}
+    finished: list[FinishedSample] = []
+    for place, choice in enumerate(choices):
+        index = choice.get("index", place)
+        if index not in failures and choice.get("finish_reason"):
+            finished.append(_sample(index, choice, completion, plan, close_ids))
+        else:
+            failures.setdefault(index, unfinished())
+    if not finished and not failures:
         raise UpstreamError(502, "The upstream's reply has no choices.")
-    choice, alone, usage = choices[0], len(choices) == 1, body.get("usage") or {}
+    if len(choices) > 1:
+        counts = [entry.counts for entry in finished]
+        share_out(counts, usage.get("completion_tokens") or 0)
+        for later in counts[1:]:
+            later.upstream_prompt = 0  # the choices share one prompt
+    return finished, [FailedSample(index, error, TokenCounts()) for index, error in failures.items()]
+
+
+def _sample(
+    index: int,
+    choice: Mapping[str, Any],
+    completion: Completion,
+    plan: SamplePlan,
+    close_ids: Sequence[int] | None,
+) -> FinishedSample:
+    """Return the sample in one choice."""
+    body = completion.body
+    alone, usage = len(body["choices"]) == 1, body.get("usage") or {}
     envelope, own = envelope_of(body), _CHOICE_OWN
     if close_ids is not None:
         own |= {"token_ids"}
         envelope.pop("prompt_token_ids", None)
     message = choice.get("message") or {}
-    reasoning, content = _split_message(message, plan)
+    finish_reason = str(choice["finish_reason"])
+    reasoning, content, notes = _split_message(message, plan, well=ended_well(finish_reason))
     counts = _count(usage, reasoning, content, alone=alone)
+    if notes:
+        counts.reasoning, counts.estimated = 0, False
     if close_ids is not None and isinstance(ids := choice.get("token_ids"), list) and reasoning:
         counts.reasoning, counts.estimated = tokens_before(ids, close_ids), not alone
     sample = Sample(
-        0,
+        index,
         content,
         reasoning,
-        choice.get("finish_reason") or "stop",
+        finish_reason,
         Usage(counts.prompt, counts.completion, counts.reasoning, counts.estimated),
         tuple(message.get("tool_calls") or ()),
         choice.get("logprobs"),
@@ -57,31 +100,32 @@ def read_reply(
         },
     )
     enforced: Enforced = "none" if plan.limit is None else "native"
-    return FinishedSample(sample, counts, enforced, envelope, usage if alone else {})
+    return FinishedSample(sample, counts, enforced, envelope, usage if alone else {}, notes=notes)
 
 
-def _split_message(message: Mapping[str, Any], plan: SamplePlan) -> tuple[str, str]:
-    """Return a message's thinking and answer, split by the engine or, where it doesn't, by the tags."""
+def _split_message(
+    message: Mapping[str, Any], plan: SamplePlan, *, well: bool
+) -> tuple[str, str, tuple[str, ...]]:
+    """Return a message's thinking, its answer, and notes: split by the engine, else by the tags.
+
+    `well`: the reply came to its own end. Then only an end tag makes thinking of a text.
+    """
     markup: Markup = plan.markup
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
     content = message.get("content") or ""
-    # vLLM says "" of thinking that ended before its first token, and nothing at all without a parser.
-    splits = (
-        plan.traits.splits_thinking
-        or bool(thought)
-        or (message.get("reasoning") == "" and markup.close not in content)
-    )
-    if plan.thinking_off and not content:  # vLLM's parsers take an unstreamed answer for thinking
-        thought, content = "", thought
-    opened = markup.opened and not splits
+    if plan.thinking_off and thought and not content.strip():  # vLLM's parsers take an answer for thinking
+        return "", thought, (FILED_AS_REASONING,)
+    opened = markup.opened and not thought
     if not (markup.open in content or opened or markup.answer):
-        return thought.removeprefix(markup.open), content
+        return thought.removeprefix(markup.open), content, ()
     text = ThinkingText(markup if opened == markup.opened else replace(markup, opened=opened))
     if thought:
         text.add_split(thought.removeprefix(markup.open), "")
     text.feed(content)
     text.finish()
-    return text.reasoning, text.content
+    if well and text.splitter.thinking:
+        text.return_block()
+    return text.reasoning, text.content, ()
 
 
 def _count(usage: Mapping[str, Any], reasoning: str, content: str, *, alone: bool) -> TokenCounts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -42,13 +42,14 @@ class ModelTraits:
     `limit_field` is the request field by which the engine itself enforces a thinking limit.
     `gives_token_ids`: chunks can carry their token ids. `keeps_limit`: the engine was seen to enforce a
     limit, or to ignore or refuse one (None: not seen yet). `splits_thinking`: it was seen to separate
-    thinking from answer itself.
+    thinking from answer itself. `takes_stream_options`: it was not seen to refuse `stream_options`.
     """
 
     limit_field: str | None = None
     gives_token_ids: bool = False
     keeps_limit: bool | None = None
     splits_thinking: bool = False
+    takes_stream_options: bool = True
 
     def observe_limit(self, kept: bool) -> None:
         """Remember that the engine kept a limit; after one that it ignored, never trust it again."""
@@ -162,10 +163,16 @@ class Upstream(Protocol):
         """Return the request that continues the reply to `body` after `prefix`, the text so far."""
         ...
 
-    def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
-        """Send a payload as it is, and pass on the reply's body as it comes, in pieces cut anywhere.
+    def relay(
+        self,
+        endpoint: Endpoint,
+        payload: bytes,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """Send a payload as it is, and pass on the reply's body as it comes, in whole events.
 
-        Closing the iterator aborts the generation upstream.
+        `on_headers` gets the reply's headers that a client should see, before the first piece. Closing the
+        iterator aborts the generation upstream.
         """
         ...
 
@@ -195,6 +202,10 @@ class Upstream(Protocol):
 
     async def healthy(self) -> bool:
         """Tell whether the engine answers now."""
+        ...
+
+    def notices(self) -> Mapping[str, Any]:
+        """Return what an operator should know of the engine, for `/health`; usually nothing."""
         ...
 
     async def start(self) -> None:

@@ -6,23 +6,24 @@ from typing import Any
 
 __all__ = ["merge"]
 
-_WHOLE = frozenset({"role", "id", "type", "name", "call_id"})
+_WHOLE = frozenset({"role", "id", "type", "name", "call_id", "format", "signature"})
 """Fields whose text comes whole in one delta, so that a later delta replaces it."""
 
 
 def merge(old: Any, new: Any, key: str = "") -> Any:
     """Return a field after one more delta: texts and lists grow, objects merge, other values are replaced.
 
-    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. `old` is what an earlier
-    call returned (None at first). It grows in place, so that a delta to a long list, as of logprobs, costs
-    only its own length. `new` never changes.
+    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. OpenRouter's
+    `reasoning_details` merge by type and index, and `annotations` are only ever added. `old` is what an
+    earlier call returned (None at first). It grows in place, so that a delta to a long list, as of logprobs,
+    costs only its own length. `new` never changes.
     """
     if new is None:
         return old
     if isinstance(new, dict):
         return _merge_objects(old if isinstance(old, dict) else {}, new)
     if isinstance(new, list):
-        return _merge_lists(old if isinstance(old, list) else [], new)
+        return _merge_lists(old if isinstance(old, list) else [], new, key)
     if isinstance(old, str) and isinstance(new, str) and key not in _WHOLE:
         return old + new
     return new
@@ -34,19 +35,32 @@ def _merge_objects(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-def _merge_lists(old: list[Any], new: list[Any]) -> list[Any]:
+def _merge_lists(old: list[Any], new: list[Any], key: str) -> list[Any]:
+    same = {"annotations": _never, "reasoning_details": _same_detail}.get(key, _same_index)
     for item in new:
         if not isinstance(item, dict):
             old.append(item)
             continue
-        index = item.get("index")
-        same = None if index is None else next((item for item in old if _index(item) == index), None)
-        if same is None:
+        earlier = next((each for each in old if isinstance(each, dict) and same(each, item)), None)
+        if earlier is None:
             old.append(merge(None, item))
         else:
-            _merge_objects(same, item)
+            _merge_objects(earlier, item)
     return old
 
 
-def _index(item: Any) -> Any:
-    return item.get("index") if isinstance(item, dict) else None
+def _never(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return False
+
+
+def _same_index(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    index = new.get("index")
+    return index is not None and old.get("index") == index
+
+
+def _same_detail(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Tell whether two details are one: of one type and index, and not of two ids."""
+    if any(old.get(name) != new.get(name) for name in ("type", "index")):
+        return False
+    ids = {each["id"] for each in (old, new) if isinstance(each.get("id"), str)}
+    return len(ids) < 2

@@ -1,4 +1,4 @@
-"""An engine's bytes -> typed chunks or a JSON object, or one error."""
+"""The gate: what an upstream sends becomes typed chunks, one checked reply, or one `UpstreamError`."""
 
 from __future__ import annotations
 
@@ -6,206 +6,403 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import aiohttp
-import orjson
-
 from gateway.errors import UpstreamError, UpstreamUnreachable
 from gateway.upstreams.adapters import EngineAdapter
-from gateway.upstreams.base import Chunk, ModelTraits
+from gateway.upstreams.base import Chunk, ModelTraits, UpstreamRequest
+from gateway.upstreams.blackout import KeyBlackout
+from gateway.upstreams.checks import (
+    PLAIN_DELTA,
+    check_envelope,
+    check_message,
+    checked_finish,
+    checked_index,
+    checked_logprobs,
+    checked_usage,
+    count,
+    json_object,
+    legacy_logprobs,
+    token_ids,
+)
+from gateway.upstreams.failures import error_of, failed_finish, malformed, unfinished
+from gateway.upstreams.reply import Reply
+from gateway.upstreams.sse import ErrorPayload, EventParser
+from gateway.upstreams.tool_calls import Malformed, ToolCallReader, check_tool_calls
 
-__all__ = ["EventParser", "chat_reply", "connection_error", "json_object", "read_chunks", "refusal"]
+__all__ = ["ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
+
+_AFTER_FINISH = 5.0
+"""Seconds to wait for usage and `[DONE]` once all choices have finished."""
+_DONE = b"[DONE]"
 
 
-class EventParser:
-    """Cuts a stream of server-sent events into the payloads of its `data:` fields (WHATWG HTML, section 9.2).
-
-    Comments and all other fields are skipped.
-    """
-
-    __slots__ = ("_buffer", "_data")
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._data: list[bytes] = []
-
-    def feed(self, block: bytes) -> list[bytes]:
-        """Take the next bytes, cut anywhere; return the payloads that are complete."""
-        if not self._buffer and not self._data and block.startswith(b"data: ") and block.endswith(b"\n\n"):
-            payloads = block[6:-2].split(b"\n\ndata: ")  # the usual block: whole events of one line each
-            if block.count(b"\n") == 2 * len(payloads) and b"\r" not in block:
-                return payloads
-        buffer = self._buffer + block if self._buffer else block
-        *lines, self._buffer = buffer.split(b"\n")
-        payloads = []
-        for line in lines:
-            field = line.removesuffix(b"\r")
-            if field.startswith(b"data:"):
-                self._data.append(field[6:] if field[5:6] == b" " else field[5:])
-            elif not field and self._data:
-                payloads.append(self._data[0] if len(self._data) == 1 else b"\n".join(self._data))
-                self._data.clear()
-        return payloads
+def choices_in(request: UpstreamRequest) -> int:
+    """Return how many choices a request asks for."""
+    choices = request.body.get("n")
+    return choices if type(choices) is int and choices > 0 else 1
 
 
 async def read_chunks(
-    opening: AbstractAsyncContextManager[aiohttp.ClientResponse],
-    adapter: EngineAdapter,
-    traits: ModelTraits,
-    *,
-    hide_ids: bool,
+    opening: AbstractAsyncContextManager[Reply], reader: ChunkReader, parser: EventParser
 ) -> AsyncGenerator[Chunk, None]:
-    """Open a streamed reply and read its chunks; raise `UpstreamError` where it fails or breaks off.
+    """Open a streamed reply and read its chunks.
 
-    `hide_ids`: only the gateway asked for token ids, so they are removed from the events.
+    Raises `UpstreamError` where the whole stream fails. Once all choices have ended, no failure matters.
     """
-    parser = EventParser()
-    counts_in = adapter.counts_in
-    try:
-        async with opening as response:
-            if response.status >= 400:
-                raise refusal(response.status, await response.read())
-            async for block in response.content.iter_any():
-                for payload in parser.feed(block):
-                    if payload == b"[DONE]":
-                        return
-                    event = _event(payload)
-                    chunks = _chunks(event, counts_in)
-                    if hide_ids:
-                        _remove_ids(event)
-                    for chunk in chunks:
-                        if chunk.reasoning:
-                            traits.splits_thinking = True
+    async with opening as reply:
+        block = await reply.next()
+        if block.lstrip()[:1] in (b"{", b"[", b"<"):  # no event begins so: a whole reply, or an error
+            for chunk in reader.read_whole(block + await reply.whole()):
+                yield chunk
+            return
+        silence, closing = reply.silence, False
+        try:
+            while True:
+                for payload in parser.feed(block) if block else parser.end():
+                    if payload == _DONE:
+                        block = b""
+                        break
+                    for chunk in reader.read(payload):
+                        if not (silence.token or closing):
+                            silence.token = bool(chunk.content or chunk.reasoning) or _is_token(chunk)
                         yield chunk
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise connection_error(error) from error
-    raise UpstreamUnreachable("The upstream ended its stream before it was complete.")
+                    if not reader.open_choices and not closing:
+                        if reader.all_failed:
+                            return
+                        closing = True
+                        silence.shorten(_AFTER_FINISH)
+                if not block:
+                    break
+                block = await reply.next()
+        except UpstreamError:
+            if reader.open_choices:
+                raise
+        for chunk in reader.end():
+            yield chunk
 
 
-def _event(payload: bytes) -> dict[str, Any]:
-    event = json_object(payload)
-    error = event.get("error")
-    if error is not None:  # engines report a failure in mid-stream as an event
-        details = error if isinstance(error, dict) else {"message": str(error)}
-        code = details.get("code")
-        status = code if isinstance(code, int) and 400 <= code < 600 else 502
-        raise UpstreamError(status, str(details.get("message", "The upstream failed.")), details)
-    return event
+def _is_plain(delta: dict[str, Any]) -> bool:
+    """Tell whether a delta holds nothing but texts."""
+    if len(delta) == 1 and type(delta.get("content")) is str:
+        return True
+    for name, value in delta.items():
+        if name not in PLAIN_DELTA or (type(value) is not str and value is not None):
+            return False
+    return True
 
 
-def _chunks(event: Mapping[str, Any], counts_in: str | None) -> Sequence[Chunk]:
-    """Return one chunk for each choice; an event without choices gives one chunk without an index."""
-    usage = event.get("usage")
-    tokens = None
-    if counts_in == "usage":
-        tokens = usage.get("completion_tokens") if usage else None
-    elif counts_in == "timings" and (timings := event.get("timings")):
-        tokens = timings.get("predicted_n")
-        if not usage:  # where a reply is cut, nothing else tells the prompt's length
-            prompt = timings.get("cache_n", 0) + timings.get("prompt_n", 0)
+def _is_token(chunk: Chunk) -> bool:
+    """Tell whether a chunk without text is an answer's progress all the same."""
+    return bool(chunk.finish_reason or (chunk.choice.get("delta") or {}).get("tool_calls"))
+
+
+class ChunkReader:
+    """Reads the events of one streamed reply, which has so many `choices`.
+
+    `text`: the choices are `/v1/completions`' own. `hide_ids`: only the gateway asked for token ids, so they
+    are removed from the events. `open_choices` are those that have not ended yet.
+    """
+
+    def __init__(
+        self,
+        adapter: EngineAdapter,
+        traits: ModelTraits,
+        choices: int = 1,
+        *,
+        text: bool = False,
+        hide_ids: bool = False,
+        blackout: KeyBlackout | None = None,
+    ) -> None:
+        self.open_choices = set(range(choices))
+        self._traits = traits
+        self._choices = choices
+        self._failed = 0
+        self._counts_in = adapter.counts_in
+        self._text = text
+        self._hide_ids = hide_ids
+        self._blackout = blackout.payload if blackout is not None and blackout.hides else None
+        self._calls: dict[int, ToolCallReader] = {}
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether no choice can be used."""
+        return self._failed == self._choices
+
+    def read(self, payload: bytes) -> Sequence[Chunk]:
+        """Return the chunks of one event. Raises `UpstreamError` where it fails the whole stream."""
+        if type(payload) is ErrorPayload:
+            raise named_error(ErrorPayload(self._blackout(payload) if self._blackout else payload))
+        if self._blackout is not None:
+            payload = self._blackout(payload)
+        event = json_object(payload)
+        choices = event.get("choices")
+        if (not choices or "error" in event) and (error := error_of(event)) is not None:
+            raise error
+        check_envelope(event)
+        usage, tokens = event.get("usage"), None
+        if usage is not None or self._counts_in == "timings":
+            usage, tokens = self._counts(event)
+        if not choices:
+            chunks: Sequence[Chunk] = (Chunk(None, usage=usage, event=event),)
+        elif not isinstance(choices, list):
+            raise malformed("its choices are no list")
+        elif len(choices) == 1:
+            chunk = self._chunk(choices[0], event, tokens, usage)
+            chunks = self._none(event, usage) if chunk is None else (chunk,)
+        else:
+            chunks = self._several(choices, event, tokens, usage)
+        if self._hide_ids:
+            _remove_ids(event)
+        return chunks
+
+    def read_whole(self, body: bytes) -> Sequence[Chunk]:
+        """Return the chunks of an engine that sends its whole reply at once. Raises `UpstreamError`."""
+        reply = json_object(body if self._blackout is None else self._blackout(body))
+        reply, failures = check_reply(reply, self._choices, text=self._text)
+        chunks = []
+        usage = reply.get("usage")
+        for choice in reply["choices"]:
+            index, message = choice["index"], choice.pop("message")
+            choice["delta"] = message
+            chunks.append(
+                Chunk(
+                    index,
+                    message.get("content") or "",
+                    message.get("reasoning_content") or message.get("reasoning") or "",
+                    choice["finish_reason"],
+                    usage=usage if self._choices == 1 else None,
+                    event=reply,
+                    choice=choice,
+                    failure=failures.get(index),
+                )
+            )
+            self.open_choices.discard(index)
+        missing = [self._failure(index, unfinished(), reply, None) for index in sorted(self.open_choices)]
+        return [*chunks, *missing]
+
+    def end(self) -> Sequence[Chunk]:
+        """End the stream: each choice that has no finish reason has failed."""
+        if len(self.open_choices) == self._choices:
+            raise unfinished()
+        return [self._failure(index, unfinished(), {}, None) for index in sorted(self.open_choices)]
+
+    def _counts(self, event: dict[str, Any]) -> tuple[dict[str, Any] | None, int | None]:
+        """Return an event's usage, and the tokens that its choice has generated so far."""
+        usage = event.get("usage")
+        if usage is not None:
+            usage = checked_usage(usage)
+            if usage is None:
+                del event["usage"]
+        if self._counts_in == "usage":
+            return usage, usage.get("completion_tokens") if usage else None
+        if self._counts_in != "timings" or not isinstance(timings := event.get("timings"), dict):
+            return usage, None
+        tokens = count(timings.get("predicted_n"))
+        if not usage and tokens is not None:  # where a reply is cut, nothing else tells the prompt's length
+            prompt = (count(timings.get("cache_n")) or 0) + (count(timings.get("prompt_n")) or 0)
             usage = {"prompt_tokens": prompt, "completion_tokens": tokens}
-    choices = event.get("choices")
-    if not choices:
-        return (Chunk(None, usage=usage, event=event),)
-    if len(choices) == 1:
-        return (_chunk(choices[0], event, tokens, usage),)
-    return [_chunk(choice, event, tokens, usage) for choice in choices]
+        return usage, tokens
+
+    def _several(
+        self, choices: list[Any], event: dict[str, Any], tokens: int | None, usage: dict[str, Any] | None
+    ) -> Sequence[Chunk]:
+        """Return the chunks of an event with several choices; of two for one index, the first counts."""
+        chunks: dict[int | None, Chunk] = {}
+        for choice in choices:
+            chunk = self._chunk(choice, event, tokens, usage)
+            if chunk is not None:
+                chunks.setdefault(chunk.index, chunk)
+        event["choices"] = [chunk.choice for chunk in chunks.values() if chunk.failure is None]
+        return list(chunks.values()) or self._none(event, usage)
+
+    def _none(self, event: dict[str, Any], usage: dict[str, Any] | None) -> Sequence[Chunk]:
+        """Return what counts of an event whose choices have ended, or that nobody asked for: its usage."""
+        said = any(map(_says, event["choices"]))
+        if said:
+            event["choices"] = []
+        return () if said and usage is None else (Chunk(None, usage=usage, event=event),)
+
+    def _chunk(
+        self, choice: Any, event: dict[str, Any], tokens: int | None, usage: dict[str, Any] | None
+    ) -> Chunk | None:
+        """Return the chunk of one choice; None where the choice has ended, or nobody asked for it."""
+        if type(choice) is not dict:
+            if self._choices == 1 and self.open_choices:
+                return self._failure(0, malformed("it is no object"), event, usage)
+            raise malformed("it is no object")
+        index = choice.get("index")
+        if type(index) is not int:
+            index = choice["index"] = self._index(index)
+        if index not in self.open_choices:
+            return None
+        delta = choice.get("delta")
+        if self._text or not (type(delta) is dict and _is_plain(delta)):
+            try:
+                delta = self._delta(choice, index)
+            except Malformed as problem:
+                return self._failure(index, malformed(str(problem)), event, usage)
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            finish, usable = checked_finish(choice)
+            if not usable:
+                return self._failure(index, failed_finish(choice["finish_reason"]), event, usage)
+            if finish is not None:
+                self.open_choices.discard(index)
+        if choice.get("logprobs") is not None:
+            choice["logprobs"] = (legacy_logprobs if self._text else checked_logprobs)(choice["logprobs"])
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        if reasoning:
+            self._traits.splits_thinking = True
+        ids = token_ids(choice["token_ids"]) if "token_ids" in choice else ()
+        return Chunk(index, delta.get("content") or "", reasoning, finish, tokens, usage, event, choice, ids)
+
+    def _index(self, index: object) -> int:
+        checked = checked_index(index, self._choices == 1)
+        if checked is None:
+            if self._choices > 1:
+                raise malformed("it has no index")
+            return -1  # nobody's
+        return checked
+
+    def _delta(self, choice: dict[str, Any], index: int) -> dict[str, Any]:
+        """Return a choice's checked delta. Raises `Malformed`."""
+        if self._text:
+            text = choice.pop("text", None)
+            if text is not None and not isinstance(text, str):
+                raise Malformed("its text is no string")
+            choice["delta"] = {}
+            return {"content": text}
+        delta = choice.get("delta")
+        if delta is None:
+            delta = choice["delta"] = {}
+        if not isinstance(delta, dict):
+            raise Malformed("its delta is no object")
+        check_message(delta, self._calls_at(index))
+        return delta
+
+    def _calls_at(self, index: int) -> Any:
+        reader = self._calls.get(index)
+        if reader is None:
+            reader = self._calls[index] = ToolCallReader()
+        return reader.read
+
+    def _failure(
+        self, index: int, error: UpstreamError, event: dict[str, Any], usage: dict[str, Any] | None
+    ) -> Chunk:
+        if index in self.open_choices:
+            self.open_choices.discard(index)
+            self._failed += 1
+        return Chunk(index, usage=usage, event=event, failure=error)
 
 
-def _chunk(choice: Mapping[str, Any], event: Mapping[str, Any], tokens: int | None, usage: Any) -> Chunk:
-    delta = choice.get("delta")
-    if delta is None:  # /v1/completions
-        delta = {"content": choice.get("text")}
-        choice = _chat_choice(choice, "delta")
-    return Chunk(
-        choice.get("index", 0),
-        delta.get("content") or "",
-        delta.get("reasoning_content") or delta.get("reasoning") or "",
-        choice.get("finish_reason"),
-        tokens,
-        usage,
-        event,
-        choice,
-        choice.get("token_ids") or (),
+def named_error(payload: ErrorPayload) -> UpstreamError:
+    """Return the error of an event named `error`, whatever it holds."""
+    try:
+        value = json_object(payload)
+    except UpstreamUnreachable:
+        text = payload[:500].decode("utf-8", "replace")
+        return UpstreamError(502, text or "The upstream failed.")
+    return (
+        error_of({"error": value} if not isinstance(value.get("error"), (dict, str)) else value)
+        or unfinished()
     )
+
+
+def _says(choice: object) -> bool:
+    """Tell whether a choice holds text or calls."""
+    if not isinstance(choice, dict):
+        return True
+    delta = choice.get("delta")
+    parts = delta if isinstance(delta, dict) else choice
+    return any(parts.get(name) for name in (*PLAIN_DELTA, "tool_calls", "refusal", "function_call", "text"))
 
 
 def _remove_ids(event: dict[str, Any]) -> None:
     for part in (event, *(event.get("choices") or ())):
-        part.pop("token_ids", None)
-        part.pop("prompt_token_ids", None)
+        if isinstance(part, dict):
+            part.pop("token_ids", None)
+            part.pop("prompt_token_ids", None)
 
 
-def chat_reply(reply: dict[str, Any]) -> dict[str, Any]:
-    """Return a `/v1/completions` reply in the shape of a chat reply."""
-    choices = [
-        {
-            **_chat_choice(choice, "message"),
-            "message": {"role": "assistant", "content": choice.get("text", "")},
-        }
-        for choice in reply.get("choices", ())
+def check_reply(
+    reply: dict[str, Any],
+    choices: int = 1,
+    *,
+    text: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Any], dict[int, UpstreamError]]:
+    """Return a whole reply, checked, and the error of each choice that can't be used.
+
+    A reply of `/v1/completions` (`text`) gets the shape of a chat reply. Raises `UpstreamError` where it is
+    an error or has no choices. `headers` go with that error.
+    """
+    sent = reply.get("choices")
+    if (not sent or "error" in reply) and (error := error_of(reply, headers)) is not None:
+        raise error
+    if not isinstance(sent, list) or not sent:
+        raise UpstreamUnreachable("The upstream's reply has no choices.")
+    check_envelope(reply)
+    if reply.get("usage") is not None and checked_usage(reply["usage"]) is None:
+        del reply["usage"]
+    failures: dict[int, UpstreamError] = {}
+    checked: list[dict[str, Any]] = []
+    for index, choice in _placed(sent, choices):
+        try:
+            checked.append(_whole_choice(choice, index, text))
+        except Malformed as problem:
+            failures[index] = malformed(str(problem))
+            checked.append(
+                {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
+            )
+            continue
+        finish, usable = checked_finish(checked[-1])
+        if not usable:
+            failures[index] = failed_finish(checked[-1]["finish_reason"])
+        elif finish is None:
+            failures[index] = UpstreamUnreachable("The upstream's reply has no finish reason.")
+    if not checked:
+        failures[0] = malformed("its index is none that was asked for")
+    reply["choices"] = checked
+    if text:
+        reply["object"] = "chat.completion"
+    return reply, failures
+
+
+def _placed(sent: list[Any], choices: int) -> list[tuple[int, Any]]:
+    """Return the choices with their indices; by position where several lack one or share one."""
+    if choices == 1:
+        first = [
+            (0, choice)
+            for choice in sent
+            if not isinstance(choice, dict) or checked_index(choice.get("index"), True) == 0
+        ]
+        return first[:1]
+    indices = [
+        checked_index(choice.get("index"), False) if isinstance(choice, dict) else None for choice in sent
     ]
-    return {**reply, "object": "chat.completion", "choices": choices}
-
-
-def _chat_choice(choice: Mapping[str, Any], part: str) -> dict[str, Any]:
-    chat_choice = {key: value for key, value in choice.items() if key != "text"}
-    chat_choice[part] = {}
-    if choice.get("logprobs"):
-        chat_choice["logprobs"] = _chat_logprobs(choice["logprobs"])
-    return chat_choice
-
-
-def _chat_logprobs(legacy: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Turn `/v1/completions`' parallel lists of logprobs into chat's list of objects (OpenAI's API)."""
-    if "tokens" not in legacy:
-        return legacy
-    tops = legacy.get("top_logprobs") or [None] * len(legacy["tokens"])
-    content = [
-        {
-            "token": token,
-            "logprob": logprob,
-            "bytes": list(token.encode()),
-            "top_logprobs": [
-                {"token": other, "logprob": value, "bytes": list(other.encode())}
-                for other, value in (top or {}).items()
-            ],
-        }
-        for token, logprob, top in zip(legacy["tokens"], legacy["token_logprobs"], tops, strict=True)
+    if None in indices or len(set(indices)) < len(indices):
+        indices = list(range(len(sent)))
+    placed = [
+        (index, choice)
+        for index, choice in zip(indices, sent, strict=True)
+        if index is not None and 0 <= index < choices
     ]
-    return {"content": content}
+    return sorted(placed, key=lambda pair: pair[0])
 
 
-def json_object(payload: bytes) -> dict[str, Any]:
-    """Return the JSON object that an engine answered with. Raises `UpstreamUnreachable`."""
-    try:
-        value = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
-        raise UpstreamUnreachable("The upstream's reply is not JSON.") from error
-    if not isinstance(value, dict):
-        raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
-    return value
-
-
-def refusal(status: int, payload: bytes) -> UpstreamError:
-    """Return the engine's error; its body may have OpenAI's shape, FastAPI's `detail`, or be plain text."""
-    try:
-        value = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        value = {"message": payload[:500].decode("utf-8", "replace")}
-    error = value.get("error", value) if isinstance(value, dict) else {"message": str(value)}
-    if not isinstance(error, dict):
-        error = {"message": str(error)}
-    message = error.get("message") or error.get("detail") or f"The upstream answered {status}."
-    if status in {401, 403}:  # the engine refused the gateway's own key, not the client's
-        return UpstreamError(502, f"The upstream refused the gateway's key ({status}).")
-    details = {key: error[key] for key in ("type", "param", "code") if error.get(key) is not None}
-    return UpstreamError(status, str(message), details)
-
-
-def connection_error(error: Exception) -> UpstreamUnreachable:
-    """Return what a failed connection means for the client."""
-    if isinstance(error, TimeoutError):
-        return UpstreamUnreachable("The upstream took too long to answer.", status=504)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return UpstreamUnreachable("The upstream can't be reached; is it running?")
-    return UpstreamUnreachable(f"The connection to the upstream broke off ({type(error).__name__}).")
+def _whole_choice(choice: Any, index: int, text: bool) -> dict[str, Any]:
+    if not isinstance(choice, dict):
+        raise Malformed("it is no object")
+    if type(choice.get("index")) is not int or choice["index"] != index:
+        choice["index"] = index
+    if text:
+        written = choice.pop("text", "")
+        if written is not None and not isinstance(written, str):
+            raise Malformed("its text is no string")
+        choice["message"] = {"role": "assistant", "content": written or ""}
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Malformed("its message is no object")
+    check_message(message, check_tool_calls)
+    if choice.get("logprobs") is not None:
+        choice["logprobs"] = (legacy_logprobs if text else checked_logprobs)(choice["logprobs"])
+    return choice

@@ -45,7 +45,10 @@ async def test_serve_prints_its_address_and_ends_on_a_signal(ending: signal.Sign
         stub_engine() as server,
         running("serve", "--port", "0", THINKGATE_UPSTREAM=server.base_url) as process,
     ):
-        server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "hi"}}]}))
+        server.answers(
+            "/v1/chat/completions",
+            Json({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}),
+        )
         assert process.stdout is not None
         line = (await process.stdout.readline()).decode()
         url = line.split()[-1]

@@ -5,16 +5,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.app import create_app
 from gateway.config import Settings
-from gateway.upstreams.adapters import LlamaCppAdapter, VLLMAdapter
+from gateway.upstreams.adapters import EngineAdapter, LlamaCppAdapter, VLLMAdapter
 from gateway.upstreams.client import HTTPUpstream
 from tests.stub_engine import Events, Json, StubEngine, chunk, stub_engine
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 CLOSE = 9
 """The end tag's token id; `/tokenize` answers everything with it."""
+END = chunk(finish="stop")
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
 
 
@@ -58,7 +60,7 @@ async def test_tokens_beyond_the_limit_are_cut_off() -> None:
     async with asking() as (server, ask):
         server.answers("/detokenize", Json({"prompt": " two three"}))
         server.answers(
-            CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6)])
+            CHAT, Events([says("one", [1], 1), says(" two three four five six", [2, 3, 4, 5, 6], 6), END])
         )
         reply = await ask(3)
         assert server.bodies("/detokenize") == [{"model": "tiny", "tokens": [2, 3]}]
@@ -85,7 +87,7 @@ async def test_without_ids_the_length_of_the_text_decides() -> None:
     """Half of a chunk's tokens fit, so half of its text is kept."""
     async with asking() as (server, ask):
         event = chunk("abcdefgh", usage={"prompt_tokens": 5, "completion_tokens": 4})
-        server.answers(CHAT, Events([event]))
+        server.answers(CHAT, Events([event, END]))
         reply = await ask(2)
     assert reply["choices"][0]["message"]["reasoning"] == "abcd"
     assert reply["scaling"]["budget"]["used"] == 2
@@ -172,3 +174,32 @@ def test_a_schema_goes_along_in_each_engines_words() -> None:
     assert anything["json_schema"] == {"type": "object"}
     plain = LlamaCppAdapter().completion({**body, "response_format": {"type": "text"}}, "p", None)
     assert "json_schema" not in plain
+
+
+@pytest.mark.parametrize("adapter", [EngineAdapter(), VLLMAdapter(), LlamaCppAdapter()])
+def test_a_resumed_request_without_a_cap_has_none(adapter: EngineAdapter) -> None:
+    """Completions need an explicit null, because without the field engines stop at 16 tokens."""
+    body = {"model": "m", "messages": []}
+    assert adapter.completion(body, "p", None)["max_tokens"] is None
+    assert not {"max_tokens", "max_completion_tokens"} & adapter.chat_prefix(body, "so far", None).keys()
+    assert adapter.chat_prefix(body, "so far", 5)["max_tokens"] == 5
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_a_resumed_chat_keeps_the_clients_field_for_its_cap(field: str) -> None:
+    """What is left of the cap goes into the field that the client chose, and into no other."""
+    body = {"model": "m", "messages": [], field: 300}
+    resumed = EngineAdapter().chat_prefix(body, "so far", 120)
+    caps = {name: resumed[name] for name in resumed if name.startswith("max_")}
+    assert caps == {field: 120}
+    assert EngineAdapter().completion(body, "p", 120)["max_tokens"] == 120
+    assert "max_completion_tokens" not in EngineAdapter().completion(body, "p", 120)
+
+
+async def test_an_answer_is_as_long_as_the_model_makes_it() -> None:
+    """Neither the request nor the one that resumes it has a cap of the gateway's."""
+    async with asking() as (server, ask):
+        server.answers(CHAT, Events([says("one two three", [1, 2, 3], 3)]))
+        await ask(2)
+        assert "max_tokens" not in server.bodies(CHAT)[-1]
+        assert server.bodies(COMPLETIONS)[-1]["max_tokens"] is None

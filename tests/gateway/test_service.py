@@ -125,9 +125,11 @@ class Serving(ScriptedUpstream):
     def __init__(self, *cards: ModelCard) -> None:
         super().__init__(says("Hello."))
         self.cards = cards
+        self.refreshes = 0
 
     async def models(self, *, refresh: bool = False) -> Mapping[str, ModelCard]:
         """The cards by name."""
+        self.refreshes += refresh
         return {card.name: card for card in self.cards}
 
 
@@ -151,6 +153,54 @@ async def test_a_model_need_not_be_named_where_it_is_the_only_one(
             await service.resolve("")
     else:
         assert (await service.resolve("")).name == meant
+
+
+async def test_a_name_that_the_list_lacks_is_left_to_the_upstream() -> None:
+    """It keeps its tag, loses a known suffix, and names what the list has for the case of a 404."""
+    service = service_of(Serving(ModelCard("a"), ModelCard("b")))
+    assert (await service.resolve("other:7b")).name == "other:7b"
+    resolved = await service.resolve("other:high@4")
+    assert (resolved.name, resolved.level, resolved.samples) == ("other", "high", 4)
+    assert isinstance(resolved.not_served(), ModelNotFound)
+    assert resolved.listed == ("a", "b")
+
+
+async def test_a_key_limits_names_that_the_list_lacks_too() -> None:
+    """Neither the upstream nor the refusal tells a key about models that it may not use."""
+    service = service_of(Serving(ModelCard("a"), ModelCard("b")))
+    assert (await service.resolve("b-new", ["b*"])).listed == ("b",)
+    with pytest.raises(ModelNotFound, match="available: b\\."):
+        await service.resolve("other", ["b*"])
+
+
+async def test_a_name_without_a_tag_means_the_latest() -> None:
+    """As in Ollama, whose list has tags only."""
+    service = service_of(Serving(ModelCard("qwen3:latest"), ModelCard("qwen3:0.6b")))
+    assert (await service.resolve("qwen3")).name == "qwen3:latest"
+    resolved = await service.resolve("qwen3:low")
+    assert (resolved.name, resolved.level) == ("qwen3:latest", "low")
+
+
+async def test_unknown_names_have_the_list_read_again_at_most_once_a_second() -> None:
+    """So that a client with a wrong name doesn't turn each request into two."""
+    upstream, now = Serving(ModelCard("a")), [0.0]
+    service = Service(Settings(), upstream, Runner(upstream), clock=lambda: now[0])
+    for _ in range(3):
+        await service.resolve("new")
+    assert upstream.refreshes == 1
+    now[0] = 1.0
+    await service.resolve("other")
+    assert upstream.refreshes == 2
+
+
+async def test_unknown_names_are_not_remembered() -> None:
+    """However many names clients try, what is known of models stays as small as the upstream's list."""
+    service = service_of(Rendering(opening))
+    for number in range(50):
+        model = await service.model(await service.resolve(f"other-{number}"))
+        assert model.name == f"other-{number}"
+    assert not service._models
+    assert not service._families
 
 
 async def test_each_model_has_its_own_template() -> None:

@@ -56,6 +56,14 @@ def test_one_sample_in_flight_does_not_delay_the_next_tier() -> None:
     assert [launch.sampling.level for launch in AutoPolicy().step(state).launch] == ["medium"]
 
 
+def test_what_was_lost_at_the_top_is_drawn_again_at_the_top() -> None:
+    """Replacements run at the last tier's level."""
+    few = replace(AUTO, samples=4)
+    lost = replace(after(1, 1, 1, sampling=few), launched=4, failures=1, retryable=frozenset({3}))
+    policy = AutoPolicy((Tier("low", 3), Tier("high", 1)))
+    assert launches(lost, policy) == [("high", 16384, 1)]
+
+
 def test_caps_hold() -> None:
     """The policy keeps within the requested samples and thinking limit."""
     capped = replace(AUTO, samples=4, thinking_limit=2000)

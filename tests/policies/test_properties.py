@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from math import comb
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from policies.escalation import AutoPolicy
 from policies.stopping import VotePolicy, lead_probability
-from policies.types import Policy, RunLimits, RunningSample, SamplingRequest, VoteState
+from policies.types import Policy, RunLimits, RunningSample, SamplingRequest, Step, VoteState
 from scorers.grouping import Grouper
 from scorers.types import Answer, Sample
 
@@ -41,6 +42,9 @@ class World:
         self.running: dict[int, RunningSample] = {}
         self.finish_order: list[int] = []
         self.launched = self.failures = self.most_in_flight = 0
+        self.retryable: set[int] = set()
+        self.started: dict[int, float] = {}
+        self.durations: dict[int, float] = {}
         self.elapsed = 0.0
 
     def state(self) -> VoteState:
@@ -48,8 +52,13 @@ class World:
         return VoteState(
             sampling=self.sampling,
             groups=self.grouper.groups,
-            running=tuple(self.running.values()),
+            running=tuple(
+                replace(sample, seconds=self.elapsed - self.started[index])
+                for index, sample in self.running.items()
+            ),
             failures=self.failures,
+            retryable=frozenset(self.retryable),
+            durations=dict(self.durations),
             elapsed=self.elapsed,
             launched=self.launched,
             finish_order=tuple(self.finish_order),
@@ -64,18 +73,32 @@ class World:
 
     def happen(self) -> None:
         """End one sample in some way, or only let time pass."""
-        self.elapsed += self.random.random()
+        self.elapsed += self.random.random() * self.random.choice([1, 1, 1, 20])
         if not self.running or self.random.random() < 0.2:
             return
         index = self.random.choice(list(self.running))
         del self.running[index]
-        kind = self.random.choice(["answer", "answer", "answer", "nothing", "cut", "failure"])
-        if kind == "failure":
+        kind = self.random.choice(["answer", "answer", "answer", "nothing", "cut", "refusal", "failure"])
+        if kind in ("refusal", "failure"):
             self.failures += 1
+            if kind == "failure":
+                self.retryable.add(index)
             return
         self.finish_order.append(index)
+        self.durations[index] = self.elapsed - self.started[index]
         answer = None if kind == "nothing" else Answer(text := self.random.choice("aaab"), text)
         self.grouper.add(Sample(index, "", finish_reason="length" if kind == "cut" else "stop"), answer)
+
+    @staticmethod
+    def check_stragglers(state: VoteState, step: Step) -> None:
+        """Check that a straggler is given up, and that the policy looks again when there is a new one."""
+        if step.done or not state.durations or state.sampling.stop == "none":
+            return
+        patience = max(30.0, 3 * max(state.durations.values()))
+        late = {sample.index for sample in state.running if sample.seconds >= patience}
+        assert late <= step.abort
+        left = [patience - s.seconds for s in state.running if s.index not in step.abort]
+        assert not left or (step.wake_after is not None and step.wake_after <= min(left))
 
     def run(self, steps: int = 2000) -> bool:
         """Return whether the policy finishes within so many steps; check each of them."""
@@ -84,6 +107,7 @@ class World:
             step = self.policy.step(state)
             assert step == self.policy.step(state)
             assert step.abort <= self.running.keys()
+            self.check_stragglers(state, step)
             if step.done:
                 assert not step.launch
                 assert step.reason
@@ -96,8 +120,10 @@ class World:
                 for _ in range(launch.count):
                     low = self.confidence(self.launched)
                     self.running[self.launched] = RunningSample(self.launched, 5, low if low % 2 else None)
+                    self.started[self.launched] = self.elapsed
                     self.launched += 1
-            assert self.launched <= self.sampling.samples
+            lost = sum(index < self.sampling.samples for index in self.retryable)
+            assert self.launched <= self.sampling.samples + (lost if self.sampling.samples > 1 else 0)
             assert self.running or step.wake_after is not None
             self.most_in_flight = max(self.most_in_flight, len(self.running))
             self.happen()

@@ -119,6 +119,13 @@ class TestClientsOwnSwitch:
         assert shaped.markup.opened
         assert "thinking stays on" in shaped.notes[0]
 
+    def test_thinking_that_the_client_switched_off_is_known_without_a_budget(self) -> None:
+        """The body stays as it is, and thinking counts as off; without a switch it doesn't."""
+        body = request(chat_template_kwargs={"enable_thinking": False})
+        shaped = shape(QWEN3, body, SamplingRequest(), None)
+        assert (shaped.off, shaped.body) == ("native", body)
+        assert shape(QWEN3, request(), SamplingRequest(), None).off is None
+
     def test_words_in_the_text_win(self) -> None:
         """A /no_think from the client stays, for a model that obeys it."""
         body = request({"role": "user", "content": f"{QUESTION} /no_think"})

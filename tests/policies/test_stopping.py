@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from policies.stopping import VotePolicy, lead_probability, parse_stop
+from policies.stopping import AllChoicesPolicy, VotePolicy, lead_probability, parse_stop
 from policies.types import RunLimits, RunningSample, SamplingRequest, VoteState
 from scorers.types import Answer, Group
 
@@ -136,6 +136,91 @@ def test_limits_end_the_drawing() -> None:
 def test_choices_are_drawn() -> None:
     """A rule does not stop before there are as many samples as the client receives."""
     assert launched(VotePolicy(), state(SamplingRequest(samples=8, choices=6), [4])) == 2
+
+
+def test_a_lost_sample_is_drawn_again() -> None:
+    """Two of six samples failed in a way that another try may avoid, so two more are launched."""
+    sampling = SamplingRequest(samples=6, stop="none")
+    lost = state(sampling, [4], launched=6, failures=2, retryable=frozenset({4, 5}))
+    assert launched(VotePolicy(), lost) == 2
+    assert launched(AllChoicesPolicy(6), replace(lost, sampling=SamplingRequest())) == 2
+
+
+def test_an_error_that_would_come_again_is_not_drawn_again() -> None:
+    """Without a failure that another try may avoid, the rest decide."""
+    sampling = SamplingRequest(samples=6, stop="none")
+    assert VotePolicy().step(state(sampling, [4], launched=6, failures=2)).done
+
+
+def test_a_replacement_is_not_replaced() -> None:
+    """Samples beyond the requested number are replacements; the drawing ends when these fail too."""
+    sampling = SamplingRequest(samples=4, stop="none")
+    again = state(sampling, [2], launched=6, failures=4, retryable=frozenset({2, 3, 4, 5}))
+    assert VotePolicy().step(again).done
+
+
+def test_one_sample_alone_is_not_drawn_again() -> None:
+    """Its error goes to the client, who decides whether to try again."""
+    alone = VoteState(SamplingRequest(), launched=1, failures=1, retryable=frozenset({0}))
+    assert VotePolicy().step(alone).done
+
+
+def test_rules_count_on_replacements() -> None:
+    """A majority of 2 to 1 is final where two samples are lost for good, not where they are drawn again."""
+    sampling = SamplingRequest(samples=5, stop="adaptive", threshold=1.0)
+    lost = state(sampling, [2, 1], launched=5, failures=2)
+    assert VotePolicy().step(lost).done
+    assert launched(VotePolicy(), replace(lost, retryable=frozenset({3, 4}))) == 1
+
+
+def running_for(*seconds: float, start: int = 2) -> tuple[RunningSample, ...]:
+    """Return samples in flight with these seconds."""
+    return tuple(RunningSample(start + i, seconds=known) for i, known in enumerate(seconds))
+
+
+@pytest.mark.parametrize(
+    ("slowest", "seconds", "given_up"),
+    [(5.0, 29.9, False), (5.0, 30.0, True), (20.0, 59.0, False), (20.0, 60.0, True)],
+)
+def test_a_straggler_is_given_up(slowest: float, seconds: float, given_up: bool) -> None:
+    """A sample may take three times as long as the slowest finished one, and 30 s in any case."""
+    sampling = SamplingRequest(samples=4, stop="adaptive", threshold=0.99)
+    now = state(sampling, [1, 1], durations={0: 1.0, 1: slowest}, launched=4)
+    step = VotePolicy().step(replace(now, running=running_for(seconds, 1.0)))
+    assert step.abort == ({2} if given_up else set())
+    assert not step.done
+
+
+def test_the_next_look_is_when_a_sample_becomes_a_straggler() -> None:
+    """The policy asks to be woken at that moment, though nothing happens before it."""
+    sampling = SamplingRequest(samples=4, stop="first-4")
+    now = replace(state(sampling, [1, 1], durations={0: 1.0, 1: 20.0}), running=running_for(40.0, 12.0))
+    step = VotePolicy().step(replace(now, launched=4))
+    assert step.wake_after == 20.0
+    assert VotePolicy().step(replace(now, durations={}, launched=4)).wake_after is None
+
+
+def test_the_last_stragglers_end_the_drawing() -> None:
+    """Where only stragglers are left, the finished samples vote."""
+    sampling = SamplingRequest(samples=4, stop="window")
+    now = replace(state(sampling, [1, 1], durations={0: 1.0, 1: 2.0}), running=running_for(31.0, 32.0))
+    step = VotePolicy().step(replace(now, launched=4))
+    assert (step.done, step.abort, step.reason) == (True, {2, 3}, "all drawn")
+
+
+def test_without_a_rule_nothing_is_given_up() -> None:
+    """ "none" waits for every sample, however long it takes."""
+    sampling = SamplingRequest(samples=4, stop="none")
+    now = replace(state(sampling, [1, 1], durations={0: 1.0, 1: 2.0}), running=running_for(999.0, 999.0))
+    step = VotePolicy().step(replace(now, launched=4))
+    assert (step.done, step.abort, step.wake_after) == (False, set(), None)
+
+
+def test_the_confident_rule_gives_up_what_cannot_change_a_majority() -> None:
+    """A leader that nobody can catch ends the drawing before the sure samples agree."""
+    sampling = SamplingRequest(samples=8, stop="confident", threshold=0.99)
+    assert VotePolicy().step(state(sampling, [5, 1], 2)).done
+    assert not VotePolicy().step(state(replace(sampling, vote="weighted"), [5, 1], 2)).done
 
 
 @pytest.mark.parametrize("text", ["first-0", "first-", "first-m", "First-3", "sometimes", ""])

@@ -173,3 +173,47 @@ def test_a_repeated_closing_tag_is_no_answer() -> None:
     reply.feed_answer("7\n</think>")
     reply.finish_answer()
     assert reply.content == "7\n"
+
+
+def parts_of(text: str, cuts: list[int]) -> list[str]:
+    """Cut a text at these places."""
+    places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
+    return [text[start:end] for start, end in itertools.pairwise(places)]
+
+
+@given(st.text("ab <>/think\n`"), st.lists(st.integers(0, 40)), st.booleans())
+def test_an_open_block_is_given_back_as_it_came(text: str, cuts: list[int], opened: bool) -> None:
+    """Where no closing tag was seen, thinking and answer together are the text to the letter."""
+    reply = ThinkingText(Markup(opened=opened))
+    for piece in parts_of(text, cuts):
+        reply.feed(piece)
+    reply.finish()
+    shown = reply.reasoning, reply.content
+    if reply.splitter.closed:
+        return
+    if reply.splitter.thinking:
+        reply.return_block()
+    assert (reply.reasoning, reply.content) == ("", text)
+    assert len(shown[0]) + len(shown[1]) <= len(text)
+
+
+def test_only_the_open_block_is_given_back() -> None:
+    """A block that was closed before stays thinking."""
+    reply = ThinkingText()
+    for piece in ("<think>a</thi", "nk>\nb <think> c", " d "):
+        reply.feed(piece)
+    reply.finish()
+    assert (reply.reasoning, reply.content) == ("a\n\nc d ", "b ")
+    assert reply.return_block() == "<think> c d "
+    assert (reply.reasoning, reply.content) == ("a", "b <think> c d ")
+
+
+def test_thinking_is_assumed_until_a_tag_is_seen() -> None:
+    """Only a block that the template opens is assumed; a repeated opening tag is proof."""
+    for text, assumed in (("Hm", True), ("<think>Hm", False), ("Hm</think>so", False)):
+        splitter = ThinkSplitter(OPENED)
+        splitter.feed(text)
+        assert splitter.assumed is assumed
+    splitter = ThinkSplitter()
+    splitter.feed("<think>Hm")
+    assert not splitter.assumed

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gateway.upstreams.base import ModelCard, Prompt
 
-__all__ = ["EngineAdapter"]
+__all__ = ["EngineAdapter", "tokens_in"]
 
 # Chat fields that `/v1/completions` doesn't know, or that mean something else there. Every other field
 # that a client sent (sampling fields, vendors' extras) goes along.
@@ -44,6 +44,12 @@ _CHAT_ONLY = frozenset(
 )
 
 
+def tokens_in(entry: Mapping[str, Any], name: str) -> int | None:
+    """Return a positive number of tokens in a model's entry; None where it has none."""
+    value = entry.get(name)
+    return value if type(value) is int and value > 0 else None
+
+
 class EngineAdapter:
     """An engine of an unknown kind: it speaks OpenAI's dialect, and nothing else is sure."""
 
@@ -56,6 +62,8 @@ class EngineAdapter:
     """The request field by which the engine itself enforces a thinking limit."""
     notices_disconnect: ClassVar[bool] = True
     """Whether the engine also stops an unstreamed request when the connection closes."""
+    keeps_connection: ClassVar[bool] = True
+    """Whether the engine keeps a connection open after a streamed reply."""
     counts_in: ClassVar[Literal["usage", "timings"] | None] = None
     """The field of each streamed event that counts the tokens generated so far; None where none does."""
     stream_options: ClassVar[Mapping[str, Any]] = {"include_usage": True}
@@ -65,8 +73,9 @@ class EngineAdapter:
 
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
         """Read one entry of `/v1/models`."""
-        context = entry.get("max_model_len") or entry.get("context_length")
-        return ModelCard(entry["id"], entry.get("root"), context if isinstance(context, int) else None, entry)
+        base = entry.get("root")
+        context = tokens_in(entry, "max_model_len") or tokens_in(entry, "context_length")
+        return ModelCard(entry["id"], base if isinstance(base, str) else None, context, entry)
 
     def render_body(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the request to `render_path`."""
@@ -95,14 +104,13 @@ class EngineAdapter:
         if body.get("logprobs"):
             request["logprobs"] = body.get("top_logprobs") or 1
         request["prompt"] = prompt
-        if max_tokens is not None:
-            request["max_tokens"] = max_tokens
+        request["max_tokens"] = max_tokens  # without the field, OpenAI's default is 16; null is no cap
         return request
 
     def chat_prefix(self, body: Mapping[str, Any], prefix: str, max_tokens: int | None) -> dict[str, Any]:
         """Return the chat request whose last message is what the assistant has said so far."""
-        request = {key: value for key, value in body.items() if key != "max_completion_tokens"}
-        request["messages"] = [*body["messages"], {"role": "assistant", "content": prefix}]
+        request = {**body, "messages": [*body["messages"], {"role": "assistant", "content": prefix}]}
         if max_tokens is not None:
-            request["max_tokens"] = max_tokens
+            own = [name for name in ("max_completion_tokens", "max_tokens") if body.get(name) is not None]
+            request |= dict.fromkeys(own or ["max_tokens"], max_tokens)
         return request

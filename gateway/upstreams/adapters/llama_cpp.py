@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from gateway.upstreams.adapters.base import EngineAdapter
+from gateway.upstreams.adapters.base import EngineAdapter, tokens_in
 from gateway.upstreams.base import ModelCard, Prompt
 
 __all__ = ["LlamaCppAdapter"]
@@ -17,13 +17,15 @@ class LlamaCppAdapter(EngineAdapter):
     name = "llamacpp"
     render_path = "/apply-template"
     notices_disconnect = False
+    keeps_connection = False
     counts_in = "timings"
     stream_fields: ClassVar[Mapping[str, Any]] = {"timings_per_token": True}
 
     def card(self, entry: Mapping[str, Any]) -> ModelCard:
-        meta = entry.get("meta") or {}
-        context = meta.get("n_ctx") or meta.get("n_ctx_train")
-        return ModelCard(entry["id"], None, context if isinstance(context, int) else None, entry)
+        meta = entry.get("meta")
+        known = meta if isinstance(meta, dict) else {}
+        context = tokens_in(known, "n_ctx") or tokens_in(known, "n_ctx_train")
+        return ModelCard(entry["id"], None, context, entry)
 
     def rendered(self, reply: Mapping[str, Any]) -> Prompt | None:
         prompt = reply.get("prompt")

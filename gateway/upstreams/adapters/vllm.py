@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from gateway.upstreams.adapters.base import EngineAdapter
 from gateway.upstreams.base import Prompt
+from gateway.upstreams.checks import token_ids
 
 __all__ = ["VLLMAdapter"]
 
@@ -26,7 +27,7 @@ class VLLMAdapter(EngineAdapter):
 
     def rendered(self, reply: Mapping[str, Any]) -> Prompt | None:
         tokens = reply.get("tokens")
-        return tokens if isinstance(tokens, list) and tokens else None
+        return token_ids(tokens) or None
 
     def chat_prefix(self, body: Mapping[str, Any], prefix: str, max_tokens: int | None) -> dict[str, Any]:
         request = super().chat_prefix(body, prefix, max_tokens)

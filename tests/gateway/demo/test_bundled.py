@@ -37,6 +37,12 @@ def test_another_engine_gets_no_adapters() -> None:
     assert CHECKER in with_bundled(Settings()).scorers
 
 
+def test_the_small_models_answers_are_capped() -> None:
+    """At the reserve where the operator says nothing: such a model may not find an end by itself."""
+    assert with_bundled(Settings(answer_reserve=300)).answer_cap == 300
+    assert with_bundled(Settings(answer_cap=70)).answer_cap == 70
+
+
 def test_the_judges_gate_belongs_to_its_file(tmp_path: Path) -> None:
     """The shipped judge passes; other weights under its name are refused as a checker."""
     settings = with_bundled(Settings())

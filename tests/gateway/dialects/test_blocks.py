@@ -1,5 +1,6 @@
 """A reply is the same sequence of blocks, however its text is cut into deltas."""
 
+import json
 from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
@@ -22,6 +23,8 @@ DELTAS = st.lists(st.tuples(st.sampled_from(["thinking", "text"]), st.text()))
 class _Recording:
     """A format that records its calls."""
 
+    id = "reply"
+
     def __init__(self) -> None:
         self.events: list[tuple[str, int, str]] = []
 
@@ -43,6 +46,9 @@ class _Recording:
 
     def progress(self, scaling: Mapping[str, Any]) -> bytes:
         raise AssertionError("nothing votes here")
+
+    def heartbeat(self) -> bytes:
+        raise AssertionError("nothing waits here")
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         self.events.append(("end", -1, ""))
@@ -106,3 +112,48 @@ def test_a_whole_sample_has_the_blocks_of_its_stream(reasoning: str, content: st
     closed = [(index, text) for call, index, text in events if call == "close"]
     blocks = blocks_of(request(), Sample(0, content, reasoning))
     assert [(block.index, block.text) for block in blocks] == closed
+
+
+ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=3), min_size=1, max_size=3).map(json.dumps)
+
+
+@st.composite
+def interleaved_calls(draw: st.DrawFn) -> tuple[list[str], list[tuple[int, str]]]:
+    """Draw the arguments of some calls, and their fragments in any order that keeps each call's own."""
+    arguments = draw(st.lists(ARGUMENTS, min_size=1, max_size=4))
+    rest, fragments = dict(enumerate(arguments)), []
+    while rest:
+        index = draw(st.sampled_from(sorted(rest)))
+        length = draw(st.integers(1, len(rest[index])))
+        fragments.append((index, rest[index][:length]))
+        rest[index] = rest[index][length:]
+        if not rest[index]:
+            del rest[index]
+    return arguments, fragments
+
+
+@settings(deadline=None)
+@given(interleaved_calls(), st.integers(0, 20))
+def test_calls_come_whole_in_whatever_turns_they_are_written(
+    written: tuple[list[str], list[tuple[int, str]]], text_after: int
+) -> None:
+    """No block grows after its end, blocks don't overlap, and no part of a call or a text is lost."""
+    arguments, fragments = written
+    recording = _Recording()
+    stream = BlockStream(request(), recording)
+    for place, (index, part) in enumerate(fragments):
+        call = {"index": index, "id": f"call_{index}", "function": {"name": "f", "arguments": part}}
+        stream.delta(Delta(0, "", "", {}, {"delta": {"tool_calls": [call]}}))
+        if place == text_after:
+            stream.delta(Delta(0, "", "Done.", {}, {}))
+    sample = Sample(0, "")
+    stream.finish(RunResult((sample,), (sample,), SampleCounts(1), SamplingRequest()))
+    events = recording.events[1:-1]
+    for index, block in groupby(events, key=lambda event: event[1]):
+        opened, *grown, closed = block
+        assert opened[2] == ""
+        assert {event for event, _, _ in grown} <= {"grow"}
+        assert closed == ("close", index, "".join(text for _, _, text in grown))
+    texts = [text for event, _, text in events if event == "close"]
+    assert sorted(text for text in texts if text != "Done.") == sorted(arguments)
+    assert texts.count("Done.") == (text_after < len(fragments))

@@ -22,7 +22,7 @@ TALK = {"model": "tiny", "input": "hi"}
 @asynccontextmanager
 async def client_of(*scripts: Script) -> AsyncIterator[tuple[openai.AsyncOpenAI, ScriptedUpstream]]:
     """OpenAI's client, talking to the gateway in front of a scripted engine."""
-    upstream = ScriptedUpstream(*scripts)
+    upstream = ScriptedUpstream(*scripts, strict=True)
     async with (
         serving(create_app(Settings(), upstream)) as address,
         openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client,

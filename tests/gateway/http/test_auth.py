@@ -137,8 +137,11 @@ async def test_the_official_clients_can_send_keys() -> None:
 async def test_the_upstream_never_sees_a_clients_key() -> None:
     """The upstream gets the gateway's own key or none."""
     async with stub_engine() as server:
-        server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "7"}}]}))
-        server.answers("/v1/completions", Json({"choices": [{"text": "7"}]}))
+        server.answers(
+            "/v1/chat/completions",
+            Json({"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}]}),
+        )
+        server.answers("/v1/completions", Json({"choices": [{"text": "7", "finish_reason": "stop"}]}))
         for upstream_key in ("sk-upstream", None):
             settings = settings_with(upstream=server.base_url, upstream_key=upstream_key)
             app = create_app(settings)

@@ -19,7 +19,8 @@ from tests.stub_engine import Events, Json, StubEngine, stub_engine
 
 PATH = "/v1/completions"
 BODY: dict[str, Any] = {"model": "tiny", "prompt": "Once", "thinking_token_budget": 3, "odd": [1, None]}
-REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [{"index": 0, "text": " upon"}], "odd": {}}
+CHOICE = {"index": 0, "text": " upon", "finish_reason": "stop"}
+REPLY = {"id": "cmpl-1", "object": "text_completion", "choices": [CHOICE], "odd": {}}
 
 
 @asynccontextmanager
@@ -46,7 +47,7 @@ async def test_a_reply_comes_back_unchanged() -> None:
 
 async def test_a_stream_comes_back_byte_for_byte() -> None:
     """Events pass as the engine wrote them, `[DONE]` included."""
-    events = [{"choices": [{"index": 0, "text": text}]} for text in (" upon", " a time")]
+    events = [{"choices": [{"index": 0, "text": " a", "finish_reason": None}]}, REPLY]
     async with gateway() as (client, engine):
         engine.answers(PATH, Events([b": hello\n\n", *events]))
         reply = await client.post(PATH, json={**BODY, "stream": True})

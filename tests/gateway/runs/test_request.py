@@ -68,10 +68,34 @@ def test_the_clients_cap_is_kept_in_its_own_field(field: str) -> None:
     assert plan.limit == 150
 
 
-def test_without_a_cap_the_engine_gets_budget_and_reserve() -> None:
-    """So that the answer has its room, and no more."""
-    request = request_for(thinking_token_budget=500, answer_reserve=100)
-    assert plan_of(request).body["max_tokens"] == 600
+@pytest.mark.parametrize("level", ["off", "low", "high", "max"])
+def test_a_budget_limits_thinking_and_not_the_answer(level: str) -> None:
+    """Without the client's own cap the engine gets none, however small the budget is."""
+    plan = plan_of(request_for(headers={"X-Reasoning-Budget": level}, answer_reserve=100))
+    assert plan.total is None
+    assert not {"max_tokens", "max_completion_tokens"} & plan.body.keys()
+
+
+def test_an_operators_cap_on_answers_comes_on_top_of_the_thinking() -> None:
+    """The engine gets limit and cap together, and the reply says so; a client's own cap beats it."""
+    plan = plan_of(request_for(thinking_token_budget=500, answer_cap=200))
+    assert (plan.body["max_tokens"], plan.total) == (700, 700)
+    assert any("at most 200 tokens" in note and "answer_cap" in note for note in plan.notes)
+    own = plan_of(request_for(thinking_token_budget=500, answer_cap=200, max_tokens=4000))
+    assert (own.body["max_tokens"], own.total, own.notes) == (4000, 4000, ())
+    assert plan_of(request_for(answer_cap=200)).total is None
+
+
+@given(st.integers(0, 5000), st.integers(1, 5000), st.integers(256, 9000), st.integers(0, 9000))
+def test_a_cap_on_answers_fits_into_the_context(tokens: int, cap: int, context: int, prompt: int) -> None:
+    """An engine would refuse a cap beyond its context; some tokens for an answer always stay."""
+    messages = [{"role": "user", "content": "x" * prompt}]
+    request = request_for(messages=messages, thinking_token_budget=tokens, answer_cap=cap, context=context)
+    plan = plan_of(request)
+    assert plan.limit is not None
+    assert plan.total is not None
+    assert plan.limit < plan.total <= max(plan.limit + 1, context - prompt // 3)
+    assert plan.total <= plan.limit + cap
 
 
 def test_more_choices_than_samples_are_refused() -> None:

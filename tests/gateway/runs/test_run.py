@@ -11,6 +11,7 @@ from gateway.runs.run import Runner
 from tests.fakes import ScriptedUpstream, Text, groups, request_for, run_to_end, says, thinks, until, vote_for
 
 BROKEN = UpstreamError(502, "out of order")
+REFUSED = UpstreamError(400, "too long")
 SEVEN = says("The answer is ", "\\boxed{7}.")
 EIGHT = says("The answer is ", "\\boxed{8}.")
 
@@ -65,11 +66,11 @@ async def test_without_any_vote_the_first_complete_sample_comes_back() -> None:
 
 async def test_what_failed_does_not_decide() -> None:
     """The other samples decide; the result counts the failures and names one."""
-    upstream = ScriptedUpstream(says(BROKEN), SEVEN, says("The answer", BROKEN), SEVEN)
-    _, result = await run_to_end(upstream, vote_for(4, "adaptive"))
-    assert groups(result) == [("7", 2)]
-    assert (result.counts.failed, result.counts.finished) == (2, 2)
-    assert any("2 of 4 samples failed (out of order)" in note for note in result.notes)
+    upstream = ScriptedUpstream(says(BROKEN), SEVEN, says("The answer", BROKEN), says(REFUSED), SEVEN)
+    _, result = await run_to_end(upstream, vote_for(4, "first-4", scaling={"vote": "weighted"}))
+    assert groups(result) == [("7", 3)]
+    assert (result.counts.failed, result.counts.finished) == (3, 3)
+    assert any("3 of 6 samples failed (too long)" in note for note in result.notes)
 
 
 async def test_when_all_fail_the_upstreams_error_is_raised() -> None:
@@ -126,7 +127,7 @@ async def test_choices_that_finished_before_a_failure_count() -> None:
     late = says("The ", "answer ", "is ", BROKEN)
     _, result = await run_to_end(ScriptedUpstream(SEVEN, late, late), vote_for(3))
     assert groups(result) == [("7", 1)]
-    assert (result.counts.finished, result.counts.failed) == (1, 2)
+    assert (result.counts.finished, result.counts.failed) == (1, 4)
 
 
 async def test_samples_that_can_be_stopped_are_single_requests() -> None:

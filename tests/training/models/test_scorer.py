@@ -115,7 +115,7 @@ def test_a_judge_may_think_as_long_when_served_as_at_its_gate(run: Path) -> None
     settings = load_settings(model / "serving.toml", {})
     table = settings.scorers["trained"]
     assert isinstance(table, JudgeTable)
-    thinking, _ = share_tokens(LEVELS["high"].tokens or 0, settings.answer_reserve, table.max_tokens)
+    thinking = share_tokens(LEVELS["high"].tokens or 0, settings.answer_reserve, table.max_tokens)
     assert thinking == 12
 
 

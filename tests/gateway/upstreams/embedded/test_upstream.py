@@ -1,7 +1,7 @@
 """The embedded engine as an upstream, where it differs from other upstreams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -10,13 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.demo.bundled import REASONER
 from gateway.errors import UpstreamError
 from gateway.upstreams.base import UpstreamRequest
-from gateway.upstreams.client import HTTPUpstream
 from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from gateway.upstreams.embedded.upstream import EmbeddedUpstream
 
@@ -74,6 +73,21 @@ async def test_each_adapter_is_a_model_and_so_is_the_base(tmp_path: Path) -> Non
         await upstream.close()
 
 
+class CannedReply:
+    """A reply of the given blocks."""
+
+    status = 200
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, blocks: tuple[bytes, ...]) -> None:
+        self.silence = SimpleNamespace(token=False, shorten=lambda seconds: None)
+        self._blocks = [block for block in blocks if block]
+
+    async def next(self) -> bytes:
+        """Return the next block."""
+        return self._blocks.pop(0) if self._blocks else b""
+
+
 class Cutting(EmbeddedUpstream):
     """Adapters "first" and "second" on a missing engine; replies are the given blocks."""
 
@@ -84,23 +98,10 @@ class Cutting(EmbeddedUpstream):
         self.sent: list[tuple[str, Any]] = []
 
     @asynccontextmanager
-    async def _reply(self, url: str, body: Any) -> AsyncIterator[Any]:
-        async def iter_any() -> AsyncIterator[bytes]:
-            for block in self.blocks:
-                yield block
-
-        self.sent.append((url, body))
-        yield SimpleNamespace(status=200, content=SimpleNamespace(iter_any=iter_any))
-
-
-@pytest.fixture
-def unplugged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the connection of every upstream by scripted replies."""
-
-    def open_(self: Cutting, url: str, body: Any, *, method: str = "POST") -> Any:
-        return self._reply(url, body)
-
-    monkeypatch.setattr(HTTPUpstream, "_open", open_)
+    async def _open(self, url: str, body: Any, **options: Any) -> AsyncIterator[Any]:
+        payload = self._payload(url, body)
+        self.sent.append((url, orjson.loads(payload or b"{}")))
+        yield CannedReply(self.blocks)
 
 
 def on(upstream: Cutting) -> list[str]:
@@ -109,23 +110,23 @@ def on(upstream: Cutting) -> list[str]:
     return [("first", "second")[adapter["id"]] for adapter in body["lora"] if adapter["scale"]]
 
 
-EVENT = b'data: {"model":"first","choices":[{"index":0,"text":"\\"model\\":\\"first\\""}]}\n\n'
+CHOICE = b'{"index":0,"text":"\\"model\\":\\"first\\"","finish_reason":"stop"}'
+EVENT = b'data: {"model":"first","choices":[' + CHOICE + b"]}\n\n"
 
 
-@pytest.mark.usefixtures("unplugged")
 @given(st.lists(st.integers(0, 2 * len(EVENT)), max_size=6), st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_a_relayed_reply_names_the_model_that_was_asked(cuts: list[int], ended: bool) -> None:
     """Wherever its bytes are cut, only the model's name changes."""
     whole = EVENT * 2 if ended else (EVENT * 2).rstrip()
     edges = [0, *sorted(cuts), len(whole)]
     upstream = Cutting(*(whole[a:b] for a, b in pairwise(edges)))
-    said = [part async for part in upstream.relay("completions", b'{"model":"second","prompt":"x"}')]
+    said = [
+        part async for part in upstream.relay("completions", b'{"model":"second","prompt":"x","stream":true}')
+    ]
     assert b"".join(said) == whole.replace(b'{"model":"first"', b'{"model":"second"')
     assert on(upstream) == ["second"]
 
 
-@pytest.mark.usefixtures("unplugged")
 @pytest.mark.parametrize(
     ("named", "adapters"),
     [({"model": "second"}, ["second"]), ({"model": "base"}, []), ({"model": ""}, ["first"]),
@@ -141,14 +142,18 @@ async def test_a_request_gets_the_model_it_names_or_the_first(
     ]
     assert on(upstream) == adapters
     assert chunks[0].event["model"] == (named.get("model") or "first")
-    said = [part async for part in upstream.relay("completions", orjson.dumps({**named, "prompt": "x"}))]
+    said = [
+        part
+        async for part in upstream.relay(
+            "completions", orjson.dumps({**named, "prompt": "x", "stream": True})
+        )
+    ]
     assert on(upstream) == adapters
     assert orjson.loads(b"".join(said).splitlines()[0].removeprefix(b"data: "))["model"] == (
         named.get("model") or "first"
     )
 
 
-@pytest.mark.usefixtures("unplugged")
 async def test_a_name_that_is_not_served_is_refused() -> None:
     """llama.cpp would answer with its base, and nobody would notice a scorer's misspelt model."""
     upstream = Cutting(EVENT)
@@ -162,8 +167,8 @@ async def test_a_name_that_is_not_served_is_refused() -> None:
 
 async def running(upstream: EmbeddedUpstream) -> int:
     """Return how many generations run in the engine."""
-    async with upstream._open(f"{upstream._root}/slots", None, method="GET") as response:
-        return sum(slot["is_processing"] for slot in await response.json())
+    async with upstream._open(f"{upstream._root}/slots", None, method="GET") as reply:
+        return sum(slot["is_processing"] for slot in orjson.loads(await reply.whole()))
 
 
 @pytest.mark.embedded

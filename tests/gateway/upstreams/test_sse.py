@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.sse import DONE, event
-from gateway.upstreams.wire import EventParser
+from gateway.upstreams.sse import EventParser
 
 payloads = st.lists(st.binary(min_size=1).filter(lambda b: b"\n" not in b and b"\r" not in b), max_size=8)
 

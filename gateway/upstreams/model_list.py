@@ -1,0 +1,99 @@
+"""The models of one upstream: remembered, and listed anew by one probe at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway.errors import UpstreamError, UpstreamUnreachable
+from gateway.upstreams.base import ModelCard
+
+__all__ = ["ModelList"]
+
+_PROBE_SECONDS = 1.5
+"""A probe's own limit: a list that hangs must not hide for long that the upstream is back."""
+_PATIENCE = 0.25
+"""Seconds to wait for a probe where an earlier list can stand in."""
+_RECENT = 30.0
+"""Seconds for which a busy upstream counts as healthy after its last answer."""
+_EMPTY_SECONDS = 5.0
+"""Seconds for which an upstream without a list isn't asked for one again."""
+
+
+class ModelList:
+    """Lists an upstream's models by `fetch`; what it raises must be an `UpstreamError`."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[Mapping[str, ModelCard]]]) -> None:
+        self._fetch = fetch
+        self._cards: Mapping[str, ModelCard] | None = None  # None: not listed yet
+        self._error: UpstreamError | None = None  # of the last probe
+        self._probe: asyncio.Task[None] | None = None
+        self._probed_at = self._answered_at = float("-inf")
+
+    def answered(self) -> None:
+        """Note that the upstream has just answered some request."""
+        self._answered_at = time.monotonic()
+
+    async def cards(self, *, refresh: bool) -> Mapping[str, ModelCard]:
+        """Return the models by name; with `refresh` those of a new probe, if it answers soon.
+
+        An earlier list stands in for one that fails or is slow. Raises `UpstreamError` where there is none.
+        """
+        if not refresh and self._cards is not None:
+            if not self._cards and self._age() > _EMPTY_SECONDS:
+                self._start_probe()
+            return self._cards
+        if not refresh and _hangs(self._error) and self._age() < _EMPTY_SECONDS:
+            self._start_probe()
+            return {}
+        await self._probed(None if self._cards is None else _PATIENCE)
+        if self._cards is not None:
+            return self._cards
+        if self._error is not None and (refresh or not _hangs(self._error)):
+            raise self._error
+        return {}  # the list hangs, but a request may still be answered
+
+    async def healthy(self) -> bool:
+        """Tell whether the upstream answers. One that is slow does, if it has answered lately."""
+        recent = time.monotonic() - self._answered_at < _RECENT
+        done = await self._probed(_PATIENCE if recent else None)
+        return recent if not done or _hangs(self._error) else self._error is None
+
+    async def close(self) -> None:
+        """Stop a probe that is under way."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait({self._probe})
+
+    def _age(self) -> float:
+        return time.monotonic() - self._probed_at
+
+    def _start_probe(self) -> asyncio.Task[None]:
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._run_probe())
+        return self._probe
+
+    async def _probed(self, seconds: float | None) -> bool:
+        """Wait for the probe under way, or a new one; return whether it has ended."""
+        done, _ = await asyncio.wait({self._start_probe()}, timeout=seconds)
+        return bool(done)
+
+    async def _run_probe(self) -> None:
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                self._cards = await self._fetch()
+            self._error = None
+            self.answered()
+        except TimeoutError:
+            self._error = UpstreamUnreachable(
+                f"The upstream took longer than {_PROBE_SECONDS:g} s to list its models.", status=504
+            )
+        except UpstreamError as error:
+            self._error = error
+        finally:
+            self._probed_at = time.monotonic()
+
+
+def _hangs(error: UpstreamError | None) -> bool:
+    return error is not None and error.status == 504
