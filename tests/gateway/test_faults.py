@@ -163,7 +163,7 @@ class Kind:
 
 FAILED = {"message": f"KEY failed: {WRONG}", "type": "internal", "code": None}
 BUSY = {"message": "Slow down", "type": "busy", "code": 429}
-IDLE = 1.0
+IDLE = 0.5
 OPEN_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{"
 
 LOST = [
@@ -540,7 +540,7 @@ class Bench:
         return await self.ask(self.script(fault), dialect, stream, {})
 
     async def vote(
-        self, fault: Fault, dialect: Dialect, stream: bool, stop: str, hits: int = 1_000, apart: bool = False
+        self, fault: Fault, way: tuple[Dialect, bool], stop: str, *, hits: int = 1_000, apart: bool = False
     ) -> tuple[Outcome, int]:
         """Ask for a vote of six whose first `hits` upstream requests meet the fault; return their number.
 
@@ -548,7 +548,7 @@ class Bench:
         """
         word = self.script(fault, hits)
         headers = {"X-Samples": "6", "X-Stop": stop, **({"X-Reasoning-Budget": "500"} if apart else {})}
-        outcome = await self.ask(word, dialect, stream, headers)
+        outcome = await self.ask(word, *way, headers)
         return outcome, self.engine.requests(word)
 
 
@@ -623,7 +623,7 @@ async def test_a_vote_draws_a_lost_sample_again(
     kind: Kind, served: Bench, dialect: Dialect, stream: bool
 ) -> None:
     """One lost sample of six costs one more request; six samples vote, and the lost one counts as failed."""
-    outcome, requests = await served.vote(kind.fault, dialect, stream, "none", hits=1, apart=True)
+    outcome, requests = await served.vote(kind.fault, (dialect, stream), "none", hits=1, apart=True)
     assert_right(outcome)
     again = kind.again
     assert (outcome.samples["failed"], outcome.samples["finished"]) == (1, 6 if again else 5)
@@ -635,7 +635,7 @@ async def test_a_vote_survives_half_of_its_samples(
     kind: Kind, served: Bench, dialect: Dialect, stream: bool
 ) -> None:
     """Three lost samples of six cost at most three more requests, and have no vote."""
-    outcome, requests = await served.vote(kind.fault, dialect, stream, "adaptive", hits=3)
+    outcome, requests = await served.vote(kind.fault, (dialect, stream), "adaptive", hits=3)
     assert_right(outcome)
     assert outcome.samples["failed"] == 3
     assert requests <= 9
@@ -648,7 +648,7 @@ async def test_a_vote_whose_samples_share_a_request_survives_its_loss(
     """Where one upstream request carried all samples, all of them are drawn again."""
     if not kind.again:
         pytest.skip("such a refusal is final")
-    outcome, requests = await served.vote(kind.fault, dialect, stream, "none", hits=1)
+    outcome, requests = await served.vote(kind.fault, (dialect, stream), "none", hits=1)
     assert_right(outcome)
     assert requests > 1
     assert outcome.samples["finished"] == 6
@@ -661,7 +661,7 @@ async def test_a_vote_that_loses_every_sample_is_an_error(
     kind: Kind, served: Bench, dialect: Dialect, stream: bool
 ) -> None:
     """The error has the kind's status, and every sample was drawn at most twice."""
-    outcome, requests = await served.vote(kind.fault, dialect, stream, "adaptive")
+    outcome, requests = await served.vote(kind.fault, (dialect, stream), "none", apart=True)
     assert outcome.status == kind.status, outcome.text
     assert outcome.error is not None
     assert not outcome.complete
@@ -688,7 +688,7 @@ async def test_an_odd_reply_is_understood(fault: Fault, bench: Bench) -> None:
         way = f"{dialect.path} {'streamed' if stream else 'whole'}: {outcome.text[-400:]}"
         assert (outcome.status, outcome.complete) == (200, True), way
         assert outcome.answer.startswith(RIGHT), way
-    outcome, _ = await bench.vote(fault, CHAT, False, "none", apart=True)
+    outcome, _ = await bench.vote(fault, (CHAT, False), "none", apart=True)
     assert (outcome.samples["finished"], outcome.samples["failed"]) == (6, 0)
     assert outcome.groups == ["42"]
 
@@ -716,7 +716,7 @@ async def test_a_lost_choice_costs_one_sample_of_its_request(
     bench: Bench, dialect: Dialect, stream: bool
 ) -> None:
     """The other five choices keep their votes, and one more sample is drawn."""
-    outcome, requests = await bench.vote(one_choice("abort"), dialect, stream, "none", hits=1)
+    outcome, requests = await bench.vote(one_choice("abort"), (dialect, stream), "none", hits=1)
     assert_right(outcome)
     samples = outcome.samples
     assert (samples["launched"], samples["finished"], samples["failed"], requests) == (7, 6, 1, 2)
