@@ -60,6 +60,8 @@ async def draw_samples(
                             yield Delta(state.index, "", "", chunk.event, chunk.choice)
                         continue
                     if chunk.failure is not None:
+                        if len(indices) > 1 and not (state.event or chunk.event):
+                            continue  # the upstream gives fewer choices than it was asked for
                         yield sampler.fail(state, chunk.failure)
                         continue
                     delta = state.feed(chunk)
