@@ -80,6 +80,7 @@ class VerbatimStream:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._options = request.reply
+        self._hides = request.reply.exclude_reasoning
         self._event: Mapping[str, Any] = {}  # the last one
         self._gathered: list[Mapping[str, Any]] = []  # choices of the last event, where it has several
         self._missing = 0  # its choices that are still to come
@@ -91,6 +92,8 @@ class VerbatimStream:
 
     def delta(self, delta: Delta) -> bytes:
         """Write one choice of an event, or text that the gateway had held back."""
+        if self._has_text and not self._hides and (plain := self._plain_chunk(delta)) is not None:
+            return event(encode(plain))
         if not delta.choice:
             return self._flush() + self._late_text(delta)
         start = b""
@@ -137,6 +140,22 @@ class VerbatimStream:
         """Write the failure of a stream that had begun; no `[DONE]` follows."""
         return event(encode(error.body()))
 
+    def _plain_chunk(self, delta: Delta) -> Mapping[str, Any] | None:
+        """Return the chunk of the usual event, one text of one choice, in few steps; None for any other."""
+        raw, choice = delta.event, delta.choice
+        choices, fields = raw.get("choices"), choice.get("delta")
+        if not choices or len(choices) > 1 or choices[0] is not choice or not fields:
+            return None
+        if self._gathered or choice.get("finish_reason") is not None:
+            return None
+        content, thought = fields.get("content"), engine_reasoning(fields)
+        if (content or "") != delta.content or thought != delta.reasoning or not (content or thought):
+            return None
+        self._event = raw
+        if not thought or self._options.plain:
+            return raw
+        return {**raw, "choices": [{**choice, "delta": {**fields, **both_names(thought)}}]}
+
     def _choice(self, delta: Delta) -> Mapping[str, Any] | None:
         """Return a delta's choice with the text as the client gets it; None where all of it is hidden."""
         choice = delta.choice
@@ -144,7 +163,7 @@ class VerbatimStream:
         edited = _edited(fields, delta.reasoning, delta.content, self._options)
         if delta.content:
             self._answering.add(delta.index)
-        if self._options.exclude_reasoning:
+        if self._hides:
             if delta.reasoning and not any(edited.values()) and choice.get("finish_reason") is None:
                 return None
             if delta.reasoning or delta.index not in self._answering:
