@@ -75,7 +75,8 @@ def shape(
     own_state = _state_in_body(family, body)
     state = own_state or requested or ("off" if family.default in ("off", "never") else "on")
     if requested is None:
-        off: OffMethod | None = "native" if own_state == "off" else None
+        unknown_off = family.globs == ("*",) and _common_off(body.get("chat_template_kwargs") or {})
+        off: OffMethod | None = "native" if own_state == "off" or unknown_off else None
         return ShapedRequest(dict(body), _reply_markup(family, body, thinks=state == "on"), off)
     notes: list[str] = []
     if own_state and own_state != requested:
@@ -108,6 +109,11 @@ def _state_in_body(family: Family, body: Mapping[str, Any]) -> ThinkingState | N
     """Return the state that the client's own kwargs or words set; None: they set none."""
     kwargs = body.get("chat_template_kwargs") or {}
     return _state_in_kwargs(family, kwargs) or _state_in_words(family, body.get("messages") or ())
+
+
+def _common_off(kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether kwargs switch thinking off by a name that many templates share."""
+    return kwargs.get("enable_thinking") is False or kwargs.get("thinking") is False
 
 
 def _state_in_kwargs(family: Family, kwargs: Mapping[str, Any]) -> ThinkingState | None:

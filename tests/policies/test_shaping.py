@@ -126,6 +126,13 @@ class TestClientsOwnSwitch:
         assert (shaped.off, shaped.body) == ("native", body)
         assert shape(QWEN3, request(), SamplingRequest(), None).off is None
 
+    @pytest.mark.parametrize(("model", "off"), [("an-unknown-one", "native"), ("qwq-32b", None)])
+    def test_a_common_switch_counts_for_an_unknown_model(self, model: str, off: str | None) -> None:
+        """Nothing is known of it, so the client's word counts; a model that always thinks ignores it."""
+        for name in ("enable_thinking", "thinking"):
+            body = request(chat_template_kwargs={name: False})
+            assert shape(find_family(model), body, SamplingRequest(), None).off == off
+
     def test_words_in_the_text_win(self) -> None:
         """A /no_think from the client stays, for a model that obeys it."""
         body = request({"role": "user", "content": f"{QUESTION} /no_think"})
