@@ -42,7 +42,7 @@ from benchmarks.overhead import Request, chat, run_cell
 from benchmarks.servers import cores, machine, pinned, running
 from benchmarks.stub_upstream import LONG, THINKING, Counts, events, pieces
 from gateway.config import Settings
-from gateway.dialects.chat import ChatStream
+from gateway.dialects.chat import ChatExchange
 from gateway.http.streaming import write
 from gateway.runs.budget import read_sampling
 from gateway.runs.request import ReplyOptions, RunRequest, plan_request
@@ -129,6 +129,7 @@ def replays(engine: str, model: str) -> dict[str, Replay]:
     upstream.traits(model).observe_limit(False)  # else the gateway would let vLLM enforce it
     gateway = Runner(upstream)
     payload = orjson.dumps(chat(model, stream=True))
+    exchange = ChatExchange(payload)
     requests = {"nothing": request_of(model, {}), "forced": request_of(model, BUDGET)}
 
     async def relay() -> None:
@@ -138,7 +139,8 @@ def replays(engine: str, model: str) -> dict[str, Replay]:
     def through_gateway(request: RunRequest) -> Replay:
         async def replay() -> None:
             results: list[Any] = []
-            await drain(write(gateway.run(request), ChatStream(request, model), results.append))
+            writer = exchange.writer(request, model)
+            await drain(write(gateway.run(request), writer, results.append))
             (result,) = results
             assert result.enforced == ("none" if request is requests["nothing"] else "forced")
 

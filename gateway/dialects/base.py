@@ -38,6 +38,8 @@ _CHAT_FIELDS: tuple[tuple[str, type | UnionType, str], ...] = (
     ("chat_template_kwargs", dict, "an object"),
     ("stream_options", dict, "an object"),
 )
+_COUNTS = ("n", "max_tokens", "max_completion_tokens")
+_CHECKED = frozenset({*_COUNTS, *(field for field, _, _ in _CHAT_FIELDS)})
 _MAX_SEED = 2**63 - 2**16  # seed + i, for sample i, stays within 64 bits
 _WRITABLE_DEPTH = 254  # levels that orjson writes; it reads 1,024
 _MAX_DEPTH = 200  # what a dialect makes of a body, or echoes in a reply, is nested a little deeper
@@ -133,7 +135,9 @@ def check_chat_fields(chat: Mapping[str, Any]) -> None:
 
     The upstream judges all others, and all values. Raises `BadRequest`.
     """
-    for field in ("n", "max_tokens", "max_completion_tokens"):
+    if _CHECKED.isdisjoint(chat):
+        return
+    for field in _COUNTS:
         if chat.get(field) is not None:
             positive(chat[field], field)
     for field, kind, allowed in _CHAT_FIELDS:

@@ -212,7 +212,7 @@ class ChatStream:
         """Return the choice of a delta's chunk; None where there is nothing to show."""
         fields = self._text(delta.reasoning, delta.content)
         choice: dict[str, Any] = {"index": index, "delta": fields, "finish_reason": None}
-        if delta.content:
+        if delta.content and self._hides_reasoning:
             self._answering.add(index)
         if delta.choice:
             self._add_fields(index, delta, choice)
@@ -271,7 +271,7 @@ class ChatStream:
     def _text(self, reasoning: str, content: str) -> dict[str, Any]:
         text: dict[str, Any] = {}
         if reasoning and not self._hides_reasoning:
-            text |= both_names(reasoning)
+            text["reasoning_content"] = text["reasoning"] = reasoning
         if content:
             text["content"] = content
         return text
@@ -281,7 +281,7 @@ class ChatStream:
         if "usage" not in more:
             chunk.pop("usage", None)
         chunk.pop("timings", None)
-        return event(encode(chunk))
+        return b"data: %b\n\n" % encode(chunk)
 
 
 def _new_id() -> str:

@@ -36,7 +36,7 @@ def names_of(message: Mapping[str, Any]) -> tuple[str, ...]:
 
 def both_names(reasoning: str) -> dict[str, str]:
     """Return the thinking's text under both names, because clients differ in which they read."""
-    return dict.fromkeys(_NAMES, reasoning)
+    return {"reasoning_content": reasoning, "reasoning": reasoning}
 
 
 def without_thinking(message: Mapping[str, Any]) -> dict[str, Any]:

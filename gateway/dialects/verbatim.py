@@ -61,12 +61,15 @@ def _edited(
         visible = without_thinking(message)
         return {**visible, **changes} if changes or len(visible) < len(message) else message
     names = names_of(message)
-    if reasoning and (reasoning != engine_reasoning(message) or not (options.plain and names)):
-        changes |= dict.fromkeys(names or ("reasoning_content",), reasoning)
-        if not options.plain:
-            changes |= both_names(reasoning)
-    if not reasoning and names:  # the answer stood there
-        message = {key: value for key, value in message.items() if key not in names}
+    if not reasoning:
+        if names:  # the answer stood there
+            message = {key: value for key, value in message.items() if key not in names}
+    elif not options.plain:
+        changes |= both_names(reasoning)
+    elif not names:
+        changes["reasoning_content"] = reasoning
+    elif reasoning != engine_reasoning(message):
+        changes |= dict.fromkeys(names, reasoning)
     return {**message, **changes} if changes else message
 
 
@@ -80,6 +83,7 @@ class VerbatimStream:
     def __init__(self, request: RunRequest) -> None:
         self._request = request
         self._options = request.reply
+        self._hides = request.reply.exclude_reasoning
         self._event: Mapping[str, Any] = {}  # the last one
         self._gathered: list[Mapping[str, Any]] = []  # choices of the last event, where it has several
         self._missing = 0  # its choices that are still to come
@@ -91,6 +95,10 @@ class VerbatimStream:
 
     def delta(self, delta: Delta) -> bytes:
         """Write one choice of an event, or text that the gateway had held back."""
+        if self._has_text and not (self._hides or self._ends or self._gathered):
+            chunk = self._usual_chunk(delta)
+            if chunk is not None:
+                return b"data: %b\n\n" % encode(chunk)
         if not delta.choice:
             return self._flush() + self._late_text(delta)
         start = b""
@@ -137,6 +145,22 @@ class VerbatimStream:
         """Write the failure of a stream that had begun; no `[DONE]` follows."""
         return event(encode(error.body()))
 
+    def _usual_chunk(self, delta: Delta) -> Mapping[str, Any] | None:
+        """Return the chunk of an event with one choice that goes on, in few steps; None for any other."""
+        raw, choice = delta.event, delta.choice
+        choices, fields = raw.get("choices"), choice.get("delta")
+        if not choices or len(choices) > 1 or not fields or choice.get("finish_reason") is not None:
+            return None
+        self._event = raw
+        thought = engine_reasoning(fields)
+        if thought != delta.reasoning or (fields.get("content") or "") != delta.content:
+            fields = _edited(fields, delta.reasoning, delta.content, self._options)
+        elif thought and not self._options.plain:
+            fields = {**fields, "reasoning_content": thought, "reasoning": thought}
+        elif choices[0] is choice:
+            return raw
+        return {**raw, "choices": [{**choice, "delta": fields}]}
+
     def _choice(self, delta: Delta) -> Mapping[str, Any] | None:
         """Return a delta's choice with the text as the client gets it; None where all of it is hidden."""
         choice = delta.choice
@@ -144,7 +168,7 @@ class VerbatimStream:
         edited = _edited(fields, delta.reasoning, delta.content, self._options)
         if delta.content:
             self._answering.add(delta.index)
-        if self._options.exclude_reasoning:
+        if self._hides:
             if delta.reasoning and not any(edited.values()) and choice.get("finish_reason") is None:
                 return None
             if delta.reasoning or delta.index not in self._answering:

@@ -56,7 +56,9 @@ def generation_endpoint(service: Service, read: Callable[[bytes], Exchange]) -> 
             result = await service.runner.complete(run_request)
             body = exchange.reply(run_request, result, run_request.model.name)
             _count_and_record(service, run_request, result, str(body.get("id", "")), (request, key))
-            headers = {**sendable(result.headers), **_headers(run_request)}
+            headers = _headers(run_request)
+            if result.headers:
+                headers = {**sendable(result.headers), **headers}
             if not run_request.reply.plain:
                 headers["X-Samples-Used"] = str(result.counts.finished)
             return Response(encode(body), headers=headers, media_type="application/json")

@@ -51,8 +51,12 @@ def result_of(
     started: float,
     notes: Sequence[str],
     failed: Sequence[FailedSample] = (),
+    **fields: Any,
 ) -> RunResult:
-    """Return the result of samples that are all returned. Raises the last error where all have failed."""
+    """Return the result of samples that are all returned. Raises the last error where all have failed.
+
+    `fields` are further ones of the result; to replace them later would cost as much as all of this.
+    """
     samples = tuple(entry.sample for entry in finished)
     if not samples:
         raise failed[-1].error if failed else UpstreamError(502, "The upstream's reply has no choices.")
@@ -62,6 +66,7 @@ def result_of(
         own_notes[f"{len(failed)} of {launched} choices failed ({failed[-1].error})"] = None
     truncated = sum(sample.truncated for sample in samples)
     counts = [*(entry.counts for entry in finished), *(entry.counts for entry in failed)]
+    fields.setdefault("usage", finished[0].usage if len(finished) == 1 else {})
     return RunResult(
         chosen=samples,
         samples=samples,
@@ -88,7 +93,7 @@ def result_of(
             for entry in finished
             if "model" in entry.envelope
         },
-        usage=finished[0].usage if len(finished) == 1 else {},
+        **fields,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from gateway.runs.budget import AUTO
@@ -91,22 +90,20 @@ class Runner:
                 async for event in events:  # watched, so that the gateway can lead it to an answer
                     yield with_cost(event, finished.counts)
             return
-        result = result_of(request, [finished], started, plan.notes)
-        yield Finished(replace(result, headers=completion.headers))
+        yield Finished(result_of(request, [finished], started, plan.notes, headers=completion.headers))
 
     async def _run_verbatim(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Send the request as it came, and return the engine's own reply beside what it says."""
         started = time.monotonic()
         completion = await self._upstream.complete(UpstreamRequest(plan.body, verbatim=True))
         finished, failed = read_choices(completion, plan)
-        result = result_of(request, finished, started, plan.notes, failed)
         reply = completion.body
         if failed:
             lost = {entry.index for entry in failed}
             choices = [c for place, c in enumerate(reply["choices"]) if c.get("index", place) not in lost]
             reply = {**reply, "choices": choices}
-        usage = reply.get("usage") or {}
-        yield Finished(replace(result, reply=reply, headers=completion.headers, usage=usage))
+        extra = {"reply": reply, "headers": completion.headers, "usage": reply.get("usage") or {}}
+        yield Finished(result_of(request, finished, started, plan.notes, failed, **extra))
 
     async def _run_stream(self, request: RunRequest, plan: SamplePlan) -> AsyncGenerator[Event, None]:
         """Draw the choices of one upstream request; they go back as they are."""
@@ -127,8 +124,8 @@ class Runner:
                     if isinstance(event, Aside):
                         usage = event.event.get("usage") or usage
                     yield event
-        result = result_of(request, finished, started, plan.notes, failed)
-        yield Finished(replace(result, usage=usage) if usage else result)
+        extra = {"usage": usage} if usage else {}
+        yield Finished(result_of(request, finished, started, plan.notes, failed, **extra))
 
     def _policy_for(self, request: RunRequest) -> Policy:
         """Return the policy that the app was given, or the one that the budget calls for."""
