@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,7 @@ __all__ = [
 ]
 
 _REFRESH_SECONDS = 1.0
+_REFRESHES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Service:
     """The scorers that a client may name."""
     _models: dict[str, ServedModel] = field(default_factory=dict)
     _families: dict[tuple[str, str | None], Family] = field(default_factory=dict)
-    _refreshed: float = -math.inf
-    """When an unknown name last had the upstream's list read again."""
+    _refreshed: dict[str, float] = field(default_factory=dict)
+    """The unknown names that have lately had the upstream's list read again, and when."""
     _learn_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -137,18 +137,25 @@ class Service:
         """Return the upstream model that a name means, and all that the upstream lists.
 
         None where no name is given and the list has several. The list may be old, so an unknown name has it
-        read again, but not more often than once a second.
+        read again.
         """
         served = await self.upstream.models()
         resolved = self._find_in(served, model)
-        if resolved is None and self.clock() - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = self.clock()
+        if resolved is None and self._may_refresh(model):
             served = await self.upstream.models(refresh=True)
             resolved = self._find_in(served, model)
         if resolved is None and model:
             name, level, samples = split_suffix(model, self.level_names)
             resolved = ResolvedModel(name, None, level, samples, listed=())
         return resolved, served
+
+    def _may_refresh(self, model: str) -> bool:
+        """Tell whether a name may have the list read again: each once a second, and few of them."""
+        now = self.clock()
+        recent = {name: when for name, when in self._refreshed.items() if now - when < _REFRESH_SECONDS}
+        allowed = model not in recent and len(recent) < _REFRESHES
+        self._refreshed = {**recent, model: now} if allowed else recent
+        return allowed
 
     def _find_in(self, served: Mapping[str, ModelCard], model: str) -> ResolvedModel | None:
         """Return the model of a list that a name means; any name where there is no list."""

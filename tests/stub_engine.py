@@ -19,6 +19,7 @@ class Json:
 
     body: Any
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class StubEngine:
             return False
         if isinstance(reply, Json):
             body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-            writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (reply.status, len(body), body))
+            lines = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items()).encode()
+            head = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%b\r\n" % (reply.status, len(body), lines)
+            writer.write(head + body)
             return True
         return await self._stream(reply, reader, writer)
 

@@ -36,7 +36,9 @@ class Upstream(ScriptedUpstream):
         """Return the same count for every prompt."""
         return 10
 
-    async def relay(self, endpoint: Endpoint, payload: bytes) -> AsyncGenerator[bytes, None]:
+    async def relay(
+        self, endpoint: Endpoint, payload: bytes, on_headers: Any = None
+    ) -> AsyncGenerator[bytes, None]:
         """Relay one reply in one piece."""
         yield b'{"object": "text_completion"}'
 

@@ -54,7 +54,8 @@ def run_server(settings: Settings) -> int:
     except ConfigError:
         listener.close()
         raise
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on")
+    # Clients keep idle connections for up to a minute; one that the server closes first costs a request.
+    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on", timeout_keep_alive=75)
 
     async def serve() -> int:
         # Both start before the app does, so that a failure is one sentence; the app then finds them running.

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from gateway.dialects.base import CORRECTION
-from gateway.dialects.scaling import progress_report, report
+from gateway.dialects.scaling import progress_report, reported
 from gateway.dialects.sse import COMMENT
 from gateway.errors import GatewayError, UpstreamError
 from gateway.runs.events import Aside, Delta, Progress, RunResult
@@ -78,7 +78,7 @@ class BlockFormat(Protocol):
         ...
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
-        """End the reply."""
+        """End the reply; `scaling` is the report as a field, or empty."""
         ...
 
     def fail(self, error: GatewayError) -> bytes:
@@ -144,7 +144,7 @@ class BlockStream:
             parts += [self._thinking(sample.reasoning), self._text(sample.content)]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
         parts.append(self._close_all(complete=not sample.truncated))
-        parts.append(self._format.end(result, report(self._request, result, **revised)))
+        parts.append(self._format.end(result, reported(self._request, result, **revised)))
         return b"".join(parts)
 
     def error(self, error: GatewayError) -> bytes:

@@ -15,7 +15,7 @@ import orjson
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.messages_input import chat_request
-from gateway.dialects.scaling import report
+from gateway.dialects.scaling import reported
 from gateway.dialects.sse import named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
@@ -57,7 +57,7 @@ class MessagesExchange:
             "content": [_block(block) for block in blocks_of(request, sample)],
             **_stop(sample),
             "usage": _usage(result),
-            "scaling": report(request, result),
+            **reported(request, result),
         }
 
     def writer(self, request: RunRequest, model: str) -> BlockStream:
@@ -123,7 +123,7 @@ class _MessageFormat:
 
     def end(self, result: RunResult, scaling: Mapping[str, Any]) -> bytes:
         delta = _stop(result.chosen[0])
-        last = _event("message_delta", delta=delta, usage=_usage(result), scaling=scaling)
+        last = _event("message_delta", delta=delta, usage=_usage(result), **scaling)
         return last + _event("message_stop")
 
     def fail(self, error: GatewayError) -> bytes:

@@ -16,7 +16,7 @@ import orjson
 from gateway.dialects.base import json_object
 from gateway.dialects.blocks import Block, BlockStream, blocks_of
 from gateway.dialects.responses_input import chat_request
-from gateway.dialects.scaling import report, usage_of
+from gateway.dialects.scaling import reported, usage_of
 from gateway.dialects.sse import COMMENT, named_event
 from gateway.errors import GatewayError
 from gateway.runs.events import RunResult
@@ -51,7 +51,7 @@ class ResponsesExchange:
         """Return the unstreamed response."""
         block_format = _ResponseFormat(self._body, model)
         block_format.output = [block_format.item(block) for block in blocks_of(request, result.chosen[0])]
-        return block_format.response(result, report(request, result))
+        return block_format.response(result, reported(request, result))
 
     def writer(self, request: RunRequest, model: str) -> BlockStream:
         """Return a writer of the response as a stream of events."""
@@ -144,7 +144,7 @@ class _ResponseFormat:
         return failure + self._event("error", **flat, error=error_fields)
 
     def response(self, result: RunResult, scaling: Mapping[str, Any]) -> Json:
-        """Return the whole response."""
+        """Return the whole response; `scaling` is the report as a field, or empty."""
         usage = usage_of(result)
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         reason = _INCOMPLETE.get(result.chosen[0].finish_reason)
@@ -162,7 +162,7 @@ class _ResponseFormat:
                 "output_tokens_details": {"reasoning_tokens": result.reasoning},
                 "total_tokens": usage["total_tokens"],
             },
-            "scaling": scaling,
+            **scaling,
         }
 
     def item(self, block: Block) -> Json:

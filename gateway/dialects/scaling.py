@@ -9,7 +9,7 @@ from gateway.runs.events import Progress, RunResult, SampleCounts
 from gateway.runs.request import RunRequest
 from scorers.types import VoteResult
 
-__all__ = ["progress_report", "report", "usage_and_report", "usage_of"]
+__all__ = ["progress_report", "report", "reported", "usage_and_report", "usage_of"]
 
 
 def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def report(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any
     if request.reply.trace:
         scaling["trace"] = list(result.trace)
     return scaling
+
+
+def reported(request: RunRequest, result: RunResult, **more: Any) -> dict[str, Any]:
+    """Return the report as the field of a reply; no field where the operator wants plain replies."""
+    return {} if request.reply.plain else {"scaling": report(request, result, **more)}
 
 
 def progress_report(request: RunRequest, progress: Progress) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.dialects.base import encode
-from gateway.dialects.scaling import report
+from gateway.dialects.scaling import reported
 from gateway.dialects.sse import COMMENT, DONE, event
 from gateway.dialects.thinking_fields import (
     answer_logprobs,
@@ -47,8 +47,7 @@ def verbatim_body(request: RunRequest, result: RunResult, reply: Mapping[str, An
                 fields["logprobs"] = answer_logprobs(choice["logprobs"], sample.content)
             choice = {key: value for key, value in choice.items() if key != "token_ids"}  # noqa: PLW2901
         choices.append({**choice, **fields})
-    scaling = {} if request.reply.plain else {"scaling": report(request, result)}
-    return {**reply, "choices": choices, **scaling}
+    return {**reply, "choices": choices, **reported(request, result)}
 
 
 def _edited(
@@ -130,9 +129,8 @@ class VerbatimStream:
                 self._own_chunk({"index": sample.index, "delta": {}, "finish_reason": sample.finish_reason})
                 for sample in result.chosen
             ]
-        if not self._options.plain:
-            last = max(place for place, chunk in enumerate(self._ends) if _ends_choice(chunk))
-            self._ends[last] = {**self._ends[last], "scaling": report(self._request, result)}
+        last = max(place for place, chunk in enumerate(self._ends) if _ends_choice(chunk))
+        self._ends[last] = {**self._ends[last], **reported(self._request, result)}
         return b"".join([*parts, *(event(encode(chunk)) for chunk in self._ends), DONE])
 
     def error(self, error: GatewayError) -> bytes:

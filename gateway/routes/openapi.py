@@ -84,7 +84,8 @@ _SCALING: _Schema = {
 }
 _REASONING = _nullable(
     "object",
-    "OpenRouter's field for how long to think, and whether the reply leaves the thinking out.",
+    "OpenRouter's field for how long to think, and whether the reply leaves the thinking out. Other fields "
+    "of a vendor's reach the upstream.",
     properties={
         "effort": {"anyOf": [_BUDGET, {"type": "null"}]},
         "max_tokens": _TOKENS,
@@ -97,8 +98,12 @@ _BUDGET_FIELDS: dict[str, _Schema] = {
     "reasoning": _REASONING,
     "thinking": _nullable(
         "object",
-        "Anthropic's field for how long to think.",
-        properties={"type": {"type": "string", "enum": ["enabled", "disabled"]}, "budget_tokens": _TOKENS},
+        "Anthropic's field for how long to think; adaptive and auto name no budget. Other fields "
+        "of a vendor's reach the upstream.",
+        properties={
+            "type": {"type": "string", "enum": ["enabled", "disabled", "adaptive", "auto"]},
+            "budget_tokens": _TOKENS,
+        },
     ),
     "thinking_token_budget": _UNLIMITED,
     "thinking_budget": _UNLIMITED,

@@ -313,7 +313,7 @@ class SampleState:
         if in_block and self.phase is Phase.THINKING:
             if stopped:
                 return Continuation.CLOSE
-            if text.assumed and ended_well(self.finish_reason) and self._plan.schema is None:
+            if text.assumed and self._ended_whole() and self._plan.schema is None:
                 return None  # no tag says that it thinks, so it is the answer
             return Continuation.WAIT if limiter and limiter.must_wait() else Continuation.CLOSE
         if limiter is None:
@@ -322,6 +322,10 @@ class SampleState:
         if silent and self.phase is not Phase.LED_IN and self._plan.schema is None:
             return Continuation.LEAD_IN
         return None
+
+    def _ended_whole(self) -> bool:
+        """Tell whether the reply came to its own end, and all of its text is here."""
+        return ended_well(self.finish_reason) and not self._cut
 
     def _met_stop_string(self) -> bool:
         """Tell whether a stop string has ended the reply: vLLM says so in `stop_reason`.
@@ -354,7 +358,7 @@ class SampleState:
         counts, extra, choice = account.counts, dict(self._message), dict(self._choice)
         if self.phase is Phase.THINKING:
             thought = len(text.reasoning)
-            reasoning, content, returned = text.end(well=ended_well(self.finish_reason))
+            reasoning, content, returned = text.end(well=self._ended_whole())
             if returned:
                 counts.reasoning = round(counts.reasoning * len(text.reasoning) / thought) if thought else 0
             if text.split_late():

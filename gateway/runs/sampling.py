@@ -196,7 +196,9 @@ class _Sampler:
             self.continuation = None
             return None
         plan, state = self._plan, self._open[0]
-        pause = state.pause if isinstance(state.pause, Continuation) else state.continuation()
+        pause = state.pause if isinstance(state.pause, Continuation) else None
+        if pause is None and state.finish_reason is not None:
+            pause = state.continuation()
         self.continuation = pause
         if pause is None:
             return None

@@ -10,7 +10,7 @@ from gateway.upstreams.blackout import KeyBlackout
 from gateway.upstreams.checks import checked_index, json_object
 from gateway.upstreams.failures import error_of, failed_finish, finish_of, malformed, unfinished
 from gateway.upstreams.sse import ErrorPayload, EventCutter, EventParser
-from gateway.upstreams.wire import named_error
+from gateway.upstreams.wire import MOST_CHOICES, named_error
 
 __all__ = ["RelayedStream", "check_whole", "choices_of"]
 
@@ -22,7 +22,7 @@ def choices_of(body: Mapping[str, Any]) -> int:
     """Return how many choices a text completion has: `n` for each of its prompts."""
     n, prompt = body.get("n"), body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    return prompts * (n if type(n) is int and n > 0 else 1)
+    return min(prompts * (n if type(n) is int and n > 0 else 1), MOST_CHOICES)
 
 
 class RelayedStream:
@@ -54,24 +54,32 @@ class RelayedStream:
         return checked
 
     def _checked(self, events: bytes, payloads: list[bytes]) -> bytes:
-        plain = [self._blackout.payload(payload) for payload in payloads]
+        plain = [self._without_key(payload) for payload in payloads] if self._blackout.hides else payloads
         for payload in plain:
             if payload == _DONE:
                 self._check_complete()
                 self.done = True
                 break
             self._check(payload)
-        if plain != payloads:  # the key was in it
+        if plain != payloads:  # the key was in one of them
             return b"".join(b"data: " + payload + b"\n\n" for payload in plain)
-        before, done, _ = events.partition(_DONE_EVENT)
-        return before + done if self.done and done else self._blackout.payload(events)
+        if self.done:
+            before, done, _ = events.partition(_DONE_EVENT)
+            events = before + done
+        return self._blackout.payload(events)
+
+    def _without_key(self, payload: bytes) -> bytes:
+        plain = self._blackout.payload(payload)
+        return ErrorPayload(plain) if type(payload) is ErrorPayload else plain
 
     def _check(self, payload: bytes) -> None:
+        if not self._open:
+            return
         if isinstance(payload, ErrorPayload):
             raise named_error(payload)
         event = json_object(payload)
         choices = event.get("choices")
-        if (not choices or "error" in event) and (error := error_of(event)) is not None and self._open:
+        if (not choices or "error" in event) and (error := error_of(event)) is not None:
             raise error
         for choice in choices if isinstance(choices, list) else ():
             self._check_choice(choice)

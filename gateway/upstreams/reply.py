@@ -19,6 +19,8 @@ _PIECE = 256 * 2**10
 """Bytes of decompressed text to pass on at a time."""
 _RATIO_COUNTS_FROM = 64 * 2**10
 """Bytes from which the compression ratio counts; short texts of blanks are no attack."""
+_PROGRESS = 4 * 2**10
+"""Bytes of a whole reply that count like a token."""
 _MODES = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -79,7 +81,7 @@ class Silence:
         self._limit, self._name = limits.first, limits.first_name
         self._total = total
         self._total_end = None if total is None else started + total
-        self._since = started
+        self._since = started if limits.streamed else loop.time()  # the head of a whole reply is a token
         self._ends = False  # at the limit, whatever comes
         self.waiting = False
         self.token = False
@@ -101,7 +103,7 @@ class Silence:
         end = self._since + self._limit
         if self._total_end is not None and self._total_end < end:
             end = self._total_end
-        return max(min(end - now, self._limit / 8), 0.0)
+        return max(min(end - now, self._limit / 8, self._idle / 8), 0.0)
 
     def _look(self) -> None:
         now = self._time()
@@ -165,11 +167,13 @@ class Reply:
         return self._pieces.popleft()
 
     async def whole(self) -> bytes:
-        """Return everything. White space, which keeps a connection open, is no progress."""
-        blocks = []
+        """Return everything. A few bytes, or white space that keeps a connection open, are no progress."""
+        blocks, size = [], 0
         while block := await self.next():
-            self.silence.token = self.silence.token or not block.isspace()
             blocks.append(block)
+            size += 0 if block.isspace() else len(block)
+            if size >= _PROGRESS:
+                self.silence.token, size = True, 0
         return b"".join(blocks)
 
     def close(self) -> None:

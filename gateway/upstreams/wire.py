@@ -28,8 +28,10 @@ from gateway.upstreams.reply import Reply
 from gateway.upstreams.sse import ErrorPayload, EventParser
 from gateway.upstreams.tool_calls import Malformed, ToolCallReader, check_tool_calls
 
-__all__ = ["ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
+__all__ = ["MOST_CHOICES", "ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
 
+MOST_CHOICES = 4_096
+"""Choices of one request that are kept apart; no engine gives as many."""
 _AFTER_FINISH = 5.0
 """Seconds to wait for usage and `[DONE]` once all choices have finished."""
 _DONE = b"[DONE]"
@@ -38,7 +40,7 @@ _DONE = b"[DONE]"
 def choices_in(request: UpstreamRequest) -> int:
     """Return how many choices a request asks for."""
     choices = request.body.get("n")
-    return choices if type(choices) is int and choices > 0 else 1
+    return min(choices, MOST_CHOICES) if type(choices) is int and choices > 0 else 1
 
 
 async def read_chunks(
@@ -168,7 +170,7 @@ class ChunkReader:
                     index,
                     message.get("content") or "",
                     message.get("reasoning_content") or message.get("reasoning") or "",
-                    choice["finish_reason"],
+                    None if index in failures else choice["finish_reason"],
                     usage=usage if self._choices == 1 else None,
                     event=reply,
                     choice=choice,
@@ -176,8 +178,10 @@ class ChunkReader:
                 )
             )
             self.open_choices.discard(index)
-        missing = [self._failure(index, unfinished(), reply, None) for index in sorted(self.open_choices)]
-        return [*chunks, *missing]
+        chunks += [self._failure(index, unfinished(), reply, None) for index in sorted(self.open_choices)]
+        if usage and self._choices > 1:
+            chunks.append(Chunk(None, usage=usage, event={**reply, "choices": []}))
+        return chunks
 
     def end(self) -> Sequence[Chunk]:
         """End the stream: each choice that has no finish reason has failed."""
@@ -357,6 +361,8 @@ def check_reply(
         finish, usable = checked_finish(checked[-1])
         if not usable:
             failures[index] = failed_finish(checked[-1]["finish_reason"])
+            if not isinstance(checked[-1]["finish_reason"], str):
+                checked[-1]["finish_reason"] = None
         elif finish is None:
             failures[index] = UpstreamUnreachable("The upstream's reply has no finish reason.")
     if not checked:

@@ -199,7 +199,7 @@ def test_a_resumed_chat_keeps_the_clients_field_for_its_cap(field: str) -> None:
 async def test_an_answer_is_as_long_as_the_model_makes_it() -> None:
     """Neither the request nor the one that resumes it has a cap of the gateway's."""
     async with asking() as (server, ask):
-        server.answers(CHAT, Events([says("one two three", [1, 2, 3], 3)]))
+        server.answers(CHAT, Events([says("one two three", [1, 2, 3], 3), END]))
         await ask(2)
         assert "max_tokens" not in server.bodies(CHAT)[-1]
         assert server.bodies(COMPLETIONS)[-1]["max_tokens"] is None

@@ -10,7 +10,7 @@ import pytest
 from gateway.config import ModelSettings, Settings
 from gateway.errors import ModelNotFound, UpstreamUnreachable
 from gateway.runs.run import Runner
-from gateway.service import Service
+from gateway.service import ResolvedModel, Service, describe_model
 from gateway.upstreams.base import ModelCard
 from gateway.upstreams.client import HTTPUpstream
 from policies.families import Family, find_family
@@ -181,16 +181,21 @@ async def test_a_name_without_a_tag_means_the_latest() -> None:
     assert (resolved.name, resolved.level) == ("qwen3:latest", "low")
 
 
-async def test_unknown_names_have_the_list_read_again_at_most_once_a_second() -> None:
-    """So that a client with a wrong name doesn't turn each request into two."""
+async def test_an_unknown_name_has_the_list_read_again_at_most_once_a_second() -> None:
+    """So that a name that no list has doesn't turn each request into two, nor do many such names."""
     upstream, now = Serving(ModelCard("a")), [0.0]
     service = Service(Settings(), upstream, Runner(upstream), clock=lambda: now[0])
     for _ in range(3):
         await service.resolve("new")
     assert upstream.refreshes == 1
-    now[0] = 1.0
     await service.resolve("other")
     assert upstream.refreshes == 2
+    now[0] = 1.0
+    await service.resolve("new")
+    assert upstream.refreshes == 3
+    for number in range(100):
+        await service.resolve(f"name-{number}")
+    assert upstream.refreshes < 12
 
 
 async def test_unknown_names_are_not_remembered() -> None:
@@ -201,6 +206,14 @@ async def test_unknown_names_are_not_remembered() -> None:
         assert model.name == f"other-{number}"
     assert not service._models
     assert not service._families
+
+
+def test_a_models_own_answer_cap_beats_everybodys() -> None:
+    """Without either, an answer is as long as the model makes it."""
+    settings = Settings(answer_cap=100, models={"a*": ModelSettings(answer_cap=50)})
+    caps = [describe_model(settings, ResolvedModel(name, None)).answer_cap for name in ("a", "b")]
+    assert caps == [50, 100]
+    assert describe_model(Settings(), ResolvedModel("a", None)).answer_cap is None
 
 
 async def test_each_model_has_its_own_template() -> None:

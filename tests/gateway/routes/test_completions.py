@@ -104,6 +104,108 @@ async def test_a_broken_stream_ends_with_an_error() -> None:
     assert json.loads(last.removeprefix("data: "))["error"]["type"] == "upstream_error"
 
 
+def ends(reason: object, text: str = " upon") -> dict[str, Any]:
+    """Return a reply, or an event, that ends for this reason."""
+    return {**REPLY, "choices": [{"index": 0, "text": text, "finish_reason": reason}]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "message"),
+    [
+        ({"error": {"message": "slow down", "code": 429}}, 429, "slow down"),
+        ({"object": "error", "message": "boom", "code": 503}, 503, "boom"),
+        (ends("abort"), 502, "abort"),
+        (ends("content_filter"), 400, "content filter"),
+        ({"choices": []}, 502, "no choices"),
+        (ends(None), 502, "finish reason"),
+        ([1], 502, "not a JSON object"),
+        (b"<html>", 502, "not JSON"),
+    ],
+)
+async def test_a_failure_in_a_200_is_an_error(reply: Any, status: int, message: str) -> None:
+    """Errors keep their own status, and an aborted or filtered reply is no success."""
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Json(reply))
+        for body in (BODY, {**BODY, "stream": True}):
+            response = await client.post(PATH, json=body)
+            assert response.status_code == status
+            assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([{"error": {"message": "out of memory", "code": 503}}], "out of memory"),
+        ([b"event: error\ndata: boom\n\n"], "boom"),
+        ([ends("abort")], "abort"),
+        ([], "before it was complete"),
+        ([b"data: {nonsense\n\n"], "not JSON"),
+    ],
+)
+async def test_a_failure_in_a_stream_is_an_error_event(steps: list[Any], message: str) -> None:
+    """The text before it has passed; its own event doesn't, and there is no `[DONE]`."""
+    gate = asyncio.Event()
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Events([ends(None), gate, *steps]))
+        async with client.stream("POST", PATH, json={**BODY, "stream": True}) as reply:
+            blocks = reply.aiter_text()
+            first = await anext(blocks)
+            gate.set()
+            rest = "".join([block async for block in blocks])
+    assert json.loads(first.removeprefix("data: ")) == ends(None)
+    [last] = rest.strip().split("\n\n")
+    assert message in json.loads(last.removeprefix("data: "))["error"]["message"]
+
+
+async def test_of_several_choices_one_may_fail() -> None:
+    """The others are complete; all of them failed is an error."""
+    good, bad = ends("stop")["choices"][0], {**ends("abort")["choices"][0], "index": 1}
+    async with gateway() as (client, engine):
+        for choices, status in (([good, bad], 200), ([{**bad, "index": 0}, bad], 502)):
+            engine.answers(PATH, Json({**REPLY, "choices": choices}))
+            assert (await client.post(PATH, json={**BODY, "n": 2})).status_code == status
+            events = [{**REPLY, "choices": [choice]} for choice in choices]
+            engine.answers(PATH, Events(events))
+            text = (await client.post(PATH, json={**BODY, "n": 2, "stream": True})).text
+            assert ("[DONE]" in text) is (status == 200)
+
+
+async def test_the_upstreams_key_is_blacked_out() -> None:
+    """Also where the bytes of a stream are cut in the middle of it."""
+    key = "sk-0123456789"
+    half = json.dumps(ends("stop", f"it is {key}")).encode()
+    place = half.index(key.encode()) + 5
+    async with (
+        stub_engine() as engine,
+        serving(create_app(Settings(), HTTPUpstream(engine.base_url, key))) as address,
+        httpx.AsyncClient(base_url=address) as client,
+    ):
+        for reply in (Json(ends("stop", key)), Events([b"data: " + half[:place], half[place:] + b"\n\n"])):
+            engine.answers(PATH, reply)
+            text = (await client.post(PATH, json={**BODY, "stream": isinstance(reply, Events)})).text
+            assert key not in text
+            assert "[upstream key]" in text
+
+
+async def test_what_comes_after_done_does_not_pass() -> None:
+    """The stream ends with the first `[DONE]`."""
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Events([ends("stop"), b"data: [DONE]\n\ndata: more\n\n"]))
+        text = (await client.post(PATH, json={**BODY, "stream": True})).text
+    assert text.endswith("data: [DONE]\n\n")
+    assert "more" not in text
+
+
+async def test_rate_limits_go_on_to_the_client() -> None:
+    """With a reply, and with an error."""
+    headers = {"X-RateLimit-Remaining": "3", "Server": "x"}
+    async with gateway() as (client, engine):
+        engine.answers(PATH, Json(REPLY, headers=headers))
+        reply = await client.post(PATH, json=BODY)
+    assert reply.headers["X-RateLimit-Remaining"] == "3"
+    assert reply.headers.get("Server") != "x"
+
+
 @pytest.mark.parametrize(
     ("headers", "body", "param"),
     [

@@ -1,5 +1,7 @@
 """What becomes of choices and samples that fail: the others live, and lost samples are drawn once more."""
 
+from typing import Any
+
 import pytest
 
 from gateway.errors import UpstreamError
@@ -27,9 +29,12 @@ def counted(result: RunResult) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("finish", BAD_ENDS)
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("asked", [{}, {"thinking_token_budget": 50}])
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"thinking_token_budget": 50}, {"thinking_token_budget": 50, "family": "deepseek-r1"}],
+)
 async def test_one_reply_that_did_not_finish_is_an_error(
-    finish: str | None, stream: bool, asked: dict[str, int]
+    finish: str | None, stream: bool, asked: dict[str, Any]
 ) -> None:
     """A partial text is never an answer, whether it is streamed or whole, with a budget or without."""
     upstream = ScriptedUpstream(says(POISON, finish=finish))

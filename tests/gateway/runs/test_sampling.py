@@ -151,7 +151,8 @@ async def test_without_counts_tokens_are_estimated_and_said_to_be() -> None:
     result, _, _ = await drawn(ScriptedUpstream(thinks(6), counts=False, usage=False))
     assert result.estimated
     assert result.generated >= 8
-    result, _, _ = await drawn(ScriptedUpstream(says("Hi ", "there."), counts=False))
+    usage = {"stream_options": {"include_usage": True}}
+    result, _, _ = await drawn(ScriptedUpstream(says("Hi ", "there."), counts=False), **usage)
     assert (result.generated, result.estimated) == (2, False)
 
 

@@ -14,6 +14,7 @@ HISTORY: list[dict[str, Any]] = [
     {"role": "user", "content": "and 4 + 4?"},
 ]
 SEVEN = says("The answer ", "is 7.", stop_reason=None)
+USAGE = {"stream_options": {"include_usage": True}}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ async def test_every_event_of_a_stream_comes_through() -> None:
         "<think>", "hm", "</think>", Text(delta={"vendor": 1}), "Seven.", call(0, "{}", "c"), stop_reason=None
     )
     upstream = ScriptedUpstream(script, counts=False)
-    events, result = await run_to_end(upstream, request_for(stream=True))
+    events, result = await run_to_end(upstream, request_for(stream=True, **USAGE))
     deltas = [event for event in events if isinstance(event, Delta)]
     assert len(deltas) == len(script.steps) + 2
     assert all(delta.choice is delta.event["choices"][0] for delta in deltas)
@@ -102,7 +103,7 @@ async def test_every_event_of_a_stream_comes_through() -> None:
 
 async def test_the_choices_of_a_stream_come_through_by_index() -> None:
     """One upstream request, whose usage is the reply's."""
-    events, result = await run_to_end(ScriptedUpstream(SEVEN, SEVEN), request_for(n=2, stream=True))
+    events, result = await run_to_end(ScriptedUpstream(SEVEN, SEVEN), request_for(n=2, stream=True, **USAGE))
     ends = [e for e in events if isinstance(e, Delta) and e.choice["finish_reason"] == "stop"]
     assert {end.index for end in ends} == {0, 1}
     assert result.usage["completion_tokens"] == result.generated == 2 * SEVEN.tokens

@@ -209,6 +209,173 @@ async def test_an_error_event_in_mid_stream_is_an_error(error: Any) -> None:
             await anext(chunks)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_a_redirect_is_an_error_that_names_the_setting(streamed: bool, status: int) -> None:
+    """The prompt never goes to another address."""
+    async with stub_engine() as server, connected(server) as upstream, stub_engine() as other:
+        server.answers(CHAT, Json(b"", status, {"Location": f"{other.base_url}/chat/completions"}))
+        with pytest.raises(UpstreamError, match="setting `upstream`") as error:
+            await (collected(upstream) if streamed else upstream.complete(PLAN))
+        assert error.value.status == 502
+        assert not other.requests
+
+
+LIMITS = {
+    "Retry-After": "7",
+    "X-RateLimit-Remaining-Tokens": "0",
+    "anthropic-ratelimit-x": "1",
+    "Server": "x",
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_error_says_when_to_come_back(streamed: bool) -> None:
+    """Retry-After and rate limits go on to the client; other headers don't."""
+    passed = {name: value for name, value in LIMITS.items() if name != "Server"}
+    for reply in (Json({"error": "slow down"}, 429, LIMITS), Json({"error": {"code": 429}}, 200, LIMITS)):
+        async with stub_engine() as server, connected(server) as upstream:
+            server.answers(CHAT, reply)
+            with pytest.raises(UpstreamError) as error:
+                await (collected(upstream) if streamed else upstream.complete(PLAN))
+        assert error.value.status == 429
+        assert error.value.headers == passed or (streamed and reply.status == 200)
+
+
+async def test_rate_limits_come_with_a_reply() -> None:
+    """A client can slow down before it is refused."""
+    headers = {"X-RateLimit-Limit": "9", "X-RateLimit-Odd": "caf\u00e9", "X-Other": "x"}
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Json({"choices": [WHOLE]}, headers=headers))
+        assert (await upstream.complete(PLAN)).headers == {"X-RateLimit-Limit": "9"}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_upstreams_key_is_blacked_out(streamed: bool) -> None:
+    """In errors, in their headers, in events and in whole replies."""
+
+    async def ask(reply: Any) -> str:
+        async with stub_engine() as server, connected(server) as upstream:
+            server.answers(CHAT, reply)
+            try:
+                if streamed:
+                    return str(await collected(upstream))
+                return str(await upstream.complete(PLAN))
+            except UpstreamError as error:
+                return str((error.body(), error.headers))
+
+    leak = {"error": {"message": "wrong key sk-upstream", "code": 429}}
+    said = {**WHOLE, "message": {"role": "assistant", "content": "sk-upstream"}, "x": "sk-upstream"}
+    events = Events([chunk("sk-upstream"), chunk(finish="stop")])
+    for reply in (
+        Json(leak),
+        Json(leak, 400, {"Retry-After": "sk-upstream"}),
+        events if streamed else Json({"choices": [said]}),
+    ):
+        seen = await ask(reply)
+        assert "sk-upstream" not in seen
+        assert "[upstream key]" in seen
+
+
+REFUSED = {
+    "object": "error",
+    "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]},
+}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Json(REFUSED, 422),
+        Json({"error": {"message": "Unknown field: stream_options"}}, 400),
+        Json({"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}, 422),
+    ],
+)
+async def test_an_engine_that_refuses_stream_options_gets_none(refusal: Json) -> None:
+    """The request goes out again without, and later ones never have any."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, refusal, HELLO)
+        for _ in range(2):
+            assert len(await collected(upstream)) == 3
+        assert ["stream_options" in body for body in server.bodies(CHAT)] == [True, False, False]
+
+
+async def test_a_refusal_of_another_field_is_the_clients() -> None:
+    """Nothing is sent again."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Json({"error": {"message": "n must be 1"}}, 400), HELLO)
+        with pytest.raises(UpstreamError, match="n must be 1"):
+            await collected(upstream)
+        assert len(server.bodies(CHAT)) == 1
+
+
+@pytest.mark.parametrize("owned_by", ["someone", "vllm", "llamacpp"])
+async def test_a_verbatim_request_goes_out_as_it_is(owned_by: str) -> None:
+    """Nothing is added but that it is streamed."""
+    body = {**PLAN.body, "stream_options": {"include_usage": False}}
+    async with stub_engine(owned_by) as server, connected(server) as upstream:
+        server.answers(CHAT, HELLO)
+        await collected(upstream, UpstreamRequest(body, ids=True, verbatim=True))
+        await collected(upstream, UpstreamRequest(PLAN.body, verbatim=True))
+        assert server.bodies(CHAT) == [{**body, "stream": True}, {**PLAN.body, "stream": True}]
+
+
+async def test_an_engine_that_does_not_stream_is_read_all_the_same() -> None:
+    """A whole reply to a streamed request gives its text in one chunk."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Json({"choices": [WHOLE], "usage": {"prompt_tokens": 1}}))
+        [only] = await collected(upstream)
+    assert (only.content, only.finish_reason, only.usage) == ("hi", "stop", {"prompt_tokens": 1})
+
+
+async def test_a_choice_that_never_ends_has_failed() -> None:
+    """The other one is complete, and so the stream is no error."""
+    both = UpstreamRequest({**PLAN.body, "n": 2})
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Events([chunk("a", finish="stop"), chunk("b", index=1)]))
+        chunks = await collected(upstream, both)
+        assert [(each.index, each.failure is not None) for each in chunks] == [
+            (0, False),
+            (1, False),
+            (1, True),
+        ]
+
+
+async def test_a_folded_reply_is_what_the_engine_would_have_sent() -> None:
+    """llama.cpp's calls have no index there, its content is null beside them, and fields keep their names."""
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant", "content": None},
+        {"reasoning_content": "h"},
+        {"reasoning_content": "m"},
+        {"tool_calls": [call]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]},
+    ]
+    events = [
+        {**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    async with stub_engine("llamacpp") as server, connected(server) as upstream:
+        server.answers(CHAT, Events([*events, chunk(finish="tool_calls")]))
+        [choice] = (await upstream.complete(PLAN)).body["choices"]
+    whole = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [whole]}
+    assert choice == {"index": 0, "message": message, "finish_reason": "tool_calls"}
+
+
+@pytest.mark.parametrize("answer", [{}, {"tokens": "x"}, {"tokens": [None]}, {"prompt": 5}])
+async def test_a_tokenizer_that_answers_oddly_is_no_crash(answer: dict[str, Any]) -> None:
+    """Nothing is known then, and a reply that needs the tokens is an error."""
+    async with stub_engine("vllm") as server, connected(server) as upstream:
+        for path in ("/tokenize", "/detokenize"):
+            server.answers(path, Json(answer))
+        assert await upstream.render(PLAN.body) is None
+        assert await upstream.count(PLAN.body) is None
+        assert await upstream.token_ids("tiny", "</think>") is None
+        assert await upstream.text_of("tiny", [1]) is None
+        with pytest.raises(UpstreamUnreachable, match="tokenizer"):
+            await upstream.resume(PLAN.body, [1, 2], "</think>", 9)
+
+
 async def test_an_engine_that_is_away_is_an_error_in_plain_words() -> None:
     """A refused connection is a 502, silence a 504."""
     async with stub_engine() as server:
@@ -261,13 +428,26 @@ async def test_an_adapter_is_what_it_adapts() -> None:
     assert (cards["orphan"].base, cards["orphan"].context) == ("/lora", None)
 
 
-@pytest.mark.parametrize("listing", [{"data": "none"}, {"data": ["a", 5, {}]}, {}])
+@pytest.mark.parametrize(
+    "listing", [{"data": "none"}, {"data": ["a", 5, {}, {"id": 5}, {"id": None}, {"id": ""}]}, {}]
+)
 async def test_a_strange_model_list_is_an_empty_one(listing: dict[str, Any]) -> None:
     """Entries that aren't models are skipped."""
     async with stub_engine() as server:
         server.answers("/v1/models", Json(listing))
         async with connected(server) as upstream:
             assert await upstream.models() == {}
+
+
+@pytest.mark.parametrize("owned_by", [["x"], 5, None, {"a": 1}, "vllm", "llamacpp"])
+async def test_garbage_in_a_model_list_is_survived(owned_by: object) -> None:
+    """Fields of a wrong type say nothing; the names count."""
+    entry = {"id": "tiny", "owned_by": owned_by, "root": 5, "max_model_len": "x", "meta": "y", "parent": []}
+    async with stub_engine() as server:
+        server.answers("/v1/models", Json({"data": [{"id": 5}, entry]}))
+        async with connected(server) as upstream:
+            [card] = (await upstream.models()).values()
+    assert (card.name, card.base, card.context, card.raw) == ("tiny", None, None, entry)
 
 
 async def test_a_reply_goes_on_from_rendered_text() -> None:

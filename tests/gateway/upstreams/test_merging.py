@@ -61,6 +61,39 @@ def test_a_repeated_name_replaces_the_first() -> None:
     assert folded([start, again])["function"] == {"name": "add", "arguments": "{}"}
 
 
+def test_reasoning_details_merge_by_type_and_index() -> None:
+    """OpenRouter's texts grow, format and signature are replaced, and details of two kinds stay apart."""
+
+    def text(part: str, **fields: Any) -> dict[str, Any]:
+        return {"type": "reasoning.text", "text": part, "format": "anthropic-claude-v1", "index": 0, **fields}
+
+    sealed = {"type": "reasoning.encrypted", "data": "x", "index": 0}
+    deltas = [
+        [text("I ")],
+        [text("think", signature="s")],
+        [sealed],
+        [{**sealed, "data": "y"}],
+        [text("!", index=1)],
+    ]
+    assert folded([{"reasoning_details": delta} for delta in deltas])["reasoning_details"] == [
+        text("I think", signature="s"),
+        {**sealed, "data": "xy"},
+        text("!", index=1),
+    ]
+
+
+def test_sealed_details_with_ids_of_their_own_stay_apart() -> None:
+    """They have no index; two of them joined could be opened by nobody."""
+    sealed = [{"type": "reasoning.encrypted", "data": "x", "id": name} for name in "ab"]
+    assert folded([{"reasoning_details": [each]} for each in sealed]) == {"reasoning_details": sealed}
+
+
+def test_annotations_are_only_ever_added() -> None:
+    """Each is whole, even if its index repeats."""
+    notes = [{"type": "url_citation", "index": 0, "url": name} for name in "ab"]
+    assert folded([{"annotations": [note]} for note in notes]) == {"annotations": notes}
+
+
 def test_null_says_nothing() -> None:
     """A null in a delta changes nothing."""
     assert folded(["a", None, "b"]) == "ab"

@@ -1,6 +1,9 @@
 """The embedded engine as an upstream, where it differs from other upstreams."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -8,16 +11,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.app import create_app
+from gateway.config import Settings
 from gateway.demo.bundled import REASONER
 from gateway.errors import UpstreamError
 from gateway.upstreams.base import UpstreamRequest
 from gateway.upstreams.embedded.engine import EmbeddedEngine, EmbeddedOptions
 from gateway.upstreams.embedded.upstream import EmbeddedUpstream
+from tests.fakes import until
 
 BODY = {"messages": [{"role": "user", "content": "Write a long story."}], "temperature": 1, "seed": 3}
 
@@ -212,3 +219,59 @@ async def test_many_streams_in_a_row_never_break_off(upstream: EmbeddedUpstream)
     for _ in range(40):
         chunks = [chunk async for chunk in upstream.stream(UpstreamRequest({**BODY, "max_tokens": 2}))]
         assert chunks[-1].usage is not None
+
+
+ENGINE = """
+import json, sys
+json.loads(sys.stdin.readline())
+print(json.dumps({"port": 9}), flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_an_engine_that_dies_is_started_again(tmp_path: Path) -> None:
+    """By itself, after a moment; `/health` says so from then on."""
+    model = tmp_path / "base.gguf"
+    model.write_bytes(b"GGUF")
+    engine = EmbeddedEngine(EmbeddedOptions(model), (sys.executable, "-c", ENGINE))
+    upstream = EmbeddedUpstream(engine)
+    await upstream.start()
+    try:
+        first = engine.pid
+        assert first is not None
+        assert upstream.notices() == {}
+        os.kill(first, signal.SIGKILL)
+        await engine.wait()
+        assert upstream.notices() == {"embedded_engine": {"restarts": 0, "running": False}}
+        await until(lambda: engine.pid not in (None, first), "another process")
+        await until(lambda: upstream.notices() != {}, "its report")
+        assert upstream.notices() == {"embedded_engine": {"restarts": 1, "running": True}}
+        transport = httpx.ASGITransport(create_app(Settings(), upstream))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            health = await client.get("/health")
+        assert health.json() == {"status": "ok", **upstream.notices()}
+    finally:
+        await upstream.close()
+    assert engine.pid is None
+
+
+async def test_an_engine_that_cannot_start_again_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its model is away for a while; the log says so."""
+    model = tmp_path / "base.gguf"
+    model.write_bytes(b"GGUF")
+    engine = EmbeddedEngine(EmbeddedOptions(model), (sys.executable, "-c", ENGINE))
+    upstream = EmbeddedUpstream(engine)
+    await upstream.start()
+    try:
+        model.unlink()
+        assert engine.pid is not None
+        os.kill(engine.pid, signal.SIGKILL)
+        await engine.wait()
+        await until(lambda: "can't be read" in caplog.text, "the failure in the log")
+        assert upstream.notices() == {"embedded_engine": {"restarts": 0, "running": False}}
+        model.write_bytes(b"GGUF")
+        await until(lambda: engine.pid is not None, "the process")
+    finally:
+        await upstream.close()
