@@ -83,9 +83,9 @@ class SilenceClock:
 class Silence:
     """Ends the wait for an upstream that stays silent for too long, from the request on.
 
-    A clock looks at two flags now and then, so that a token costs neither a timer nor a look at the time:
-    `token`, which is set for each, and `waiting`, set while the gateway waits for bytes. The time of a slow
-    reader doesn't count. The end may come a tick of the clock late.
+    A clock looks at two flags now and then, so that a token costs neither a timer nor a look at the time.
+    `token` is set for each token, `waiting` while the gateway waits for bytes: the time of a slow reader
+    doesn't count. The end may come a tick of the clock late.
 
     Until `listen`, giving up cancels the task that made this; `error` then says why.
     """
