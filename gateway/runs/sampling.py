@@ -41,7 +41,7 @@ async def draw_samples(
     the iterator aborts what runs upstream. Raises UpstreamError where a sample alone fails, or all fail at
     once.
     """
-    sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed)
+    sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed, stream=stream)
     request: UpstreamRequest | None = await sampler.begin(plan)
     while request is not None:
         states = sampler.states
@@ -70,7 +70,7 @@ async def draw_samples(
             for failed in sampler.fail_open(error):
                 yield failed
         request = await sampler.next_request()
-        for written in sampler.written_between() if stream else ():
+        for written in sampler.written_between():
             yield written
     for event in sampler.finish():
         yield event
@@ -84,7 +84,13 @@ class _Sampler:
     """
 
     def __init__(
-        self, upstream: Upstream, indices: Sequence[int], counts: Sequence[TokenCounts], seed: int | None
+        self,
+        upstream: Upstream,
+        indices: Sequence[int],
+        counts: Sequence[TokenCounts],
+        seed: int | None,
+        *,
+        stream: bool,
     ) -> None:
         self.states: dict[int | None, SampleState] = {}
         self.continuation: Continuation | None = None
@@ -92,6 +98,7 @@ class _Sampler:
         self._indices = indices
         self._counts = counts
         self._seed = seed
+        self._stream = stream
         self._open: list[SampleState] = []  # neither finished nor failed
         self._generated = 0  # tokens of all choices together, as the engine counts them
 
@@ -217,7 +224,7 @@ class _Sampler:
 
     def written_between(self) -> list[Delta]:
         """Return the thinking that the gateway itself writes before the next request continues it."""
-        waits = self.continuation is Continuation.WAIT
+        waits = self._stream and self.continuation is Continuation.WAIT
         return [Delta(self._indices[0], WAIT, "", {}, {})] if waits else []
 
     def finish(self) -> list[SampleEvent]:
