@@ -23,7 +23,7 @@ from gateway.upstreams.checks import (
     legacy_logprobs,
     token_ids,
 )
-from gateway.upstreams.failures import error_of, failed_finish, malformed, unfinished
+from gateway.upstreams.failures import error_of, failed_finish, malformed, passed_headers, unfinished
 from gateway.upstreams.reply import Reply
 from gateway.upstreams.sse import ErrorPayload, EventParser
 from gateway.upstreams.tool_calls import Malformed, ToolCallReader, check_tool_calls
@@ -53,7 +53,7 @@ async def read_chunks(
     async with opening as reply:
         block = await reply.next()
         if block.lstrip()[:1] in (b"{", b"[", b"<"):  # no event begins so: a whole reply, or an error
-            for chunk in reader.read_whole(block + await reply.whole()):
+            for chunk in reader.read_whole(block + await reply.whole(), reply.headers):
                 yield chunk
             return
         silence, closing = reply.silence, False
@@ -156,10 +156,13 @@ class ChunkReader:
             _remove_ids(event)
         return chunks
 
-    def read_whole(self, body: bytes) -> Sequence[Chunk]:
+    def read_whole(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Chunk]:
         """Return the chunks of an engine that sends its whole reply at once. Raises `UpstreamError`."""
         reply = json_object(body if self._blackout is None else self._blackout(body))
-        reply, failures = check_reply(reply, self._choices, text=self._text)
+        passed = passed_headers(headers)
+        if self._blackout is not None:
+            passed = {name: self._blackout(value.encode()).decode() for name, value in passed.items()}
+        reply, failures = check_reply(reply, self._choices, text=self._text, headers=passed)
         chunks = []
         usage = reply.get("usage")
         for choice in reply["choices"]:
