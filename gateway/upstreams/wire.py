@@ -36,6 +36,7 @@ MOST_CHOICES = 4_096
 _AFTER_FINISH = 5.0
 """Seconds to wait for usage and `[DONE]` once all choices have finished."""
 _DONE = b"[DONE]"
+_SHORT = 16  # bytes; no JSON object of a reply is as short
 
 
 def choices_in(request: UpstreamRequest) -> int:
@@ -61,7 +62,7 @@ async def read_chunks(
         try:
             while True:
                 for payload in parser.feed(block) if block else parser.end():
-                    if payload == _DONE:
+                    if len(payload) < _SHORT and payload.strip() == _DONE:
                         block = b""
                         break
                     for chunk in reader.read(payload):

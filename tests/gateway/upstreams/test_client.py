@@ -328,6 +328,13 @@ async def test_an_engine_that_does_not_stream_is_read_all_the_same() -> None:
     assert (only.content, only.finish_reason, only.usage) == ("hi", "stop", {"prompt_tokens": 1})
 
 
+async def test_the_end_may_have_blanks_around_it() -> None:
+    """Some engines write `[DONE]` with a blank after it."""
+    async with stub_engine() as server, connected(server) as upstream:
+        server.answers(CHAT, Events([chunk("a", finish="stop"), b"data:  [DONE] \n\n"], done=False))
+        assert [each.content for each in await collected(upstream)] == ["a"]
+
+
 async def test_a_choice_that_never_ends_has_failed() -> None:
     """The other one is complete, and so the stream is no error."""
     both = UpstreamRequest({**PLAN.body, "n": 2})
