@@ -29,11 +29,12 @@ from gateway.upstreams.checks import json_object, token_ids
 from gateway.upstreams.connections import KEEP_IDLE, send
 from gateway.upstreams.failures import broken_connection, passed_headers, refusal
 from gateway.upstreams.folding import Folding
-from gateway.upstreams.model_list import ModelList
+from gateway.upstreams.model_list import ModelList, read_models
 from gateway.upstreams.relay import RelayedStream, check_whole, choices_of
 from gateway.upstreams.reply import Reply, ReplyLimits, Silence, SilenceClock
 from gateway.upstreams.sse import EventParser
-from gateway.upstreams.wire import ChunkReader, check_reply, choices_in, read_chunks
+from gateway.upstreams.whole_replies import check_reply
+from gateway.upstreams.wire import ChunkReader, choices_in, read_chunks
 
 __all__ = ["HTTPUpstream"]
 
@@ -295,16 +296,7 @@ class HTTPUpstream:
             if error.status in (404, 405, 501):
                 return {}
             raise
-        data = json_object(payload).get("data")
-        entries = data if isinstance(data, list) else []
-        listed = [
-            entry
-            for entry in entries
-            if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]
-        ]
-        owners = [owner for entry in listed if isinstance(owner := entry.get("owned_by"), str)]
-        engine = adapter_for(owners[0] if owners else None)
-        cards = _with_parents({entry["id"]: engine.card(entry) for entry in listed})
+        engine, cards = read_models(payload)
         if engine is not self.engine or self._listed.keys().isdisjoint(cards):
             for traits in self._traits.values():
                 traits.takes_stream_options = True  # another engine; learned again
@@ -403,14 +395,3 @@ def _model_in(body: Mapping[str, Any]) -> str:
 
 def _has_thinking(message: Mapping[str, Any]) -> bool:
     return bool(message.get("reasoning_content") or message.get("reasoning"))
-
-
-def _with_parents(cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
-    """Return the cards; one that names a parent (in vLLM an adapter) has that parent's base and context."""
-    return {name: _with_parent(card, cards.get(str(card.raw.get("parent")))) for name, card in cards.items()}
-
-
-def _with_parent(card: ModelCard, parent: ModelCard | None) -> ModelCard:
-    if parent is None or parent.name == card.name:
-        return card
-    return replace(card, base=parent.base or parent.name, context=card.context or parent.context)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from gateway.errors import UpstreamError, UpstreamUnreachable
+from gateway.upstreams.adapters import EngineAdapter, adapter_for
 from gateway.upstreams.base import ModelCard
+from gateway.upstreams.checks import json_object
 
-__all__ = ["ModelList"]
+__all__ = ["ModelList", "read_models"]
 
 _PROBE_SECONDS = 1.5
 """A probe's own limit: a list that hangs must not hide for long that the upstream is back."""
@@ -97,3 +100,31 @@ class ModelList:
 
 def _hangs(error: UpstreamError | None) -> bool:
     return error is not None and error.status == 504
+
+
+def read_models(payload: bytes) -> tuple[EngineAdapter, dict[str, ModelCard]]:
+    """Return the engine that a reply of `/v1/models` shows, and its models. Entries need a name.
+
+    Raises `UpstreamError`.
+    """
+    data = json_object(payload).get("data")
+    entries = data if isinstance(data, list) else []
+    listed = [
+        entry
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]
+    ]
+    owners = [owner for entry in listed if isinstance(owner := entry.get("owned_by"), str)]
+    engine = adapter_for(owners[0] if owners else None)
+    return engine, _with_parents({entry["id"]: engine.card(entry) for entry in listed})
+
+
+def _with_parents(cards: Mapping[str, ModelCard]) -> dict[str, ModelCard]:
+    """Return the cards; one that names a parent (in vLLM an adapter) has that parent's base and context."""
+    return {name: _with_parent(card, cards.get(str(card.raw.get("parent")))) for name, card in cards.items()}
+
+
+def _with_parent(card: ModelCard, parent: ModelCard | None) -> ModelCard:
+    if parent is None or parent.name == card.name:
+        return card
+    return replace(card, base=parent.base or parent.name, context=card.context or parent.context)

@@ -56,7 +56,7 @@ class RelayedStream:
     def _checked(self, events: bytes, payloads: list[bytes]) -> bytes:
         plain = [self._without_key(payload) for payload in payloads] if self._blackout.hides else payloads
         for payload in plain:
-            if payload == _DONE:
+            if payload.strip() == _DONE:
                 self._check_complete()
                 self.done = True
                 break

@@ -1,4 +1,4 @@
-"""The gate: what an upstream sends becomes typed chunks, one checked reply, or one `UpstreamError`."""
+"""The gate for streams: what an upstream sends becomes typed chunks, or one `UpstreamError`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from gateway.upstreams.checks import (
     legacy_logprobs,
     token_ids,
 )
-from gateway.upstreams.failures import error_of, failed_finish, malformed, unfinished
+from gateway.upstreams.failures import error_of, failed_finish, malformed, passed_headers, unfinished
 from gateway.upstreams.reply import Reply
 from gateway.upstreams.sse import ErrorPayload, EventParser
-from gateway.upstreams.tool_calls import Malformed, ToolCallReader, check_tool_calls
+from gateway.upstreams.tool_calls import Malformed, ToolCallReader
+from gateway.upstreams.whole_replies import check_reply
 
-__all__ = ["MOST_CHOICES", "ChunkReader", "check_reply", "choices_in", "named_error", "read_chunks"]
+__all__ = ["MOST_CHOICES", "ChunkReader", "choices_in", "named_error", "read_chunks"]
 
 MOST_CHOICES = 4_096
 """Choices of one request that are kept apart; no engine gives as many."""
 _AFTER_FINISH = 5.0
 """Seconds to wait for usage and `[DONE]` once all choices have finished."""
 _DONE = b"[DONE]"
+_SHORT = 16  # bytes; no JSON object of a reply is as short
 
 
 def choices_in(request: UpstreamRequest) -> int:
@@ -53,14 +55,14 @@ async def read_chunks(
     async with opening as reply:
         block = await reply.next()
         if block.lstrip()[:1] in (b"{", b"[", b"<"):  # no event begins so: a whole reply, or an error
-            for chunk in reader.read_whole(block + await reply.whole()):
+            for chunk in reader.read_whole(block + await reply.whole(), reply.headers):
                 yield chunk
             return
         silence, closing = reply.silence, False
         try:
             while True:
                 for payload in parser.feed(block) if block else parser.end():
-                    if payload == _DONE:
+                    if len(payload) < _SHORT and payload.strip() == _DONE:
                         block = b""
                         break
                     for chunk in reader.read(payload):
@@ -156,10 +158,13 @@ class ChunkReader:
             _remove_ids(event)
         return chunks
 
-    def read_whole(self, body: bytes) -> Sequence[Chunk]:
+    def read_whole(self, body: bytes, headers: Mapping[str, str]) -> Sequence[Chunk]:
         """Return the chunks of an engine that sends its whole reply at once. Raises `UpstreamError`."""
         reply = json_object(body if self._blackout is None else self._blackout(body))
-        reply, failures = check_reply(reply, self._choices, text=self._text)
+        passed = passed_headers(headers)
+        if self._blackout is not None:
+            passed = {name: self._blackout(value.encode()).decode() for name, value in passed.items()}
+        reply, failures = check_reply(reply, self._choices, text=self._text, headers=passed)
         chunks = []
         usage = reply.get("usage")
         for choice in reply["choices"]:
@@ -325,92 +330,3 @@ def _remove_ids(event: dict[str, Any]) -> None:
         if isinstance(part, dict):
             part.pop("token_ids", None)
             part.pop("prompt_token_ids", None)
-
-
-def check_reply(
-    reply: dict[str, Any],
-    choices: int = 1,
-    *,
-    text: bool = False,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[dict[str, Any], dict[int, UpstreamError]]:
-    """Return a whole reply, checked, and the error of each choice that can't be used.
-
-    A reply of `/v1/completions` (`text`) gets the shape of a chat reply. Raises `UpstreamError` where it is
-    an error or has no choices. `headers` go with that error.
-    """
-    sent = reply.get("choices")
-    if (not sent or "error" in reply) and (error := error_of(reply, headers)) is not None:
-        raise error
-    if not isinstance(sent, list) or not sent:
-        raise UpstreamUnreachable("The upstream's reply has no choices.")
-    check_envelope(reply)
-    if reply.get("usage") is not None and checked_usage(reply["usage"]) is None:
-        del reply["usage"]
-    failures: dict[int, UpstreamError] = {}
-    checked: list[dict[str, Any]] = []
-    for index, choice in _placed(sent, choices):
-        try:
-            checked.append(_whole_choice(choice, index, text))
-        except Malformed as problem:
-            failures[index] = malformed(str(problem))
-            checked.append(
-                {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
-            )
-            continue
-        finish, usable = checked_finish(checked[-1])
-        if not usable:
-            failures[index] = failed_finish(checked[-1]["finish_reason"])
-            if not isinstance(checked[-1]["finish_reason"], str):
-                checked[-1]["finish_reason"] = None
-        elif finish is None:
-            failures[index] = UpstreamUnreachable("The upstream's reply has no finish reason.")
-    if not checked:
-        failures[0] = malformed("its index is none that was asked for")
-    reply["choices"] = checked
-    if text:
-        reply["object"] = "chat.completion"
-    return reply, failures
-
-
-def _placed(sent: list[Any], choices: int) -> list[tuple[int, Any]]:
-    """Return the choices with their indices; by position where several lack one or share one."""
-    if choices == 1:
-        if isinstance(sent[0], dict) and sent[0].get("index") == 0:
-            return [(0, sent[0])]
-        first = [
-            (0, choice)
-            for choice in sent
-            if not isinstance(choice, dict) or checked_index(choice.get("index"), True) == 0
-        ]
-        return first[:1]
-    indices = [
-        checked_index(choice.get("index"), False) if isinstance(choice, dict) else None for choice in sent
-    ]
-    if None in indices or len(set(indices)) < len(indices):
-        indices = list(range(len(sent)))
-    placed = [
-        (index, choice)
-        for index, choice in zip(indices, sent, strict=True)
-        if index is not None and 0 <= index < choices
-    ]
-    return sorted(placed, key=lambda pair: pair[0])
-
-
-def _whole_choice(choice: Any, index: int, text: bool) -> dict[str, Any]:
-    if not isinstance(choice, dict):
-        raise Malformed("it is no object")
-    if type(choice.get("index")) is not int or choice["index"] != index:
-        choice["index"] = index
-    if text:
-        written = choice.pop("text", "")
-        if written is not None and not isinstance(written, str):
-            raise Malformed("its text is no string")
-        choice["message"] = {"role": "assistant", "content": written or ""}
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        raise Malformed("its message is no object")
-    check_message(message, check_tool_calls)
-    if choice.get("logprobs") is not None:
-        choice["logprobs"] = (legacy_logprobs if text else checked_logprobs)(choice["logprobs"])
-    return choice

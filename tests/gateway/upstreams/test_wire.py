@@ -15,7 +15,8 @@ from gateway.upstreams.base import Chunk, ModelTraits
 from gateway.upstreams.blackout import KeyBlackout
 from gateway.upstreams.checks import json_object
 from gateway.upstreams.sse import ErrorPayload
-from gateway.upstreams.wire import ChunkReader, check_reply
+from gateway.upstreams.whole_replies import check_reply
+from gateway.upstreams.wire import ChunkReader
 
 MISTRAL = [
     {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, " so"]},
