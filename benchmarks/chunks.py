@@ -101,11 +101,12 @@ class CannedUpstream(HTTPUpstream):
         end_tag = [b'{"tokens": [0]}']  # the only reply that is not streamed
         blocks = end_tag if url.endswith("/tokenize") else self._replies[request["model"]]
         response = cast(aiohttp.ClientResponse, Blocks(blocks))
-        reply = Reply(response, limits or ReplyLimits(self.limits), asyncio.get_running_loop().time())
+        limits = limits or ReplyLimits(self.limits)
+        silence = self._clock.watch(limits)
         try:
-            yield reply
+            yield Reply(response, limits, silence)
         finally:
-            reply.close()
+            silence.stop()
 
 
 def request_of(model: str, headers: dict[str, str]) -> RunRequest:

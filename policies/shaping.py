@@ -75,9 +75,8 @@ def shape(
     own_state = _state_in_body(family, body)
     state = own_state or requested or ("off" if family.default in ("off", "never") else "on")
     if requested is None:
-        unknown_off = family.globs == ("*",) and _common_off(body.get("chat_template_kwargs") or {})
-        off: OffMethod | None = "native" if own_state == "off" or unknown_off else None
-        return ShapedRequest(dict(body), _reply_markup(family, body, thinks=state == "on"), off)
+        markup = _reply_markup(family, body, thinks=state == "on")
+        return ShapedRequest(dict(body), markup, "native" if _switched_off(family, body, own_state) else None)
     notes: list[str] = []
     if own_state and own_state != requested:
         notes.append(f"thinking stays {own_state}: the request itself says so")
@@ -111,9 +110,14 @@ def _state_in_body(family: Family, body: Mapping[str, Any]) -> ThinkingState | N
     return _state_in_kwargs(family, kwargs) or _state_in_words(family, body.get("messages") or ())
 
 
-def _common_off(kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether kwargs switch thinking off by a name that many templates share."""
-    return kwargs.get("enable_thinking") is False or kwargs.get("thinking") is False
+def _switched_off(family: Family, body: Mapping[str, Any], own_state: ThinkingState | None) -> bool:
+    """Tell whether the client's own words switch thinking off.
+
+    For a model of which nothing is known, the names count that many templates share.
+    """
+    kwargs = body.get("chat_template_kwargs") or {}
+    common = kwargs.get("enable_thinking") is False or kwargs.get("thinking") is False
+    return own_state == "off" or (family.globs == ("*",) and common)
 
 
 def _state_in_kwargs(family: Family, kwargs: Mapping[str, Any]) -> ThinkingState | None:

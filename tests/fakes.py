@@ -67,8 +67,8 @@ Step = Text | asyncio.Event | UpstreamError
 class Script:
     """The steps of one choice: it sends text, waits for an event or raises an error.
 
-    `finish` is its finish reason; with None the reply just ends, and one that is no reason of a complete or
-    cut answer makes the choice a failure, as the gate of a real upstream does. `choice` holds further fields
+    `finish` is its finish reason; with None the reply just ends. A reason that is none of a complete or cut
+    answer makes the choice a failure, as the gate of a real upstream does. `choice` holds further fields
     of the last chunk, such as vLLM's `stop_reason`.
     """
 

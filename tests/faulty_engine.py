@@ -198,7 +198,8 @@ class FaultyEngine:
         if not path.endswith("completions"):
             self.others += path != "/health"
             return reply({"detail": "Not Found"}, 404)
-        query = Query("chat" in path, bool(body.get("stream")), body.get("n") or 1, key)
+        n = body.get("n")
+        query = Query("chat" in path, bool(body.get("stream")), n if isinstance(n, int) and n > 0 else 1, key)
         text = json.dumps(body.get("messages") or body.get("prompt"))
         script = next((script for word, script in self._scripts.items() if word in text), None)
         if script is None:

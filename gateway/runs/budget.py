@@ -147,21 +147,13 @@ def read_sampling(
     scorer_entries = _entries(headers, "X-Scorer", str.strip, scaling.scorer, "scaling.scorer")
     stops = _entries(headers, "X-Stop", str.strip, scaling.stop, "scaling.stop")
     for count in counts:
-        if count.value != "auto" and not 1 <= count.value <= max_samples:
-            raise BadRequest(
-                f"{count.field}: {count.value} samples; allowed: 1 to {max_samples}.",
-                param=count.field,
-                code="invalid_value",
-            )
+        _check_count(count, max_samples)
     for vote in votes:
         _known(vote, VOTES)
     for scorer in scorer_entries:
         _known(scorer, scorers)
     for stop in stops:
-        try:
-            parse_stop(stop.value)
-        except ValueError as error:
-            raise BadRequest(f"{stop.field}: {error}.", param=stop.field, code="invalid_value") from error
+        _check_stop(stop)
     parts: dict[str, list[Any]] = {
         "budget": budgets,
         "samples": counts,
@@ -199,6 +191,22 @@ def _entries(
 def _known(entry: _Entry[str], allowed: Any) -> None:
     if entry.value not in allowed:
         raise unknown_value(entry.value, allowed, param=entry.field)
+
+
+def _check_count(count: _Entry[Any], max_samples: int) -> None:
+    if count.value != "auto" and not 1 <= count.value <= max_samples:
+        raise BadRequest(
+            f"{count.field}: {count.value} samples; allowed: 1 to {max_samples}.",
+            param=count.field,
+            code="invalid_value",
+        )
+
+
+def _check_stop(stop: _Entry[str]) -> None:
+    try:
+        parse_stop(stop.value)
+    except ValueError as error:
+        raise BadRequest(f"{stop.field}: {error}.", param=stop.field, code="invalid_value") from error
 
 
 def _samples_header(text: str) -> int | Literal["auto"]:

@@ -311,17 +311,19 @@ class SampleState:
         blank = not text.content.strip()
         in_block = text.reading.splitter.thinking or (text.engine_splits and blank)
         if in_block and self.phase is Phase.THINKING:
-            if stopped:
-                return Continuation.CLOSE
-            if text.assumed and self._ended_whole() and self._plan.schema is None:
-                return None  # no tag says that it thinks, so it is the answer
-            return Continuation.WAIT if limiter and limiter.must_wait() else Continuation.CLOSE
+            return Continuation.CLOSE if stopped else self._end_of_block(limiter)
         if limiter is None:
             return None
         silent = blank and self.finish_reason == "stop" and (self.forced or text.reasoning)
         if silent and self.phase is not Phase.LED_IN and self._plan.schema is None:
             return Continuation.LEAD_IN
         return None
+
+    def _end_of_block(self, limiter: Limiter | None) -> Continuation | None:
+        """Return what a reply lacks that ended within its thinking."""
+        if self.text.assumed and self._ended_whole() and self._plan.schema is None:
+            return None  # no tag says that it thinks, so it is the answer
+        return Continuation.WAIT if limiter and limiter.must_wait() else Continuation.CLOSE
 
     def _ended_whole(self) -> bool:
         """Tell whether the reply came to its own end, and all of its text is here."""

@@ -41,7 +41,7 @@ async def draw_samples(
     the iterator aborts what runs upstream. Raises UpstreamError where a sample alone fails, or all fail at
     once.
     """
-    sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed)
+    sampler = _Sampler(upstream, indices, counts or [TokenCounts() for _ in indices], seed, stream=stream)
     request: UpstreamRequest | None = await sampler.begin(plan)
     while request is not None:
         states = sampler.states
@@ -49,30 +49,17 @@ async def draw_samples(
             async with aclosing(upstream.stream(request)) as chunks:
                 async for chunk in chunks:
                     state = states.get(chunk.index)
-                    if state is None:  # about the whole request, or a choice that nobody asked for
-                        sampler.use(chunk)
-                        if plan.verbatim and chunk.index is None:
-                            yield Aside(chunk.event)
-                        continue
-                    if state.finish_reason is not None:  # whatever follows the end is no text of the reply
-                        state.use(chunk)
-                        if plan.verbatim:
-                            yield Delta(state.index, "", "", chunk.event, chunk.choice)
-                        continue
-                    if chunk.failure is not None:
-                        yield sampler.fail(state, chunk.failure)
+                    if state is None or state.finish_reason is not None or chunk.failure is not None:
+                        if (event := sampler.take_without_text(chunk, state)) is not None:
+                            yield event
                         continue
                     delta = state.feed(chunk)
-                    if state.pause is not None:
-                        if isinstance(state.pause, Overfull):
-                            delta = state.feed(await sampler.cut(chunk, state.pause))
-                        if stream and delta is not None:
-                            yield delta
-                        if state.pause is not None:
-                            break
-                        continue
+                    if isinstance(state.pause, Overfull):
+                        delta = state.feed(await sampler.cut(chunk, state.pause))
                     if stream and delta is not None:
                         yield delta
+                    if state.pause is not None:
+                        break
                     if state.finish_reason is not None:
                         for event in sampler.finish_early(state):
                             yield event
@@ -83,8 +70,8 @@ async def draw_samples(
             for failed in sampler.fail_open(error):
                 yield failed
         request = await sampler.next_request()
-        if stream and sampler.continuation is Continuation.WAIT:
-            yield Delta(indices[0], WAIT, "", {}, {})
+        for written in sampler.written_between():
+            yield written
     for event in sampler.finish():
         yield event
 
@@ -97,7 +84,13 @@ class _Sampler:
     """
 
     def __init__(
-        self, upstream: Upstream, indices: Sequence[int], counts: Sequence[TokenCounts], seed: int | None
+        self,
+        upstream: Upstream,
+        indices: Sequence[int],
+        counts: Sequence[TokenCounts],
+        seed: int | None,
+        *,
+        stream: bool,
     ) -> None:
         self.states: dict[int | None, SampleState] = {}
         self.continuation: Continuation | None = None
@@ -105,6 +98,7 @@ class _Sampler:
         self._indices = indices
         self._counts = counts
         self._seed = seed
+        self._stream = stream
         self._open: list[SampleState] = []  # neither finished nor failed
         self._generated = 0  # tokens of all choices together, as the engine counts them
 
@@ -131,7 +125,24 @@ class _Sampler:
             return UpstreamRequest({**plan.body, "n": len(self._indices)}, verbatim=plan.verbatim)
         return UpstreamRequest(plan.body, ids=plan.limit is not None, verbatim=plan.verbatim)
 
-    def use(self, chunk: Chunk) -> None:
+    def take_without_text(self, chunk: Chunk, state: SampleState | None) -> SampleEvent | None:
+        """Take a chunk that adds no text to a sample; return what the client or the vote should know of it.
+
+        It is about the whole request, or a choice that nobody asked for (`state` is None); it follows the
+        sample's end; or it says that the choice can't be used.
+        """
+        verbatim = self._plan.verbatim
+        if state is None:
+            self._use(chunk)
+            return Aside(chunk.event) if verbatim and chunk.index is None else None
+        if state.finish_reason is not None:  # whatever follows the end is no text of the reply
+            state.use(chunk)
+            return Delta(state.index, "", "", chunk.event, chunk.choice) if verbatim else None
+        if chunk.failure is None or (len(self._indices) > 1 and not (state.event or chunk.event)):
+            return None  # the upstream gives fewer choices than it was asked for
+        return self.fail(state, chunk.failure)
+
+    def _use(self, chunk: Chunk) -> None:
         """Take the usage of a whole request."""
         if chunk.index is not None or not chunk.usage:
             return
@@ -210,6 +221,11 @@ class _Sampler:
             body = {**body, "response_format": plan.schema}
         request = await self._upstream.resume(body, prompt, text, left)
         return replace(request, ids=True) if pause is Continuation.WAIT else request
+
+    def written_between(self) -> list[Delta]:
+        """Return the thinking that the gateway itself writes before the next request continues it."""
+        waits = self._stream and self.continuation is Continuation.WAIT
+        return [Delta(self._indices[0], WAIT, "", {}, {})] if waits else []
 
     def finish(self) -> list[SampleEvent]:
         """Finish the samples that are still open; those without a finish reason have failed."""

@@ -38,12 +38,12 @@ class KeyBlackout:
 
     def payload(self, payload: bytes) -> bytes:
         """Return bytes without the key. JSON that escapes letters of the key is written anew."""
+        if not self._key:
+            return payload
         for spelling in self._spellings:
             if spelling in payload:
                 payload = payload.replace(spelling, _MARK.encode())
-        if b"\\u00" in payload and self._key:
-            return self._unescaped(payload)
-        return payload
+        return self._unescaped(payload) if b"\\u00" in payload else payload
 
     def _unescaped(self, payload: bytes) -> bytes:
         try:

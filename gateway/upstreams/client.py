@@ -31,7 +31,7 @@ from gateway.upstreams.failures import broken_connection, passed_headers, refusa
 from gateway.upstreams.folding import Folding
 from gateway.upstreams.model_list import ModelList
 from gateway.upstreams.relay import RelayedStream, check_whole, choices_of
-from gateway.upstreams.reply import Reply, ReplyLimits
+from gateway.upstreams.reply import Reply, ReplyLimits, Silence, SilenceClock
 from gateway.upstreams.sse import EventParser
 from gateway.upstreams.wire import ChunkReader, check_reply, choices_in, read_chunks
 
@@ -61,6 +61,7 @@ class HTTPUpstream:
         self.limits = limits or UpstreamLimits()
         self.connect_to(base_url, api_key)
         self._session: aiohttp.ClientSession | None = None
+        self._clock = SilenceClock(self.limits)
         self._models = ModelList(self._list_models)
         self._listed: dict[str, ModelCard] = {}
         self._traits: dict[str, ModelTraits] = {}
@@ -93,6 +94,7 @@ class HTTPUpstream:
     async def close(self) -> None:
         """Close all connections."""
         await self._models.close()
+        self._clock.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -325,40 +327,40 @@ class HTTPUpstream:
         """
         limits = limits or ReplyLimits(self.limits)
         while True:
-            started = asyncio.get_running_loop().time()
-            response = await self._send(method, url, self._payload(url, body), limits)
-            async with response:
-                reply = Reply(response, limits, started)
-                try:
-                    if 200 <= reply.status < 300 and reply.status != 204:
-                        self._models.answered()
-                        yield reply
-                        return
-                    error = await self._refusal(reply)
-                finally:
-                    reply.close()
-                    if limits.streamed and not self.engine.keeps_connection:
-                        response.close()
+            silence = self._clock.watch(limits)
+            try:
+                async with await self._send(method, url, self._payload(url, body), silence) as response:
+                    reply = Reply(response, limits, silence)
+                    try:
+                        if 200 <= reply.status < 300 and reply.status != 204:
+                            self._models.answered()
+                            yield reply
+                            return
+                        error = await self._refusal(reply)
+                    finally:
+                        if limits.streamed and not self.engine.keeps_connection:
+                            response.close()
+            finally:
+                silence.stop()
             body = None if again is None else again(error)
             if body is None:
                 raise error
 
     async def _send(
-        self, method: str, url: str, data: bytes | None, limits: ReplyLimits
+        self, method: str, url: str, data: bytes | None, silence: Silence
     ) -> aiohttp.ClientResponse:
         """Send a request and return the reply's head."""
         if self._session is None:
             raise UpstreamUnreachable(
                 "The gateway is not connected to its upstream (not started, or closing)."
             )
-        timer = asyncio.timeout(limits.first_wait)
         try:
-            async with timer:
-                return await send(self._session, method, url, data=data)
+            return await send(self._session, method, url, data=data)
+        except asyncio.CancelledError:
+            if silence.owns(asyncio.current_task()) and silence.error is not None:
+                raise silence.error from None
+            raise
         except (aiohttp.ClientError, OSError) as error:
-            if timer.expired():
-                problem = f"no answer within {limits.first_name} ({limits.first_wait:g} s)"
-                raise UpstreamUnreachable(f"The upstream took too long: {problem}.", status=504) from error
             raise broken_connection(error, self.limits) from error
 
     def _payload(self, url: str, body: Body) -> bytes | None:
@@ -378,7 +380,7 @@ class HTTPUpstream:
 
     def _passed_headers(self, reply: Reply) -> dict[str, str]:
         headers = passed_headers(reply.headers)
-        return {name: self._blackout.text(value) for name, value in headers.items()}
+        return {name: self._blackout.text(value) for name, value in headers.items()} if headers else headers
 
     async def _asked(self, question: tuple[str, dict[str, Any], str]) -> Any:
         """Ask one of the engine's own routes (path, body, key of the reply); return the value there."""

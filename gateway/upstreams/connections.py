@@ -31,7 +31,7 @@ class _Body(BytesPayload):
         if transport is None or transport.is_closing() or _closed_by_peer(transport):
             raise aiohttp.ClientConnectionResetError("The server has closed the connection.")
         self.begun = True
-        await super().write_with_length(writer, content_length)
+        await writer.write(self._value if content_length is None else self._value[:content_length])
 
 
 async def send(

@@ -163,6 +163,9 @@ def _json(payload: bytes) -> Any:
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a reply that a client should see: when to come back, and rate limits."""
     passed: dict[str, str] = {}
+    names = "\n".join(headers).lower()
+    if "ratelimit" not in names and "retry-after" not in names:
+        return passed
     for name, value in headers.items():
         lower = name.lower()
         if lower not in ("retry-after", "retry-after-ms") and "ratelimit" not in lower:

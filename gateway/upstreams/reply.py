@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -13,7 +14,7 @@ from gateway.errors import UpstreamUnreachable
 from gateway.upstreams.base import UpstreamLimits
 from gateway.upstreams.failures import broken_connection
 
-__all__ = ["Reply", "ReplyLimits", "Silence"]
+__all__ = ["Reply", "ReplyLimits", "Silence", "SilenceClock"]
 
 _PIECE = 256 * 2**10
 """Bytes of decompressed text to pass on at a time."""
@@ -21,6 +22,8 @@ _RATIO_COUNTS_FROM = 64 * 2**10
 """Bytes from which the compression ratio counts; short texts of blanks are no attack."""
 _PROGRESS = 4 * 2**10
 """Bytes of a whole reply that count like a token."""
+_LONGEST_TICK = 1.0
+"""Seconds between two looks at the replies under way."""
 _MODES = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -30,7 +33,7 @@ class ReplyLimits:
     A whole reply shows no tokens while it is generated, so it has the longer one of both silences.
     """
 
-    __slots__ = ("first", "first_name", "first_wait", "limits", "max_bytes", "max_bytes_name", "streamed")
+    __slots__ = ("first", "first_name", "limits", "max_bytes", "max_bytes_name", "streamed")
 
     def __init__(
         self, limits: UpstreamLimits, *, choices: int = 1, logprobs: bool = False, streamed: bool = False
@@ -42,95 +45,132 @@ class ReplyLimits:
             self.first, self.first_name = limits.idle_timeout, "idle_timeout"
         else:
             self.first, self.first_name = first, "first_token_timeout"
-        self.first_wait = self.first
-        if limits.total_timeout is not None and limits.total_timeout < self.first:
-            self.first_wait = limits.total_timeout
         self.max_bytes_name = "max_logprobs_reply_bytes" if logprobs else "max_reply_bytes"
         self.max_bytes = choices * (limits.max_logprobs_reply_bytes if logprobs else limits.max_reply_bytes)
 
 
-class Silence:
-    """Ends the wait for an upstream that stays silent for too long.
+class SilenceClock:
+    """Looks at all replies of one upstream by one timer, which runs while there are any."""
 
-    One timer serves a whole reply and looks at two flags a few times within the limit, so that a token costs
-    no timer and no look at the clock: `token`, which is set for each, and `waiting`, set while the gateway
-    waits for bytes. The time of a slow reader doesn't count. The end may come an eighth of the limit late.
+    def __init__(self, limits: UpstreamLimits) -> None:
+        times = (limits.first_token_timeout, limits.idle_timeout, limits.total_timeout)
+        self._interval = min(_LONGEST_TICK, *(seconds / 8 for seconds in times if seconds is not None))
+        self._active: set[Silence] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, limits: ReplyLimits) -> Silence:
+        """Begin to watch one request, which the current task sends; `stop` ends it."""
+        loop = asyncio.get_running_loop()
+        silence = Silence(limits, loop.time(), self._active)
+        self._active.add(silence)
+        if self._timer is None:
+            self._timer = loop.call_later(self._interval, self._tick, loop)
+        return silence
+
+    def close(self) -> None:
+        """Stop the timer."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for silence in tuple(self._active):
+            silence.look(now)
+        self._timer = loop.call_later(self._interval, self._tick, loop) if self._active else None
+
+
+class Silence:
+    """Ends the wait for an upstream that stays silent for too long, from the request on.
+
+    A clock looks at two flags now and then, so that a token costs neither a timer nor a look at the time.
+    `token` is set for each token, `waiting` while the gateway waits for bytes: the time of a slow reader
+    doesn't count. The end may come a tick of the clock late.
+
+    Until `listen`, giving up cancels the task that made this; `error` then says why.
     """
 
     __slots__ = (
+        "_active",
+        "_cancelling",
         "_content",
         "_ends",
         "_idle",
         "_limit",
         "_name",
         "_since",
-        "_time",
-        "_timer",
+        "_task",
         "_total",
         "_total_end",
+        "error",
         "token",
         "waiting",
     )
 
-    def __init__(self, content: aiohttp.StreamReader, limits: ReplyLimits, started: float) -> None:
-        loop = asyncio.get_running_loop()
-        total = limits.limits.total_timeout
-        self._content = content
-        self._time = loop.time
+    def __init__(self, limits: ReplyLimits, now: float, active: set[Silence]) -> None:
+        self._active = active
+        self._task = asyncio.current_task()
+        self._cancelling = 0 if self._task is None else self._task.cancelling()
+        self._content: aiohttp.StreamReader | None = None
         self._idle = limits.limits.idle_timeout
         self._limit, self._name = limits.first, limits.first_name
-        self._total = total
-        self._total_end = None if total is None else started + total
-        self._since = started if limits.streamed else loop.time()  # the head of a whole reply is a token
+        self._since = now
+        self._total = limits.limits.total_timeout
+        self._total_end = None if self._total is None else now + self._total
         self._ends = False  # at the limit, whatever comes
-        self.waiting = False
+        self.error: UpstreamUnreachable | None = None
         self.token = False
-        self._timer = loop.call_later(self._next_look(), self._look)
+        self.waiting = True
+
+    def listen(self, content: aiohttp.StreamReader, *, restart: bool) -> None:
+        """Go on with the body; `restart`: the head counts like a token."""
+        self._content = content
+        self._task = None
+        self.waiting = False
+        if restart:
+            self._since = asyncio.get_running_loop().time()
+
+    def owns(self, cancelled: asyncio.Task[Any] | None) -> bool:
+        """Tell whether it was this that cancelled its task, and take the cancellation back if so."""
+        return self.error is not None and cancelled is not None and cancelled.uncancel() <= self._cancelling
 
     def shorten(self, seconds: float) -> None:
         """Wait no longer than so many seconds from now on, whatever comes."""
         self._limit, self._ends = seconds, True
-        self._since = self._time()
-        self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._since = asyncio.get_running_loop().time()
 
     def stop(self) -> None:
-        """Stop the timer."""
-        self._timer.cancel()
+        """Watch no longer."""
+        self._active.discard(self)
 
-    def _next_look(self) -> float:
-        now = self._time()
-        end = self._since + self._limit
-        if self._total_end is not None and self._total_end < end:
-            end = self._total_end
-        return max(min(end - now, self._limit / 8, self._idle / 8), 0.0)
-
-    def _look(self) -> None:
-        now = self._time()
+    def look(self, now: float) -> None:
+        """Give up if the silence has become too long."""
         if self._total_end is not None and now >= self._total_end:
             self._give_up(f"took longer than total_timeout ({self._total:g} s)")
-            return
-        if self.token and not self._ends:
+        elif self.token and not self._ends:
             self._limit, self._name = self._idle, "idle_timeout"
             self._since, self.token = now, False
         elif not self.waiting:
             self._since = now
         elif now >= self._since + self._limit:
             self._give_up(f"took too long: no token within {self._name} ({self._limit:g} s)")
-            return
-        self._timer = asyncio.get_running_loop().call_later(self._next_look(), self._look)
 
     def _give_up(self, problem: str) -> None:
-        self._content.set_exception(UpstreamUnreachable(f"The upstream {problem}.", status=504))
+        self.stop()
+        self.error = UpstreamUnreachable(f"The upstream {problem}.", status=504)
+        if self._content is not None:
+            self._content.set_exception(self.error)
+        elif self._task is not None:
+            self._task.cancel()
 
 
 class Reply:
-    """One reply whose head has come; `silence` watches its times. `close` it at the end.
+    """One reply whose head has come; `silence` watches its times.
 
     Raises `UpstreamUnreachable` where it breaks off or passes a limit.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, limits: ReplyLimits, started: float) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, limits: ReplyLimits, silence: Silence) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._limits = limits
@@ -139,7 +179,8 @@ class Reply:
         self._check_headers(response)
         self._decompressor = self._decompressor_of(response.headers.get("Content-Encoding", ""))
         self._pieces: deque[bytes] = deque()
-        self.silence = Silence(response.content, limits, started)
+        self.silence = silence
+        silence.listen(response.content, restart=not limits.streamed)
 
     async def next(self) -> bytes:
         """Return the next bytes, decompressed; nothing at the end."""
@@ -175,10 +216,6 @@ class Reply:
             if size >= _PROGRESS:
                 self.silence.token, size = True, 0
         return b"".join(blocks)
-
-    def close(self) -> None:
-        """Stop the timer."""
-        self.silence.stop()
 
     def _too_long(self) -> UpstreamUnreachable:
         name = self._limits.max_bytes_name

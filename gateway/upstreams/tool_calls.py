@@ -142,14 +142,8 @@ def _written(
 ) -> dict[str, Any]:
     """Return a fragment as the client gets it: the engine's own where that is regular."""
     own_id, function = fragment.get("id"), fragment.get("function")
-    if (
-        (index is None if "index" not in fragment else _is_index(fragment["index"], index))
-        and (own_id is None or own_id == call_id)
-        and isinstance(fragment.get("type", ""), str)
-        and isinstance(function, dict)
-        and ("name" not in function or (name and function["name"] == name))
-        and isinstance(function.get("arguments", ""), str)
-    ):
+    placed = index is None if "index" not in fragment else _is_index(fragment["index"], index)
+    if placed and (own_id is None or own_id == call_id) and _is_regular(fragment, name):
         return fragment
     rest = {key: value for key, value in fragment.items() if key not in ("index", "id", "type", "function")}
     others = {key: value for key, value in (function or {}).items() if key not in ("name", "arguments")}
@@ -160,6 +154,17 @@ def _written(
         written["type"] = fragment["type"]
     names = {"name": name} if name else {}
     return {**written, **rest, "function": {**names, **others, "arguments": arguments}}
+
+
+def _is_regular(fragment: Mapping[str, Any], name: str) -> bool:
+    """Tell whether type and function of a fragment are as OpenAI's reference has them."""
+    function = fragment.get("function")
+    return (
+        isinstance(fragment.get("type", ""), str)
+        and isinstance(function, dict)
+        and ("name" not in function or (name != "" and function["name"] == name))
+        and isinstance(function.get("arguments", ""), str)
+    )
 
 
 def _is_index(value: object, index: int | None) -> bool:

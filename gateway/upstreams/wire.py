@@ -376,6 +376,8 @@ def check_reply(
 def _placed(sent: list[Any], choices: int) -> list[tuple[int, Any]]:
     """Return the choices with their indices; by position where several lack one or share one."""
     if choices == 1:
+        if isinstance(sent[0], dict) and sent[0].get("index") == 0:
+            return [(0, sent[0])]
         first = [
             (0, choice)
             for choice in sent

@@ -25,6 +25,7 @@ from tests.stub_engine import Json, stub_engine
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "What is 3 + 4?"}]
 ASK: dict[str, Any] = {"model": "tiny", "messages": QUESTION}
+END = {"finish_reason": "stop"}
 PATHS = [CHAT, "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/completions", "/v1/models"]
 ALICE, BOB = "tg-alice's own", "tg-bob's own"
 CARDS = {
@@ -137,11 +138,8 @@ async def test_the_official_clients_can_send_keys() -> None:
 async def test_the_upstream_never_sees_a_clients_key() -> None:
     """The upstream gets the gateway's own key or none."""
     async with stub_engine() as server:
-        server.answers(
-            "/v1/chat/completions",
-            Json({"choices": [{"message": {"content": "7"}, "finish_reason": "stop"}]}),
-        )
-        server.answers("/v1/completions", Json({"choices": [{"text": "7", "finish_reason": "stop"}]}))
+        server.answers("/v1/chat/completions", Json({"choices": [{"message": {"content": "7"}, **END}]}))
+        server.answers("/v1/completions", Json({"choices": [{"text": "7", **END}]}))
         for upstream_key in ("sk-upstream", None):
             settings = settings_with(upstream=server.base_url, upstream_key=upstream_key)
             app = create_app(settings)

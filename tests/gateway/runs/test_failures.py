@@ -1,5 +1,6 @@
 """What becomes of choices and samples that fail: the others live, and lost samples are drawn once more."""
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, RunResult
 from gateway.runs.request import RunRequest
+from gateway.upstreams.base import Chunk, UpstreamRequest
 from tests.fakes import Script, ScriptedUpstream, groups, request_for, run_to_end, says, thinks, vote_for
 
 BROKEN = UpstreamError(503, "out of order", headers={"retry-after": "7"})
@@ -155,7 +157,8 @@ async def test_text_after_the_end_of_a_reply_is_not_read(asked: dict[str, int]) 
     class Babbling(ScriptedUpstream):
         """Repeats each choice's end, with more text and a failure."""
 
-        async def stream(self, plan):  # type: ignore[no-untyped-def]
+        async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
+            """Add to each end."""
             async for chunk in super().stream(plan):
                 yield chunk
                 if chunk.finish_reason is not None:
@@ -165,3 +168,25 @@ async def test_text_after_the_end_of_a_reply_is_not_read(asked: dict[str, int]) 
     result = await result_of(Babbling(SEVEN, SEVEN), request_for(stream=True, **asked))
     assert {sample.content for sample in result.chosen} == {"The answer is \\boxed{7}."}
     assert result.counts.failed == 0
+
+
+class OneChoice(ScriptedUpstream):
+    """Gives one choice whatever `n` says; at its end the gate says that the others are missing."""
+
+    async def stream(self, plan: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
+        """Leave the other choices out."""
+        async for chunk in super().stream(plan):
+            if not chunk.index:
+                yield chunk
+        for index in range(1, plan.body.get("n") or 1):
+            yield Chunk(index, failure=UpstreamError(502, "no finish reason"))
+
+
+async def test_an_upstream_that_ignores_n_is_asked_for_each_of_the_rest() -> None:
+    """What it never began has not failed: the vote is as large as it was asked to be."""
+    upstream = OneChoice(SEVEN)
+    result = await result_of(upstream, vote_for(4))
+    assert counted(result) == (4, 4, 4, 0)
+    assert [body.get("n") for body in upstream.bodies] == [4, None, None, None]
+    result = await result_of(OneChoice(SEVEN), request_for(n=3, stream=True))
+    assert (len(result.chosen), result.notes) == (1, ())
