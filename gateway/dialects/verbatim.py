@@ -152,13 +152,16 @@ class VerbatimStream:
         if not choices or len(choices) > 1 or not fields or choice.get("finish_reason") is not None:
             return None
         self._event = raw
-        thought = engine_reasoning(fields)
-        if thought != delta.reasoning or (fields.get("content") or "") != delta.content:
-            fields = _edited(fields, delta.reasoning, delta.content, self._options)
-        elif thought and not self._options.plain:
-            fields = {**fields, "reasoning_content": thought, "reasoning": thought}
-        elif choices[0] is choice:
+        reasoning, content, plain = delta.reasoning, delta.content, self._options.plain
+        same = reasoning == engine_reasoning(fields) and content == (fields.get("content") or "")
+        if same and (plain or not reasoning) and choices[0] is choice:
             return raw
+        if reasoning and not content and not plain:  # thinking, whoever has told it apart
+            fields = {**fields, "reasoning_content": reasoning, "reasoning": reasoning}
+            if fields.get("content"):
+                fields["content"] = ""
+        elif not same:
+            fields = _edited(fields, reasoning, content, self._options)
         return {**raw, "choices": [{**choice, "delta": fields}]}
 
     def _choice(self, delta: Delta) -> Mapping[str, Any] | None:

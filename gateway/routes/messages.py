@@ -41,7 +41,7 @@ def messages_router(service: Service) -> APIRouter:
             body = chat_request(json_object(payload), max_tokens_needed=False)
             if has_images(body):
                 raise NotSupported("The gateway can't count the tokens of images.")
-            run_request = await plan(service, request, body, key_of(request))
+            run_request = await plan(service, request, body, key_of(request), translated=True)
             count = await service.upstream.count(service.runner.plan(run_request).body)
             if count is None:
                 raise NotSupported(

@@ -76,11 +76,17 @@ def error_of(reply: Mapping[str, Any], headers: Mapping[str, str] | None = None)
     `message` without choices). It keeps its own status.
     """
     inner = reply.get("error")
-    if inner is None:
+    if inner is None or (reply.get("choices") and _says_nothing(inner)):
+        inner = None
         declared = "error" in (reply.get("object"), reply.get("type"))
         if not declared and (reply.get("choices") or not (reply.get("detail") or reply.get("message"))):
             return None
     return _reported(reply, inner, headers)
+
+
+def _says_nothing(error: object) -> bool:
+    """Tell whether an `error` is one of those that others leave out: empty, or an object of empty values."""
+    return not (any(error.values()) if isinstance(error, dict) else error)
 
 
 def refusal(status: int, payload: bytes, headers: Mapping[str, str] | None = None) -> UpstreamError:

@@ -46,9 +46,9 @@ class EventParser:
             size = len(block)  # the usual block: whole events of one line each
             if size <= self._max:
                 if block.find(b"\n") == size - 2:
-                    return [block[6:-2]]
+                    return [block[6:-2]] if size > len(b"data: \n\n") else []
                 payloads = block[6:-2].split(b"\n\ndata: ")
-                if block.count(b"\n") == 2 * len(payloads):
+                if block.count(b"\n") == 2 * len(payloads) and b"" not in payloads:
                     return payloads
         return self._feed_lines(block)
 
@@ -109,8 +109,8 @@ class EventParser:
                 self._name = line[6:].strip()
             return
         failed = self._name.lower() == b"error"
-        if self._data or failed:
-            payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        if payload or failed:  # an event without data is none; some servers keep a connection open so
             payloads.append(ErrorPayload(payload) if failed else payload)
         self._data.clear()
         self._name = b""

@@ -360,6 +360,9 @@ UNDERSTOOD: dict[str, Fault] = {
     "lines that end in CR LF": streamed_as(lambda text: text.replace(b"\n", b"\r\n")),
     "lines that end in CR": streamed_as(lambda text: text.replace(b"\n", b"\r")),
     "a byte order mark": streamed_as(lambda text: b"\xef\xbb\xbf" + text),
+    "events without data": streamed_as(lambda text: text.replace(b"data: {", b"data:\n\ndata: \n\ndata: {")),
+    "an empty error beside the choices": right(lambda body, _: body.update(error="")),
+    "an error of empty values": right(lambda body, _: body.update(error={"message": "", "code": None})),
     "comments between the events": streamed_as(lambda text: text.replace(b"\n\n", b"\n\n: busy\n\n")),
     "no blank after the colon": streamed_as(lambda text: text.replace(b"data: ", b"data:")),
     "single bytes": in_single_bytes,
@@ -435,13 +438,13 @@ def chat_outcome(response: httpx.Response) -> Outcome:
     if response.headers["content-type"].startswith("text/event-stream"):
         complete = response.text.endswith("data: [DONE]\n\n")
         for event in events_in(response.text):
-            failure = event.get("error") or failure
+            failure = failure if "choices" in event else event["error"]
             scaling = event.get("scaling") or scaling
             for choice in event.get("choices") or ():
                 answer += choice["delta"].get("content") or ""
     else:
         body = response.json()
-        failure, scaling = body.get("error"), body.get("scaling")
+        failure, scaling = None if "choices" in body else body["error"], body.get("scaling")
         complete = failure is None
         answer = "" if failure else body["choices"][0]["message"]["content"]
     return Outcome(

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import HttpUrl
 from starlette.types import Message
 
 from gateway.app import create_app
@@ -16,6 +17,7 @@ from gateway.errors import GatewayError, UpstreamError
 from gateway.http.streaming import EventStream
 from tests.fakes import ScriptedUpstream, Step, Text, says, until
 from tests.serving import serving
+from tests.stub_engine import Events, stub_engine
 
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -140,6 +142,28 @@ async def test_a_client_that_hangs_up_between_signs_of_life_ends_the_generation(
             await beats(response.aiter_lines(), 2)
             assert upstream.open == 1
         await until(lambda: upstream.dropped == 1 and upstream.open == 0)
+
+
+async def test_a_relayed_completion_is_never_silent_either() -> None:
+    """Its signs of life stand between the engine's own events, which stay as they are."""
+    gate, text = asyncio.Event(), {"choices": [{"index": 0, "text": "7", "finish_reason": "stop"}]}
+    async with stub_engine() as engine:
+        engine.answers("/v1/completions", Events([gate, text]))
+        settings = Settings(heartbeat=0.01, upstream=HttpUrl(engine.base_url))
+        async with (
+            serving(create_app(settings)) as url,
+            httpx.AsyncClient(base_url=url) as client,
+            client.stream(
+                "POST", "/v1/completions", json={"model": "tiny", "prompt": "3 + 4 =", "stream": True}
+            ) as response,
+        ):
+            assert response.status_code == 200
+            lines = response.aiter_lines()
+            assert set(await beats(lines, 3)) == {": still working"}
+            gate.set()
+            rest = [line async for line in lines if line and not line.startswith(":")]
+    assert [json.loads(line.removeprefix("data: ")) for line in rest[:-1]] == [text]
+    assert rest[-1] == "data: [DONE]"
 
 
 class Stream:
