@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gateway.errors import UpstreamError
 from gateway.runs.events import Delta, Enforced, FinishedSample, TokenCounts
 from gateway.runs.sample_plan import SamplePlan
-from gateway.runs.written_text import FILED_AS_REASONING, Continuation, WrittenText
+from gateway.runs.written_text import FILED_AS_REASONING, LISTED_CONTENT, Continuation, WrittenText
 from gateway.upstreams.base import Chunk, Prompt
 from gateway.upstreams.merging import merge
 from policies.limiter import Limiter
@@ -187,6 +187,7 @@ class SampleState:
         self._cut = False  # text beyond the limit was cut off
         self._message: dict[str, Any] = {"role": "assistant"}
         self._choice: dict[str, Any] = {}
+        self._notes: tuple[str, ...] = ()
         self._ending: Mapping[str, Any] = {}  # the choice of the chunk with the finish reason
         self._confidence = None if plan.window is None else ConfidenceWindow(plan.window)
 
@@ -201,6 +202,8 @@ class SampleState:
         if chunk.finish_reason is not None:
             self.finish_reason = chunk.finish_reason
             self._ending = choice
+            if chunk.listed:
+                self._notes = (LISTED_CONTENT,)
         fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
         if fields:
             fields = self._keep_fields(choice)
@@ -382,7 +385,7 @@ class SampleState:
         enforced: Enforced = "none"
         if self._limiter is not None:
             enforced = "native" if self._plan.native and kept is not False else "forced"
-        notes = (FILED_AS_REASONING,) if text.filed else ()
+        notes = (*self._notes, FILED_AS_REASONING) if text.filed else self._notes
         envelope = envelope_of(self.event)
         finished = FinishedSample(sample, counts, enforced, envelope, account.usage, kept, notes)
         if reasoning or content:

@@ -18,7 +18,7 @@ from gateway.runs.sample_state import (
     unfinished,
 )
 from gateway.runs.sampling import share_out
-from gateway.runs.written_text import FILED_AS_REASONING
+from gateway.runs.written_text import FILED_AS_REASONING, LISTED_CONTENT
 from gateway.upstreams.base import Completion
 from policies.thinking import Markup, ThinkingText
 from scorers.types import Sample, Usage
@@ -99,6 +99,8 @@ def _sample(
             "choice": {k: v for k, v in choice.items() if k not in own},
         },
     )
+    if index in completion.listed:
+        notes = (LISTED_CONTENT, *notes)
     enforced: Enforced = "none" if plan.limit is None else "native"
     return FinishedSample(sample, counts, enforced, envelope, usage if alone else {}, notes=notes)
 

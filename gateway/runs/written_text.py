@@ -9,7 +9,10 @@ from gateway.upstreams.base import Chunk
 from policies.prompts import LEAD_IN, WAIT, closing_text
 from policies.thinking import Markup, ThinkingText, split_thinking
 
-__all__ = ["FILED_AS_REASONING", "Continuation", "WrittenText"]
+__all__ = ["FILED_AS_REASONING", "LISTED_CONTENT", "Continuation", "WrittenText"]
+
+LISTED_CONTENT = "the upstream sent the content as a list of parts: their texts are the content"
+"""The note where an engine's content was no text of its own."""
 
 FILED_AS_REASONING = (
     "the upstream filed the answer as reasoning, although thinking is switched off: it is the content"

@@ -109,7 +109,8 @@ class Chunk:
     for. `dropped` counts the tokens whose text the gateway has cut off.
 
     `failure` says that the choice can't be used: it is malformed, or its finish reason is none of an answer
-    that is complete or cut at a token limit.
+    that is complete or cut at a token limit. `listed`, in the last chunk: the choice's
+    content came as lists of parts, of which the texts are kept.
     """
 
     index: int | None
@@ -123,6 +124,7 @@ class Chunk:
     ids: Sequence[int] = ()
     dropped: int = 0
     failure: UpstreamError | None = None
+    listed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,14 @@ class Completion:
     """One unstreamed reply: its JSON body, checked like a `Chunk`.
 
     `failures` holds the error of each choice that can't be used, by the choice's index. `headers` are those
-    that a client should see (rate limits).
+    that a client should see (rate limits). `listed` holds the indices of the choices whose content came as a
+    list of parts.
     """
 
     body: dict[str, Any]
     failures: Mapping[int, UpstreamError] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    listed: frozenset[int] = frozenset()
 
 
 class Upstream(Protocol):

@@ -136,9 +136,13 @@ def checked_finish(choice: Message) -> tuple[str | None, bool]:
     return word, True
 
 
-def check_message(message: Message, read_calls: Callable[[object], list[Message]]) -> None:
-    """Check a message, or a delta of one; `read_calls` checks its tool calls. Raises `Malformed`."""
+def check_message(message: Message, read_calls: Callable[[object], list[Message]]) -> bool:
+    """Check a message, or a delta of one; `read_calls` checks its tool calls. Raises `Malformed`.
+
+    Return whether the content came as a list of parts.
+    """
     content = message.get("content")
+    listed = isinstance(content, list)
     if isinstance(content, list):
         _split_parts(message, content)
     elif content is not None and not isinstance(content, str):
@@ -167,6 +171,7 @@ def check_message(message: Message, read_calls: Callable[[object], list[Message]
             isinstance(items, list) and all(isinstance(item, dict) for item in items)
         ):
             del message[name]
+    return listed
 
 
 def _split_parts(message: Message, parts: list[Any]) -> None:

@@ -111,17 +111,17 @@ class HTTPUpstream:
         choices, text = choices_in(request), request.endpoint == "completions"
         limits = ReplyLimits(self.limits, choices=choices, logprobs=bool(request.body.get("logprobs")))
         body, headers = await self._post_json(f"{self._base}/{request.endpoint}", request.body, limits)
-        body, failures = check_reply(body, choices, text=text, headers=headers)
-        if any(_has_thinking(choice["message"]) for choice in body["choices"]):
+        completion = check_reply(body, choices, text=text, headers=headers)
+        if any(_has_thinking(choice["message"]) for choice in completion.body["choices"]):
             self.traits(_model_in(request.body)).splits_thinking = True
-        return Completion(body, failures, headers)
+        return completion
 
     async def _fold(self, request: UpstreamRequest) -> Completion:
         folding = Folding()
         async with aclosing(self.stream(replace(request, verbatim=False))) as chunks:
             async for chunk in chunks:
                 folding.add(chunk)
-        return Completion(folding.body(), folding.failures)
+        return Completion(folding.body(), folding.failures, listed=frozenset(folding.listed))
 
     def stream(self, request: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
         """Send one streamed request, which also asks for token counts in the engine's own way.

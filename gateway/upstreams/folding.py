@@ -17,12 +17,12 @@ class Folding:
     """Takes the chunks of a streamed chat reply, and returns the body of the same reply unstreamed.
 
     Usage may come in events without a choice (one for all choices or, from llama.cpp, one for each), or with
-    a choice's own chunks. The prompt is counted once. `failures` holds the error of each choice that can't be
-    used, by its index.
+    a choice's own chunks. The prompt is counted once. `failures` and `listed` are those of `Completion`.
     """
 
     def __init__(self) -> None:
         self.failures: dict[int, UpstreamError] = {}
+        self.listed: set[int] = set()
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: dict[str, Any] = {}
@@ -36,6 +36,8 @@ class Folding:
         if chunk.index is not None:
             if chunk.failure is not None:
                 self.failures[chunk.index] = chunk.failure
+            if chunk.listed:
+                self.listed.add(chunk.index)
             self._add_choice(chunk.index, chunk)
         if chunk.usage and chunk.event.get("usage"):
             self._prompt = max(self._prompt, chunk.usage.get("prompt_tokens") or 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import UpstreamError, UpstreamUnreachable
+from gateway.upstreams.base import Completion
 from gateway.upstreams.checks import (
     check_envelope,
     check_message,
@@ -27,11 +28,11 @@ def check_reply(
     *,
     text: bool = False,
     headers: Mapping[str, str] | None = None,
-) -> tuple[dict[str, Any], dict[int, UpstreamError]]:
-    """Return a whole reply, checked, and the error of each choice that can't be used.
+) -> Completion:
+    """Return a whole reply, checked.
 
     A reply of `/v1/completions` (`text`) gets the shape of a chat reply. Raises `UpstreamError` where it is
-    an error or has no choices. `headers` go with that error.
+    an error or has no choices. `headers`, which a client should see, go with either.
     """
     sent = reply.get("choices")
     if (not sent or "error" in reply) and (error := error_of(reply, headers)) is not None:
@@ -43,9 +44,10 @@ def check_reply(
         del reply["usage"]
     failures: dict[int, UpstreamError] = {}
     checked: list[dict[str, Any]] = []
+    listed: set[int] = set()
     for index, choice in _placed(sent, choices):
         try:
-            checked.append(_whole_choice(choice, index, text))
+            checked.append(_whole_choice(choice, index, text, listed))
         except Malformed as problem:
             failures[index] = malformed(str(problem))
             checked.append(
@@ -64,7 +66,7 @@ def check_reply(
     reply["choices"] = checked
     if text:
         reply["object"] = "chat.completion"
-    return reply, failures
+    return Completion(reply, failures, headers or {}, frozenset(listed))
 
 
 def _placed(sent: list[Any], choices: int) -> list[tuple[int, Any]]:
@@ -91,7 +93,8 @@ def _placed(sent: list[Any], choices: int) -> list[tuple[int, Any]]:
     return sorted(placed, key=lambda pair: pair[0])
 
 
-def _whole_choice(choice: Any, index: int, text: bool) -> dict[str, Any]:
+def _whole_choice(choice: Any, index: int, text: bool, listed: set[int]) -> dict[str, Any]:
+    """Return a checked choice; add its index to `listed` if its content is a list. Raises `Malformed`."""
     if not isinstance(choice, dict):
         raise Malformed("it is no object")
     if type(choice.get("index")) is not int or choice["index"] != index:
@@ -104,7 +107,8 @@ def _whole_choice(choice: Any, index: int, text: bool) -> dict[str, Any]:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise Malformed("its message is no object")
-    check_message(message, check_tool_calls)
+    if check_message(message, check_tool_calls):
+        listed.add(index)
     if choice.get("logprobs") is not None:
         choice["logprobs"] = (legacy_logprobs if text else checked_logprobs)(choice["logprobs"])
     return choice

@@ -125,6 +125,7 @@ class ChunkReader:
         self._hide_ids = hide_ids
         self._blackout = blackout.payload if blackout is not None and blackout.hides else None
         self._calls: dict[int, ToolCallReader] = {}
+        self._listed: set[int] = set()  # choices whose content comes as a list of parts
 
     @property
     def all_failed(self) -> bool:
@@ -164,7 +165,7 @@ class ChunkReader:
         passed = passed_headers(headers)
         if self._blackout is not None:
             passed = {name: self._blackout(value.encode()).decode() for name, value in passed.items()}
-        reply, failures = check_reply(reply, self._choices, text=self._text, headers=passed)
+        completion = check_reply(reply, self._choices, text=self._text, headers=passed)
         chunks = []
         usage = reply.get("usage")
         for choice in reply["choices"]:
@@ -175,11 +176,12 @@ class ChunkReader:
                     index,
                     message.get("content") or "",
                     message.get("reasoning_content") or message.get("reasoning") or "",
-                    None if index in failures else choice["finish_reason"],
+                    None if index in completion.failures else choice["finish_reason"],
                     usage=usage if self._choices == 1 else None,
                     event=reply,
                     choice=choice,
-                    failure=failures.get(index),
+                    failure=completion.failures.get(index),
+                    listed=index in completion.listed,
                 )
             )
             self.open_choices.discard(index)
@@ -262,7 +264,10 @@ class ChunkReader:
         if reasoning:
             self._traits.splits_thinking = True
         ids = token_ids(choice["token_ids"]) if "token_ids" in choice else ()
-        return Chunk(index, delta.get("content") or "", reasoning, finish, tokens, usage, event, choice, ids)
+        chunk = Chunk(index, delta.get("content") or "", reasoning, finish, tokens, usage, event, choice, ids)
+        if finish is not None and index in self._listed:
+            chunk.listed = True
+        return chunk
 
     def _index(self, index: object) -> int:
         checked = checked_index(index, self._choices == 1)
@@ -285,7 +290,8 @@ class ChunkReader:
             delta = choice["delta"] = {}
         if not isinstance(delta, dict):
             raise Malformed("its delta is no object")
-        check_message(delta, self._calls_at(index))
+        if check_message(delta, self._calls_at(index)):
+            self._listed.add(index)
         return delta
 
     def _calls_at(self, index: int) -> Any:
