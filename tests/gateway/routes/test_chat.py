@@ -12,8 +12,10 @@ from openai import APIError, AsyncOpenAI, BadRequestError
 from gateway.app import create_app
 from gateway.config import Settings
 from gateway.errors import UpstreamError
+from gateway.upstreams.client import HTTPUpstream
 from tests.fakes import Script, ScriptedUpstream, Text, says, thinks, until
 from tests.serving import events_of, serving
+from tests.stub_engine import Events, Json, chunk, stub_engine
 
 PATH = "/v1/chat/completions"
 ASK: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "What is 3 + 4?"}]}
@@ -381,9 +383,9 @@ class Buggy(ScriptedUpstream):
     """An engine whose adapter has a bug."""
 
     async def _play(self, scripts: list[Script]) -> Any:
-        async for chunk in super()._play(scripts):
-            yield chunk
-            if chunk.content:
+        async for played in super()._play(scripts):
+            yield played
+            if played.content:
                 raise ZeroDivisionError
 
     async def complete(self, plan: Any) -> Any:
@@ -577,3 +579,25 @@ async def test_logprobs_come_through_a_cut() -> None:
     )
     body = (await post(upstream, {"X-Reasoning-Budget": "4"}, logprobs=True)).json()
     assert len(body["choices"][0]["logprobs"]["content"]) == 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_content_in_parts_is_noted(stream: bool) -> None:
+    """Mistral's API sends thinking and text as a list; the client gets both as text, and a note about it."""
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Easy."}]},
+        {"type": "text", "text": "Four."},
+    ]
+    whole = Json({"choices": [{"index": 0, "message": {"content": parts}, "finish_reason": "stop"}]})
+    steps = [{"choices": [{"index": 0, "delta": {"content": [part]}}]} for part in parts]
+    streamed = Events([*steps, chunk(finish="stop")])
+    async with stub_engine() as engine:
+        engine.answers("/v1/chat/completions", streamed if stream else whole)
+        app = create_app(Settings(), HTTPUpstream(engine.base_url))
+        async with serving(app) as address, httpx.AsyncClient(base_url=address) as client:
+            reply = await client.post(PATH, json={**ASK, "stream": stream})
+    events = events_of(reply.text) if stream else [reply.json()]
+    messages = [choice["delta" if stream else "message"] for event in events for choice in event["choices"]]
+    assert "".join(message.get("content") or "" for message in messages) == "Four."
+    assert "".join(message.get("reasoning") or "" for message in messages) == "Easy."
+    assert "list of parts" in " ".join(events[-1]["scaling"]["notes"])
