@@ -655,7 +655,7 @@ async def test_a_vote_whose_samples_share_a_request_survives_its_loss(
     assert_right(outcome)
     assert requests > 1
     assert outcome.samples["finished"] == 6
-    assert 1 <= outcome.samples["failed"] <= 6
+    assert outcome.samples["failed"] <= 6  # choices that were never begun are only asked for anew
     assert outcome.samples["launched"] == 6 + outcome.samples["failed"]
 
 
