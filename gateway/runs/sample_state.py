@@ -31,6 +31,7 @@ __all__ = [
 
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
+_CHOICE_USUAL = _CHOICE_OWN | {"logprobs", "token_ids"}  # in most chunks, and mostly null
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -204,8 +205,8 @@ class SampleState:
             self._ending = choice
             if chunk.listed:
                 self._notes = (LISTED_CONTENT,)
-        fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
-        if fields:
+        fields = not (_CHOICE_USUAL.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
+        if fields or choice.get("logprobs") is not None or choice.get("token_ids") is not None:
             fields = self._keep_fields(choice)
         text = chunk.reasoning + chunk.content
         reasoning = content = ""
