@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -276,26 +276,23 @@ def compare(
 # The gateways and the engine.
 
 
-@dataclass
 class Proxy:
     """A gateway, and the engine behind it."""
 
-    engine: FaultyEngine
-    client: httpx.AsyncClient
-    words: Iterator[int] = field(default_factory=count)
-
-    def __repr__(self) -> str:
-        return "Proxy()"  # hypothesis prints it with every example
+    def __init__(self, engine: FaultyEngine, client: httpx.AsyncClient, words: Iterator[int]) -> None:
+        self.words = words
+        self._engine = engine
+        self._client = client
 
     async def exchange(
         self, body: Json, answer: Reply, path: str = CHAT, cuts: Sequence[int] = ()
     ) -> Exchange:
         """Send one request, which the engine answers so."""
         word = f"conversation-{next(self.words)}-"
-        self.engine.meets(word, engine_reply(answer, cuts))
+        self._engine.meets(word, engine_reply(answer, cuts))
         body = json.loads(json.dumps(body).replace("WORD", word))
-        response = await self.client.post(path, content=json.dumps(body))
-        return Exchange(body, [json.loads(payload) for payload in self.engine.payloads(word)], response)
+        response = await self._client.post(path, content=json.dumps(body))
+        return Exchange(body, [json.loads(payload) for payload in self._engine.payloads(word)], response)
 
 
 @dataclass
@@ -337,7 +334,7 @@ async def proxy(engine: FaultyEngine) -> AsyncIterator[Proxy]:
     """Serve a gateway with default settings."""
     settings = Settings(upstream=HttpUrl(engine.base_url))
     async with serving(create_app(settings)) as url, httpx.AsyncClient(base_url=url) as client:
-        yield Proxy(engine, client)
+        yield Proxy(engine, client, count())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -391,7 +388,9 @@ thinking_fields = {
 }
 functions = st.fixed_dictionaries({"name": st.sampled_from(["read", "write"]), "arguments": texts})
 calls = st.lists(
-    st.fixed_dictionaries({"id": some_text, "type": st.just("function"), "function": functions}), max_size=2
+    st.fixed_dictionaries({"id": some_text, "type": st.just("function"), "function": functions}),
+    max_size=2,
+    unique_by=lambda call: call["id"],  # a call that repeats another is left out
 )
 parts = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": texts}), min_size=1, max_size=2)
 history = st.lists(
