@@ -31,6 +31,7 @@ __all__ = [
 
 TEXT_FIELDS = frozenset({"content", "reasoning", "reasoning_content"})
 _CHOICE_OWN = frozenset({"index", "delta", "message", "finish_reason"})
+_CHOICE_USUAL = _CHOICE_OWN | {"logprobs"}  # in most chunks, and mostly null
 _ENVELOPE_OWN = frozenset({"choices", "usage", "timings", "object"})
 _LIMIT_TOLERANCE = 2  # engines may count the tag, or a line feed that the template writes after it
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -200,12 +201,9 @@ class SampleState:
         self.event = chunk.event
         choice = chunk.choice
         if chunk.finish_reason is not None:
-            self.finish_reason = chunk.finish_reason
-            self._ending = choice
-            if chunk.listed:
-                self._notes = (LISTED_CONTENT,)
-        fields = not (_CHOICE_OWN.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
-        if fields:
+            self._take_ending(chunk)
+        fields = not (_CHOICE_USUAL.issuperset(choice) and TEXT_FIELDS.issuperset(choice.get("delta") or ()))
+        if fields or choice.get("logprobs") is not None:
             fields = self._keep_fields(choice)
         text = chunk.reasoning + chunk.content
         reasoning = content = ""
@@ -224,6 +222,13 @@ class SampleState:
         if reasoning or content or fields:
             return Delta(self.index, reasoning, content, chunk.event, choice if fields else _NOTHING)
         return None
+
+    def _take_ending(self, chunk: Chunk) -> None:
+        """Take the chunk with the finish reason, which may have text too."""
+        self.finish_reason = chunk.finish_reason
+        self._ending = chunk.choice
+        if chunk.listed:
+            self._notes = (LISTED_CONTENT,)
 
     def use(self, chunk: Chunk) -> None:
         """Take the usage of a chunk that follows the end of the reply."""
@@ -247,6 +252,11 @@ class SampleState:
         reasoning, content = self.text.add(chunk)
         if was_filed and not self.text.filed:  # it was thinking after all
             self.account.counts.reasoning = self.account.counts.completion
+        elif self.text.returned:  # it was no thinking after all
+            self.text.returned = False
+            self.account.counts.reasoning = 0
+            if self._limiter is not None:
+                self._limiter.used = 0
         split_by_engine = bool(chunk.reasoning and not chunk.content and not self.text.filed)
         was_thinking, thinking = split_by_engine or was_thinking, split_by_engine or splitter.thinking
         tokens = self.account.count(chunk, text)
@@ -363,7 +373,7 @@ class SampleState:
         counts, extra, choice = account.counts, dict(self._message), dict(self._choice)
         if self.phase is Phase.THINKING:
             thought = len(text.reasoning)
-            reasoning, content, returned = text.end(well=self._ended_whole())
+            reasoning, content, returned = text.end(well=self._ended_whole() or self._plan.verbatim)
             if returned:
                 counts.reasoning = round(counts.reasoning * len(text.reasoning) / thought) if thought else 0
             if text.split_late():

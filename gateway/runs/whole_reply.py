@@ -80,7 +80,7 @@ def _sample(
         envelope.pop("prompt_token_ids", None)
     message = choice.get("message") or {}
     finish_reason = str(choice["finish_reason"])
-    reasoning, content, notes = _split_message(message, plan, well=ended_well(finish_reason))
+    reasoning, content, notes = _split_message(message, plan, well=ended_well(finish_reason) or plan.verbatim)
     counts = _count(usage, reasoning, content, alone=alone)
     if notes:
         counts.reasoning, counts.estimated = 0, False
@@ -110,7 +110,8 @@ def _split_message(
 ) -> tuple[str, str, tuple[str, ...]]:
     """Return a message's thinking, its answer, and notes: split by the engine, else by the tags.
 
-    `well`: the reply came to its own end. Then only an end tag makes thinking of a text.
+    `well`: the reply came to its own end, or it crosses verbatim. Then only an end tag makes thinking of
+    a text.
     """
     markup: Markup = plan.markup
     thought = message.get("reasoning_content") or message.get("reasoning") or ""

@@ -38,7 +38,8 @@ class WrittenText:
 
     `engine_splits`: in this upstream request the engine has separated thinking from answer itself.
     `held_back` is answer text that the next upstream request will write again. `filed`: the engine has filed
-    all answer text so far as reasoning.
+    all answer text so far as reasoning. `returned`: the last chunk has made answer of text that had
+    counted as thinking.
 
     `splits`: the engine usually separates them, so text without a tag is shown as answer from the start.
     `thinking_off`: thinking is switched off, so reasoning without any content is the answer.
@@ -54,6 +55,7 @@ class WrittenText:
         "filed",
         "held_back",
         "reading",
+        "returned",
     )
 
     def __init__(self, markup: Markup, prefill: str, *, splits: bool, thinking_off: bool) -> None:
@@ -65,6 +67,7 @@ class WrittenText:
         self.held_back = ""
         self.engine_splits = False
         self.filed = False
+        self.returned = False
         self._gateway_opens = prefill != ""
 
     @property
@@ -90,6 +93,9 @@ class WrittenText:
                 return self._add_filed(chunk)
             if not self.engine_splits:
                 thought = thought.removeprefix(self._markup.open)  # some parsers leave the tag in
+                if self.assumed and self.reading.reasoning_parts:  # the engine has called it an answer
+                    content = self.reading.return_block()
+                    self.returned = True
                 self.restore_open_tag()
                 self.reading.splitter.thinking = False  # the engine has taken the tags out
                 self.engine_splits = True
@@ -99,8 +105,8 @@ class WrittenText:
             if self.filed:
                 self._file_as_thinking()
             self._turn.append(chunk.content)
-            more, content = self.reading.feed(chunk.content)
-            reasoning += more
+            more, answer = self.reading.feed(chunk.content)
+            reasoning, content = reasoning + more, content + answer
         return reasoning, content
 
     def _add_filed(self, chunk: Chunk) -> tuple[str, str]:
@@ -124,8 +130,8 @@ class WrittenText:
     def end(self, *, well: bool) -> tuple[str, str, bool]:
         """End the reply; return the text that was still held back, and whether a block has become answer.
 
-        `well`: the reply came to its own end. Then thinking that no tag has ended is the answer, and all of
-        it is returned as answer text, as the engine gave it.
+        `well`: the reply came to its own end, or nothing may move without a tag. Then thinking that no tag
+        has ended is the answer, and all of it is returned as answer text, as the engine gave it.
         """
         reading = self.reading
         reasoning, content = reading.finish()

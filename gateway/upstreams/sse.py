@@ -108,9 +108,11 @@ class EventParser:
             if line.startswith(b"event:"):
                 self._name = line[6:].strip()
             return
-        failed = self._name.lower() == b"error"
+        name = self._name.lower()
+        failed = name == b"error"
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        if payload or failed:  # an event without data is none; some servers keep a connection open so
+        # An event without data is none. So, or by pings, some servers keep a connection open.
+        if (payload or failed) and name != b"ping":
             payloads.append(ErrorPayload(payload) if failed else payload)
         self._data.clear()
         self._name = b""

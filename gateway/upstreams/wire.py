@@ -237,9 +237,7 @@ class ChunkReader:
     ) -> Chunk | None:
         """Return the chunk of one choice; None where the choice has ended, or nobody asked for it."""
         if type(choice) is not dict:
-            if self._choices == 1 and self.open_choices:
-                return self._failure(0, malformed("it is no object"), event, usage)
-            raise malformed("it is no object")
+            return self._no_object(event, usage)
         index = choice.get("index")
         if type(index) is not int:
             index = choice["index"] = self._index(index)
@@ -269,6 +267,12 @@ class ChunkReader:
             chunk.listed = True
         return chunk
 
+    def _no_object(self, event: dict[str, Any], usage: dict[str, Any] | None) -> Chunk:
+        """Return the failure of the only choice; of several, nobody knows which it is."""
+        if self._choices == 1 and self.open_choices:
+            return self._failure(0, malformed("it is no object"), event, usage)
+        raise malformed("it is no object")
+
     def _index(self, index: object) -> int:
         checked = checked_index(index, self._choices == 1)
         if checked is None:
@@ -286,8 +290,11 @@ class ChunkReader:
             choice["delta"] = {}
             return {"content": text}
         delta = choice.get("delta")
-        if delta is None:
-            delta = choice["delta"] = {}
+        if delta is None:  # some engines stream `message`, or the `text` of /v1/completions
+            delta = choice.pop("message", None)
+            if delta is None:
+                delta = {"content": choice.pop("text")} if choice.get("text") else {}
+            choice["delta"] = delta
         if not isinstance(delta, dict):
             raise Malformed("its delta is no object")
         if check_message(delta, self._calls_at(index)):

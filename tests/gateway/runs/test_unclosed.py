@@ -68,9 +68,25 @@ async def test_what_was_shown_as_thinking_is_given_as_the_answer() -> None:
 
 
 async def test_thinking_that_a_token_limit_cut_stays_thinking() -> None:
-    """Nobody knows what it would have become."""
+    """Nobody knows what it would have become, so it is no answer of a vote."""
+    _, result = await run_to_end(
+        ScriptedUpstream(says("Hm, ", "so", finish="length")), vote_for(2, family=OPENED)
+    )
+    assert (result.chosen[0].reasoning, result.chosen[0].content) == ("Hm, so", "")
+
+
+async def test_a_cut_text_stays_where_the_engine_put_it() -> None:
+    """Where nothing was asked, only an end tag moves text out of the content."""
     whole, _, (_, content) = await whole_and_streamed(says("Hm, ", "so", finish="length"), family=OPENED)
-    assert (whole.chosen[0].reasoning, content) == ("Hm, so", "")
+    assert (whole.chosen[0].reasoning, content) == ("", "Hm, so")
+
+
+async def test_text_before_the_engines_own_split_is_the_answer() -> None:
+    """The engine has called it content, and no end tag says otherwise."""
+    script = says("Let me see. ", Text(reasoning="hm"), "Done.")
+    whole, _, (_, content) = await whole_and_streamed(script, family=OPENED)
+    assert (whole.chosen[0].reasoning, whole.chosen[0].content) == ("hm", "Let me see. Done.")
+    assert content == "Let me see. Done."
 
 
 async def test_a_block_that_was_closed_is_thinking() -> None:

@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
 @contextmanager
 def gateway(*texts: str) -> Iterator[tuple[str, ScriptedUpstream]]:
     """Yield the address of a gateway and its engine, which replies with these texts."""
-    upstream = ScriptedUpstream(*(says(text) for text in texts))
+    upstream = ScriptedUpstream(*(says(text) for text in texts), strict=True)
     with serving_in_thread(create_app(Settings(), upstream)) as url:
         yield f"{url}/v1", upstream
 
