@@ -141,12 +141,11 @@ async def test_the_stream_helper_of_responses_raises_a_failure_after_a_sign_of_l
     async with (
         serving(create_app(QUICK, upstream)) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        client.responses.stream(model="tiny", input="What is 3 + 4?") as stream,  # its status is out
     ):
-        async with client.responses.stream(model="tiny", input="What is 3 + 4?") as stream:
-            gate.set()  # the status is out, so a sign of life is
-            with pytest.raises(openai.APIError, match="out of order"):
-                async for _ in stream:
-                    pass
+        gate.set()
+        with pytest.raises(openai.APIError, match="out of order"):
+            await stream.until_done()
 
 
 @pytest.mark.parametrize("path", REQUESTS)
