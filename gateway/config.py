@@ -42,6 +42,9 @@ Redactable = Literal["question", "reasoning", "text"]
 RouteName = Literal["/v1/chat/completions", "/v1/responses", "/v1/messages"]
 """The paths that take budgets."""
 
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A time limit; timers can't count to infinity."""
+
 
 class ConfigError(Exception):
     """The settings can't be used; the message names the file or variable and the field."""
@@ -128,13 +131,13 @@ class Settings(BaseModel):
     upstream_key: SecretStr | None = None
     family: str | None = None
     """The model family, if the model's name does not reveal it (see docs/reference/families.md)."""
-    connect_timeout: Annotated[float, Field(gt=0)] = 10.0
+    connect_timeout: Seconds = 10.0
     """Seconds to connect to the upstream."""
-    first_token_timeout: Annotated[float, Field(gt=0)] | None = None
+    first_token_timeout: Seconds | None = None
     """Seconds until the upstream's first token. None: as long as `idle_timeout`."""
-    idle_timeout: Annotated[float, Field(gt=0)] = 600.0
+    idle_timeout: Seconds = 600.0
     """Seconds between two tokens of the upstream before the gateway gives up on a request."""
-    total_timeout: Annotated[float, Field(gt=0)] | None = None
+    total_timeout: Seconds | None = None
     """Seconds for a whole upstream reply. None: no limit."""
     max_event_bytes: Annotated[int, Field(ge=1024)] = 8 * 2**20
     """The largest event of an upstream's stream."""
@@ -146,7 +149,7 @@ class Settings(BaseModel):
     """How many times larger a compressed upstream reply may become."""
     max_header_bytes: Annotated[int, Field(ge=1024)] = 64 * 2**10
     """The most bytes of all headers of an upstream reply."""
-    heartbeat: Annotated[float, Field(gt=0)] = 10.0
+    heartbeat: Seconds = 10.0
     """The longest silence of a streamed reply, in seconds: then the gateway sends a sign of life."""
     plain_replies: bool = False
     """Whether replies to requests that ask for nothing come without `scaling` and the gateway's headers."""
@@ -162,7 +165,7 @@ class Settings(BaseModel):
     """What chooses among free texts, whose answers can't be counted: mbr, first, or a scorer."""
     math_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that compare answers by computer algebra, started on first use. 0: none."""
-    scorer_seconds: Annotated[float, Field(gt=0)] = 30.0
+    scorer_seconds: Seconds = 30.0
     """Seconds that a scorer may take before the vote continues without it."""
     top_logprobs: Annotated[int, Field(ge=2)] = 20
     """Log probabilities to request for every token if confidence counts (DeepConf's k)."""

@@ -135,13 +135,17 @@ class _ResponseFormat:
         return self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: GatewayError) -> bytes:
-        """Write `response.failed`, then `error`: flat as in the reference, and nested as clients read it."""
+        """Write `response.failed`, then `error`: flat as in the reference, and nested as clients read it.
+
+        Clients expect `response.created` first, also where only signs of life went out until then.
+        """
+        created = b"" if self._events else self.begin({})
         error_fields = error.body()["error"]
         reason = {"code": "server_error", "message": error.message}
         response = {**self._response, "status": "failed", "error": reason, "output": self.output}
         failure = self._event("response.failed", response=response)
         flat = {key: error_fields.get(key) for key in ("code", "message", "param")}
-        return failure + self._event("error", **flat, error=error_fields)
+        return created + failure + self._event("error", **flat, error=error_fields)
 
     def response(self, result: RunResult, scaling: Mapping[str, Any]) -> Json:
         """Return the whole response; `scaling` is the report as a field, or empty."""

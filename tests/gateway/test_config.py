@@ -113,6 +113,8 @@ def test_adapters_are_a_list_or_a_text_with_commas(value: object, paths: tuple[s
     ("environ", "message"),
     [
         ({"THINKGATE_PORT": "many"}, r"^port \(THINKGATE_PORT\): .*valid integer"),
+        ({"THINKGATE_IDLE_TIMEOUT": "inf"}, r"^idle_timeout \(THINKGATE_IDLE_TIMEOUT\): .*finite number"),
+        ({"THINKGATE_HEARTBEAT": "inf"}, r"^heartbeat \(THINKGATE_HEARTBEAT\): .*finite number"),
         ({"THINKGATE_LAUNCH": "some"}, r"^launch \(THINKGATE_LAUNCH\): .*'waves' or 'all'"),
         ({"THINKGATE_RECORD_REDACT": "text, face"}, r"^record_redact\.1 \(THINKGATE_RECORD_REDACT\): "),
         ({"THINKGATE_LEVELS": '{"low": {"tokens": 9}}'}, r"^levels \(THINKGATE_LEVELS\): .*dictionary"),

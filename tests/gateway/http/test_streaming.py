@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from pydantic import HttpUrl
 from starlette.types import Message
@@ -131,6 +132,20 @@ async def test_a_failure_after_a_sign_of_life_is_an_event(path: str) -> None:
     error = json.loads(rest[-1].removeprefix("data: "))["error"]
     assert error["message"] == "out of order"
     assert "data: [DONE]" not in rest
+
+
+async def test_the_stream_helper_of_responses_raises_a_failure_after_a_sign_of_life() -> None:
+    """The helper accepts a failure only of a response that was created."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream(says(gate, BROKEN))
+    async with (
+        serving(create_app(QUICK, upstream)) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        client.responses.stream(model="tiny", input="What is 3 + 4?") as stream,  # its status is out
+    ):
+        gate.set()
+        with pytest.raises(openai.APIError, match="out of order"):
+            await stream.until_done()
 
 
 @pytest.mark.parametrize("path", REQUESTS)
