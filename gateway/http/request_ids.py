@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,12 +40,12 @@ class RequestIds:
         scope[REQUEST_ID] = request_id.decode("ascii")
         started = False
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:  # no coroutine, as a stream sends many
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, send_with_id)

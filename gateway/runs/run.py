@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway.runs.budget import AUTO
-from gateway.runs.events import Aside, Event, FailedSample, Finished, FinishedSample, RunResult
+from gateway.runs.events import Delta, Event, FailedSample, Finished, FinishedSample, RunResult
 from gateway.runs.request import RunRequest
 from gateway.runs.result import is_silent, result_of, with_cost
 from gateway.runs.sample_plan import SamplePlan, plan_samples
@@ -116,13 +116,14 @@ class Runner:
             draw_samples(self._upstream, plan, indices, stream=request.reply.stream)
         ) as events:
             async for event in events:
-                if isinstance(event, FinishedSample):
+                if isinstance(event, Delta):
+                    yield event
+                elif isinstance(event, FinishedSample):
                     finished.append(event)
                 elif isinstance(event, FailedSample):
                     failed.append(event)
                 else:
-                    if isinstance(event, Aside):
-                        usage = event.event.get("usage") or usage
+                    usage = event.event.get("usage") or usage
                     yield event
         extra = {"usage": usage} if usage else {}
         yield Finished(result_of(request, finished, started, plan.notes, failed, **extra))
