@@ -96,6 +96,7 @@ class BlockStream:
         self._queue: list[Block] = []  # blocks that are not closed; the first one is open
         self._blocks = 0
         self._calls: dict[int, Block] = {}
+        self._unopened: Block | None = None  # a call without arguments, whose name may still grow
         self._shown_live: int | None = None
         self._live_length = 0
 
@@ -166,22 +167,31 @@ class BlockStream:
     def _grow(self, kind: Literal["thinking", "text"], text: str) -> bytes:
         if not text:
             return b""
+        start = self._open_call()
         if not self._queue or self._queue[-1].kind != kind:
-            return self._append(Block(kind, self._blocks), text)
-        return self._extend(self._queue[-1], text)
+            return start + self._append(Block(kind, self._blocks), text)
+        return start + self._extend(self._queue[-1], text)
 
     def _fragment(self, fragment: Mapping[str, Any]) -> bytes:
         """Write a part of a tool call, as chat completions stream it."""
         index = fragment.get("index", 0)
         function = fragment.get("function") or {}
-        arguments = function.get("arguments") or ""
+        name, arguments = function.get("name") or "", function.get("arguments") or ""
         block = self._calls.get(index)
-        if block is not None:
-            return self._extend(block, arguments)
-        call_id = fragment.get("id") or _call_id()
-        block = Block("call", self._blocks, call_id=call_id, name=function.get("name") or "")
-        self._calls[index] = block
-        return self._append(block, arguments)
+        start = b""
+        if block is None:
+            start = self._open_call()
+            block = Block("call", self._blocks, call_id=fragment.get("id") or _call_id())
+            self._calls[index] = self._unopened = block
+        if block is self._unopened:
+            block.name += name
+            start += self._open_call() if arguments else b""
+        return start + self._extend(block, arguments)
+
+    def _open_call(self) -> bytes:
+        """Begin the call that waits for the rest of its name."""
+        block, self._unopened = self._unopened, None
+        return b"" if block is None else self._append(block, "")
 
     def _append(self, block: Block, text: str) -> bytes:
         """Begin a block behind all others."""
@@ -225,7 +235,7 @@ class BlockStream:
         return self._format.extend(block, text)
 
     def _close_all(self, *, complete: bool) -> bytes:
-        parts = []
+        parts = [self._open_call()]
         while self._queue:
             block = self._queue.pop(0)
             block.complete = complete or bool(self._queue)

@@ -58,6 +58,8 @@ def json_object(payload: bytes) -> dict[str, Any]:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         value = _tolerant_json(payload, error)
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
+        value = value[0]  # of Gemini's API
     if not isinstance(value, dict):
         raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
     if len(payload) > 2 * _HARMLESS_LEVELS and payload.count(b"[") + payload.count(b"{") > _HARMLESS_LEVELS:

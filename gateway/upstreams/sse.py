@@ -109,12 +109,21 @@ class EventParser:
                 self._name = line[6:].strip()
             return
         failed = self._name.lower() == b"error"
+        if len(self._data) > 1 and all(map(_is_whole, self._data)):
+            payloads += self._data[:-1]  # some servers leave the blank lines out
+            del self._data[:-1]
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         if payload or failed:  # an event without data is none; some servers keep a connection open so
             payloads.append(ErrorPayload(payload) if failed else payload)
         self._data.clear()
         self._name = b""
         self._size = 0
+
+
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line of data is a payload of its own; no JSON object has two such lines."""
+    text = line.strip()
+    return (text.startswith(b"{") and text.endswith(b"}")) or text == b"[DONE]"
 
 
 class EventCutter:

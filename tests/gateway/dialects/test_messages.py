@@ -95,6 +95,7 @@ class TestReplies:
         [
             (says("a", finish="length"), "max_tokens", None),
             (says("a", stop_reason="###"), "stop_sequence", "###"),
+            (says("a", finish="tool_calls"), "end_turn", None),  # no call, so no client may wait for one
         ],
     )
     async def test_why_it_stopped(self, script: Script, reason: str, sequence: str | None) -> None:
