@@ -22,7 +22,7 @@ from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
-__all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of"]
+__all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of", "refusal_of"]
 
 
 @dataclass(slots=True)
@@ -111,12 +111,14 @@ class BlockStream:
         The reply begins with its first text, so that an earlier failure keeps its own status.
         """
         calls = (delta.choice.get("delta") or {}).get("tool_calls") or ()
-        if not (delta.reasoning or delta.content or calls):
+        refusal = (delta.choice.get("delta") or {}).get("refusal") or ""
+        if not (delta.reasoning or delta.content or refusal or calls):
             return b""
         if self._request.votes:
             self._shown_live = delta.index
-            self._live_length += len(delta.content)
-        parts = [self._begin(delta.event), self._thinking(delta.reasoning), self._text(delta.content)]
+            self._live_length += len(delta.content + refusal)
+        parts = [self._begin(delta.event), self._thinking(delta.reasoning)]
+        parts.append(self._text(delta.content + refusal))
         parts += [self._fragment(fragment) for fragment in calls]
         return b"".join(parts)
 
@@ -142,7 +144,7 @@ class BlockStream:
                 revised = {"revised": self._live_length + len(CORRECTION)}
                 parts.append(self._text(CORRECTION))
                 self._calls = {}
-            parts += [self._thinking(sample.reasoning), self._text(sample.content)]
+            parts += [self._thinking(sample.reasoning), self._text(sample.content + refusal_of(sample))]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
         parts.append(self._close_all(complete=not sample.truncated))
         parts.append(self._format.end(result, reported(self._request, result, **revised)))
@@ -262,8 +264,8 @@ def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
     blocks: list[Block] = []
     if sample.reasoning and not request.reply.exclude_reasoning:
         blocks.append(Block("thinking", 0, [sample.reasoning]))
-    if sample.content:
-        blocks.append(Block("text", len(blocks), [sample.content]))
+    if text := sample.content + refusal_of(sample):
+        blocks.append(Block("text", len(blocks), [text]))
     for call in sample.tool_calls:
         function = call.get("function") or {}
         arguments, name = function.get("arguments") or "", function.get("name") or ""
@@ -271,6 +273,12 @@ def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
     if blocks:
         blocks[-1].complete = not sample.truncated
     return blocks
+
+
+def refusal_of(sample: Sample) -> str:
+    """Return the words in which the model refused to answer (OpenAI's `refusal`), usually none."""
+    refusal = (sample.extra.get("message") or {}).get("refusal")
+    return refusal if isinstance(refusal, str) else ""
 
 
 def _call_id() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.dialects.base import json_object
-from gateway.dialects.blocks import Block, BlockStream, blocks_of
+from gateway.dialects.blocks import Block, BlockStream, blocks_of, refusal_of
 from gateway.dialects.messages_input import chat_request
 from gateway.dialects.scaling import reported
 from gateway.dialects.sse import named_event
@@ -162,6 +162,8 @@ def _stop(sample: Sample) -> Json:
     """Return `stop_reason` and `stop_sequence`; only some engines name the sequence, as vLLM does."""
     sequence = sample.extra.get("choice", {}).get("stop_reason")
     reason = _STOP_REASONS.get(sample.finish_reason, "end_turn")
+    if refusal_of(sample):
+        return {"stop_reason": "refusal", "stop_sequence": None}
     if reason == "tool_use" and not sample.tool_calls:  # clients would wait for a call
         reason = "end_turn"
     if reason == "end_turn" and sample.tool_calls:

@@ -105,6 +105,22 @@ class TestReplies:
         assert (message.stop_reason, message.stop_sequence) == (reason, sequence)
         assert upstream.bodies[0]["stop"] == ["###"]
 
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_refusal_is_its_own_text(self, stream: bool) -> None:
+        """What an engine files as `refusal` is shown, and the reason says what it is."""
+        delta = {"role": "assistant", "content": None, "refusal": "I can't help."}
+        choice = {"index": 0, "message": delta, "finish_reason": "stop"}
+        async with stub_engine() as server:
+            server.answers("/v1/chat/completions", Json({"choices": [choice]}))
+            async with client_before(HTTPUpstream(f"{server.base_url}")) as client:
+                if stream:
+                    async with client.messages.stream(**TALK) as events:
+                        message = await events.get_final_message()
+                else:
+                    message = await client.messages.create(**TALK)
+        assert [block.text for block in message.content] == ["I can't help."]
+        assert message.stop_reason == "refusal"
+
     async def test_the_headers_work_as_in_chat(self) -> None:
         """Samples, vote and budget can come in headers here too, and the reply reports them."""
         scripts = [says(f"The answer is {value}.") for value in (7, 8, 7)]
