@@ -350,6 +350,7 @@ FAMILIES: tuple[Family, ...] = (
         "template, engine",
         open="<|channel|>analysis<|message|>",
         close="<|end|><|start|>assistant<|channel|>final<|message|>",
+        answer=("<|channel|>final<|message|>", "<|return|>"),  # some engines' parsers leave these in
         off_fallback="effort",
         levels=_level_switches("reasoning_effort", "low", "low", "medium", "high", "high", top_level=True),
         history="loop",

@@ -22,7 +22,7 @@ from gateway.runs.events import Aside, Delta, Progress, RunResult
 from gateway.runs.request import RunRequest
 from scorers.types import Sample
 
-__all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of"]
+__all__ = ["Block", "BlockFormat", "BlockStream", "blocks_of", "refusal_of"]
 
 
 @dataclass(slots=True)
@@ -96,6 +96,7 @@ class BlockStream:
         self._queue: list[Block] = []  # blocks that are not closed; the first one is open
         self._blocks = 0
         self._calls: dict[int, Block] = {}
+        self._unopened: Block | None = None  # a call without arguments, whose name may still grow
         self._shown_live: int | None = None
         self._live_length = 0
 
@@ -110,12 +111,14 @@ class BlockStream:
         The reply begins with its first text, so that an earlier failure keeps its own status.
         """
         calls = (delta.choice.get("delta") or {}).get("tool_calls") or ()
-        if not (delta.reasoning or delta.content or calls):
+        refusal = (delta.choice.get("delta") or {}).get("refusal") or ""
+        if not (delta.reasoning or delta.content or refusal or calls):
             return b""
         if self._request.votes:
             self._shown_live = delta.index
-            self._live_length += len(delta.content)
-        parts = [self._begin(delta.event), self._thinking(delta.reasoning), self._text(delta.content)]
+            self._live_length += len(delta.content + refusal)
+        parts = [self._begin(delta.event), self._thinking(delta.reasoning)]
+        parts.append(self._text(delta.content + refusal))
         parts += [self._fragment(fragment) for fragment in calls]
         return b"".join(parts)
 
@@ -141,7 +144,7 @@ class BlockStream:
                 revised = {"revised": self._live_length + len(CORRECTION)}
                 parts.append(self._text(CORRECTION))
                 self._calls = {}
-            parts += [self._thinking(sample.reasoning), self._text(sample.content)]
+            parts += [self._thinking(sample.reasoning), self._text(sample.content + refusal_of(sample))]
             parts += [self._fragment({**call, "index": i}) for i, call in enumerate(sample.tool_calls)]
         parts.append(self._close_all(complete=not sample.truncated))
         parts.append(self._format.end(result, reported(self._request, result, **revised)))
@@ -166,22 +169,31 @@ class BlockStream:
     def _grow(self, kind: Literal["thinking", "text"], text: str) -> bytes:
         if not text:
             return b""
+        start = self._open_call()
         if not self._queue or self._queue[-1].kind != kind:
-            return self._append(Block(kind, self._blocks), text)
-        return self._extend(self._queue[-1], text)
+            return start + self._append(Block(kind, self._blocks), text)
+        return start + self._extend(self._queue[-1], text)
 
     def _fragment(self, fragment: Mapping[str, Any]) -> bytes:
         """Write a part of a tool call, as chat completions stream it."""
         index = fragment.get("index", 0)
         function = fragment.get("function") or {}
-        arguments = function.get("arguments") or ""
+        name, arguments = function.get("name") or "", function.get("arguments") or ""
         block = self._calls.get(index)
-        if block is not None:
-            return self._extend(block, arguments)
-        call_id = fragment.get("id") or _call_id()
-        block = Block("call", self._blocks, call_id=call_id, name=function.get("name") or "")
-        self._calls[index] = block
-        return self._append(block, arguments)
+        start = b""
+        if block is None:
+            start = self._open_call()
+            block = Block("call", self._blocks, call_id=fragment.get("id") or _call_id())
+            self._calls[index] = self._unopened = block
+        if block is self._unopened:
+            block.name += name
+            start += self._open_call() if arguments else b""
+        return start + self._extend(block, arguments)
+
+    def _open_call(self) -> bytes:
+        """Begin the call that waits for the rest of its name."""
+        block, self._unopened = self._unopened, None
+        return b"" if block is None else self._append(block, "")
 
     def _append(self, block: Block, text: str) -> bytes:
         """Begin a block behind all others."""
@@ -225,7 +237,7 @@ class BlockStream:
         return self._format.extend(block, text)
 
     def _close_all(self, *, complete: bool) -> bytes:
-        parts = []
+        parts = [self._open_call()]
         while self._queue:
             block = self._queue.pop(0)
             block.complete = complete or bool(self._queue)
@@ -252,8 +264,8 @@ def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
     blocks: list[Block] = []
     if sample.reasoning and not request.reply.exclude_reasoning:
         blocks.append(Block("thinking", 0, [sample.reasoning]))
-    if sample.content:
-        blocks.append(Block("text", len(blocks), [sample.content]))
+    if text := sample.content + refusal_of(sample):
+        blocks.append(Block("text", len(blocks), [text]))
     for call in sample.tool_calls:
         function = call.get("function") or {}
         arguments, name = function.get("arguments") or "", function.get("name") or ""
@@ -261,6 +273,12 @@ def blocks_of(request: RunRequest, sample: Sample) -> list[Block]:
     if blocks:
         blocks[-1].complete = not sample.truncated
     return blocks
+
+
+def refusal_of(sample: Sample) -> str:
+    """Return the words in which the model refused to answer (OpenAI's `refusal`), usually none."""
+    refusal = (sample.extra.get("message") or {}).get("refusal")
+    return refusal if isinstance(refusal, str) else ""
 
 
 def _call_id() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from gateway.dialects.base import json_object
-from gateway.dialects.blocks import Block, BlockStream, blocks_of
+from gateway.dialects.blocks import Block, BlockStream, blocks_of, refusal_of
 from gateway.dialects.messages_input import chat_request
 from gateway.dialects.scaling import reported
 from gateway.dialects.sse import named_event
@@ -30,6 +30,7 @@ _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "content_filt
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
@@ -37,6 +38,7 @@ _ERRORS = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+    529: "overloaded_error",
 }
 Json = dict[str, Any]
 
@@ -160,6 +162,10 @@ def _stop(sample: Sample) -> Json:
     """Return `stop_reason` and `stop_sequence`; only some engines name the sequence, as vLLM does."""
     sequence = sample.extra.get("choice", {}).get("stop_reason")
     reason = _STOP_REASONS.get(sample.finish_reason, "end_turn")
+    if refusal_of(sample):
+        return {"stop_reason": "refusal", "stop_sequence": None}
+    if reason == "tool_use" and not sample.tool_calls:  # clients would wait for a call
+        reason = "end_turn"
     if reason == "end_turn" and sample.tool_calls:
         reason = "tool_use"
     elif reason == "end_turn" and isinstance(sequence, str):

@@ -59,10 +59,17 @@ def json_object(payload: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         value = _tolerant_json(payload, error)
     if type(value) is not dict:
-        raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
+        value = _listed_error(value)
     if len(payload) > 2 * _HARMLESS_LEVELS and payload.count(b"[") + payload.count(b"{") > _HARMLESS_LEVELS:
         _check_depth(value)
     return value
+
+
+def _listed_error(value: Any) -> Message:
+    """Return the error that Gemini's API sends as the only item of a list. Raises `UpstreamUnreachable`."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
+        return value[0]
+    raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
 
 
 def _check_depth(value: Any) -> None:

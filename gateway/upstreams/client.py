@@ -43,6 +43,7 @@ _MODELS_REMEMBERED = 1_000  # an upstream without a model list may be asked for 
 _TEXTS_REMEMBERED = 1_000
 _ERROR_SECONDS = 5.0  # for the body of an error, whose status is known already
 _ERROR_BYTES = 2**20
+_EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 Body = Mapping[str, Any] | bytes | None
 Again = Callable[[UpstreamError], Body]
@@ -110,8 +111,10 @@ class HTTPUpstream:
             return await self._fold(request)
         choices, text = choices_in(request), request.endpoint == "completions"
         limits = ReplyLimits(self.limits, choices=choices, logprobs=bool(request.body.get("logprobs")))
-        body, headers = await self._post_json(f"{self._base}/{request.endpoint}", request.body, limits)
-        completion = check_reply(body, choices, text=text, headers=headers)
+        payload, headers = await self._post(f"{self._base}/{request.endpoint}", request.body, limits)
+        if payload.startswith(_EVENT_STARTS):  # it streams although nobody asked
+            return self._folded(payload, request, choices, headers)
+        completion = check_reply(json_object(payload), choices, text=text, headers=headers)
         if any(_has_thinking(choice["message"]) for choice in completion.body["choices"]):
             self.traits(_model_in(request.body)).splits_thinking = True
         return completion
@@ -122,6 +125,22 @@ class HTTPUpstream:
             async for chunk in chunks:
                 folding.add(chunk)
         return Completion(folding.body(), folding.failures, listed=frozenset(folding.listed))
+
+    def _folded(
+        self, events: bytes, request: UpstreamRequest, choices: int, headers: Mapping[str, str]
+    ) -> Completion:
+        """Return the whole reply that a stream's events make. Raises `UpstreamError`."""
+        traits = self.traits(_model_in(request.body))
+        reader = ChunkReader(self.engine, traits, choices, text=request.endpoint == "completions")
+        parser, folding = EventParser(self.limits.max_event_bytes), Folding()
+        for payload in (*parser.feed(events), *parser.end()):
+            if payload.strip() == b"[DONE]":
+                break
+            for chunk in reader.read(payload):
+                folding.add(chunk)
+        for chunk in reader.end():
+            folding.add(chunk)
+        return Completion(folding.body(), folding.failures, headers, frozenset(folding.listed))
 
     def stream(self, request: UpstreamRequest) -> AsyncGenerator[Chunk, None]:
         """Send one streamed request, which also asks for token counts in the engine's own way.
@@ -384,9 +403,15 @@ class HTTPUpstream:
         self, url: str, body: Mapping[str, Any], limits: ReplyLimits | None = None
     ) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the JSON object of a reply, and the headers that a client should see."""
+        payload, headers = await self._post(url, body, limits)
+        return json_object(payload), headers
+
+    async def _post(
+        self, url: str, body: Mapping[str, Any], limits: ReplyLimits | None
+    ) -> tuple[bytes, dict[str, str]]:
         async with self._open(url, body, limits=limits) as reply:
             payload, headers = await reply.whole(), self._passed_headers(reply)
-        return json_object(self._blackout.payload(payload)), headers
+        return self._blackout.payload(payload), headers
 
 
 def _model_in(body: Mapping[str, Any]) -> str:

@@ -97,6 +97,8 @@ def refusal(status: int, payload: bytes, headers: Mapping[str, str] | None = Non
         )
         return UpstreamError(502, f"The upstream's status {status} {problem}; check the setting `upstream`.")
     value = _json(payload)
+    if isinstance(value, list) and len(value) == 1:  # Gemini's API
+        value = value[0]
     if value is None:
         value = {"message": payload[:500].decode("utf-8", "replace")}
     if not isinstance(value, dict):

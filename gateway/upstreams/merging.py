@@ -13,7 +13,8 @@ _WHOLE = frozenset({"role", "id", "type", "name", "call_id", "format", "signatur
 def merge(old: Any, new: Any, key: str = "") -> Any:
     """Return a field after one more delta: texts and lists grow, objects merge, other values are replaced.
 
-    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object. OpenRouter's
+    Lists of objects with an `index` (OpenAI's `tool_calls`) merge object by object, and a function's
+    name grows unless it is repeated. OpenRouter's
     `reasoning_details` merge by type and index, and `annotations` are only ever added. `old` is what an
     earlier call returned (None at first). It grows in place, so that a delta to a long list, as of logprobs,
     costs only its own length. `new` never changes.
@@ -21,7 +22,7 @@ def merge(old: Any, new: Any, key: str = "") -> Any:
     if new is None:
         return old
     if isinstance(new, dict):
-        return _merge_objects(old if isinstance(old, dict) else {}, new)
+        return _merge_objects(old if isinstance(old, dict) else {}, new, key)
     if isinstance(new, list):
         return _merge_lists(old if isinstance(old, list) else [], new, key)
     if isinstance(old, str) and isinstance(new, str) and key not in _WHOLE:
@@ -29,9 +30,10 @@ def merge(old: Any, new: Any, key: str = "") -> Any:
     return new
 
 
-def _merge_objects(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def _merge_objects(old: dict[str, Any], new: dict[str, Any], key: str = "") -> dict[str, Any]:
     for name, value in new.items():
-        old[name] = merge(old.get(name), value, name)
+        grows = key == "function" and name == "name" and old.get(name) != value
+        old[name] = merge(old.get(name), value, "" if grows else name)
     return old
 
 

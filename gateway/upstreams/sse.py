@@ -112,6 +112,9 @@ class EventParser:
             return
         name = self._name.lower()
         failed = name == b"error"
+        if len(self._data) > 1 and all(map(_is_whole, self._data)):
+            payloads += self._data[:-1]  # some servers leave the blank lines out
+            del self._data[:-1]
         payload = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
         # An event without data is none. So, or by pings, some servers keep a connection open.
         if (payload or failed) and name != b"ping":
@@ -119,6 +122,12 @@ class EventParser:
         self._data.clear()
         self._name = b""
         self._size = 0
+
+
+def _is_whole(line: bytes) -> bool:
+    """Tell whether a line of data is a payload of its own; no JSON object has two such lines."""
+    text = line.strip()
+    return (text.startswith(b"{") and text.endswith(b"}")) or text == b"[DONE]"
 
 
 class EventCutter:

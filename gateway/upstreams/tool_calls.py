@@ -1,11 +1,13 @@
 """Tool calls as engines stream them, each with an index of its own.
 
-Engines differ. Ollama gives parallel calls one index; others give none, send the name with every fragment,
-repeat the finished call, or send the arguments as an object.
+Engines differ. Ollama gives parallel calls one index; others give none. Some send the name with every
+fragment, or split it. Some send a new id with every fragment, or none at all. Some repeat the finished call,
+or send the arguments as an object.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,10 +26,11 @@ class Malformed(ValueError):
 
 @dataclass(slots=True)
 class _Call:
-    """One call of a stream so far."""
+    """One call of a stream so far. `shown` is the id that the client has, from the first fragment on."""
 
     index: int
     id: str | None = None
+    shown: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
 
@@ -46,7 +49,9 @@ class ToolCallReader:
     """Reads the tool calls of one streamed choice.
 
     A new id is a new call. A fragment without id belongs to the call at its index, or to the last call where
-    it has no index, unless that call is complete and the fragment begins another one.
+    it has no index, unless that call is complete and the fragment begins another one. So does one with a new
+    id that has no name, while the call isn't complete. Each part of a name comes out once, so that the parts
+    together are the name. A call without an id gets one.
     """
 
     __slots__ = ("_by_id", "_by_index", "_calls")
@@ -68,10 +73,15 @@ class ToolCallReader:
             call = self._call(call_id, index, name, arguments)
             if call is None:
                 continue
+            if name:
+                name = "" if call.arguments else name.removeprefix(call.name)
+                call.name += name
             if arguments:
                 call.arguments.append(arguments)
-            call.name = call.name or name
-            read.append(_written(fragment, call.index, call.id, name, arguments))
+            shown = call.shown if call_id == call.shown else None
+            if call.shown is None:
+                shown = call.shown = call.id or _new_id()
+            read.append(_written(fragment, call.index, shown, name, arguments))
         return read
 
     def _call(self, call_id: str | None, index: int | None, name: str, arguments: str) -> _Call | None:
@@ -83,8 +93,8 @@ class ToolCallReader:
             here = next(reversed(self._calls.values()))
         if call_id is not None:
             known = self._by_id.get(call_id)
-            if known is None and here is not None and here.id is None and not _begins(here, name, arguments):
-                known = here  # its id comes late
+            if known is None and here is not None and _continues(here, name, arguments):
+                known = here
             if known is None or (index is not None and here is None and name and known.complete()):
                 return self._new(call_id, index)
             here = known
@@ -114,7 +124,7 @@ class ToolCallReader:
 def check_tool_calls(calls: object) -> list[dict[str, Any]]:
     """Return a whole reply's tool calls, with ids and indices that differ. Raises `Malformed`.
 
-    Each that is regular is the engine's own; one that repeats another is left out.
+    Each that is regular is the engine's own; one that repeats another, or is empty, is left out.
     """
     checked: list[dict[str, Any]] = []
     seen: dict[str, tuple[str, str]] = {}
@@ -122,12 +132,14 @@ def check_tool_calls(calls: object) -> list[dict[str, Any]]:
     for fragment in _objects(calls):
         function = _function(fragment)
         name, arguments, call_id = _name(function), _arguments(function), _id(fragment)
-        if call_id is not None and seen.get(call_id) == (name, arguments):
+        if call_id is None and not name and not arguments:
             continue
-        if call_id is not None and call_id in seen:
+        call_id = call_id or _new_id()
+        if seen.get(call_id) == (name, arguments):
+            continue
+        if call_id in seen:
             call_id = f"{call_id}_{len(checked)}"
-        if call_id is not None:
-            seen[call_id] = (name, arguments)
+        seen[call_id] = (name, arguments)
         index = None
         if "index" in fragment:
             own = _index(fragment)
@@ -141,14 +153,14 @@ def _written(
     fragment: dict[str, Any], index: int | None, call_id: str | None, name: str, arguments: str
 ) -> dict[str, Any]:
     """Return a fragment as the client gets it: the engine's own where that is regular."""
-    own_id, function = fragment.get("id"), fragment.get("function")
+    function = fragment.get("function")
     placed = index is None if "index" not in fragment else _is_index(fragment["index"], index)
-    if placed and (own_id is None or own_id == call_id) and _is_regular(fragment, name):
+    if placed and fragment.get("id") == call_id and _is_regular(fragment, name):
         return fragment
     rest = {key: value for key, value in fragment.items() if key not in ("index", "id", "type", "function")}
     others = {key: value for key, value in (function or {}).items() if key not in ("name", "arguments")}
     written: dict[str, Any] = {} if index is None else {"index": index}
-    if own_id not in (None, "") and call_id is not None:
+    if call_id is not None:
         written["id"] = call_id
     if isinstance(fragment.get("type"), str):
         written["type"] = fragment["type"]
@@ -169,6 +181,13 @@ def _is_regular(fragment: Mapping[str, Any], name: str) -> bool:
 
 def _is_index(value: object, index: int | None) -> bool:
     return type(value) is int and value == index
+
+
+def _continues(call: _Call, name: str, arguments: str) -> bool:
+    """Tell whether a fragment with a new id belongs to this call: its id comes late, or changes."""
+    if call.id is None:
+        return not _begins(call, name, arguments)
+    return not name and not call.complete()
 
 
 def _begins(call: _Call, name: str, arguments: str) -> bool:
@@ -237,6 +256,10 @@ def _id(fragment: Mapping[str, Any]) -> str | None:
     if type(call_id) is int:
         return str(call_id)
     raise Malformed("a tool call's id is no string")
+
+
+def _new_id() -> str:
+    return f"call_{uuid.uuid4().hex}"
 
 
 def _index(fragment: Mapping[str, Any]) -> int | None:

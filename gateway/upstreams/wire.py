@@ -122,10 +122,12 @@ class ChunkReader:
         self._failed = 0
         self._counts_in = adapter.counts_in
         self._text = text
+        self._logprobs = legacy_logprobs if text else checked_logprobs
         self._hide_ids = hide_ids
         self._blackout = blackout.payload if blackout is not None and blackout.hides else None
         self._calls: dict[int, ToolCallReader] = {}
         self._listed: set[int] = set()  # choices whose content comes as a list of parts
+        self._deltas = False  # whether text has come in a `delta`
 
     @property
     def all_failed(self) -> bool:
@@ -249,6 +251,8 @@ class ChunkReader:
                 delta = self._delta(choice, index)
             except Malformed as problem:
                 return self._failure(index, malformed(str(problem)), event, usage)
+        else:
+            self._deltas = True
         finish = choice.get("finish_reason")
         if finish is not None:
             finish, usable = checked_finish(choice)
@@ -257,15 +261,14 @@ class ChunkReader:
             if finish is not None:
                 self.open_choices.discard(index)
         if choice.get("logprobs") is not None:
-            choice["logprobs"] = (legacy_logprobs if self._text else checked_logprobs)(choice["logprobs"])
+            choice["logprobs"] = self._logprobs(choice["logprobs"])
         reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
         if reasoning:
             self._traits.splits_thinking = True
         ids = token_ids(choice["token_ids"]) if "token_ids" in choice else ()
-        chunk = Chunk(index, delta.get("content") or "", reasoning, finish, tokens, usage, event, choice, ids)
-        if finish is not None and index in self._listed:
-            chunk.listed = True
-        return chunk
+        listed = finish is not None and index in self._listed
+        content = delta.get("content") or ""
+        return Chunk(index, content, reasoning, finish, tokens, usage, event, choice, ids, listed=listed)
 
     def _no_object(self, event: dict[str, Any], usage: dict[str, Any] | None) -> Chunk:
         """Return the failure of the only choice; of several, nobody knows which it is."""
@@ -290,11 +293,11 @@ class ChunkReader:
             choice["delta"] = {}
             return {"content": text}
         delta = choice.get("delta")
-        if delta is None:  # some engines stream `message`, or the `text` of /v1/completions
-            delta = choice.pop("message", None)
-            if delta is None:
-                delta = {"content": choice.pop("text")} if choice.get("text") else {}
-            choice["delta"] = delta
+        if not delta and "message" in choice:  # of a whole reply; some engines repeat it at the stream's end
+            message = choice.pop("message")
+            delta = choice["delta"] = delta if self._deltas else message
+        if delta is None:
+            delta = choice["delta"] = {"content": choice.pop("text")} if choice.get("text") else {}
         if not isinstance(delta, dict):
             raise Malformed("its delta is no object")
         if check_message(delta, self._calls_at(index)):
@@ -330,8 +333,8 @@ def named_error(payload: ErrorPayload) -> UpstreamError:
 
 
 def _says(choice: object) -> bool:
-    """Tell whether a choice holds text or calls."""
-    if not isinstance(choice, dict):
+    """Tell whether a choice holds text, calls or an end."""
+    if not isinstance(choice, dict) or choice.get("finish_reason"):
         return True
     delta = choice.get("delta")
     parts = delta if isinstance(delta, dict) else choice

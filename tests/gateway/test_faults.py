@@ -305,6 +305,13 @@ def in_single_bytes(query: Query) -> Wire:
     return events([text[i : i + 1] for i in range(len(text))], done=False)
 
 
+def whole_event(query: Query) -> Json:
+    """Return one event with the whole right reply, as an unstreamed one has it."""
+    message = {"role": "assistant", "content": RIGHT}
+    choices = [{"index": i, "message": message, "finish_reason": "stop"} for i in range(query.choices)]
+    return query.body(*choices, object="chat.completion")
+
+
 def right(change: Callable[[Json, Query], object]) -> Fault:
     """Return the right reply in an odd form."""
     return odd(change, RIGHT)
@@ -364,6 +371,18 @@ UNDERSTOOD: dict[str, Fault] = {
     "an empty error beside the choices": right(lambda body, _: body.update(error="")),
     "an error of empty values": right(lambda body, _: body.update(error={"message": "", "code": None})),
     "comments between the events": streamed_as(lambda text: text.replace(b"\n\n", b"\n\n: busy\n\n")),
+    "no blank line between the events": streamed_as(lambda text: text.replace(b"\n\n", b"\n")),
+    "a stream although nobody asked": lambda query: (
+        query.says(RIGHT) if query.streamed else events([whole_event(query)])
+    ),
+    "a message in place of a delta": lambda query: (
+        events([whole_event(query)]) if query.streamed else query.says(RIGHT)
+    ),
+    "the whole message again at the end": lambda query: (
+        events([query.body(query.choice(RIGHT[:3])), query.body(query.choice(RIGHT[3:])), whole_event(query)])
+        if query.streamed
+        else query.says(RIGHT)
+    ),
     "no blank after the colon": streamed_as(lambda text: text.replace(b"data: ", b"data:")),
     "single bytes": in_single_bytes,
     "the end told twice": streamed_as(lambda text: text + DONE),

@@ -113,14 +113,25 @@ def an_index_is_a_number(request: Json, engine: Reply, gateway: Reply) -> tuple[
     return engine, gateway
 
 
-def a_tool_call_has_no_empty_name(request: Json, engine: Reply, gateway: Reply) -> tuple[Reply, Reply]:
-    """An id or a name of a tool call that is an empty string counts as absent."""
+def a_tool_call_has_an_id_and_one_name(request: Json, engine: Reply, gateway: Reply) -> tuple[Reply, Reply]:
+    """An empty id or name counts as absent, a call without an id gets one, and no name is repeated."""
     for message in messages(engine):
         for call in message.get("tool_calls") or ():
             for part in (call, call.get("function") or {}):
                 for name in ("id", "name"):
                     if part.get(name) == "":
                         del part[name]
+    for index in {choice["index"] for choice in choices(engine)}:
+        named: set[Any] = set()
+        for message in messages(engine, index):
+            for call in (message.get("tool_calls") or ()) if "role" not in message else ():
+                if call.get("index") in named:
+                    call["function"].pop("name", None)
+                named.add(call.get("index"))
+    for message in messages(gateway):
+        for call in message.get("tool_calls") or ():
+            if re.fullmatch("call_[0-9a-f]{32}", call.get("id", "")):
+                del call["id"]
     return engine, gateway
 
 
@@ -200,7 +211,7 @@ def a_failure_is_an_error(request: Json, engine: Reply, gateway: Reply) -> tuple
 Difference = Callable[[Json, Reply, Reply], tuple[Reply, Reply]]
 ALWAYS: tuple[Difference, ...] = (
     an_index_is_a_number,
-    a_tool_call_has_no_empty_name,
+    a_tool_call_has_an_id_and_one_name,
     an_ending_has_openais_word,
     nothing_follows_the_end,
     content_is_a_text,
@@ -669,8 +680,10 @@ CASES: dict[Difference, list[tuple[bool, Reply, Json]]] = {
         (True, called(fragment("a", "read", "{}", index=0), fragment("b", "write", "{}", index=0)), {}),
         (True, called(fragment("a", "read", "{}"), fragment("b", "write", "{}")), {}),
     ],
-    a_tool_call_has_no_empty_name: [
+    a_tool_call_has_an_id_and_one_name: [
         (True, called(fragment("a", "read", "{", index=0), fragment("", "", "}", index=0)), {}),
+        (True, called(fragment("", "read", "{}", index=0)), {}),
+        (True, called(fragment("a", "read", "{", index=0), fragment("a", "read", "}", index=0)), {}),
     ],
     an_ending_has_openais_word: [
         (False, said("Hi", finish="end_turn"), {}),

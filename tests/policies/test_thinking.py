@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.families import find_family
 from policies.thinking import Markup, ThinkingText, ThinkSplitter, split_thinking
 
 OPENED = Markup(opened=True)
@@ -217,3 +218,15 @@ def test_thinking_is_assumed_until_a_tag_is_seen() -> None:
     splitter = ThinkSplitter()
     splitter.feed("<think>Hm")
     assert not splitter.assumed
+
+
+@pytest.mark.parametrize("cut", [0, 5, 12, 24, 30])
+def test_harmonys_tags_around_an_answer_are_left_out(cut: int) -> None:
+    """Some engines' parsers leave them in gpt-oss's answer, wherever the stream cuts them."""
+    family = find_family("gpt-oss-20b")
+    text = "<|channel|>final<|message|>Four.<|return|>"
+    reply = ThinkingText(Markup(family.open, family.close, answer=family.answer))
+    for part in (text[:cut], text[cut:]):
+        reply.feed(part)
+    reply.finish()
+    assert (reply.reasoning, reply.content) == ("", "Four.")

@@ -95,6 +95,7 @@ class TestReplies:
         [
             (says("a", finish="length"), "max_tokens", None),
             (says("a", stop_reason="###"), "stop_sequence", "###"),
+            (says("a", finish="tool_calls"), "end_turn", None),  # no call, so no client may wait for one
         ],
     )
     async def test_why_it_stopped(self, script: Script, reason: str, sequence: str | None) -> None:
@@ -103,6 +104,22 @@ class TestReplies:
             message = await client.messages.create(**TALK, stop_sequences=["###"])
         assert (message.stop_reason, message.stop_sequence) == (reason, sequence)
         assert upstream.bodies[0]["stop"] == ["###"]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_refusal_is_its_own_text(self, stream: bool) -> None:
+        """What an engine files as `refusal` is shown, and the reason says what it is."""
+        delta = {"role": "assistant", "content": None, "refusal": "I can't help."}
+        choice = {"index": 0, "message": delta, "finish_reason": "stop"}
+        async with stub_engine() as server:
+            server.answers("/v1/chat/completions", Json({"choices": [choice]}))
+            async with client_before(HTTPUpstream(f"{server.base_url}")) as client:
+                if stream:
+                    async with client.messages.stream(**TALK) as events:
+                        message = await events.get_final_message()
+                else:
+                    message = await client.messages.create(**TALK)
+        assert [block.text for block in message.content] == ["I can't help."]
+        assert message.stop_reason == "refusal"
 
     async def test_the_headers_work_as_in_chat(self) -> None:
         """Samples, vote and budget can come in headers here too, and the reply reports them."""

@@ -180,6 +180,8 @@ async def test_a_broken_reply_is_an_error(reply: Any) -> None:
         ),
         (Json({"object": "error", "message": "older vLLM", "code": 404}, 404), 404, "older vLLM", 404),
         (Json({"detail": "FastAPI's"}, 422), 422, "FastAPI's", None),
+        (Json([{"error": {"message": "Gemini's", "code": 429}}], 429), 429, "Gemini's", 429),
+        (Json([{"error": {"message": "Gemini's", "code": 429}}]), 429, "Gemini's", 429),
         (Json({"error": "just text"}, 500), 502, "just text", None),
         (Json(b"Bad Gateway", 502), 502, "Bad Gateway", None),
         (Json(b"", 503), 503, "503", None),

@@ -1,5 +1,6 @@
 """Tool calls of engines that each stream them in their own way."""
 
+import re
 from functools import reduce
 from itertools import pairwise
 from typing import Any
@@ -30,6 +31,16 @@ def read(*fragments: object) -> list[tuple[Any, ...]]:
     ]
 
 
+class NewId:
+    """Equals every id that the gateway makes up."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and re.fullmatch("call_[0-9a-f]{32}", other) is not None
+
+    __hash__ = None
+
+
+NEW = NewId()
 A, B = ("a", "read", '{"path": "a"}'), ("b", "write", '{"path": "b"}')
 
 
@@ -46,13 +57,19 @@ A, B = ("a", "read", '{"path": "a"}'), ("b", "write", '{"path": "b"}')
         ([call(None, "a", "read", ""), call(None, None, None, A[2])], [(0, *A)]),  # the last call
         (
             [call(None, None, "read", A[2]), call(None, None, "write", B[2])],
-            [(0, None, *A[1:]), (1, None, *B[1:])],
+            [(0, NEW, *A[1:]), (1, NEW, *B[1:])],
         ),
         (
             [call(0, None, "read", A[2]), call(0, None, "read", B[2])],
-            [(0, None, *A[1:]), (1, None, "read", B[2])],
+            [(0, NEW, *A[1:]), (1, NEW, "read", B[2])],
         ),
-        ([call(0, None, "read", ""), call(0, "a", None, A[2])], [(0, *A)]),  # its id comes late
+        ([call(0, None, "read", ""), call(0, "a", None, A[2])], [(0, NEW, *A[1:])]),  # its id comes late
+        ([call(0, "a", "re", ""), call(0, None, "ad", None), call(0, None, None, A[2])], [(0, *A)]),  # split
+        ([call(0, "a", "re", ""), call(0, "a", "read", None), call(0, "a", "read", A[2])], [(0, *A)]),
+        (
+            [call(0, "a", "read", A[2][:3]), call(0, "b", None, A[2][3:7]), call(0, "c", "", A[2][7:])],
+            [(0, *A)],  # a new id with each fragment
+        ),
         ([call(0, "a", "read", {"path": "a"})], [(0, "a", "read", '{"path":"a"}')]),  # an object
         ([call(0, 7, "read", A[2])], [(0, "7", *A[1:])]),  # type: ignore[arg-type]
         ([call(0, "a", "functions.read<|channel|>commentary", A[2])], [(0, *A)]),  # harmony's tags
@@ -64,6 +81,17 @@ A, B = ("a", "read", '{"path": "a"}'), ("b", "write", '{"path": "b"}')
 def test_each_call_has_an_index_of_its_own(fragments: list[object], calls: list[Any]) -> None:
     """Whatever indices and ids an engine sends, clients get whole calls apart from each other."""
     assert read(*fragments) == calls
+
+
+def test_a_name_comes_once_and_so_does_an_id() -> None:
+    """Clients join the parts of a name and of an id, so nothing comes twice."""
+    reader = ToolCallReader()
+    sent = [call(0, "a", "re", ""), call(0, None, "ad", "{"), call(0, "c", None, "}")]
+    assert [reader.read([fragment])[0] for fragment in sent] == [
+        call(0, "a", "re", ""),
+        {"index": 0, "function": {"name": "ad", "arguments": "{"}},
+        {"index": 0, "function": {"arguments": "}"}},
+    ]
 
 
 def test_regular_fragments_pass_unchanged() -> None:
@@ -102,17 +130,18 @@ def test_what_is_no_call_is_malformed(calls: object) -> None:
 
 
 def test_the_calls_of_a_whole_reply_have_ids_that_differ() -> None:
-    """A repeated call is left out, another one with its id gets a new id, and objects become text."""
+    """A repeated or empty call is left out, a call without its own id gets one, and objects become text."""
     sent = [
         call(None, *A),
         call(None, *A),
         call(None, "a", "write", {"path": "b"}),
         call(None, "", "read", "{}"),
+        {"function": None},
     ]
     assert [(each.get("id"), each["function"]["arguments"]) for each in check_tool_calls(sent)] == [
         ("a", A[2]),
         ("a_1", '{"path":"b"}'),
-        (None, "{}"),
+        (NEW, "{}"),
     ]
 
 

@@ -217,6 +217,13 @@ def test_a_sample_without_a_finish_reason_has_failed(reason: object) -> None:
     assert set(checked(whole(choice={"finish_reason": reason}))[1]) == {0}
 
 
+def test_a_second_end_is_ignored() -> None:
+    """The first finish reason counts, and clients see no other."""
+    first, second = event({"content": "a"}, choice={"finish_reason": "stop"}), event({})
+    second["choices"][0]["finish_reason"] = "length"
+    assert [chunk.finish_reason for chunk in read(first, second)] == ["stop"]
+
+
 def test_text_after_the_end_is_ignored() -> None:
     """What comes after a choice's finish reason is not shown; usage still counts."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2}
