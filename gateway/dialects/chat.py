@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from gateway.dialects.base import CORRECTION, check_chat_fields, encode, json_object, string, wrong
 from gateway.dialects.scaling import progress_report, report, usage_and_report, usage_of
 from gateway.dialects.sse import COMMENT, DONE, event
@@ -281,7 +283,7 @@ class ChatStream:
         if "usage" not in more:
             chunk.pop("usage", None)
         chunk.pop("timings", None)
-        return b"data: %b\n\n" % encode(chunk)
+        return b"data: %b\n\n" % orjson.dumps(chunk)  # the gate lets pass only what can be written
 
 
 def _new_id() -> str:

@@ -150,7 +150,13 @@ class _Pulse:
         if self._beat_task is not None:
             await self._beat_task
         self._sending = True
-        await self._transmit(block, more=more)
+        if self.started:  # as in `_transmit`, which would cost each block one call more
+            try:
+                await self._send({"type": "http.response.body", "body": block, "more_body": more})
+            except OSError:
+                raise ClientGone from None
+        else:
+            await self._transmit(block, more=more)
         self._block = block
         self._sending = not more
         self._quiet_since = self._loop.time()

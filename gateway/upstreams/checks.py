@@ -58,7 +58,7 @@ def json_object(payload: bytes) -> dict[str, Any]:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         value = _tolerant_json(payload, error)
-    if not isinstance(value, dict):
+    if type(value) is not dict:
         raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
     if len(payload) > 2 * _HARMLESS_LEVELS and payload.count(b"[") + payload.count(b"{") > _HARMLESS_LEVELS:
         _check_depth(value)

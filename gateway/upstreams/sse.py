@@ -33,7 +33,7 @@ class EventParser:
     def __init__(self, max_bytes: int = _DEFAULT_MAX) -> None:
         self._max = max_bytes
         self._start: bytes | None = b""  # of the stream, until it is clear whether it is a byte order mark
-        self._between = False  # no event is under way
+        self._between = True  # no event is under way
         self._parts: list[bytes] = []  # of the line under way
         self._data: list[bytes] = []  # of the event under way
         self._size = 0  # of both together
@@ -45,6 +45,7 @@ class EventParser:
         if self._between and block.startswith(b"data: ") and block.endswith(b"\n\n") and _CR not in block:
             size = len(block)  # the usual block: whole events of one line each
             if size <= self._max:
+                self._start = None
                 if block.find(b"\n") == size - 2:
                     return [block[6:-2]] if size > len(b"data: \n\n") else []
                 payloads = block[6:-2].split(b"\n\ndata: ")
@@ -87,6 +88,7 @@ class EventParser:
         """Return the stream's first bytes without a byte order mark; nothing while that isn't clear."""
         if len(start) < len(_BOM) and _BOM.startswith(start):
             self._start = start
+            self._between = not start
             return b""
         self._start = None
         return start.removeprefix(_BOM)

@@ -148,7 +148,7 @@ class ChunkReader:
             usage, tokens = self._counts(event)
         if not choices:
             chunks: Sequence[Chunk] = (Chunk(None, usage=usage, event=event),)
-        elif not isinstance(choices, list):
+        elif type(choices) is not list:
             raise malformed("its choices are no list")
         elif len(choices) == 1:
             chunk = self._chunk(choices[0], event, tokens, usage)
