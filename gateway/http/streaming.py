@@ -146,9 +146,10 @@ class _Pulse:
             self._beat_task.cancel()
 
     async def send(self, block: bytes, *, more: bool = True) -> None:
-        """Send a block; `more` says whether others follow. Raises `ClientGone`."""
-        if self._beat_task is not None:
-            await self._beat_task
+        """Send a block; `more` says whether others follow. Raises `ClientGone`, or a bug of the last beat."""
+        if (beat_task := self._beat_task) is not None:
+            self._beat_task = None
+            await beat_task
         self._sending = True
         if self.started:  # as in `_transmit`, which would cost each block one call more
             try:
@@ -185,10 +186,9 @@ class _Pulse:
                 await self._transmit(self._heartbeat(), more=True)
         except ClientGone:
             pass  # the watch of the connection says so too
-        finally:
-            self._beat_task = None
-            self._quiet_since = self._loop.time()
-            self._timer = self._loop.call_later(self._period, self._tick)
+        self._beat_task = None  # a beat that failed stays, and one that was cancelled is the last
+        self._quiet_since = self._loop.time()
+        self._timer = self._loop.call_later(self._period, self._tick)
 
 
 class EventStream(Response):

@@ -41,7 +41,9 @@ class ModelList:
     async def cards(self, *, refresh: bool) -> Mapping[str, ModelCard]:
         """Return the models by name; with `refresh` those of a new probe, if it answers soon.
 
-        An earlier list stands in for one that fails or is slow. Raises `UpstreamError` where there is none.
+        An earlier list stands in for one that fails or is slow. Where there is none, an upstream that only
+        refuses its list has no names, and may still answer a request. Raises `UpstreamError` where it is
+        away, and with `refresh` for any failure.
         """
         if not refresh and self._cards is not None:
             if not self._cards and self._age() > _EMPTY_SECONDS:
@@ -53,9 +55,9 @@ class ModelList:
         await self._probed(None if self._cards is None else _PATIENCE)
         if self._cards is not None:
             return self._cards
-        if self._error is not None and (refresh or not _hangs(self._error)):
+        if self._error is not None and (refresh or _away(self._error)):
             raise self._error
-        return {}  # the list hangs, but a request may still be answered
+        return {}
 
     async def healthy(self) -> bool:
         """Tell whether the upstream answers. One that is slow does, if it has answered lately."""
@@ -100,6 +102,10 @@ class ModelList:
 
 def _hangs(error: UpstreamError | None) -> bool:
     return error is not None and error.status == 504
+
+
+def _away(error: UpstreamError) -> bool:
+    return isinstance(error, UpstreamUnreachable) and not _hangs(error)
 
 
 def read_models(payload: bytes) -> tuple[EngineAdapter, dict[str, ModelCard]]:

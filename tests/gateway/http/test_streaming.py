@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -184,8 +184,11 @@ async def test_a_relayed_completion_is_never_silent_either() -> None:
 class Stream:
     """An `EventStream` over a source, and what it sends; `slow` holds up the sending."""
 
-    def __init__(self, source: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, source: AsyncGenerator[bytes, None], heartbeat: Callable[[], bytes] = lambda: b": beat\n\n"
+    ) -> None:
         self.sent: list[bytes] = []
+        self.waiting = 0
         self.slow = asyncio.Event()
         self.slow.set()
         self.status: int | None = None
@@ -193,7 +196,7 @@ class Stream:
             source,
             {},
             period=0.01,
-            heartbeat=lambda: b": beat\n\n",
+            heartbeat=heartbeat,
             explain=lambda error: error,
             fail=lambda error: f"data: {error.message}\n\n".encode(),
             on_end=self._end,
@@ -211,7 +214,9 @@ class Stream:
         raise AssertionError("the client stays")
 
     async def _send(self, message: Message) -> None:
+        self.waiting += 1
         await self.slow.wait()
+        self.waiting -= 1
         if message["type"] == "http.response.body":
             self.sent.append(message["body"])
 
@@ -264,6 +269,49 @@ async def test_a_bug_after_the_status_is_logged_and_said(caplog: pytest.LogCaptu
     assert stream.sent[-1] == b"data: The gateway failed on this request (ZeroDivisionError).\n\n"
     assert stream.status == 500
     assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+async def test_a_bug_in_a_sign_of_life_is_logged_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """It fails the stream as any other bug does, with the next block."""
+    broken = asyncio.Event()
+
+    def heartbeat() -> bytes:
+        broken.set()
+        raise ZeroDivisionError("a bug")
+
+    async def source() -> AsyncGenerator[bytes, None]:
+        yield b"data: x\n\n"
+        await broken.wait()
+        yield b"data: y\n\n"
+
+    stream = Stream(source(), heartbeat)
+    await stream.run()
+    assert stream.sent == [
+        b"data: x\n\n",
+        b"data: The gateway failed on this request (ZeroDivisionError).\n\n",
+    ]
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+async def test_a_stream_that_was_given_up_sends_no_more_signs_of_life() -> None:
+    """Not even where a slow reader held up the last one."""
+
+    async def silence() -> AsyncGenerator[bytes, None]:
+        await asyncio.Event().wait()
+        yield b""
+
+    given_up, other = Stream(silence()), Stream(silence())
+    given_up.slow.clear()
+    running = [asyncio.create_task(stream.run()) for stream in (given_up, other)]
+    await until(lambda: given_up.waiting == 1)
+    running[0].cancel()
+    await asyncio.wait(running[:1])
+    given_up.slow.set()
+    beats_so_far = len(other.sent)
+    await until(lambda: len(other.sent) > beats_so_far + 3)
+    assert given_up.sent == []
+    running[1].cancel()
+    await asyncio.wait(running)
 
 
 async def test_an_error_is_told_in_the_clients_terms() -> None:

@@ -126,6 +126,18 @@ async def test_an_upstream_whose_list_hangs_may_still_be_asked() -> None:
     await models.close()
 
 
+async def test_an_upstream_that_refuses_its_list_may_still_be_asked() -> None:
+    """A broken or forbidden list is no reason to refuse a chat; the upstream's answer to it counts."""
+    engine = Engine()
+    engine.reply = UpstreamError(502, "no list for you")
+    models = ModelList(engine.list)
+    assert await models.cards(refresh=False) == {}
+    with pytest.raises(UpstreamError, match="no list for you"):
+        await models.cards(refresh=True)
+    engine.reply = TINY
+    assert await models.cards(refresh=False) is TINY
+
+
 async def test_an_upstream_that_is_away_from_the_start_is_an_error() -> None:
     """Its own error says why."""
     engine = Engine()
