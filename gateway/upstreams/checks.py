@@ -65,10 +65,12 @@ def json_object(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def _listed_error(value: Any) -> Message:
+def _listed_error(value: object) -> Message:
     """Return the error that Gemini's API sends as the only item of a list. Raises `UpstreamUnreachable`."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "error" in value[0]:
-        return value[0]
+    if isinstance(value, list) and len(value) == 1:
+        item = value[0]
+        if isinstance(item, dict) and "error" in item:
+            return item
     raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
 
 
