@@ -68,9 +68,9 @@ def json_object(payload: bytes) -> dict[str, Any]:
 def _listed_error(value: object) -> Message:
     """Return the error that Gemini's API sends as the only item of a list. Raises `UpstreamUnreachable`."""
     if isinstance(value, list) and len(value) == 1:
-        item = value[0]
-        if isinstance(item, dict) and "error" in item:
-            return item
+        error: Message | None = value[0] if isinstance(value[0], dict) else None
+        if error is not None and "error" in error:
+            return error
     raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
 
 
