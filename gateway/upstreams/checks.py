@@ -67,10 +67,9 @@ def json_object(payload: bytes) -> dict[str, Any]:
 
 def _listed_error(value: object) -> Message:
     """Return the error that Gemini's API sends as the only item of a list. Raises `UpstreamUnreachable`."""
-    if isinstance(value, list) and len(value) == 1:
-        error: Message | None = value[0] if isinstance(value[0], dict) else None
-        if error is not None and "error" in error:
-            return error
+    errors: list[Message] = value if isinstance(value, list) else []
+    if len(errors) == 1 and isinstance(errors[0], dict) and "error" in errors[0]:
+        return errors[0]
     raise UpstreamUnreachable("The upstream's reply is not a JSON object.")
 
 
