@@ -58,11 +58,10 @@ def json_object(payload: bytes) -> dict[str, Any]:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         value = _tolerant_json(payload, error)
-    if type(value) is not dict:
-        value = _listed_error(value)
+    message: Message = value if type(value) is dict else _listed_error(value)
     if len(payload) > 2 * _HARMLESS_LEVELS and payload.count(b"[") + payload.count(b"{") > _HARMLESS_LEVELS:
-        _check_depth(value)
-    return value
+        _check_depth(message)
+    return message
 
 
 def _listed_error(value: object) -> Message:
