@@ -280,7 +280,9 @@ async def test_the_gateway_splits_with_or_without_a_configured_family(
 
 async def test_a_wrongly_configured_family_stays(http: httpx.AsyncClient, plain_server: VllmServer) -> None:
     """The operator's setting wins, so the thinking stays in the text."""
-    settings = Settings(upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP, family="generic")
+    settings = Settings(
+        upstream=HttpUrl(f"{plain_server.base_url}/v1"), answer_cap=ANSWER_CAP, family="generic"
+    )
     with serving_in_thread(create_app(settings)) as url:
         reply = await complete(http, Gateway(url, plain_server, "forced"), seed=2)
     assert "</think>" in reply.content
