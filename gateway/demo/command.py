@@ -53,8 +53,8 @@ def _demo(console: Console, settings: Settings, *, once: bool) -> int:
             console.print(closing_words(base_url, model), markup=False, soft_wrap=True)
             if once:
                 return 0
-            console.print(f"Serving on {base_url} until Ctrl-C.", style="bold", soft_wrap=True)
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt):  # from the first word that tells of it
+                console.print(f"Serving on {base_url} until Ctrl-C.", style="bold", soft_wrap=True)
                 gateway.join()
             return 0
 
