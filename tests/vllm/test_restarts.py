@@ -26,7 +26,7 @@ from tests.vllm.server import ROOMY, VllmServer, free_port, serve
 Json = dict[str, Any]
 
 CHAT = "/v1/chat/completions"
-LIMIT = 300
+LIMIT = 1500
 """Thinking tokens of a vote's sample: some seconds, in which it can be interrupted."""
 SAMPLES = 3
 PATIENCE = 60.0
