@@ -56,7 +56,8 @@ def serving_in_thread(app: FastAPI) -> Iterator[str]:
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """Return the JSON payloads of a streamed reply without `[DONE]`, which may only come last."""
-    payloads = [block.removeprefix("data: ") for block in text.split("\n\n") if block]
+    """Return the JSON payloads of a streamed reply without comments and `[DONE]`, which may only come last."""
+    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
+    payloads = [block.removeprefix("data: ") for block in blocks]
     assert "[DONE]" not in payloads[:-1]
     return [json.loads(payload) for payload in payloads if payload != "[DONE]"]
