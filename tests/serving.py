@@ -56,7 +56,7 @@ def serving_in_thread(app: FastAPI) -> Iterator[str]:
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """Return the JSON payloads of a streamed reply without comments and `[DONE]`, which may only come last."""
+    """Return a stream's JSON payloads, without comments; `[DONE]` may only come last."""
     blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
     payloads = [block.removeprefix("data: ") for block in blocks]
     assert "[DONE]" not in payloads[:-1]
