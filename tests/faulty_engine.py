@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.stub_engine import answer_all, read_request
+
 __all__ = [
     "DONE",
     "RIGHT",
@@ -160,22 +162,11 @@ class FaultyEngine:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it closes."""
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        await answer_all(self._answer, reader, writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; return whether the connection can carry another one."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
-        }
-        payload = await reader.readexactly(int(headers.get("content-length", 0)))
-        path = head[0].split(" ")[1]
+        path, headers, payload = await read_request(reader)
         wire = self._wire(path, payload, headers.get("authorization", "").removeprefix("Bearer "))
         for start, end in itertools.pairwise((0, *sorted(wire.cuts), len(wire.payload))):
             writer.write(wire.payload[start:end])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Events", "Json", "Raw", "StubEngine", "chunk", "stub_engine"]
+__all__ = ["Events", "Json", "Raw", "StubEngine", "answer_all", "chunk", "read_request", "stub_engine"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,28 @@ class Raw:
 Reply = Json | Events | Raw
 
 
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
+"""Answers one request; returns whether the connection can carry another one."""
+
+
+async def answer_all(answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the requests of one connection until it closes."""
+    try:
+        while await answer(reader, writer):
+            pass
+    except (ConnectionError, asyncio.IncompleteReadError):
+        pass
+    finally:
+        writer.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], bytes]:
+    """Read one HTTP request; return its path, its headers by lower-case name, and its body."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+    return head[0].split(" ")[1], headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
 @dataclass
 class StubEngine:
     """The state of the server: its requests so far, the open streams and the hang-ups of clients."""
@@ -67,21 +89,10 @@ class StubEngine:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until it closes."""
         self.connections += 1
-        try:
-            while await self._answer(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        await answer_all(self._answer, reader, writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
-        }
-        payload = await reader.readexactly(int(headers.get("content-length", 0)))
-        path = head[0].split(" ")[1]
+        path, headers, payload = await read_request(reader)
         self.requests.append((path, json.loads(payload) if payload else {}, headers))
         replies = self._replies[path]
         reply = replies.popleft() if len(replies) > 1 else replies[0] if replies else Json(b"", 404)
